@@ -1,0 +1,164 @@
+//! The nouns that everybody passes on: users, connections, nodes.
+
+use std::{fmt, sync::Arc};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The longest user id that is let in, in bytes: 256 characters of four bytes each.
+pub const MAX_USER_ID_BYTES: usize = 1024;
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+        #[serde(transparent)]
+        #[schema(value_type = String)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(text.into())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// A user: the id in the token. Any text of 1 to [`MAX_USER_ID_BYTES`] bytes; nothing in it has a meaning here.
+    UserId
+}
+
+text_id! {
+    /// A connection: one socket in one namespace. Made by Switchboard, and never the Engine.IO session id, which whoever
+    /// knows can write into a polling session.
+    ConnectionId
+}
+
+text_id! {
+    /// A node's name, as operators see it. Two nodes may be given the same one by mistake; nothing but display rests on it.
+    NodeId
+}
+
+text_id! {
+    /// One run of one process: random, new at every start. Addresses a node on the bus.
+    Instance
+}
+
+/// `N` random bytes as URL-safe text.
+fn random_text<const N: usize>() -> String {
+    URL_SAFE_NO_PAD.encode(rand::random::<[u8; N]>())
+}
+
+impl ConnectionId {
+    /// A new id: 128 random bits, 22 characters. `prefix` lets the registry put its own routing hint in front.
+    pub fn random(prefix: char) -> Self {
+        format!("{prefix}{}", random_text::<16>()).into()
+    }
+}
+
+impl Instance {
+    /// A new name: 60 random bits and more, 11 characters. Holds no `.`, which divides it from an epoch.
+    pub fn random() -> Self {
+        random_text::<8>().into()
+    }
+}
+
+/// What carries a connection's packets at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKind {
+    /// HTTP long-polling.
+    Polling,
+    /// WebSocket, from the start or after an upgrade.
+    Websocket,
+}
+
+impl TransportKind {
+    /// The name in answers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Polling => "polling",
+            Self::Websocket => "websocket",
+        }
+    }
+}
+
+/// One socket in one namespace, as the registry keeps it and the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Connection {
+    /// Its id.
+    pub id: ConnectionId,
+    /// Its user; none for a guest of a namespace that asks for no token.
+    pub user_id: Option<UserId>,
+    /// The namespace, with its leading slash.
+    pub namespace: String,
+    /// The node that holds it.
+    pub node_id: NodeId,
+    /// What carries it.
+    pub transport: TransportKind,
+    /// When its CONNECT packet was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub connected_at: Timestamp,
+    /// When its token runs out; none for a guest.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    /// The device that the client named in its handshake. A connection without one counts as a device of its own.
+    pub device_id: Option<String>,
+    /// The client's IP address, as the nearest trusted proxy saw it.
+    pub remote_addr: Option<String>,
+    /// The client's `User-Agent`, cut to 128 bytes.
+    pub user_agent: Option<String>,
+}
+
+/// How many connections there are and how many devices they stand for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tally {
+    /// Connections.
+    pub connections: u64,
+    /// Distinct device ids, plus the connections that name none.
+    pub devices: u64,
+}
+
+impl Tally {
+    /// Counts connections by what each says of its device.
+    pub fn of<'a>(devices: impl IntoIterator<Item = Option<&'a str>>) -> Self {
+        let mut named = std::collections::HashSet::new();
+        let mut tally = Self::default();
+        for device in devices {
+            tally.connections += 1;
+            if device.is_none_or(|name| named.insert(name)) {
+                tally.devices += 1;
+            }
+        }
+        tally
+    }
+}

@@ -1,0 +1,72 @@
+//! What a backend sends, and what it is told became of it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::connection::{ConnectionId, UserId};
+
+/// An event for clients.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// The event's name.
+    pub event: String,
+    /// Its one argument; none: the event comes without arguments.
+    pub data: Option<Value>,
+    /// The namespace whose connections get it.
+    pub namespace: String,
+}
+
+/// Whom a message is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// All connections of a user in the message's namespace.
+    User(UserId),
+    /// One connection, if it is in the message's namespace.
+    Connection(ConnectionId),
+    /// The connections in a room of the message's namespace.
+    Room(String),
+}
+
+/// Where a message went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Delivery {
+    /// How many connections it was handed to.
+    pub connections: u64,
+    /// On how many nodes.
+    pub nodes: u64,
+}
+
+/// What one client answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AckReply {
+    /// Whose answer.
+    pub connection_id: ConnectionId,
+    /// The argument of its acknowledgement; several come as an array.
+    pub data: Value,
+}
+
+/// Where a message went, and what came back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Acked {
+    /// How many connections it was handed to.
+    pub connections: u64,
+    /// On how many nodes.
+    pub nodes: u64,
+    /// The answers, in the order they came.
+    pub acks: Vec<AckReply>,
+    /// How many connections did not answer in time.
+    pub missing: u64,
+}
+
+/// What became of an order to end connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Disconnected {
+    /// How many are closed and out of the registry.
+    pub disconnected: u64,
+    /// On how many nodes.
+    pub nodes: u64,
+    /// Those of which that could not be confirmed in time. Their nodes carry the order out when they can.
+    pub remaining: Vec<ConnectionId>,
+}

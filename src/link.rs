@@ -1,0 +1,1 @@
+//! A link to Redis: who to connect to, and how.

@@ -1,0 +1,1 @@
+//! Every Redis key and channel, named in one place. Nothing else formats one.

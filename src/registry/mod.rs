@@ -1,0 +1,285 @@
+//! Who is connected, and where.
+//!
+//! The registry is the cluster's one memory: a connection is in it from before its client hears `ready` until it is gone.
+//! Two homes keep the same contract, [`memory`] for a node that runs alone and [`redis`] for a fleet; one conformance
+//! suite (`tests/it/registry_contract.rs`) holds both to it.
+//!
+//! # The contract
+//!
+//! - A node holds a [`Lease`], renewed by [`Registry::heartbeat`], and every entry belongs to a lease. An entry whose lease
+//!   has run out is left out of every answer at once, whether or not anybody has reaped it yet.
+//! - A lease that has run out never comes back: the node joins with the next epoch and registers its connections anew.
+//!   Whoever reaps the old epoch can therefore not hit the new entries.
+//! - Every write can be repeated: a call that timed out may have happened, and is made again.
+//! - `register` and `order_end` of one user have one order. Whoever registered before the order is in its list.
+//! - Reads never ask another node, and never scan: each costs what its answer weighs, plus the number of nodes.
+
+pub mod keys;
+pub mod memory;
+pub mod redis;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    connection::{Connection, ConnectionId, Instance, NodeId, Tally, UserId},
+    ending::Ending,
+};
+
+/// One unbroken membership of one run of one node. Written `instance.epoch`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Lease {
+    /// The run of the process.
+    pub instance: Instance,
+    /// Starts at 1, and is one more each time the node has lost its lease.
+    pub epoch: u64,
+}
+
+impl std::fmt::Display for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.instance, self.epoch)
+    }
+}
+
+impl std::str::FromStr for Lease {
+    type Err = RegistryError;
+
+    fn from_str(text: &str) -> Result<Self, RegistryError> {
+        text.rsplit_once('.')
+            .and_then(|(instance, epoch)| {
+                Some(Self {
+                    instance: instance.into(),
+                    epoch: epoch.parse().ok()?,
+                })
+            })
+            .ok_or_else(|| RegistryError::Corrupt(format!("lease {text:?}")))
+    }
+}
+
+/// What a node says of itself with each heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// Its name.
+    pub node_id: NodeId,
+    /// Its version of Switchboard.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// Its connections.
+    pub connections: u64,
+    /// Users with a connection on it.
+    pub users: u64,
+    /// Whether it is sending its clients away.
+    pub draining: bool,
+}
+
+/// A live node, as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub node_id: NodeId,
+    /// Its version of Switchboard.
+    pub version: String,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When it was last heard of, by the registry's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub last_heartbeat: Timestamp,
+    /// Its connections, as of that heartbeat.
+    pub connections: u64,
+    /// Users with a connection on it, as of that heartbeat.
+    pub users: u64,
+    /// Whether it is sending its clients away.
+    pub draining: bool,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Whether the lease still held, and has been prolonged. If not, nothing was changed: the node joins anew.
+    pub held: bool,
+    /// Leases that have run out and still have entries. Any node may reap them; the first one to ask does.
+    pub lapsed: Vec<Lease>,
+}
+
+/// What names an entry: its connection, and the user it is kept under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Entry {
+    /// The user; none for a guest.
+    pub user: Option<UserId>,
+    /// The connection.
+    pub id: ConnectionId,
+}
+
+/// One user, as the registry knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserEntry {
+    /// The user's live connections, in the order of their ids.
+    pub connections: Vec<Connection>,
+    /// When the user's last connection ended, while that is kept; none while the user is online.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// One user's presence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// The user's live connections and devices.
+    pub tally: Tally,
+    /// As in [`UserEntry::last_seen`].
+    pub last_seen: Option<Timestamp>,
+}
+
+/// A page of the users that are online.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsersPage {
+    /// Users, each once over all pages as long as it stays online.
+    pub users: Vec<(UserId, Tally)>,
+    /// Where the next page starts, or none if this is the last one. Opaque.
+    pub next: Option<String>,
+}
+
+/// The cluster in three numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Totals {
+    /// Live nodes.
+    pub nodes: u64,
+    /// Their connections, guests included.
+    pub connections: u64,
+    /// Users with at least one of them.
+    pub users: u64,
+}
+
+/// Which connections an order to end means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndTarget {
+    /// All of a user's but those named.
+    User {
+        /// Whose.
+        user: UserId,
+        /// The ones that stay.
+        except: Vec<ConnectionId>,
+    },
+    /// One connection, of a user or of a guest.
+    Connection(Entry),
+}
+
+/// A node that a payload was published to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routed {
+    /// The node's run.
+    pub instance: Instance,
+    /// Whether anybody was listening on the node's channel. If not, the node did not get it.
+    pub heard: bool,
+}
+
+/// What an order to end found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ordered {
+    /// The connections that were listed when the order was given, and that it means.
+    pub connections: Vec<Connection>,
+    /// The other nodes among those that hold them, which have been told.
+    pub routed: Vec<Routed>,
+}
+
+/// Why the registry can't answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// Redis is away, too slow, or refuses. What was asked for may or may not have happened.
+    #[error("the registry is unavailable: {0}")]
+    Unavailable(String),
+    /// What Redis holds is not what Switchboard writes.
+    #[error("the registry holds what it should not: {0}")]
+    Corrupt(String),
+    /// The caller's cursor is not one that [`UsersPage::next`] gave.
+    #[error("the cursor is not one of this server's")]
+    BadCursor,
+}
+
+/// The contract; see the module.
+#[async_trait]
+pub trait Registry: Send + Sync + 'static {
+    /// A new id for a connection of `user`. It may carry a routing hint, so ids that others made up are never registered.
+    fn new_id(&self, user: Option<&UserId>) -> ConnectionId;
+
+    /// Takes up a new lease. The node has none, or has lost the one before.
+    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
+
+    /// Prolongs the lease and renews the node's report.
+    async fn heartbeat(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<Heartbeat, RegistryError>;
+
+    /// Gives the lease up: whatever is left of its entries is gone, and the node is out of every answer.
+    async fn leave(&self, lease: &Lease) -> Result<(), RegistryError>;
+
+    /// Removes the entries of a lease that has run out, and the lease. Returns how many entries this call removed: each
+    /// is removed by one node only. Does nothing to a lease that still holds.
+    async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError>;
+
+    /// Adds a connection, or puts it back as it is now. Returns what its user has with it; a guest has itself.
+    /// One round trip.
+    async fn register(
+        &self,
+        lease: &Lease,
+        connection: &Connection,
+    ) -> Result<Tally, RegistryError>;
+
+    /// Writes a connection anew (another transport, another expiry) if it is there; does not bring back one that is gone.
+    async fn update(&self, lease: &Lease, connection: &Connection) -> Result<(), RegistryError>;
+
+    /// Removes connections; those that are gone already count as removed.
+    async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError>;
+
+    /// Every entry of a lease: what a node compares with its own connections after it lost sight of the registry.
+    async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError>;
+
+    /// A user's connections.
+    async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError>;
+
+    /// The presence of users, in the order asked for. One round trip.
+    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RegistryError>;
+
+    /// Everybody online, guests left out, `limit` at a time (at least 1).
+    async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<UsersPage, RegistryError>;
+
+    /// One connection.
+    async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, RegistryError>;
+
+    /// The live nodes, by name.
+    async fn nodes(&self) -> Result<Vec<Node>, RegistryError>;
+
+    /// The cluster in three numbers.
+    async fn totals(&self) -> Result<Totals, RegistryError>;
+
+    /// Publishes `payload` to the channel of each live node that holds a connection of `user`, but not to `skip`. One
+    /// round trip on one Redis; costs the nodes that hold the user, not the fleet.
+    async fn route(
+        &self,
+        user: &UserId,
+        skip: &Instance,
+        payload: &[u8],
+    ) -> Result<Vec<Routed>, RegistryError>;
+
+    /// Orders the end of connections: lists them, writes the order down for each (so that a node that misses the message
+    /// finds it with [`Registry::orders`]), and publishes `payload` to the nodes that hold them, but not to `skip`. An
+    /// order is forgotten when its connection is unregistered, and after an hour.
+    async fn order_end(
+        &self,
+        target: &EndTarget,
+        ending: &Ending,
+        skip: &Instance,
+        payload: &[u8],
+    ) -> Result<Ordered, RegistryError>;
+
+    /// Which of `entries` have been ordered to end, and how.
+    async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError>;
+
+    /// Whether the last that was heard of the registry was good. Reads a flag; never waits.
+    fn is_up(&self) -> bool;
+}
