@@ -1,3 +1,267 @@
-//! stub
-/// x
-pub struct App;
+//! The composition root: builds a node from a configuration, and runs it until it is told to stop.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use axum::{Router, extract::Request, routing::any};
+use http::{HeaderValue, Method};
+use rand::Rng;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use crate::{
+    api::{
+        self, ApiState,
+        auth::{ApiAuth, TokenBearer, TokenVerifier},
+    },
+    auth::Authenticator,
+    bus::Bus,
+    config::{Config, Cors, Limits},
+    connection::{Instance, NodeId},
+    gateway::{Gateway, Parts},
+    link,
+    metrics::Metrics,
+    registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
+    transport::{
+        Engine,
+        listener::{self, ListenerLimits},
+    },
+};
+
+/// The role whose token is as good as an API key with every scope.
+const ADMIN_ROLE: &str = "admin";
+
+/// How often the histograms' samples are folded; without it they pile up until the next scrape.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Connections that may be open beside those that `limits.connections` bounds: for the API, for probes, and for the answer
+/// that the node is full.
+const SPARE_CONNECTIONS: usize = 256;
+
+/// A node that is bound to its addresses and has begun to join its cluster, and that takes nobody in yet.
+pub struct App {
+    node_id: NodeId,
+    public: TcpListener,
+    internal: Option<TcpListener>,
+    config: Arc<Config>,
+    gateway: Gateway,
+    engine: Arc<Engine>,
+    auth: Authenticator,
+}
+
+impl App {
+    /// Binds the addresses and builds the node. Redis and a JWKS server may be away: the node then waits for them, not
+    /// ready.
+    ///
+    /// # Errors
+    ///
+    /// An address that can't be bound, or keys that can't be read.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let public = bind(config.listen).await?;
+        let internal = match config.internal_listen {
+            Some(addr) => Some(bind(addr).await?),
+            None => None,
+        };
+        let node_id = config
+            .node_id
+            .clone()
+            .map_or_else(made_up_node_id, NodeId::from);
+        let instance = Instance::random();
+        let metrics = Metrics::new().context("metrics")?;
+        let auth = Authenticator::new(&config.auth, &config.namespaces)?;
+
+        let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = if config.redis.urls.is_empty() {
+            let registry = MemoryRegistry::new(&config.registry, &config.presence);
+            (Arc::new(registry), Bus::memory(&instance))
+        } else {
+            let client = link::client(&config.redis).context("redis.urls")?;
+            let registry =
+                RedisRegistry::new(&client, &config.registry, &config.presence, metrics.clone())?;
+            let bus = Bus::redis(client, &config.registry.prefix, &instance, &metrics);
+            (Arc::new(registry), bus)
+        };
+        let (gateway, engine) = Gateway::start(Parts {
+            config: config.clone(),
+            node_id: node_id.clone(),
+            instance,
+            auth: auth.clone(),
+            registry,
+            bus,
+            inbox,
+            metrics,
+        })
+        .await;
+        Ok(Self {
+            node_id,
+            public,
+            internal,
+            config,
+            gateway,
+            engine,
+            auth,
+        })
+    }
+
+    /// The node's name.
+    pub fn node_id(&self) -> &NodeId {
+        &self.node_id
+    }
+
+    /// Where clients connect; with port 0 configured, the port that was given.
+    ///
+    /// # Errors
+    ///
+    /// The socket's own.
+    pub fn addr(&self) -> std::io::Result<SocketAddr> {
+        self.public.local_addr()
+    }
+
+    /// Where operators connect, if that is elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// The socket's own.
+    pub fn internal_addr(&self) -> std::io::Result<Option<SocketAddr>> {
+        self.internal
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()
+    }
+
+    /// The node's verbs, for those who embed it.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// Serves until `shutdown`, then drains; `force` ends it at once, whatever it is at.
+    pub async fn run(
+        self,
+        shutdown: impl Future<Output = ()> + Send,
+        force: impl Future<Output = ()> + Send,
+    ) {
+        let gateway = self.gateway.clone();
+        let stop = CancellationToken::new();
+        let life = async {
+            let mut servers = self.serve(&stop);
+            shutdown.await;
+            // The listeners stay while the node drains: who comes now is told to try again, and finds another node.
+            gateway.drain().await;
+            stop.cancel();
+            while servers.join_next().await.is_some() {}
+        };
+        tokio::select! {
+            () = life => {}
+            () = force => {}
+        }
+        gateway.stop().await;
+    }
+
+    fn serve(self, stop: &CancellationToken) -> JoinSet<()> {
+        let Config {
+            limits, api, cors, ..
+        } = &*self.config;
+        let keys = ApiAuth::new(api, Arc::new(Tokens(self.auth)));
+        let state = ApiState::new(self.gateway.clone(), keys, limits);
+        let engine = self.engine;
+        let socket_io = any(move |request: Request| engine.clone().handle(request));
+        let mut sockets = Router::new()
+            .route("/socket.io", socket_io.clone())
+            .route("/socket.io/", socket_io);
+        if let Some(layer) = cors_layer(cors) {
+            sockets = sockets.layer(layer);
+        }
+        let mut servers = JoinSet::new();
+        let bounds = listener_limits(limits);
+        let public = match self.internal {
+            Some(internal) => {
+                let router = api::internal(state);
+                servers.spawn(listener::serve(
+                    internal,
+                    router,
+                    ListenerLimits {
+                        connections: None,
+                        ..bounds
+                    },
+                    stop.clone(),
+                ));
+                sockets
+            }
+            None => api::public(state).merge(sockets),
+        };
+        servers.spawn(listener::serve(self.public, public, bounds, stop.clone()));
+
+        let metrics = self.gateway.metrics().clone();
+        let upkeep = async move {
+            let mut ticks = tokio::time::interval(UPKEEP);
+            loop {
+                ticks.tick().await;
+                metrics.upkeep();
+            }
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(upkeep));
+        servers
+    }
+}
+
+/// The API's way to ask whether a token is an administrator's.
+struct Tokens(Authenticator);
+
+#[async_trait]
+impl TokenVerifier for Tokens {
+    async fn verify(&self, token: &str) -> Option<TokenBearer> {
+        let identity = self.0.verify(token).await.ok()?;
+        Some(TokenBearer {
+            admin: identity.has_role(ADMIN_ROLE),
+            user_id: identity.user_id,
+        })
+    }
+}
+
+async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("can't listen on {addr}"))
+}
+
+/// The host's name and a random suffix.
+fn made_up_node_id() -> NodeId {
+    let host = gethostname::gethostname();
+    let suffix: u32 = rand::rng().random_range(0x10_0000..0x100_0000);
+    format!("{}-{suffix:06x}", host.to_string_lossy()).into()
+}
+
+fn listener_limits(limits: &Limits) -> ListenerLimits {
+    ListenerLimits {
+        head_timeout: limits.handshake_timeout,
+        write_deadline: limits.write_deadline,
+        connections: (limits.connections > 0)
+            .then(|| limits.connections as usize + SPARE_CONNECTIONS),
+    }
+}
+
+/// Which pages of other origins may speak to `/socket.io/`; none without a list, as browsers have it.
+fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
+    let origins = &cors.allowed_origins;
+    if origins.is_empty() {
+        return None;
+    }
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .max_age(Duration::from_secs(600));
+    if origins.iter().any(|origin| origin == "*") {
+        // Credentials of a browser never go to just anybody: the Fetch standard forbids the two together.
+        return Some(layer.allow_origin(AllowOrigin::any()));
+    }
+    let list = origins
+        .iter()
+        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    Some(
+        layer
+            .allow_origin(AllowOrigin::list(list))
+            .allow_credentials(true),
+    )
+}

@@ -225,10 +225,18 @@ impl Metrics {
         )
     }
 
-    /// Messages handed to connections of this node; `kind` is `user`, `broadcast`, `room` or `connection`.
+    /// Messages that this node was asked to send; `kind` is `user`, `broadcast`, `room` or `connection`.
     pub fn messages_sent(&self, kind: &'static str) -> Counter {
         self.counter(
             "switchboard_messages_sent_total",
+            vec![Label::new("kind", kind)],
+        )
+    }
+
+    /// Messages handed to connections of this node; `kind` as above, without broadcasts, which the adapter hands out.
+    pub fn messages_delivered(&self, kind: &'static str) -> Counter {
+        self.counter(
+            "switchboard_messages_delivered_total",
             vec![Label::new("kind", kind)],
         )
     }

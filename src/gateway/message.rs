@@ -28,6 +28,17 @@ pub enum Target {
     Room(String),
 }
 
+impl Target {
+    /// The value of the metric label `kind`.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::User(_) => "user",
+            Self::Connection(_) => "connection",
+            Self::Room(_) => "room",
+        }
+    }
+}
+
 /// Where a message went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
@@ -43,7 +54,7 @@ pub struct Delivery {
 pub struct AckReply {
     /// Whose answer.
     pub connection_id: ConnectionId,
-    /// The argument of its acknowledgement; several come as an array.
+    /// The first argument of its acknowledgement; null if it came without one.
     pub data: Value,
 }
 
@@ -69,4 +80,25 @@ pub struct Disconnected {
     pub nodes: u64,
     /// Those of which that could not be confirmed in time. Their nodes carry the order out when they can.
     pub remaining: Vec<ConnectionId>,
+}
+
+impl Message {
+    /// Roughly how many bytes it takes on the wire.
+    pub(crate) fn weight(&self) -> usize {
+        fn of(value: &Value) -> usize {
+            match value {
+                Value::String(text) => text.len() + 2,
+                Value::Array(items) => items.iter().map(of).sum::<usize>() + items.len() + 1,
+                Value::Object(fields) => {
+                    fields
+                        .iter()
+                        .map(|(k, v)| k.len() + of(v) + 4)
+                        .sum::<usize>()
+                        + 2
+                }
+                _ => 8,
+            }
+        }
+        self.event.len() + self.namespace.len() + self.data.as_ref().map_or(0, of) + 8
+    }
 }

@@ -1,18 +1,82 @@
 //! The life of a connection, and the verbs a backend has.
+//!
+//! ```text
+//!  CONNECT ─▶ connect ─▶ registry.register ─▶ ack, `ready` ─▶ live in the hub
+//!                                                               │  deliver ◀── send, broadcast (API, other nodes)
+//!                                                               │  endings ◀── disconnect, limits, drain
+//!  whatever ends it ───────────────────────────────────────▶ departure ─▶ registry.unregister
+//! ```
+//!
+//! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
+//! - `hub` finds this node's connections, `live` is one of them.
+//! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
+//! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
 
+mod commands;
+mod connect;
+mod deliver;
+mod departure;
+mod drain;
+mod endings;
+mod events;
+mod hub;
+mod live;
+mod membership;
 pub mod message;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::Value;
+use socketioxide::{
+    ParserConfig, SocketIo,
+    extract::{SocketRef, TryData},
+    handler::ConnectHandler,
+};
+use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{commands::Requests, hub::Hub, live::Live};
 use crate::{
-    bus::BusError,
-    connection::{Connection, ConnectionId, UserId},
+    auth::Authenticator,
+    bus::{Bus, BusError, Inbox},
+    config::Config,
+    connection::{Connection, ConnectionId, Instance, NodeId, UserId},
     ending::Ending,
     metrics::Metrics,
-    registry::{Node, Presence, RegistryError, Totals, UserEntry, UsersPage},
+    registry::{
+        EndTarget, Entry, Lease, Node, Presence, Registry, RegistryError, Totals, UserEntry,
+        UsersPage,
+    },
+    transport::{
+        Engine, Session, SessionEvents,
+        engine::{Adapter, EngineSettings, Protocol},
+        wire::WireLimits,
+    },
 };
 
 pub use message::{AckReply, Acked, Delivery, Disconnected, Message, Target};
+
+/// How many packets the engine queues for a client. Over a WebSocket they pass at once into the wire, which bounds them in
+/// bytes; this bound is for what is sent between two runs of the engine's writer. The memory is taken as it is used.
+const ENGINE_QUEUE: usize = 16 * 1024;
+
+/// The read buffer of a WebSocket. Small: it is held for as long as the connection is (measured: 16.1 KB a connection).
+const READ_BUFFER: usize = 512;
+
+/// Binary attachments of one packet; the JavaScript server's own bound.
+const MAX_ATTACHMENTS: usize = 10;
 
 /// Why a verb can't be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -28,103 +92,455 @@ pub enum GatewayError {
     UnknownNamespace(String),
 }
 
+/// What a gateway is made of.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The node's name.
+    pub node_id: NodeId,
+    /// The run of its process.
+    pub instance: Instance,
+    /// Who is let in.
+    pub auth: Authenticator,
+    /// Who is connected.
+    pub registry: Arc<dyn Registry>,
+    /// The way to the other nodes.
+    pub bus: Bus,
+    /// What comes from them.
+    pub inbox: Inbox,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
 /// A node's gateway; clones are the same one.
 #[derive(Clone)]
 pub struct Gateway {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
+struct Inner {
+    config: Arc<Config>,
+    node_id: NodeId,
+    instance: Instance,
+    started_at: Timestamp,
+    auth: Authenticator,
+    registry: Arc<dyn Registry>,
+    bus: Bus,
+    metrics: Metrics,
+    hub: Hub,
+    requests: Requests,
+    /// Set once, when the namespaces are mounted.
+    io: OnceLock<SocketIo<Adapter>>,
+    departures: mpsc::UnboundedSender<Arc<Live>>,
+    membership: Mutex<Membership>,
+    /// Has the next heartbeat sent at once.
+    beat_now: Notify,
+    draining: AtomicBool,
+    /// Stops the node's tasks.
+    stop: CancellationToken,
+}
+
+struct Membership {
+    lease: Lease,
+    joined: bool,
+    /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
+    renewed: Option<Instant>,
+}
+
+/// What a session tells, passed on to the gateway. Weak: the gateway owns the sessions, in the end.
+struct Events(OnceLock<Weak<Inner>>);
+
 impl Gateway {
+    /// Builds the gateway and its engine, and starts its tasks. It takes nobody in before it has joined the cluster.
+    pub async fn start(parts: Parts) -> (Self, Arc<Engine>) {
+        let Parts {
+            config,
+            node_id,
+            instance,
+            auth,
+            registry,
+            bus,
+            inbox,
+            metrics,
+        } = parts;
+        let (departures, departing) = mpsc::unbounded_channel();
+        let lease = Lease {
+            instance: instance.clone(),
+            epoch: 1,
+        };
+        let inner = Arc::new(Inner {
+            node_id,
+            instance,
+            started_at: Timestamp::now(),
+            auth,
+            registry,
+            hub: Hub::new(metrics.clone()),
+            requests: Requests::default(),
+            io: OnceLock::new(),
+            departures,
+            membership: Mutex::new(Membership {
+                lease,
+                joined: false,
+                renewed: None,
+            }),
+            beat_now: Notify::new(),
+            draining: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            config,
+            bus,
+            metrics,
+        });
+        let events = Arc::new(Events(OnceLock::from(Arc::downgrade(&inner))));
+        let engine = Engine::new(inner.engine_settings(), events);
+        let protocol = inner.mount().await;
+        engine.mount(protocol);
+
+        inner.spawn(inner.clone().receive(inbox));
+        inner.spawn(inner.clone().unregister_all(departing));
+        inner.spawn(inner.clone().keep_membership());
+        inner.spawn(engine.clone().sweep());
+        (Self { inner }, engine)
+    }
+
+    /// Sends every client away at a steady pace, and leaves the cluster. Nobody is let in from the moment of the call.
+    pub async fn drain(&self) {
+        self.inner.drain().await;
+    }
+
+    /// Stops the node's tasks. Connections that are left are cut with the process.
+    pub async fn stop(&self) {
+        self.inner.stop.cancel();
+        self.inner.bus.close().await;
+    }
+
     /// Hands a message to connections, wherever they are. No connection is an answer, not an error.
-    pub async fn send(
-        &self,
-        _target: &Target,
-        _message: &Message,
-    ) -> Result<Delivery, GatewayError> {
-        unimplemented!()
+    pub async fn send(&self, target: &Target, message: &Message) -> Result<Delivery, GatewayError> {
+        self.known(&message.namespace)?;
+        self.inner.send(target, message).await
     }
 
     /// The same for a user, and collects what the clients answer within `timeout`.
     pub async fn send_with_ack(
         &self,
-        _user: &UserId,
-        _message: &Message,
-        _timeout: Duration,
+        user: &UserId,
+        message: &Message,
+        timeout: Duration,
     ) -> Result<Acked, GatewayError> {
-        unimplemented!()
+        self.known(&message.namespace)?;
+        self.inner.send_with_ack(user, message, timeout).await
     }
 
     /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
-    pub async fn broadcast(&self, _message: &Message) -> Result<u64, GatewayError> {
-        unimplemented!()
+    pub async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
+        self.known(&message.namespace)?;
+        self.inner.broadcast(message).await
     }
 
     /// A user's connections.
-    pub async fn user(&self, _user: &UserId) -> Result<UserEntry, GatewayError> {
-        unimplemented!()
+    pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
+        Ok(self.inner.registry.user(user).await?)
     }
 
     /// Everybody online, a page at a time.
     pub async fn users(
         &self,
-        _cursor: Option<&str>,
-        _limit: usize,
+        cursor: Option<&str>,
+        limit: usize,
     ) -> Result<UsersPage, GatewayError> {
-        unimplemented!()
+        Ok(self.inner.registry.users(cursor, limit).await?)
     }
 
     /// The presence of users, in the order asked for.
-    pub async fn presence(&self, _users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
-        unimplemented!()
+    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
+        Ok(self.inner.registry.presence(users).await?)
     }
 
     /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s.
     pub async fn disconnect_user(
         &self,
-        _user: &UserId,
-        _except: Vec<ConnectionId>,
-        _ending: &Ending,
+        user: &UserId,
+        except: Vec<ConnectionId>,
+        ending: &Ending,
     ) -> Result<Disconnected, GatewayError> {
-        unimplemented!()
+        let target = EndTarget::User {
+            user: user.clone(),
+            except,
+        };
+        self.inner.disconnect(target, ending).await
     }
 
     /// One connection.
-    pub async fn connection(&self, _id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
-        unimplemented!()
+    pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
+        Ok(self.inner.registry.connection(id).await?)
     }
 
     /// Ends one connection, with the same promise. None if there is no such connection.
     pub async fn disconnect_connection(
         &self,
-        _id: &ConnectionId,
-        _ending: &Ending,
+        id: &ConnectionId,
+        ending: &Ending,
     ) -> Result<Option<Disconnected>, GatewayError> {
-        unimplemented!()
+        let Some(connection) = self.connection(id).await? else {
+            return Ok(None);
+        };
+        let target = EndTarget::Connection(Entry {
+            user: connection.user_id,
+            id: connection.id,
+        });
+        Ok(Some(self.inner.disconnect(target, ending).await?))
     }
 
     /// The live nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
-        unimplemented!()
+        Ok(self.inner.registry.nodes().await?)
     }
 
     /// The cluster in three numbers.
     pub async fn totals(&self) -> Result<Totals, GatewayError> {
-        unimplemented!()
+        Ok(self.inner.registry.totals().await?)
     }
 
     /// What keeps this node from being ready; empty when it is.
     pub fn unready(&self) -> Vec<&'static str> {
-        unimplemented!()
+        self.inner.unready()
     }
 
     /// The node's metrics.
     pub fn metrics(&self) -> &Metrics {
-        unimplemented!()
+        &self.inner.metrics
     }
 
     /// Whether the configuration has the namespace.
-    pub fn has_namespace(&self, _path: &str) -> bool {
-        let _ = &self.inner;
-        unimplemented!()
+    pub fn has_namespace(&self, path: &str) -> bool {
+        self.inner
+            .config
+            .namespaces
+            .iter()
+            .any(|namespace| namespace.path == path)
+    }
+
+    fn known(&self, namespace: &str) -> Result<(), GatewayError> {
+        if self.has_namespace(namespace) {
+            Ok(())
+        } else {
+            Err(GatewayError::UnknownNamespace(namespace.to_owned()))
+        }
+    }
+}
+
+impl Inner {
+    /// Runs a task for as long as the node does.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+
+    fn engine_settings(&self) -> EngineSettings {
+        let limits = &self.config.limits;
+        EngineSettings {
+            wire: WireLimits {
+                queue_bytes: self.send_queue_bytes(),
+                write_deadline: limits.write_deadline,
+            },
+            max_payload: limits.max_payload.as_u64() as usize,
+            body_timeout: limits.handshake_timeout,
+            trusted_proxies: self.config.trusted_proxies.clone(),
+        }
+    }
+
+    fn send_queue_bytes(&self) -> usize {
+        self.config.limits.send_queue_bytes.as_u64() as usize
+    }
+
+    /// Makes the Socket.IO server and mounts the configured namespaces.
+    async fn mount(self: &Arc<Self>) -> Protocol {
+        let Config {
+            limits,
+            ping,
+            registry,
+            namespaces,
+            ..
+        } = &*self.config;
+        let max_payload = limits.max_payload.as_u64();
+        let adapter = RedisAdapterConfig::new()
+            .with_prefix(Bus::adapter_prefix(&registry.prefix))
+            .with_request_timeout(Duration::from_secs(1));
+        let parser = ParserConfig::common()
+            .max_incoming_binaries(MAX_ATTACHMENTS)
+            .max_incoming_binary_buf_size(max_payload as usize)
+            .packet_completion_timeout(Duration::from_secs(5));
+        let (protocol, io) = SocketIo::builder()
+            .req_path("/socket.io")
+            .ping_interval(ping.interval)
+            .ping_timeout(ping.timeout)
+            .upgrade_timeout(limits.handshake_timeout)
+            .connect_timeout(limits.handshake_timeout)
+            .max_buffer_size(ENGINE_QUEUE)
+            .max_payload(max_payload)
+            .ws_read_buffer_size(READ_BUFFER)
+            .ws_max_message_size(max_payload as usize)
+            .ws_max_frame_size(max_payload as usize)
+            .with_parser(parser)
+            .with_adapter::<Adapter>(RedisAdapterCtr::new_with_driver(self.bus.clone(), adapter))
+            .build_svc();
+        for namespace in namespaces {
+            let path: Arc<str> = namespace.path.as_str().into();
+            let (arriving, arrived) = (Arc::downgrade(self), Arc::downgrade(self));
+            let middleware = move |socket: SocketRef<Adapter>, auth: TryData<Value>| async move {
+                match arriving.upgrade() {
+                    Some(gateway) => gateway.arrive(&path, socket, auth).await,
+                    None => Err(connect::Refusal::Unavailable),
+                }
+            };
+            let handler = move |socket: SocketRef<Adapter>| async move {
+                if let Some(gateway) = arrived.upgrade() {
+                    gateway.ready(&socket);
+                }
+            };
+            if let Err(error) = io
+                .ns(namespace.path.clone(), handler.with(middleware))
+                .await
+            {
+                // The configuration has been validated, and the bus takes subscriptions while Redis is away.
+                tracing::error!(
+                    namespace = namespace.path,
+                    ?error,
+                    "can't mount a namespace"
+                );
+            }
+        }
+        self.io.set(io).ok();
+        protocol
+    }
+
+    fn io(&self) -> Option<&SocketIo<Adapter>> {
+        self.io.get()
+    }
+
+    fn lease(&self) -> Lease {
+        self.membership.lock().lease.clone()
+    }
+
+    fn joined(&self) -> bool {
+        self.membership.lock().joined
+    }
+
+    fn set_joined(&self) {
+        self.membership.lock().joined = true;
+    }
+
+    fn next_epoch(&self) {
+        let mut membership = self.membership.lock();
+        membership.lease.epoch += 1;
+        membership.joined = false;
+        membership.renewed = None;
+    }
+
+    fn renewed(&self, sent: Instant) {
+        self.membership.lock().renewed = Some(sent);
+    }
+
+    /// Whether others still believe in this node.
+    fn holds_lease(&self) -> bool {
+        let membership = self.membership.lock();
+        membership.joined
+            && membership
+                .renewed
+                .is_some_and(|renewed| renewed.elapsed() < self.config.registry.lease)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    fn unready(&self) -> Vec<&'static str> {
+        let wrong = [
+            (self.is_draining(), "draining"),
+            (!self.registry.is_up(), "the registry is unavailable"),
+            (!self.bus.is_up(), "the bus is down"),
+            (!self.holds_lease(), "no lease"),
+        ];
+        wrong
+            .into_iter()
+            .filter_map(|(is_wrong, what)| is_wrong.then_some(what))
+            .collect()
+    }
+
+    /// Whether a CONNECT packet can be answered now.
+    fn takes_connections(&self) -> bool {
+        !self.is_draining() && self.registry.is_up()
+    }
+}
+
+impl Events {
+    fn inner(&self) -> Option<Arc<Inner>> {
+        self.0.get()?.upgrade()
+    }
+}
+
+impl SessionEvents for Events {
+    fn admit(&self) -> Result<(), &'static str> {
+        let inner = self.inner().ok_or("stopped")?;
+        if let Some(wrong) = inner.unready().first() {
+            inner.metrics.connect_errors("unavailable").increment(1);
+            return Err(wrong);
+        }
+        let limit = inner.config.limits.connections as usize;
+        if limit > 0 && inner.hub.len() >= limit {
+            inner.metrics.connect_errors("full").increment(1);
+            return Err("full");
+        }
+        Ok(())
+    }
+
+    fn stalled(&self, session: &Arc<Session>) {
+        let Some(inner) = self.inner() else {
+            return;
+        };
+        let lives = inner.hub.of_session(session.id);
+        inner
+            .metrics
+            .messages_dropped("slow_consumer")
+            .increment(lives.len() as u64);
+        inner.end_all(&lives, &Ending::of(Ending::SLOW_CONSUMER));
+        session.end();
+    }
+
+    fn is_websocket(&self, session: &Session) -> bool {
+        self.inner().is_some_and(|inner| {
+            let lives = inner.hub.of_session(session.id);
+            lives.iter().any(|live| live.is_on_websocket())
+        })
+    }
+
+    fn upgraded(&self, session: &Arc<Session>) {
+        let Some(inner) = self.inner() else {
+            return;
+        };
+        for live in inner.hub.of_session(session.id) {
+            if !live.is_registered() {
+                continue;
+            }
+            inner.hub.count(&live);
+            let inner = inner.clone();
+            tokio::spawn(async move {
+                let record = live.record(&inner.node_id);
+                if let Err(error) = inner.registry.update(&inner.lease(), &record).await {
+                    tracing::debug!(connection = %live.id, %error, "can't update the transport");
+                }
+            });
+        }
+    }
+
+    fn over(&self, session: &Arc<Session>) {
+        let Some(inner) = self.inner() else {
+            return;
+        };
+        for live in inner.hub.of_session(session.id) {
+            inner.depart(&live, "transport_close");
+        }
     }
 }

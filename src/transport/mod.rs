@@ -1,1 +1,28 @@
-//! stub
+//! The TCP side: what carries a session's bytes, and how it ends.
+//!
+//! Socket.IO's own crate can't really close a connection: its writer waits for a peer that reads nothing, and while it
+//! waits nobody is told that the session is over. So the bytes go through here, and nothing here waits for a peer:
+//!
+//! ```text
+//!            listener            engine                     wire
+//!  TCP ──▶ accept, limits ──▶ /socket.io/ ──┬─ WebSocket ─▶ EngineStream ◀──▶ socketioxide
+//!          header timeout       handshake   │               queue, deadline
+//!          write deadline                   └─ polling ───▶ socketioxide's HTTP service
+//! ```
+//!
+//! - [`listener`] accepts connections and serves HTTP on them.
+//! - [`engine`] answers `/socket.io/`: upgrades to WebSocket itself, and passes long-polling on.
+//! - [`wire`] is the TCP stream under a WebSocket. Writes never block: what the peer does not take is queued, and counted
+//!   against a limit of bytes and of age.
+//! - [`session`] is the [`Session`]: one Engine.IO session, its handshake, and the one way to end it.
+//! - [`peer`] tells the client's address behind trusted proxies.
+
+pub mod engine;
+mod frames;
+pub mod listener;
+pub mod peer;
+pub mod session;
+pub mod wire;
+
+pub use engine::Engine;
+pub use session::{Handshake, Session, SessionEvents, SessionGuard, SessionId};

@@ -1,0 +1,221 @@
+//! What nodes ask of each other, and the receipts.
+//!
+//! A command goes to the channel of each node it concerns; the node carries it out as it would its own and publishes a
+//! receipt to the channel of the node that asked. The wire format is one byte of version, then MessagePack of the
+//! [`Envelope`]. What can't be read is counted and changes nothing.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Inner,
+    message::{AckReply, Message, Target},
+};
+use crate::{
+    bus::Inbox,
+    connection::{ConnectionId, Instance, UserId},
+    ending::Ending,
+    registry::EndTarget,
+};
+
+/// The first byte of every message. A node of another version does not read what it can't.
+const VERSION: u8 = 1;
+
+/// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
+const END_DEADLINE: Duration = Duration::from_secs(6);
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    /// Who asked, or who answers.
+    from: Instance,
+    /// The number that the asking node gave its request.
+    request: u64,
+    body: Body,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Body {
+    Command(Command),
+    Receipt(Receipt),
+}
+
+/// What a node can be asked.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) enum Command {
+    /// Hand a message to whom it is for, as far as they are here.
+    Deliver { target: Target, message: Message },
+    /// The same for a user, and collect what the clients answer.
+    DeliverWithAck {
+        user: UserId,
+        message: Message,
+        timeout_ms: u64,
+    },
+    /// End connections.
+    End { target: EndTarget, ending: Ending },
+}
+
+/// What came of it, on one node.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) enum Receipt {
+    /// To how many connections the message was handed.
+    Delivered { connections: u64 },
+    /// The same, with the answers.
+    Acked {
+        connections: u64,
+        acks: Vec<AckReply>,
+    },
+    /// Which connections are closed and out of the registry.
+    Ended { closed: Vec<ConnectionId> },
+}
+
+/// The requests of this node that wait for receipts.
+#[derive(Default)]
+pub(super) struct Requests {
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    last: u64,
+    waiting: HashMap<u64, mpsc::UnboundedSender<(Instance, Receipt)>>,
+}
+
+/// One request that waits for receipts; dropping it is giving up.
+pub(super) struct Request<'a> {
+    number: u64,
+    receipts: mpsc::UnboundedReceiver<(Instance, Receipt)>,
+    requests: &'a Requests,
+}
+
+impl Request<'_> {
+    /// The next receipt.
+    pub(super) async fn next(&mut self) -> Option<(Instance, Receipt)> {
+        self.receipts.recv().await
+    }
+
+    /// The receipts of `nodes`, or of those that answer before `deadline`.
+    pub(super) async fn collect(&mut self, nodes: usize, deadline: Instant) -> Vec<Receipt> {
+        let mut receipts = Vec::with_capacity(nodes);
+        while receipts.len() < nodes {
+            match tokio::time::timeout_at(deadline, self.next()).await {
+                Ok(Some((_, receipt))) => receipts.push(receipt),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        receipts
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        self.requests.open.lock().waiting.remove(&self.number);
+    }
+}
+
+impl Inner {
+    /// Opens a request; returns it with the bytes to publish.
+    pub(super) fn request(&self, command: &Command) -> (Request<'_>, Vec<u8>) {
+        let (sender, receipts) = mpsc::unbounded_channel();
+        let number = {
+            let mut open = self.requests.open.lock();
+            open.last += 1;
+            let number = open.last;
+            open.waiting.insert(number, sender);
+            number
+        };
+        let payload = self.encode(number, Body::Command(command.clone()));
+        let request = Request {
+            number,
+            receipts,
+            requests: &self.requests,
+        };
+        (request, payload)
+    }
+
+    fn encode(&self, request: u64, body: Body) -> Vec<u8> {
+        let envelope = Envelope {
+            from: self.instance.clone(),
+            request,
+            body,
+        };
+        let mut bytes = vec![VERSION];
+        if let Err(error) = rmp_serde::encode::write(&mut bytes, &envelope) {
+            // Nothing in an envelope can fail to be written; if it does, the receiver counts it as garbage.
+            tracing::error!(%error, "can't encode a command");
+        }
+        bytes
+    }
+
+    /// Reads what the bus brings, in order, until it ends.
+    pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
+        while let Some(payload) = inbox.recv().await {
+            let envelope = match payload.split_first() {
+                Some((&VERSION, body)) => rmp_serde::from_slice::<Envelope>(body).ok(),
+                _ => None,
+            };
+            match envelope {
+                Some(Envelope {
+                    from,
+                    request,
+                    body: Body::Command(command),
+                }) => {
+                    self.clone().obey(from, request, command);
+                }
+                Some(Envelope {
+                    from,
+                    request,
+                    body: Body::Receipt(receipt),
+                }) => {
+                    if let Some(waiting) = self.requests.open.lock().waiting.get(&request) {
+                        waiting.send((from, receipt)).ok();
+                    }
+                }
+                None => {
+                    self.metrics.messages_dropped("unreadable").increment(1);
+                    tracing::warn!(bytes = payload.len(), "a message on the bus can't be read");
+                }
+            }
+        }
+    }
+
+    /// Carries a command out. What hands out messages does so before it returns, so that they keep their order.
+    fn obey(self: Arc<Self>, from: Instance, request: u64, command: Command) {
+        match command {
+            Command::Deliver { target, message } => {
+                let connections = self.deliver(&target, &message);
+                tokio::spawn(self.confirm(from, request, Receipt::Delivered { connections }));
+            }
+            Command::DeliverWithAck {
+                user,
+                message,
+                timeout_ms,
+            } => {
+                let answers =
+                    self.deliver_with_ack(&user, &message, Duration::from_millis(timeout_ms));
+                tokio::spawn(async move {
+                    let (connections, acks) = answers.await;
+                    self.confirm(from, request, Receipt::Acked { connections, acks })
+                        .await;
+                });
+            }
+            Command::End { target, ending } => {
+                tokio::spawn(async move {
+                    let deadline = Instant::now() + END_DEADLINE;
+                    let closed = self.end_and_wait(&target, &ending, deadline).await;
+                    self.confirm(from, request, Receipt::Ended { closed }).await;
+                });
+            }
+        }
+    }
+
+    async fn confirm(self: Arc<Self>, to: Instance, request: u64, receipt: Receipt) {
+        let payload = self.encode(request, Body::Receipt(receipt));
+        if let Err(error) = self.bus.publish_to(&to, payload).await {
+            // The asker counts what is confirmed, and looks into the registry for the rest.
+            tracing::debug!(%to, %error, "can't send a receipt");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Handing messages to connections: on this node, and on the nodes that hold whom they are for.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::time::Instant;
+
+use super::{
+    GatewayError, Inner,
+    commands::{Command, Receipt},
+    live::{Live, NotSent},
+    message::{AckReply, Acked, Delivery, Message, Target},
+};
+use crate::{
+    connection::{Connection, UserId},
+    registry::{Entry, Routed, Whom},
+};
+
+/// How long a send waits for the receipts of other nodes. What is not confirmed by then is not counted.
+const RECEIPTS: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// Hands a message to whom it is for, as far as they are on this node. Returns to how many connections. Never waits.
+    pub(super) fn deliver(self: &Arc<Self>, target: &Target, message: &Message) -> u64 {
+        let limit = self.send_queue_bytes();
+        let handed = self
+            .here(target, message)
+            .iter()
+            .filter(|live| match live.send(message, limit) {
+                Ok(()) => true,
+                Err(error) => {
+                    self.dropped(error);
+                    false
+                }
+            })
+            .count() as u64;
+        self.metrics
+            .messages_delivered(target.kind())
+            .increment(handed);
+        handed
+    }
+
+    /// The same for a user, and what the clients answer. The messages are handed out before this returns; the answers
+    /// come with the future.
+    pub(super) fn deliver_with_ack(
+        self: &Arc<Self>,
+        user: &UserId,
+        message: &Message,
+        timeout: Duration,
+    ) -> impl Future<Output = (u64, Vec<AckReply>)> + Send + use<> {
+        let limit = self.send_queue_bytes();
+        let target = Target::User(user.clone());
+        let pending: FuturesUnordered<_> = self
+            .here(&target, message)
+            .into_iter()
+            .filter_map(|live| match live.send_with_ack(message, limit, timeout) {
+                Ok(answer) => Some(async move { (live.id.clone(), answer.await) }),
+                Err(error) => {
+                    self.dropped(error);
+                    None
+                }
+            })
+            .collect();
+        self.metrics
+            .messages_delivered(target.kind())
+            .increment(pending.len() as u64);
+        async move {
+            let connections = pending.len() as u64;
+            let acks = pending
+                .filter_map(|(connection_id, data)| async move {
+                    data.map(|data| AckReply {
+                        connection_id,
+                        data,
+                    })
+                })
+                .collect()
+                .await;
+            (connections, acks)
+        }
+    }
+
+    /// The connections of this node that a message is for.
+    fn here(&self, target: &Target, message: &Message) -> Vec<Arc<Live>> {
+        let mut lives = match target {
+            Target::User(user) => self.hub.of_user(user),
+            Target::Connection(id) => self.hub.get(id).into_iter().collect(),
+            Target::Room(room) => self.in_room(&message.namespace, room),
+        };
+        lives.retain(|live| *live.namespace == *message.namespace);
+        lives
+    }
+
+    fn in_room(&self, namespace: &str, room: &str) -> Vec<Arc<Live>> {
+        let Some(namespace) = self.io().and_then(|io| io.of(namespace)) else {
+            return Vec::new();
+        };
+        namespace
+            .within(room.to_owned())
+            .sockets()
+            .into_iter()
+            .filter_map(|socket| socket.extensions.get::<super::connect::ConnectionOf>())
+            .filter_map(|connection| self.hub.get(&connection.0))
+            .collect()
+    }
+
+    /// A connection that was not ready, or gone, was not to be sent to; nothing is lost.
+    fn dropped(&self, error: NotSent) {
+        if error == NotSent::Full {
+            self.metrics.messages_dropped("queue_full").increment(1);
+        }
+    }
+
+    /// Hands a message to whom it is for, wherever they are.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        target: &Target,
+        message: &Message,
+    ) -> Result<Delivery, GatewayError> {
+        self.metrics.messages_sent(target.kind()).increment(1);
+        let command = Command::Deliver {
+            target: target.clone(),
+            message: message.clone(),
+        };
+        let (mut request, payload) = self.request(&command);
+        // This node's own come first: they get it even while the others can't be reached.
+        let (local, heard) = match target {
+            Target::User(user) => {
+                let local = self.deliver(target, message);
+                (
+                    local,
+                    self.route(&Whom::User(user.clone()), &payload).await?,
+                )
+            }
+            Target::Connection(id) => {
+                let local = self.deliver(target, message);
+                let elsewhere = match local {
+                    0 => self.registry.connection(id).await?,
+                    _ => None,
+                };
+                let heard = match elsewhere {
+                    Some(Connection {
+                        id, user_id: user, ..
+                    }) => {
+                        let whom = Whom::Connection(Entry { user, id });
+                        self.route(&whom, &payload).await?
+                    }
+                    None => 0,
+                };
+                (local, heard)
+            }
+            // Nobody keeps who is in a room: all nodes are asked, this one among them.
+            Target::Room(_) => match self.bus.publish_all(payload).await {
+                Ok(heard) => (0, heard as usize),
+                Err(error) => {
+                    self.deliver(target, message);
+                    return Err(error.into());
+                }
+            },
+        };
+        let receipts = request.collect(heard, Instant::now() + RECEIPTS).await;
+        let remote = receipts.iter().map(|receipt| match receipt {
+            Receipt::Delivered { connections } => *connections,
+            _ => 0,
+        });
+        Ok(total(local, remote))
+    }
+
+    /// Hands a message to a user and collects the answers.
+    pub(super) async fn send_with_ack(
+        self: &Arc<Self>,
+        user: &UserId,
+        message: &Message,
+        timeout: Duration,
+    ) -> Result<Acked, GatewayError> {
+        self.metrics.messages_sent("user").increment(1);
+        let command = Command::DeliverWithAck {
+            user: user.clone(),
+            message: message.clone(),
+            timeout_ms: timeout.as_millis() as u64,
+        };
+        let (mut request, payload) = self.request(&command);
+        let local = self.deliver_with_ack(user, message, timeout);
+        let heard = self.route(&Whom::User(user.clone()), &payload).await?;
+        let deadline = Instant::now() + timeout + RECEIPTS;
+        let ((local, mut acks), receipts) = tokio::join!(local, request.collect(heard, deadline));
+        let mut remote = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            if let Receipt::Acked {
+                connections,
+                acks: answers,
+            } = receipt
+            {
+                remote.push(connections);
+                acks.extend(answers);
+            }
+        }
+        let Delivery { connections, nodes } = total(local, remote.into_iter());
+        let missing = connections.saturating_sub(acks.len() as u64);
+        Ok(Acked {
+            connections,
+            nodes,
+            acks,
+            missing,
+        })
+    }
+
+    /// Publishes to the nodes that hold whom it is for; returns how many are listening, and will confirm.
+    async fn route(&self, whom: &Whom, payload: &[u8]) -> Result<usize, GatewayError> {
+        let routed = self.registry.route(whom, &self.instance, payload).await?;
+        for Routed { instance, heard } in &routed {
+            if *heard {
+                self.metrics.bus_messages("out").increment(1);
+            } else {
+                self.metrics.messages_dropped("node_deaf").increment(1);
+                tracing::warn!(node = %instance, "a node that holds connections does not listen");
+            }
+        }
+        Ok(routed.iter().filter(|routed| routed.heard).count())
+    }
+
+    /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
+    pub(super) async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
+        self.metrics.messages_sent("broadcast").increment(1);
+        let namespace = self
+            .io()
+            .and_then(|io| io.of(&message.namespace))
+            .ok_or_else(|| GatewayError::UnknownNamespace(message.namespace.clone()))?;
+        let listeners = self.bus.listeners(&message.namespace).await;
+        if listeners.is_err() {
+            // The adapter would publish first, fail, and leave out this node's own connections too.
+            emit(namespace.local(), message).await;
+        } else {
+            emit(namespace.broadcast(), message).await;
+        }
+        Ok(listeners?)
+    }
+}
+
+/// The error says that some socket was full or gone; which of them got it is not to be had from it.
+async fn emit(
+    to: socketioxide::operators::BroadcastOperators<crate::transport::engine::Adapter>,
+    message: &Message,
+) {
+    let sent = match &message.data {
+        Some(data) => to.emit(&message.event, &(data,)).await,
+        None => to.emit(&message.event, &super::live::NO_ARGUMENTS).await,
+    };
+    if let Err(error) = sent {
+        tracing::debug!(%error, "broadcast");
+    }
+}
+
+fn total(local: u64, remote: impl Iterator<Item = u64>) -> Delivery {
+    std::iter::once(local)
+        .chain(remote)
+        .filter(|connections| *connections > 0)
+        .fold(Delivery::default(), |sum, connections| Delivery {
+            connections: sum.connections + connections,
+            nodes: sum.nodes + 1,
+        })
+}

@@ -1,0 +1,87 @@
+//! The way out: one for every connection, whatever ended it.
+//!
+//! [`Inner::depart`] is called by whoever first learns that a connection is over: its socket's handler, its session, the
+//! verb that ended it. It never waits. What is to be told to the registry goes to one task, which tells it in batches and
+//! as often as it takes.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::{Inner, live::Live};
+use crate::{ending::Ending, transport::Session};
+
+/// How many connections one call unregisters at the most.
+const BATCH: usize = 256;
+
+/// Pause after the registry could not be told.
+const RETRY: Duration = Duration::from_millis(200);
+
+impl Inner {
+    /// A connection is over. Does its work once; `label` names the cause in the metrics unless the server ordered the end.
+    pub(super) fn depart(self: &Arc<Self>, live: &Arc<Live>, label: &'static str) {
+        live.set_gone();
+        if !live.depart_once() {
+            return;
+        }
+        let left = self.hub.remove(live);
+        self.unregister(live);
+        let label = live
+            .ending()
+            .map_or(label, |ending| Ending::label(ending.code));
+        self.metrics.disconnects(label).increment(1);
+        let (bytes_in, bytes_out) = live.session.traffic();
+        tracing::info!(
+            connection = %live.id,
+            user = live.user().map(|user| user.as_str()),
+            namespace = %live.namespace,
+            transport = live.session.kind().as_str(),
+            remote_addr = %live.session.handshake.remote_addr,
+            reason = label,
+            seconds = live.opened.elapsed().as_secs_f64(),
+            messages_out = live.messages_out(),
+            events_in = live.events.events_in(),
+            bytes_in,
+            bytes_out,
+            "connection ended",
+        );
+        if left == 0 && !live.session.is_ending() {
+            self.clone().expire_empty(live.session.clone());
+        }
+    }
+
+    /// Has the registry told that a connection is out.
+    pub(super) fn unregister(&self, live: &Arc<Live>) {
+        // Fails only when the task is gone, and then the whole node is; its lease runs out.
+        self.departures.send(live.clone()).ok();
+    }
+
+    /// Ends a session that stays without a namespace for as long as a handshake may take.
+    fn expire_empty(self: Arc<Self>, session: Arc<Session>) {
+        let mark = session.mark_empty();
+        tokio::spawn(async move {
+            tokio::time::sleep(self.config.limits.handshake_timeout).await;
+            if session.empty_since(mark) && self.hub.of_session(session.id).is_empty() {
+                session.end();
+            }
+        });
+    }
+
+    /// Tells the registry who is out, until the node is gone.
+    pub(super) async fn unregister_all(
+        self: Arc<Self>,
+        mut departures: mpsc::UnboundedReceiver<Arc<Live>>,
+    ) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while departures.recv_many(&mut batch, BATCH).await > 0 {
+            let entries: Vec<_> = batch.iter().map(|live| live.entry()).collect();
+            while let Err(error) = self.registry.unregister(&self.lease(), &entries).await {
+                tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
+                tokio::time::sleep(RETRY).await;
+            }
+            for live in batch.drain(..) {
+                live.unregistered.cancel();
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! How a node goes: its clients are sent to the others at a pace that those can take.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use rand::seq::SliceRandom;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::{Inner, live::Live};
+use crate::{ending::Ending, transport::SessionId};
+
+/// The longest pause between two sessions: a node with few clients does not take all of its window for them.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the last connections get to be closed and out of the registry.
+const LAST: Duration = Duration::from_secs(5);
+
+impl Inner {
+    /// Sends every client away, spread over `drain.window`, and gives up the node's lease.
+    pub(super) async fn drain(self: &Arc<Self>) {
+        self.set_draining();
+        self.beat_now.notify_one();
+        tokio::time::sleep(self.config.drain.delay).await;
+
+        let ending = Ending::of(Ending::SHUTTING_DOWN);
+        let mut sessions = self.sessions();
+        tracing::info!(sessions = sessions.len(), "draining");
+        sessions.shuffle(&mut rand::rng());
+        let pause = self.pause(sessions.len());
+        let mut ticks = tokio::time::interval(pause.max(Duration::from_nanos(1)));
+        // A tick that came late is made up for, so that the window holds.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut gone = Vec::new();
+        for lives in sessions {
+            ticks.tick().await;
+            self.end_all(&lives, &ending);
+            gone.extend(lives);
+        }
+        // Those that were in the middle of their handshake.
+        for lives in self.sessions() {
+            self.end_all(&lives, &ending);
+            gone.extend(lives);
+        }
+        let deadline = Instant::now() + LAST;
+        for live in gone {
+            if tokio::time::timeout_at(deadline, live.closed())
+                .await
+                .is_err()
+            {
+                tracing::warn!(connection = %live.id, "not confirmed as closed");
+            }
+        }
+        let lease = self.lease();
+        match tokio::time::timeout(LAST, self.registry.leave(&lease)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "can't leave; the lease runs out"),
+            Err(_) => tracing::warn!("can't leave in time; the lease runs out"),
+        }
+    }
+
+    fn pause(&self, sessions: usize) -> Duration {
+        match u32::try_from(sessions) {
+            Ok(0) | Err(_) => Duration::ZERO,
+            Ok(sessions) => (self.config.drain.window / sessions).min(MAX_PAUSE),
+        }
+    }
+
+    /// The connections of this node, by session.
+    fn sessions(&self) -> Vec<Vec<Arc<Live>>> {
+        let mut sessions: BTreeMap<SessionId, Vec<Arc<Live>>> = BTreeMap::new();
+        for live in self.hub.all() {
+            sessions.entry(live.session.id).or_default().push(live);
+        }
+        sessions.into_values().collect()
+    }
+}

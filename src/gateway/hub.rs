@@ -1,0 +1,143 @@
+//! The connections of this node, found by id, by user and by session. Counts them for the metrics.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
+
+use super::live::Live;
+use crate::{
+    connection::{ConnectionId, TransportKind, UserId},
+    metrics::Metrics,
+    transport::SessionId,
+};
+
+/// The index. One lock, held for look-ups only, never while something is sent.
+pub(crate) struct Hub {
+    metrics: Metrics,
+    index: Mutex<Index>,
+}
+
+#[derive(Default)]
+struct Index {
+    connections: HashMap<ConnectionId, Arc<Live>>,
+    users: HashMap<UserId, Vec<Arc<Live>>>,
+    sessions: HashMap<SessionId, Vec<Arc<Live>>>,
+    /// What the gauge of connections counts: those that the registry has, by what carried them when they were counted.
+    counted: HashMap<ConnectionId, TransportKind>,
+}
+
+impl Hub {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            metrics,
+            index: Mutex::default(),
+        }
+    }
+
+    /// Takes a connection in.
+    pub(crate) fn insert(&self, live: &Arc<Live>) {
+        let mut index = self.index.lock();
+        if let Some(user) = live.user() {
+            index
+                .users
+                .entry(user.clone())
+                .or_default()
+                .push(live.clone());
+        }
+        index
+            .sessions
+            .entry(live.session.id)
+            .or_default()
+            .push(live.clone());
+        index.connections.insert(live.id.clone(), live.clone());
+    }
+
+    /// Counts a connection that the registry has, or counts it anew after a change of its transport.
+    pub(crate) fn count(&self, live: &Live) {
+        let mut index = self.index.lock();
+        if !index.connections.contains_key(&live.id) {
+            return;
+        }
+        let kind = live.session.kind();
+        let before = index.counted.insert(live.id.clone(), kind);
+        if let Some(before) = before {
+            self.gauge(live, before, -1.0);
+        }
+        self.gauge(live, kind, 1.0);
+        self.metrics.users().set(index.users.len() as f64);
+    }
+
+    /// Lets a connection go. Returns how many its session still has.
+    pub(crate) fn remove(&self, live: &Live) -> usize {
+        let mut index = self.index.lock();
+        index.connections.remove(&live.id);
+        if let Some(user) = live.user() {
+            take_from(&mut index.users, user, live);
+        }
+        let left = take_from(&mut index.sessions, &live.session.id, live);
+        if let Some(kind) = index.counted.remove(&live.id) {
+            self.gauge(live, kind, -1.0);
+            self.metrics.users().set(index.users.len() as f64);
+        }
+        left
+    }
+
+    fn gauge(&self, live: &Live, kind: TransportKind, change: f64) {
+        self.metrics
+            .connections(&live.namespace, kind.as_str())
+            .increment(change);
+    }
+
+    pub(crate) fn get(&self, id: &ConnectionId) -> Option<Arc<Live>> {
+        self.index.lock().connections.get(id).cloned()
+    }
+
+    pub(crate) fn of_user(&self, user: &UserId) -> Vec<Arc<Live>> {
+        self.index
+            .lock()
+            .users
+            .get(user)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn of_session(&self, session: SessionId) -> Vec<Arc<Live>> {
+        self.index
+            .lock()
+            .sessions
+            .get(&session)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Live>> {
+        self.index.lock().connections.values().cloned().collect()
+    }
+
+    /// Connections, arriving ones included.
+    pub(crate) fn len(&self) -> usize {
+        self.index.lock().connections.len()
+    }
+
+    /// Connections that the registry has, and users.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let index = self.index.lock();
+        (index.counted.len() as u64, index.users.len() as u64)
+    }
+}
+
+fn take_from<K: std::hash::Hash + Eq>(
+    map: &mut HashMap<K, Vec<Arc<Live>>>,
+    key: &K,
+    live: &Live,
+) -> usize {
+    let Some(lives) = map.get_mut(key) else {
+        return 0;
+    };
+    lives.retain(|other| other.id != live.id);
+    let left = lives.len();
+    if left == 0 {
+        map.remove(key);
+    }
+    left
+}

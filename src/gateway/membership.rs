@@ -1,0 +1,142 @@
+//! A node's membership of the cluster: its lease, and what it does when it has lost sight of the others.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::Inner;
+use crate::registry::{Entry, Heartbeat, Lease, NodeReport, RegistryError};
+
+/// How soon a heartbeat that failed is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+impl Inner {
+    /// What this node says of itself.
+    fn report(&self) -> NodeReport {
+        let (connections, users) = self.hub.counts();
+        NodeReport {
+            node_id: self.node_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            connections,
+            users,
+            draining: self.is_draining(),
+        }
+    }
+
+    /// Keeps the node's lease, reaps those of nodes that are gone, and makes the registry exact again after a gap. Runs
+    /// until the node leaves.
+    pub(super) async fn keep_membership(self: Arc<Self>) {
+        let mut gaps = self.bus.gaps();
+        let mut exact = false;
+        loop {
+            let beat = self.beat(&mut exact).await;
+            let pause = match beat {
+                Ok(()) => self.config.registry.heartbeat,
+                Err(error) => {
+                    tracing::debug!(%error, "heartbeat");
+                    exact = false;
+                    RETRY.min(self.config.registry.heartbeat)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.beat_now.notified() => {}
+                gap = gaps.changed() => match gap {
+                    Ok(()) => exact = false,
+                    // The bus is closed: so is the node, nearly.
+                    Err(_) => tokio::time::sleep(pause).await,
+                }
+            }
+        }
+    }
+
+    /// One heartbeat. `exact` says whether the registry is known to hold just this node's connections; made true here.
+    async fn beat(self: &Arc<Self>, exact: &mut bool) -> Result<(), RegistryError> {
+        let sent = Instant::now();
+        let lapsed = if self.joined() {
+            let Heartbeat { held, lapsed } = self
+                .registry
+                .heartbeat(&self.lease(), &self.report())
+                .await?;
+            if !held {
+                tracing::warn!(lease = %self.lease(), "the lease has run out; joining anew");
+                self.next_epoch();
+                *exact = false;
+            }
+            lapsed
+        } else {
+            Vec::new()
+        };
+        if !self.joined() {
+            self.registry.join(&self.lease(), &self.report()).await?;
+            self.set_joined();
+        }
+        self.renewed(sent);
+        if !*exact {
+            self.resync().await?;
+            *exact = true;
+        }
+        for lease in lapsed.into_iter().filter(|lease| *lease != self.lease()) {
+            self.reap(&lease).await?;
+        }
+        let totals = self.registry.totals().await?;
+        self.metrics.cluster_users().set(totals.users as f64);
+        self.metrics
+            .cluster_connections()
+            .set(totals.connections as f64);
+        Ok(())
+    }
+
+    async fn reap(&self, lapsed: &Lease) -> Result<(), RegistryError> {
+        let connections = self.registry.reap(lapsed).await?;
+        if connections > 0 {
+            tracing::warn!(lease = %lapsed, connections, "reaped a node that is gone");
+        }
+        Ok(())
+    }
+
+    /// Makes the registry hold just this node's connections, and carries out the orders that it has missed.
+    async fn resync(self: &Arc<Self>) -> Result<(), RegistryError> {
+        let lease = self.lease();
+        let held: HashSet<Entry> = self.registry.held(&lease).await?.into_iter().collect();
+        let lives: Vec<_> = self
+            .hub
+            .all()
+            .into_iter()
+            .filter(|live| live.is_registered())
+            .collect();
+        let mut stale = held.clone();
+        for live in &lives {
+            stale.remove(&live.entry());
+        }
+        // Between the two looks a connection may have come: it is in the hub then.
+        stale.retain(|entry| self.hub.get(&entry.id).is_none());
+        if !stale.is_empty() {
+            let stale: Vec<_> = stale.into_iter().collect();
+            self.registry.unregister(&lease, &stale).await?;
+        }
+        let missing = lives.iter().filter(|live| !held.contains(&live.entry()));
+        let again = missing.map(|live| async {
+            self.registry
+                .register(&lease, &live.record(&self.node_id))
+                .await?;
+            if live.is_gone() {
+                self.unregister(live);
+            }
+            Ok::<_, RegistryError>(())
+        });
+        futures_util::future::try_join_all(again).await?;
+
+        let entries: Vec<_> = lives.iter().map(|live| live.entry()).collect();
+        for (entry, ending) in self.registry.orders(&entries).await? {
+            if let Some(live) = self.hub.get(&entry.id) {
+                self.end_all(&[live], &ending);
+            }
+        }
+        if !lives.is_empty() {
+            tracing::info!(connections = lives.len(), "the registry is exact again");
+        }
+        Ok(())
+    }
+}

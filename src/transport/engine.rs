@@ -1,0 +1,478 @@
+//! `/socket.io/`: handshakes, the upgrade to WebSocket, and long-polling.
+//!
+//! socketioxide runs the protocol; the HTTP around it is done here, for three reasons. A WebSocket must run over a
+//! [`Wire`](super::wire::Wire), or it can't be ended. The engine keeps the parts of the handshake request as long as the
+//! session lives, and as hyper made them they pin its read buffer (measured: 29.2 KB a connection; 16.1 KB with parts of
+//! our own making). And whether a new session may start at all is decided before one is allocated.
+
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{body::Body, response::IntoResponse};
+use base64::Engine as _;
+use engineioxide::service::NotFoundService;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::service::Service;
+use hyper_util::{rt::TokioIo, server::conn::auto};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret;
+use socketioxide::{adapter::Emitter, service::SocketIoService};
+use socketioxide_redis::CustomRedisAdapter;
+use tungstenite::handshake::derive_accept_key;
+
+use super::{
+    listener::{HttpStream, Peer, unavailable},
+    peer::client_addr,
+    session::{Handshake, Session, SessionEvents, SessionGuard, SessionId},
+    wire::{EngineStream, Wire, WireLimits},
+};
+use crate::{bus::Bus, connection::TransportKind};
+
+/// The adapter that all namespaces use.
+pub type Adapter = CustomRedisAdapter<Emitter, Bus>;
+
+/// socketioxide's service, which runs the protocol.
+pub type Protocol = SocketIoService<NotFoundService, Adapter>;
+
+/// The longest `User-Agent` that is kept, in bytes.
+const MAX_USER_AGENT: usize = 128;
+
+/// How often polling sessions are looked through for clients that have stopped polling.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What a handshake is kept of, apart from the address and the user agent.
+const KEPT_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::ORIGIN];
+
+/// Bounds and names from the configuration.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Of what a WebSocket's peer has not taken.
+    pub wire: WireLimits,
+    /// One message, in bytes.
+    pub max_payload: usize,
+    /// For a POST body to arrive.
+    pub body_timeout: Duration,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The HTTP side of Engine.IO; one a node.
+pub struct Engine {
+    settings: EngineSettings,
+    events: Arc<dyn SessionEvents>,
+    /// Set once, when the namespaces are mounted: the service and its handlers refer to each other.
+    protocol: OnceLock<Protocol>,
+    /// Sessions that began with polling, by their Engine.IO session id.
+    polling: Mutex<HashMap<String, Arc<Session>>>,
+    next_id: AtomicU64,
+}
+
+impl Engine {
+    /// A new engine; it answers 503 until [`Engine::mount`].
+    pub fn new(settings: EngineSettings, events: Arc<dyn SessionEvents>) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            events,
+            protocol: OnceLock::new(),
+            polling: Mutex::default(),
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// Gives the engine the service that runs the protocol.
+    pub fn mount(&self, protocol: Protocol) {
+        self.protocol.set(protocol).ok();
+    }
+
+    /// Ends polling sessions whose clients have stopped polling. Runs as long as the node does.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            let idle: Vec<_> = self
+                .polling
+                .lock()
+                .values()
+                .filter(|session| session.is_idle(self.settings.wire.write_deadline))
+                .cloned()
+                .collect();
+            for session in idle {
+                session.stalled();
+            }
+        }
+    }
+
+    /// Answers a request to `/socket.io/`.
+    pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let Some(protocol) = self.protocol.get() else {
+            return unavailable();
+        };
+        let query = Query::of(request.uri());
+        if query.version != Some("4") {
+            return refused(5, "Unsupported protocol version");
+        }
+        match (query.transport, query.sid) {
+            (Some("websocket"), None) => self.open_websocket(protocol, request),
+            (Some("websocket"), Some(sid)) => {
+                let sid = sid.to_owned();
+                self.upgrade(protocol, request, &sid)
+            }
+            (Some("polling"), None) if request.method() == Method::GET => {
+                self.open_polling(protocol, request).await
+            }
+            (Some("polling"), None) => refused(2, "Bad handshake method"),
+            (Some("polling"), Some(sid)) => {
+                let sid = sid.to_owned();
+                self.poll(protocol, request, &sid).await
+            }
+            _ => refused(0, "Transport unknown"),
+        }
+    }
+
+    fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
+        let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let handshake = self.handshake(request);
+        Session::new(id, handshake, kind, self.events.clone(), self)
+    }
+
+    fn handshake(&self, request: &Request<Body>) -> Handshake {
+        let headers = request.headers();
+        let peer = request.extensions().get::<Peer>().map_or(
+            std::net::SocketAddr::from(([0, 0, 0, 0], 0)),
+            |Peer(addr)| *addr,
+        );
+        let mut kept = HeaderMap::new();
+        for name in KEPT_HEADERS {
+            for value in headers.get_all(&name) {
+                // A copy: the value as hyper made it is a slice of the read buffer.
+                if let Ok(mut copy) = http::HeaderValue::from_bytes(value.as_bytes()) {
+                    copy.set_sensitive(true);
+                    kept.append(name.clone(), copy);
+                }
+            }
+        }
+        let user_agent = headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .map(|text| cut(text, MAX_USER_AGENT).to_owned());
+        Handshake {
+            remote_addr: client_addr(peer, headers, &self.settings.trusted_proxies),
+            user_agent,
+            headers: kept,
+        }
+    }
+
+    fn open_websocket(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        mut request: Request<Body>,
+    ) -> Response<Body> {
+        let Some(accept) = websocket_accept(&request) else {
+            return refused(3, "Bad request");
+        };
+        if let Err(reason) = self.events.admit() {
+            tracing::debug!(reason, "handshake refused");
+            return unavailable();
+        }
+        let session = self.new_session(&request, TransportKind::Websocket);
+        let mut slim = slim_request("/socket.io/?EIO=4&transport=websocket");
+        slim.extensions_mut()
+            .insert(SessionGuard::new(session.clone()));
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(
+            self.clone()
+                .start_websocket(protocol.clone(), upgrade, session, slim),
+        );
+        switching_protocols(&accept)
+    }
+
+    fn upgrade(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        mut request: Request<Body>,
+        sid: &str,
+    ) -> Response<Body> {
+        let Some(session) = self.session(sid) else {
+            return refused(1, "Session ID unknown");
+        };
+        let Some(accept) = websocket_accept(&request) else {
+            return refused(3, "Bad request");
+        };
+        if session.is_upgrading() || session.kind() == TransportKind::Websocket {
+            return refused(3, "Bad request");
+        }
+        let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(
+            self.clone()
+                .start_websocket(protocol.clone(), upgrade, session, slim),
+        );
+        switching_protocols(&accept)
+    }
+
+    async fn start_websocket(
+        self: Arc<Self>,
+        protocol: Protocol,
+        upgrade: hyper::upgrade::OnUpgrade,
+        session: Arc<Session>,
+        slim: Request<()>,
+    ) {
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                tracing::debug!(%error, "upgrade");
+                return;
+            }
+        };
+        let Ok(parts) = auto::upgrade::downcast::<TokioIo<HttpStream>>(upgraded) else {
+            tracing::error!("a connection that this listener did not accept asked for an upgrade");
+            return;
+        };
+        let (tcp, place) = parts.io.into_inner().into_parts();
+        let wire = Wire::new(tcp, place, self.settings.wire);
+        if !session.attach(wire.clone()) {
+            wire.abort();
+            return;
+        }
+        let stream = EngineStream::new(wire, session, parts.read_buf);
+        if let Err(error) = protocol.call((stream, slim)).await {
+            tracing::debug!(%error, "the engine refused a handshake");
+        }
+    }
+
+    async fn open_polling(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        if let Err(reason) = self.events.admit() {
+            tracing::debug!(reason, "handshake refused");
+            return unavailable();
+        }
+        let session = self.new_session(&request, TransportKind::Polling);
+        let mut slim = slim_request("/socket.io/?EIO=4&transport=polling").map(|()| Body::empty());
+        slim.extensions_mut()
+            .insert(SessionGuard::new(session.clone()));
+        let response = call(protocol, slim).await;
+        let (parts, body) = response.into_parts();
+        let sid = body
+            .strip_prefix(b"0")
+            .and_then(|json| serde_json::from_slice::<OpenPacket>(json).ok())
+            .map(|open| open.sid);
+        if let Some(sid) = sid {
+            session.set_sid(&sid);
+            self.polling.lock().insert(sid, session);
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    async fn poll(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        request: Request<Body>,
+        sid: &str,
+    ) -> Response<Body> {
+        let Some(session) = self.session(sid) else {
+            return refused(1, "Session ID unknown");
+        };
+        let mut slim = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
+            .map(|()| Body::empty());
+        match *request.method() {
+            Method::GET => {
+                let poll = Poll::start(&session);
+                let mut response = pin!(call(protocol, slim));
+                let at_once = futures_util::poll!(response.as_mut());
+                session.poll_served();
+                let response = match at_once {
+                    std::task::Poll::Ready(response) => response,
+                    std::task::Poll::Pending => response.await,
+                };
+                let (parts, body) = response.into_parts();
+                if session.is_aborted() {
+                    return refused(1, "Session ID unknown");
+                }
+                poll.fetched(body.len());
+                Response::from_parts(parts, Body::from(body))
+            }
+            Method::POST => {
+                *slim.method_mut() = Method::POST;
+                if let Some(content_type) = request.headers().get(header::CONTENT_TYPE) {
+                    slim.headers_mut()
+                        .insert(header::CONTENT_TYPE, content_type.clone());
+                }
+                // Collected here: the engine would wait for a body that never ends.
+                let body = Limited::new(request.into_body(), self.settings.max_payload).collect();
+                match tokio::time::timeout(self.settings.body_timeout, body).await {
+                    Ok(Ok(body)) => *slim.body_mut() = Body::from(body.to_bytes()),
+                    Ok(Err(error)) => {
+                        session.end();
+                        let status = match error.downcast_ref::<http_body_util::LengthLimitError>()
+                        {
+                            Some(_) => StatusCode::PAYLOAD_TOO_LARGE,
+                            None => StatusCode::BAD_REQUEST,
+                        };
+                        return status.into_response();
+                    }
+                    Err(_) => {
+                        session.end();
+                        return StatusCode::REQUEST_TIMEOUT.into_response();
+                    }
+                }
+                let (parts, body) = call(protocol, slim).await.into_parts();
+                Response::from_parts(parts, Body::from(body))
+            }
+            _ => refused(3, "Bad request"),
+        }
+    }
+
+    fn session(&self, sid: &str) -> Option<Arc<Session>> {
+        self.polling.lock().get(sid).cloned()
+    }
+
+    /// Has the engine close a polling session, by the close packet that its client would send.
+    pub(super) async fn close_polling(&self, session: &Arc<Session>) {
+        let (Some(sid), Some(protocol)) = (session.sid(), self.protocol.get()) else {
+            return;
+        };
+        self.forget(session);
+        let sid = sid.expose_secret();
+        let mut close = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
+            .map(|()| Body::from("1"));
+        *close.method_mut() = Method::POST;
+        call(protocol, close).await;
+    }
+
+    /// From here on the session's id is unknown.
+    pub(super) fn forget(&self, session: &Session) {
+        if let Some(sid) = session.sid() {
+            self.polling.lock().remove(sid.expose_secret());
+        }
+    }
+}
+
+/// A GET request at work; counted out also when its client hangs up.
+struct Poll<'a> {
+    session: &'a Session,
+    bytes: usize,
+}
+
+impl<'a> Poll<'a> {
+    fn start(session: &'a Session) -> Self {
+        session.poll_started();
+        Self { session, bytes: 0 }
+    }
+
+    fn fetched(mut self, bytes: usize) {
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        self.session.poll_completed(self.bytes);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct OpenPacket {
+    sid: String,
+}
+
+/// The parameters that Engine.IO reads from the query. Nothing else in it is looked at: no token, ever.
+struct Query<'a> {
+    version: Option<&'a str>,
+    transport: Option<&'a str>,
+    sid: Option<&'a str>,
+}
+
+impl<'a> Query<'a> {
+    fn of(uri: &'a Uri) -> Self {
+        let find = |name: &str| {
+            uri.query()
+                .unwrap_or_default()
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .find_map(|(key, value)| (key == name).then_some(value))
+        };
+        Self {
+            version: find("EIO"),
+            transport: find("transport"),
+            sid: find("sid"),
+        }
+    }
+}
+
+/// A request that shares nothing with the one it stands for.
+fn slim_request(uri: &str) -> Request<()> {
+    let mut request = Request::new(());
+    *request.uri_mut() = uri.parse().unwrap_or_default();
+    request
+}
+
+async fn call(protocol: &Protocol, request: Request<Body>) -> Response<bytes::Bytes> {
+    let Ok(response) = Service::<Request<Body>>::call(protocol, request).await;
+    let (parts, body) = response.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => match error {},
+    };
+    Response::from_parts(parts, body)
+}
+
+/// RFC 6455 section 4.2.1: what makes a request one for a WebSocket. Returns `Sec-WebSocket-Accept`.
+fn websocket_accept<B>(request: &Request<B>) -> Option<String> {
+    let headers = request.headers();
+    let has = |name: HeaderName, token: &str| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    let sixteen_bytes = base64::engine::general_purpose::STANDARD
+        .decode(key.as_bytes())
+        .is_ok_and(|nonce| nonce.len() == 16);
+    (request.method() == Method::GET
+        && has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13")
+        && sixteen_bytes)
+        .then(|| derive_accept_key(key.as_bytes()))
+}
+
+fn switching_protocols(accept: &str) -> Response<Body> {
+    (
+        StatusCode::SWITCHING_PROTOCOLS,
+        [
+            (header::CONNECTION, "Upgrade"),
+            (header::UPGRADE, "websocket"),
+            (header::SEC_WEBSOCKET_ACCEPT, accept),
+        ],
+    )
+        .into_response()
+}
+
+/// Engine.IO's own errors, as the JavaScript server words them.
+fn refused(code: u8, message: &str) -> Response<Body> {
+    (
+        StatusCode::BAD_REQUEST,
+        axum::Json(serde_json::json!({ "code": code, "message": message })),
+    )
+        .into_response()
+}
+
+/// The longest prefix of at most `max` bytes.
+fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}

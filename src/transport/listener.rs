@@ -1,0 +1,213 @@
+//! Accepts TCP connections and serves HTTP/1.1 on them, within bounds that hyper and axum leave open by default: a request
+//! head that does not come, a response that is not read, more connections than the node is meant to hold.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::Router;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// The largest request head, in bytes. hyper's default is 400 KB, which each connection may hold before it is anybody.
+const MAX_HEAD: usize = 32 * 1024;
+
+/// How long connections get to finish their last response when the listener stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The address of the TCP peer, in every request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Bounds of a listener.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerLimits {
+    /// Time for a request head.
+    pub head_timeout: Duration,
+    /// How long a response may wait for its reader.
+    pub write_deadline: Duration,
+    /// TCP connections that may be open at once; beyond it the answer is 503. None: no bound but the process's.
+    pub connections: Option<usize>,
+}
+
+/// Serves `router` on `listener` until `stop`; then takes nothing new, and gives what is at work a moment to finish.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: ListenerLimits,
+    stop: CancellationToken,
+) {
+    let graceful = GracefulShutdown::new();
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(MAX_HEAD);
+    let places = Arc::new(Semaphore::new(
+        limits
+            .connections
+            .unwrap_or(Semaphore::MAX_PERMITS)
+            .min(Semaphore::MAX_PERMITS),
+    ));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        let (tcp, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, or a connection that was gone before it was accepted. Without the pause the
+                // first would be a busy loop.
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        tcp.set_nodelay(true).ok();
+        let place = places.clone().try_acquire_owned().ok();
+        let full = place.is_none();
+        let router = router.clone();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            let router = router.clone();
+            async move {
+                if full {
+                    return Ok(unavailable());
+                }
+                router.oneshot(request.map(axum::body::Body::new)).await
+            }
+        });
+        let http = http
+            .serve_connection_with_upgrades(
+                TokioIo::new(HttpStream::new(tcp, place, limits.write_deadline)),
+                service,
+            )
+            .into_owned();
+        let http = graceful.watch(http);
+        tokio::spawn(async move {
+            if let Err(error) = http.await {
+                tracing::debug!(%peer, %error, "HTTP connection");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(STOP_DEADLINE, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::debug!("HTTP connections were still at work");
+    }
+}
+
+/// Too many, too early, too late: the stock client tries again by itself.
+pub fn unavailable() -> Response<axum::body::Body> {
+    let mut response = Response::new(axum::body::Body::empty());
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+    response
+}
+
+/// A TCP stream that carries HTTP: an error ends it when a response has waited too long for its reader.
+pub struct HttpStream {
+    tcp: TcpStream,
+    /// The connection's place among those that may be open; goes with the stream, also through an upgrade.
+    place: Option<OwnedSemaphorePermit>,
+    write_deadline: Duration,
+    /// Runs while a write is waiting, and only then.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl HttpStream {
+    fn new(tcp: TcpStream, place: Option<OwnedSemaphorePermit>, write_deadline: Duration) -> Self {
+        Self {
+            tcp,
+            place,
+            write_deadline,
+            waiting: None,
+        }
+    }
+
+    /// The bare stream and its place, for the protocol that takes over.
+    pub fn into_parts(self) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+        (self.tcp, self.place)
+    }
+
+    fn guard<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let deadline = self.write_deadline;
+        let waiting = self
+            .waiting
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        ready!(waiting.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for HttpStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for HttpStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        self.guard(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        self.guard(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tcp.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,388 @@
+//! The TCP stream under a WebSocket.
+//!
+//! The engine writes and is never kept waiting: what the kernel does not take at once is queued here, and a pump task, which
+//! lives only while there is a backlog, hands it on. So the engine's writer always gets through, and with it every promise
+//! that hangs on it (the session's end is noticed, a disconnect packet gets out). A peer that does not read is found by the
+//! size and the age of its backlog, not by a blocked task.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
+    net::Shutdown,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::{Notify, OwnedSemaphorePermit},
+    time::Instant,
+};
+
+use super::{
+    frames::{CLOSE_PACKET, Frames},
+    session::Session,
+};
+
+/// How long the end of a wire waits for what was written before to leave. A peer that reads takes milliseconds; one that
+/// doesn't is cut off, and the caller of a disconnect is promised an answer within a second.
+const FLUSH_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long a half-closed wire waits for its peer's own end. Closing earlier would answer a packet that is still on its way
+/// with a reset, which may take from the peer what it has not read yet.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Bounds of a wire's backlog.
+#[derive(Clone, Copy, Debug)]
+pub struct WireLimits {
+    /// Bytes that may wait.
+    pub queue_bytes: usize,
+    /// How long a byte may wait.
+    pub write_deadline: Duration,
+}
+
+/// The stream, shared by the engine's two halves, the pump, and whoever ends it.
+pub struct Wire {
+    tcp: TcpStream,
+    limits: WireLimits,
+    backlog: Mutex<Backlog>,
+    /// The engine's reader, to be woken when the wire ends.
+    reader: AtomicWaker,
+    /// What the engine's side reads: an [`Inflow`]. Only goes forward.
+    inflow: AtomicU8,
+    /// Told when the backlog empties, and when the engine lets its stream go.
+    progress: Notify,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    /// The listener's place, free again when the stream is closed.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What the engine's side reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Inflow {
+    /// What the client sends.
+    Open,
+    /// What the client sends, up to the end of its message; then a close packet, and nothing after that.
+    Closing,
+    /// An end of file.
+    Over,
+}
+
+/// What the kernel has not taken yet.
+#[derive(Default)]
+struct Backlog {
+    chunks: VecDeque<(Instant, Bytes)>,
+    bytes: usize,
+    /// Whether a pump task is at work. At most one is, and only it writes while there are chunks.
+    pumping: bool,
+    /// Nothing is taken or sent any more.
+    dead: bool,
+    /// The engine has dropped its stream: nothing more will come.
+    sealed: bool,
+}
+
+impl Wire {
+    /// Takes a connected stream.
+    pub fn new(
+        tcp: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+        limits: WireLimits,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tcp,
+            limits,
+            backlog: Mutex::default(),
+            reader: AtomicWaker::new(),
+            inflow: AtomicU8::new(Inflow::Open as u8),
+            progress: Notify::new(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            _place: place,
+        })
+    }
+
+    /// Bytes read and bytes written since the upgrade.
+    pub fn traffic(&self) -> (u64, u64) {
+        (
+            self.bytes_in.load(Ordering::Relaxed),
+            self.bytes_out.load(Ordering::Relaxed),
+        )
+    }
+
+    fn set_inflow(&self, inflow: Inflow) {
+        self.inflow.fetch_max(inflow as u8, Ordering::AcqRel);
+        self.reader.wake();
+    }
+
+    /// Drops what waits, and sends nothing any more.
+    pub fn abort(&self) {
+        {
+            let mut backlog = self.backlog.lock();
+            backlog.dead = true;
+            backlog.chunks.clear();
+            backlog.bytes = 0;
+        }
+        // A reset, so that the kernel does not go on trying for a peer that reads nothing.
+        SockRef::from(&self.tcp)
+            .set_linger(Some(Duration::ZERO))
+            .ok();
+        self.progress.notify_waiters();
+        self.set_inflow(Inflow::Over);
+    }
+
+    /// Ends the wire: politely within a deadline, certainly after it. Returns when nothing can reach the peer any more;
+    /// a half-closed stream then lingers for its peer's own end in a task of its own.
+    pub async fn finish(self: Arc<Self>) {
+        self.set_inflow(Inflow::Closing);
+        let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.drained()).await;
+        if flushed.is_err() || self.backlog.lock().dead {
+            self.abort();
+            return;
+        }
+        self.backlog.lock().dead = true;
+        if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_ok() {
+            tokio::spawn(tokio::time::timeout(LINGER, self.discard_until_eof()));
+        }
+    }
+
+    /// Waits until the engine has written its last and the kernel has taken it.
+    async fn drained(&self) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            {
+                let backlog = self.backlog.lock();
+                if backlog.dead || (backlog.sealed && backlog.chunks.is_empty()) {
+                    return;
+                }
+            }
+            progress.await;
+        }
+    }
+
+    async fn discard_until_eof(self: Arc<Self>) {
+        let mut scratch = [0; 4096];
+        loop {
+            if self.tcp.readable().await.is_err() {
+                return;
+            }
+            match self.tcp.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes all of `data`, whatever the kernel says. Returns whether the backlog has passed its limit.
+    fn accept(self: &Arc<Self>, mut data: &[u8], session: &Arc<Session>) -> io::Result<bool> {
+        let mut backlog = self.backlog.lock();
+        if backlog.dead {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        if backlog.chunks.is_empty() {
+            match self.tcp.try_write(data) {
+                Ok(sent) => {
+                    self.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+                    data.advance(sent);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    backlog.dead = true;
+                    drop(backlog);
+                    self.set_inflow(Inflow::Over);
+                    return Err(error);
+                }
+            }
+        }
+        if data.is_empty() {
+            return Ok(false);
+        }
+        backlog.bytes += data.len();
+        backlog
+            .chunks
+            .push_back((Instant::now(), Bytes::copy_from_slice(data)));
+        if !backlog.pumping {
+            backlog.pumping = true;
+            tokio::spawn(self.clone().pump(session.clone()));
+        }
+        Ok(backlog.bytes > self.limits.queue_bytes)
+    }
+
+    /// Hands the backlog to the kernel until it is empty or dead. Says so, once, when it is too old; the end that this
+    /// brings about aborts the wire.
+    async fn pump(self: Arc<Self>, session: Arc<Session>) {
+        let mut stalled = false;
+        loop {
+            // Registered before the look at the backlog: an abort in between is not missed.
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let deadline = {
+                let mut backlog = self.backlog.lock();
+                match backlog.chunks.front() {
+                    Some((queued_at, _)) if !backlog.dead => {
+                        *queued_at + self.limits.write_deadline
+                    }
+                    _ => {
+                        backlog.pumping = false;
+                        drop(backlog);
+                        self.progress.notify_waiters();
+                        return;
+                    }
+                }
+            };
+            let writable = tokio::select! {
+                writable = self.tcp.writable() => writable,
+                () = progress => continue,
+                () = tokio::time::sleep_until(deadline), if !stalled => {
+                    stalled = true;
+                    session.stalled();
+                    continue;
+                }
+            };
+            if writable.and_then(|()| self.send_front()).is_err() {
+                self.abort();
+            }
+        }
+    }
+
+    fn send_front(&self) -> io::Result<()> {
+        let mut backlog = self.backlog.lock();
+        while let Some((_, chunk)) = backlog.chunks.front_mut() {
+            match self.tcp.try_write(chunk) {
+                Ok(sent) => {
+                    chunk.advance(sent);
+                    let done = chunk.is_empty();
+                    backlog.bytes -= sent;
+                    self.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+                    if done {
+                        backlog.chunks.pop_front();
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The engine's end of a [`Wire`]. When the engine drops it, the session is over.
+pub struct EngineStream {
+    wire: Arc<Wire>,
+    session: Arc<Session>,
+    /// What is to be read before anything else: what came with the upgrade request, in the end the close packet.
+    early: Bytes,
+    /// Where the client is in its frames.
+    frames: Frames,
+    /// The close packet has been read, or is about to be.
+    closing: bool,
+    /// Whether the session still polls.
+    upgrading: bool,
+}
+
+impl EngineStream {
+    /// Wraps a wire for the engine. `early` is what hyper had read beyond the upgrade request.
+    pub fn new(wire: Arc<Wire>, session: Arc<Session>, early: Bytes) -> Self {
+        Self {
+            upgrading: session.is_upgrading(),
+            wire,
+            session,
+            early,
+            frames: Frames::default(),
+            closing: false,
+        }
+    }
+}
+
+impl AsyncRead for EngineStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.upgrading {
+            self.session.check_upgrade();
+            self.upgrading = self.session.is_upgrading();
+        }
+        let this = &mut *self;
+        this.wire.reader.register(cx.waker());
+        loop {
+            let inflow = this.wire.inflow.load(Ordering::Acquire);
+            if inflow == Inflow::Over as u8 {
+                return Poll::Ready(Ok(()));
+            }
+            if !this.early.is_empty() {
+                let n = this.early.len().min(buf.remaining());
+                let read = this.early.split_to(n);
+                this.frames.advance(&read);
+                buf.put_slice(&read);
+                return Poll::Ready(Ok(()));
+            }
+            if inflow == Inflow::Closing as u8 && this.frames.between_messages() {
+                if this.closing {
+                    // The engine did not want the packet, in the middle of an upgrade.
+                    return Poll::Ready(Ok(()));
+                }
+                this.closing = true;
+                this.early = Bytes::from_static(CLOSE_PACKET);
+                continue;
+            }
+            ready!(this.wire.tcp.poll_read_ready(cx))?;
+            match this.wire.tcp.try_read(buf.initialize_unfilled()) {
+                Ok(n) => {
+                    buf.advance(n);
+                    this.frames.advance(&buf.filled()[buf.filled().len() - n..]);
+                    this.wire.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for EngineStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.wire.accept(buf, &self.session)? {
+            self.session.stalled();
+        }
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for EngineStream {
+    fn drop(&mut self) {
+        self.wire.backlog.lock().sealed = true;
+        self.wire.progress.notify_waiters();
+        self.session.end();
+    }
+}
