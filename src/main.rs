@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -25,7 +26,9 @@ fn main() -> ExitCode {
         Err(error) => return cli::usage(&error),
     };
     run(cli).unwrap_or_else(|error| {
-        eprintln!("switchboard: {error:#}");
+        for line in format!("{error:#}").lines() {
+            eprintln!("switchboard: {line}");
+        }
         cli::exit_code(&error)
     })
 }
@@ -50,22 +53,26 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let Effective {
-        config,
-        development,
-        warnings,
-    } = Effective::of(config)?;
-    telemetry::init(&config.log)?;
-    for warning in warnings {
+    let effective = Effective::of(config)?;
+    telemetry::init(&effective.config.log)?;
+    // From here on also what ends the process is a line that log readers can parse.
+    live(effective).await.or_else(|error| {
+        tracing::error!(error = format!("{error:#}"), "the node ends");
+        Ok(cli::exit_code(&error))
+    })
+}
+
+async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
+    for warning in effective.warnings {
         tracing::warn!("{warning}");
     }
     // Before anything is built, so that no signal finds the default handler, which drains nothing.
     let signals = count_signals()?;
 
-    let jwt = config.auth.jwt.clone();
-    let app = App::bind(config).await?;
+    let jwt = effective.config.auth.jwt.clone();
+    let app = App::bind(effective.config).await?;
     let (public, internal) = (app.addr(), app.internal_addr());
-    if let Some(made_up) = development {
+    if let Some(made_up) = effective.development {
         let welcome = Welcome::new(&made_up, &jwt, public, internal.unwrap_or(public))?;
         // Development mode goes on with nobody reading along.
         let _ = write!(io::stdout().lock(), "{welcome}");
@@ -76,9 +83,11 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         tracing::info!(node, "internal listener on http://{internal}");
     }
 
-    let outcome = app
-        .run(at_least(1, &signals), at_least(2, &signals))
-        .await;
+    let run = app.run(at_least(1, &signals), at_least(2, &signals));
+    let outcome = tokio::select! {
+        outcome = run => outcome,
+        () = overdue(&signals) => Ok(()),
+    };
     if *signals.borrow() > 1 {
         tracing::warn!(node, "ended at once by a second signal");
         return Ok(ExitCode::FAILURE);
@@ -115,4 +124,10 @@ fn at_least(
         // The sender is never dropped while the runtime runs.
         let _ = signals.wait_for(|count| *count >= wanted).await;
     }
+}
+
+/// Resolves a second after the second signal: whatever still holds the node up by then, it ends.
+async fn overdue(signals: &watch::Receiver<u32>) {
+    at_least(2, signals).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
 }

@@ -124,14 +124,18 @@ mod tests {
 
     #[test]
     fn libraries_that_log_credentials_are_capped_whatever_the_filter_says() {
-        let text = logged("trace,engineioxide=trace,redis::aio=trace", LogFormat::Text, || {
-            tracing::trace!(target: "engineioxide::socket", "leak-1");
-            tracing::debug!(target: "socketioxide::client", "leak-2");
-            tracing::debug!(target: "redis::aio", "leak-3");
-            tracing::debug!(target: "hyper_util", "leak-4");
-            tracing::info!(target: "socketioxide", "news");
-            tracing::trace!(target: "switchboard::gateway", "ours");
-        });
+        let text = logged(
+            "trace,engineioxide=trace,redis::aio=trace",
+            LogFormat::Text,
+            || {
+                tracing::trace!(target: "engineioxide::socket", "leak-1");
+                tracing::debug!(target: "socketioxide::client", "leak-2");
+                tracing::debug!(target: "redis::aio", "leak-3");
+                tracing::debug!(target: "hyper_util", "leak-4");
+                tracing::info!(target: "socketioxide", "news");
+                tracing::trace!(target: "switchboard::gateway", "ours");
+            },
+        );
 
         assert!(!text.contains("leak"), "{text}");
         assert!(text.contains("news") && text.contains("ours"), "{text}");

@@ -160,10 +160,13 @@ fn wrong_type(layers: &Figment, error: figment::Error) -> ConfigError {
             }
         }
         Kind::UnknownVariant(_, known) => format!("must be one of: {}", known.join(", ")),
-        Kind::Message(message) if shown => match text_at(layers, &path) {
-            Some(text) => format!("{text:?}: {message}"),
-            None => message,
-        },
+        Kind::Message(message) if shown => {
+            let message = addresses(&path).map_or(message, |kind| format!("not {kind}"));
+            match text_at(layers, &path) {
+                Some(text) => format!("{text:?}: {message}"),
+                None => message,
+            }
+        }
         _ => "not a value that this key takes".to_owned(),
     };
     let problem = Problem::new(path, what);
@@ -181,6 +184,15 @@ fn readable(expected: &str) -> &str {
         "a sequence" => "a list",
         name if name.starts_with("struct ") => "a table",
         name => name,
+    }
+}
+
+/// What the keys take whose types' own messages give no example.
+fn addresses(path: &str) -> Option<&'static str> {
+    match Key::around(path)?.path {
+        "listen" | "internal_listen" => Some("an IP address and a port such as 127.0.0.1:3000"),
+        "trusted_proxies" => Some("a network such as 10.0.0.0/8 or 127.0.0.1/32"),
+        _ => None,
     }
 }
 

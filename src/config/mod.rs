@@ -20,6 +20,8 @@ mod load;
 mod print;
 mod sections;
 mod start;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 pub use access::{Api, ApiKey, Auth, AuthRule, Jwt, Namespace, Scope};
