@@ -1,2 +1,133 @@
-//! stub
-fn main() {}
+//! The life of the process.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Parser;
+use switchboard::{
+    App, auth,
+    cli::{self, Cli, Command, commands, development::Welcome},
+    config::{Config, Effective, Environment},
+    telemetry,
+};
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::usage(&error),
+    };
+    run(cli).unwrap_or_else(|error| {
+        for line in format!("{error:#}").lines() {
+            eprintln!("switchboard: {line}");
+        }
+        cli::exit_code(&error)
+    })
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    auth::install_crypto()?;
+    let sources = cli.options.sources(Environment::of_process());
+    let runtime = Runtime::new().context("no runtime")?;
+    let outcome = runtime.block_on(async {
+        match cli.command.unwrap_or(Command::Serve) {
+            Command::Serve => serve(sources.load()?).await,
+            Command::Token(args) => commands::mint(&sources, args),
+            Command::CheckToken { token } => commands::check_token(&sources, token).await,
+            Command::CheckConfig => commands::check_config(&sources),
+            Command::PrintConfig => commands::print_config(&sources),
+            Command::Healthcheck { url } => commands::healthcheck(&sources, url).await,
+        }
+    });
+    // A name lookup that hangs on a blocking thread must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    let effective = Effective::of(config)?;
+    telemetry::init(&effective.config.log)?;
+    // From here on also what ends the process is a line that log readers can parse.
+    live(effective).await.or_else(|error| {
+        tracing::error!(error = format!("{error:#}"), "the node ends");
+        Ok(cli::exit_code(&error))
+    })
+}
+
+async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
+    for warning in effective.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Before anything is built, so that no signal finds the default handler, which drains nothing.
+    let signals = count_signals()?;
+
+    let jwt = effective.config.auth.jwt.clone();
+    let app = App::bind(effective.config).await?;
+    let (public, internal) = (app.addr(), app.internal_addr());
+    if let Some(made_up) = effective.development {
+        let welcome = Welcome::new(&made_up, &jwt, public, internal.unwrap_or(public))?;
+        // Development mode goes on with nobody reading along.
+        let _ = write!(io::stdout().lock(), "{welcome}");
+    }
+    let node = app.node_id().to_string();
+    tracing::info!(node, "listening on http://{public}");
+    if let Some(internal) = internal {
+        tracing::info!(node, "internal listener on http://{internal}");
+    }
+
+    let run = app.run(at_least(1, &signals), at_least(2, &signals));
+    let outcome = tokio::select! {
+        outcome = run => outcome,
+        () = overdue(&signals) => Ok(()),
+    };
+    if *signals.borrow() > 1 {
+        tracing::warn!(node, "ended at once by a second signal");
+        return Ok(ExitCode::FAILURE);
+    }
+    outcome?;
+    tracing::info!(node, "ended");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many of SIGTERM and SIGINT have come.
+fn count_signals() -> anyhow::Result<watch::Receiver<u32>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (count, counted) = watch::channel(0);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            count.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(counted)
+}
+
+/// Resolves when that many signals have come.
+fn at_least(
+    wanted: u32,
+    signals: &watch::Receiver<u32>,
+) -> impl Future<Output = ()> + Send + 'static {
+    let mut signals = signals.clone();
+    async move {
+        // The sender is never dropped while the runtime runs.
+        let _ = signals.wait_for(|count| *count >= wanted).await;
+    }
+}
+
+/// Resolves a second after the second signal: whatever still holds the node up by then, it ends.
+async fn overdue(signals: &watch::Receiver<u32>) {
+    at_least(2, signals).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}

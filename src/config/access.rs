@@ -1,0 +1,158 @@
+//! Who is let in: `api`, `auth`, `[[namespaces]]`.
+
+use std::{path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::print;
+
+/// `api`: the HTTP API's keys.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// A key with every scope, `SWITCHBOARD_API_KEY`. None by default: the API is open to JWTs with the role `admin` only.
+    #[serde(serialize_with = "print::secret_option")]
+    pub key: Option<SecretString>,
+    /// Further keys. None by default. One for each backend, so that each can be replaced and cut back by itself.
+    pub keys: Vec<ApiKey>,
+}
+
+/// `[[api.keys]]`: one of several API keys.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// Its name, in logs; unique.
+    pub name: String,
+    /// The key itself: visible ASCII, as it goes into a header.
+    #[serde(serialize_with = "print::secret")]
+    pub key: SecretString,
+    /// What it may do; at least one.
+    pub scopes: Vec<Scope>,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Reads: users, presence, connections, nodes, stats, metrics.
+    Read,
+    /// Sends and broadcasts.
+    Send,
+    /// Disconnects.
+    Disconnect,
+    /// Everything else.
+    Admin,
+}
+
+/// `auth`: who is let in.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Tokens.
+    pub jwt: Jwt,
+}
+
+/// `auth.jwt`: which tokens are believed. Any number of key sources together; without one the node starts in
+/// development mode or not at all.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jwt {
+    /// A shared secret (HS256, HS384, HS512), `SWITCHBOARD_JWT_SECRET`; also signs what `switchboard token` mints. None by
+    /// default. RFC 7518 section 3.2 asks for at least as many bytes as the hash has: 32 for HS256.
+    #[serde(serialize_with = "print::secret_option")]
+    pub secret: Option<SecretString>,
+    /// Secrets that still verify and no longer sign. None by default. While a secret is replaced: the old one, for as long
+    /// as its tokens live.
+    #[serde(serialize_with = "print::secrets")]
+    pub previous_secrets: Vec<SecretString>,
+    /// A PEM file with a public key (RSA, EC P-256 or P-384, Ed25519). None by default.
+    pub public_key_file: Option<PathBuf>,
+    /// A file with a JWK set (RFC 7517). None by default.
+    pub jwks_file: Option<PathBuf>,
+    /// A URL, `https://` or `http://`, with a JWK set: an identity provider's. None by default.
+    pub jwks_url: Option<String>,
+    /// Narrows what the keys allow; names as in RFC 7518 and RFC 8037. Empty, the default: all that each key allows.
+    pub algorithms: Vec<String>,
+    /// `iss` must be one of these. Empty, the default: any. Set it whenever the keys are shared with other issuers.
+    pub issuer: Vec<String>,
+    /// `aud` must hold one of these. Empty, the default: any. Set it whenever the issuer serves other services too.
+    pub audience: Vec<String>,
+    /// The claim with the user's id. Default: `sub`, else `id`, else `userId`.
+    pub user_id_claim: Option<String>,
+    /// Tolerance for clocks, `5s` by default: how long after `exp` a token is still let in, and before `nbf` already.
+    #[serde(with = "humantime_serde")]
+    pub leeway: Duration,
+}
+
+impl Jwt {
+    /// Whether there is any key that a token could be verified with.
+    pub fn has_keys(&self) -> bool {
+        self.secret.is_some()
+            || !self.previous_secrets.is_empty()
+            || self.public_key_file.is_some()
+            || self.jwks_file.is_some()
+            || self.jwks_url.is_some()
+    }
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        Self {
+            secret: None,
+            previous_secrets: Vec::new(),
+            public_key_file: None,
+            jwks_file: None,
+            jwks_url: None,
+            algorithms: Vec::new(),
+            issuer: Vec::new(),
+            audience: Vec::new(),
+            user_id_claim: None,
+            leeway: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `[[namespaces]]`: a namespace and its rule.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Namespace {
+    /// Its path, with the leading slash.
+    pub path: String,
+    /// Whether a token is asked for; `required` by default.
+    #[serde(default)]
+    pub auth: AuthRule,
+    /// One of these roles is asked for. Empty, the default: none.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    /// In place of `auth.jwt.issuer`; an empty list takes any issuer.
+    #[serde(default)]
+    pub issuer: Option<Vec<String>>,
+    /// In place of `auth.jwt.audience`; an empty list takes any audience.
+    #[serde(default)]
+    pub audience: Option<Vec<String>>,
+}
+
+impl Namespace {
+    /// A namespace with the configured issuer and audience.
+    pub fn new(path: &str, auth: AuthRule, roles: &[&str]) -> Self {
+        Self {
+            path: path.into(),
+            auth,
+            roles: roles.iter().map(|role| (*role).into()).collect(),
+            issuer: None,
+            audience: None,
+        }
+    }
+}
+
+/// Whether a namespace asks for a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthRule {
+    /// It does.
+    #[default]
+    Required,
+    /// It does not; a valid token is still recognised.
+    None,
+}

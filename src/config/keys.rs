@@ -1,0 +1,118 @@
+//! The table of keys: how a variable of the environment becomes a value, and which values an error may show.
+
+/// What the text of a variable stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Itself: a string, a path, an address, a duration, a size.
+    Text,
+    /// A whole number.
+    Number,
+    /// A comma-separated list of texts.
+    List,
+    /// A list of tables, written as JSON or as an inline TOML array.
+    Tables,
+}
+
+/// A key that holds a value, as against a section.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Its path, `auth.jwt.secret`.
+    pub(super) path: &'static str,
+    /// What a variable's text becomes.
+    pub(super) kind: Kind,
+    /// Whether its value is never shown.
+    pub(super) secret: bool,
+}
+
+const fn open(path: &'static str, kind: Kind) -> Key {
+    Key {
+        path,
+        kind,
+        secret: false,
+    }
+}
+
+const fn secret(path: &'static str, kind: Kind) -> Key {
+    Key {
+        path,
+        kind,
+        secret: true,
+    }
+}
+
+/// Every key there is.
+pub(super) const KEYS: &[Key] = &[
+    open("listen", Kind::Text),
+    open("internal_listen", Kind::Text),
+    open("node_id", Kind::Text),
+    secret("api.key", Kind::Text),
+    secret("api.keys", Kind::Tables),
+    secret("redis.urls", Kind::List),
+    secret("auth.jwt.secret", Kind::Text),
+    secret("auth.jwt.previous_secrets", Kind::List),
+    open("auth.jwt.public_key_file", Kind::Text),
+    open("auth.jwt.jwks_file", Kind::Text),
+    open("auth.jwt.jwks_url", Kind::Text),
+    open("auth.jwt.algorithms", Kind::List),
+    open("auth.jwt.issuer", Kind::List),
+    open("auth.jwt.audience", Kind::List),
+    open("auth.jwt.user_id_claim", Kind::Text),
+    open("auth.jwt.leeway", Kind::Text),
+    open("namespaces", Kind::Tables),
+    open("cors.allowed_origins", Kind::List),
+    open("limits.connections", Kind::Number),
+    open("limits.max_payload", Kind::Text),
+    open("limits.events_per_second", Kind::Number),
+    open("limits.events_burst", Kind::Number),
+    open("limits.handshake_timeout", Kind::Text),
+    open("limits.send_queue_bytes", Kind::Text),
+    open("limits.write_deadline", Kind::Text),
+    open("registry.heartbeat", Kind::Text),
+    open("registry.lease", Kind::Text),
+    open("registry.prefix", Kind::Text),
+    open("presence.last_seen", Kind::Text),
+    open("drain.delay", Kind::Text),
+    open("drain.window", Kind::Text),
+    open("ping.interval", Kind::Text),
+    open("ping.timeout", Kind::Text),
+    open("trusted_proxies", Kind::List),
+    open("log.format", Kind::Text),
+    open("log.level", Kind::Text),
+];
+
+/// The short names of the environment, next to `SWITCHBOARD_LISTEN` and `SWITCHBOARD_NODE_ID`, which are the long names
+/// of their keys too.
+pub(super) const SHORT_NAMES: &[(&str, &str)] = &[
+    ("SWITCHBOARD_REDIS_URL", "redis.urls"),
+    ("SWITCHBOARD_JWT_SECRET", "auth.jwt.secret"),
+    ("SWITCHBOARD_API_KEY", "api.key"),
+];
+
+impl Key {
+    /// The key of a path, if there is one.
+    pub(super) fn of(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// Its variable's name, `SWITCHBOARD_AUTH__JWT__SECRET`.
+    pub(super) fn variable(&self) -> String {
+        format!(
+            "SWITCHBOARD_{}",
+            self.path.replace('.', "__").to_uppercase()
+        )
+    }
+
+    /// The key that `path` is, or is inside of: `api.keys` for `api.keys.0.name`. None for a section.
+    pub(super) fn around(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| {
+            path.strip_prefix(key.path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
+
+    /// Whether an error at `path` may show the value it found there: that of a key that is known to hold no secret. A
+    /// section isn't one, since `redis = "redis://:password@host"` is a likely slip.
+    pub(super) fn shows_value(path: &str) -> bool {
+        Self::around(path).is_some_and(|key| !key.secret)
+    }
+}

@@ -1,0 +1,200 @@
+//! The configuration as TOML that can be read back, but for its secrets.
+
+use bytesize::ByteSize;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Serialize, Serializer};
+
+use super::Config;
+
+/// What is shown in a secret's place. As a value of its own it is refused: it is a printout that was read back.
+pub(super) const MASK: &str = "***";
+
+impl Config {
+    /// The effective configuration as TOML: every key that has a value, durations and sizes as an operator writes them,
+    /// secrets as `***`. Of a Redis URL only the password is masked, and a query is left out.
+    ///
+    /// # Errors
+    ///
+    /// When there is no way to write it as TOML, such as a path that isn't UTF-8.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        toml::to_string(self)
+    }
+}
+
+pub(super) fn secret<S: Serializer>(_: &SecretString, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(MASK)
+}
+
+pub(super) fn secret_option<S: Serializer>(
+    secret: &Option<SecretString>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(|_| MASK).serialize(to)
+}
+
+pub(super) fn secrets<S: Serializer>(secrets: &[SecretString], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(secrets.iter().map(|_| MASK))
+}
+
+pub(super) fn redis_urls<S: Serializer>(urls: &[SecretString], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(urls.iter().map(|url| masked_url(url.expose_secret())))
+}
+
+/// A URL without its password. What does not parse may hold one anywhere, and so may a query.
+fn masked_url(url: &str) -> String {
+    let Ok(mut url) = reqwest::Url::parse(url) else {
+        return MASK.to_owned();
+    };
+    url.set_query(None);
+    url.set_fragment(None);
+    if url.password().is_some() && url.set_password(Some(MASK)).is_err() {
+        return MASK.to_owned();
+    }
+    url.into()
+}
+
+/// Sizes, exact in both directions. `ByteSize`'s own text is rounded to a tenth of a unit.
+pub(super) mod size {
+    use serde::{Deserializer, de};
+
+    use super::{ByteSize, Serializer};
+
+    const UNITS: [(u64, &str); 6] = [
+        (bytesize::GIB, "GiB"),
+        (bytesize::GB, "GB"),
+        (bytesize::MIB, "MiB"),
+        (bytesize::MB, "MB"),
+        (bytesize::KIB, "KiB"),
+        (bytesize::KB, "KB"),
+    ];
+
+    /// The size in the largest unit that leaves no fraction.
+    pub(in crate::config) fn text(size: ByteSize) -> String {
+        let bytes = size.as_u64();
+        UNITS
+            .iter()
+            .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+            .map_or_else(
+                || format!("{bytes}B"),
+                |(unit, name)| format!("{}{name}", bytes / unit),
+            )
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        size: &ByteSize,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text(*size))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<ByteSize, D::Error> {
+        struct Size;
+
+        impl de::Visitor<'_> for Size {
+            type Value = ByteSize;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a size such as 64KB or 1MB")
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize(bytes))
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
+                u64::try_from(bytes)
+                    .map(ByteSize)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
+                text.trim()
+                    .parse()
+                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        from.deserialize_any(Size)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::config::{ApiKey, Scope};
+
+    #[test]
+    fn a_printout_reads_back_as_itself() {
+        let mut config = Config {
+            internal_listen: Some(([127, 0, 0, 1], 3001).into()),
+            node_id: Some("n1".into()),
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..Config::default()
+        };
+        config.limits.max_payload = ByteSize(1_234_567);
+        config.namespaces[0].issuer = Some(vec!["https://id.example.com".into()]);
+        config.namespaces[1].audience = Some(Vec::new());
+        config.auth.jwt.leeway = std::time::Duration::from_millis(1_250);
+
+        let printed = config.to_toml().unwrap();
+        let read: Config = toml::from_str(&printed).unwrap();
+
+        assert_eq!(read.to_toml().unwrap(), printed);
+        assert_eq!(read.limits.max_payload, config.limits.max_payload);
+        assert_eq!(read.auth.jwt.leeway, config.auth.jwt.leeway);
+        assert_eq!(read.namespaces[1].audience, Some(Vec::new()));
+    }
+
+    #[test]
+    fn sizes_keep_every_byte() {
+        for (bytes, text) in [
+            (1_000_000, "1MB"),
+            (1_048_576, "1MiB"),
+            (1_500_000, "1500KB"),
+            (1_025, "1025B"),
+            (64_000_000, "64MB"),
+            (0, "0B"),
+        ] {
+            assert_eq!(size::text(ByteSize(bytes)), text);
+            assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes));
+        }
+    }
+
+    #[test]
+    fn no_secret_is_printed() {
+        let mut config = Config::default();
+        config.auth.jwt.secret = Some("hush-1".into());
+        config.auth.jwt.previous_secrets = vec!["hush-2".into()];
+        config.api.key = Some("hush-3".into());
+        config.api.keys = vec![ApiKey {
+            name: "billing".into(),
+            key: "hush-4".into(),
+            scopes: vec![Scope::Send],
+        }];
+        config.redis.urls = vec![
+            "redis://ann:hush-5@redis.example:6380/2?x=hush-6".into(),
+            "hush-7".into(),
+        ];
+
+        let printed = config.to_toml().unwrap();
+
+        assert!(!printed.contains("hush"), "{printed}");
+        assert!(
+            printed.contains("redis://ann:***@redis.example:6380/2"),
+            "{printed}"
+        );
+        assert!(printed.contains("billing"));
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+
+    #[test]
+    fn a_url_without_a_password_is_shown_whole() {
+        assert_eq!(
+            masked_url("rediss://redis.example:6379/1"),
+            "rediss://redis.example:6379/1"
+        );
+    }
+}

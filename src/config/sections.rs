@@ -1,0 +1,186 @@
+//! The cluster, the bounds and the timing: `redis`, `cors`, `limits`, `registry`, `presence`, `drain`, `ping`, `log`.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::print;
+
+/// `redis`: where the cluster meets.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// One `redis://` or `rediss://` (TLS) URL, `--redis-url` or `SWITCHBOARD_REDIS_URL`. Empty, the default: the embedded
+    /// registry, which is one node's own. Set it as soon as there are two nodes. Secret because of the password in it.
+    #[serde(serialize_with = "print::redis_urls")]
+    pub urls: Vec<SecretString>,
+}
+
+/// `cors`: which pages of other origins may.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cors {
+    /// Origins (`https://app.example.com`, as browsers send them) of the pages that may connect. Empty, the default: pages
+    /// of the node's own origin only. `*` stands alone and lets any page in, without cookies.
+    pub allowed_origins: Vec<String>,
+}
+
+/// `limits`: bounds of a node and of each connection.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// TCP connections of this node; beyond it 503. 0, the default: no limit. Set it below what the memory and the file
+    /// descriptors allow.
+    pub connections: u32,
+    /// The size of one message on either transport, from `1KB` to `64MB`; `1MB` by default.
+    #[serde(with = "print::size")]
+    pub max_payload: ByteSize,
+    /// Inbound events a second, per connection; 100 by default. Beyond it (and the burst) an event is refused, at ten times
+    /// that the connection ends.
+    pub events_per_second: u32,
+    /// How many inbound events may come at once, per connection; 200 by default.
+    pub events_burst: u32,
+    /// How long a client has for the request head, the upgrade and the CONNECT packet, and a transport for being left with
+    /// no namespace; `10s` by default.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// A connection with more unsent than this ends with 4002; `1MB` by default, and at least `max_payload`. Lower it to
+    /// bound the memory of many slow clients.
+    #[serde(with = "print::size")]
+    pub send_queue_bytes: ByteSize,
+    /// A connection with an unsent byte older than this ends with 4002; `10s` by default.
+    #[serde(with = "humantime_serde")]
+    pub write_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 0,
+            max_payload: ByteSize::mb(1),
+            events_per_second: 100,
+            events_burst: 200,
+            handshake_timeout: Duration::from_secs(10),
+            send_queue_bytes: ByteSize::mb(1),
+            write_deadline: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `registry`: how nodes stay known to each other. The same on all nodes of a cluster.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryTiming {
+    /// How often a node says that it lives; `3s` by default.
+    #[serde(with = "humantime_serde")]
+    pub heartbeat: Duration,
+    /// How long it is believed; `10s` by default, and at least twice the heartbeat. A dead node's connections leave the
+    /// answers when it is over: shorter is quicker, longer rides out longer stalls of Redis.
+    #[serde(with = "humantime_serde")]
+    pub lease: Duration,
+    /// Prefix of every key and channel in Redis; `switchboard` by default. Another one for each cluster on the same Redis.
+    pub prefix: String,
+}
+
+impl Default for RegistryTiming {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(3),
+            lease: Duration::from_secs(10),
+            prefix: "switchboard".into(),
+        }
+    }
+}
+
+/// `presence`: what is kept of users who are gone.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Presence {
+    /// How long a user's `lastSeen` is kept; `168h` by default. `0s`: not at all, which saves one key a user.
+    #[serde(with = "humantime_serde")]
+    pub last_seen: Duration,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self {
+            last_seen: Duration::from_secs(168 * 3600),
+        }
+    }
+}
+
+/// `drain`: how a node goes after SIGTERM or SIGINT.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Between being not ready and the first close; `0s` by default. As long as the load balancer takes to notice.
+    #[serde(with = "humantime_serde")]
+    pub delay: Duration,
+    /// Over which the closes are spread; `10s` by default. Longer with many connections on few nodes. The supervisor's
+    /// patience (30 s in Kubernetes) must outlast both together.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            delay: Duration::ZERO,
+            window: Duration::from_secs(10),
+        }
+    }
+}
+
+/// `ping`: Engine.IO's heartbeat.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ping {
+    /// Between pings; `25s` by default. Below the idle timeout of whatever proxy is in front.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// How long the pong may take; `20s` by default. A client that vanished is noticed after both together.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(25),
+            timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+/// `log`: what is logged and how, see [`telemetry`](crate::telemetry).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text`, the default, or `json` where a machine reads along.
+    pub format: LogFormat,
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`) or several, by target: `info,switchboard::auth=debug`.
+    /// `info` by default. What the protocol libraries log stays capped at `info`, since they log credentials.
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".into(),
+        }
+    }
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines: one object a line.
+    Json,
+}

@@ -1,0 +1,105 @@
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::config::Effective;
+
+fn effective<'a>(
+    variables: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<Effective, ConfigError> {
+    load_env(variables).and_then(Effective::of)
+}
+
+const SECRET: (&str, &str) = ("SWITCHBOARD_JWT_SECRET", "0123456789abcdef0123456789abcdef");
+const KEY: (&str, &str) = ("SWITCHBOARD_API_KEY", "k");
+
+#[test]
+fn nothing_configured_on_loopback_is_development_mode() {
+    for listen in ["127.0.0.1:0", "127.8.8.8:1", "[::1]:0"] {
+        let effective = effective([("SWITCHBOARD_LISTEN", listen)]).unwrap();
+        let made_up = effective.development.unwrap();
+
+        let secret = effective.config.auth.jwt.secret.unwrap();
+        assert_eq!(secret.expose_secret(), made_up.secret.expose_secret());
+        let key = effective.config.api.key.unwrap();
+        assert_eq!(key.expose_secret(), made_up.api_key.expose_secret());
+        assert_ne!(secret.expose_secret(), key.expose_secret());
+        assert!(secret.expose_secret().len() >= 32);
+    }
+}
+
+#[test]
+fn what_is_made_up_is_new_each_time() {
+    let secret = || {
+        let made_up = effective([]).unwrap().development.unwrap();
+        made_up.secret.expose_secret().to_owned()
+    };
+    assert_ne!(secret(), secret());
+}
+
+#[test]
+fn nothing_configured_anywhere_else_is_refused() {
+    for variable in [
+        ("SWITCHBOARD_LISTEN", "0.0.0.0:3000"),
+        ("SWITCHBOARD_LISTEN", "[::]:3000"),
+        ("SWITCHBOARD_LISTEN", "192.168.0.1:3000"),
+        ("SWITCHBOARD_INTERNAL_LISTEN", "10.0.0.1:3001"),
+    ] {
+        let error = effective([variable]).unwrap_err().to_string();
+        assert!(error.starts_with("auth.jwt.secret"), "{error}");
+        assert!(error.contains("SWITCHBOARD_JWT_SECRET"), "{error}");
+        assert!(error.contains("SWITCHBOARD_API_KEY"), "{error}");
+        assert!(error.contains(variable.1), "{error}");
+    }
+}
+
+#[test]
+fn an_api_key_alone_is_refused_on_any_address() {
+    for listen in ["127.0.0.1:3000", "0.0.0.0:3000"] {
+        let error = effective([KEY, ("SWITCHBOARD_LISTEN", listen)]).unwrap_err();
+        assert_eq!(error.problems()[0].key, "auth.jwt.secret");
+        assert!(
+            error.to_string().contains("SWITCHBOARD_JWT_SECRET"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn no_api_key_is_a_warning() {
+    let effective = effective([SECRET, ("SWITCHBOARD_LISTEN", "0.0.0.0:3000")]).unwrap();
+
+    assert!(effective.development.is_none());
+    assert!(effective.config.api.key.is_none());
+    assert_eq!(effective.warnings.len(), 1);
+    assert!(effective.warnings[0].contains("SWITCHBOARD_API_KEY"));
+}
+
+#[test]
+fn both_configured_is_silent() {
+    let effective = effective([SECRET, KEY]).unwrap();
+
+    assert!(effective.development.is_none());
+    assert_eq!(effective.warnings, [""; 0]);
+}
+
+#[test]
+fn a_short_secret_is_a_warning_that_does_not_show_it() {
+    let effective = effective([("SWITCHBOARD_JWT_SECRET", "hush"), KEY]).unwrap();
+
+    assert_eq!(effective.warnings.len(), 1);
+    assert!(!effective.warnings[0].contains("hush"));
+}
+
+#[test]
+fn any_source_of_keys_counts() {
+    let url = (
+        "SWITCHBOARD_AUTH__JWT__JWKS_URL",
+        "https://id.example.com/jwks",
+    );
+    let previous = ("SWITCHBOARD_AUTH__JWT__PREVIOUS_SECRETS", "old");
+    for source in [url, previous] {
+        let effective = effective([source, KEY, ("SWITCHBOARD_LISTEN", "0.0.0.0:1")]).unwrap();
+        assert!(effective.development.is_none());
+        assert!(effective.config.auth.jwt.secret.is_none());
+    }
+}

@@ -1,0 +1,279 @@
+use super::*;
+
+/// The keys that are wrong in a file.
+fn wrong(text: &str) -> Vec<String> {
+    match load_toml(text) {
+        Ok(_) => Vec::new(),
+        Err(error) => error
+            .problems()
+            .iter()
+            .map(|problem| problem.key.clone())
+            .collect(),
+    }
+}
+
+fn assert_wrong(cases: &[(&str, &str)]) {
+    for (text, key) in cases {
+        assert_eq!(wrong(text), [*key], "{text}");
+    }
+}
+
+fn assert_fine(cases: &[&str]) {
+    for text in cases {
+        assert_eq!(wrong(text), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn timing() {
+    assert_wrong(&[
+        ("registry.lease = '5s'", "registry.lease"),
+        ("registry.heartbeat = '0s'", "registry.heartbeat"),
+        ("ping.interval = '0s'", "ping.interval"),
+        ("ping.timeout = '0s'", "ping.timeout"),
+        (
+            "limits.handshake_timeout = '0s'",
+            "limits.handshake_timeout",
+        ),
+        ("limits.write_deadline = '0s'", "limits.write_deadline"),
+        ("drain.window = '11years'", "drain.window"),
+    ]);
+    assert_fine(&[
+        "registry.heartbeat = '3s'\nregistry.lease = '6s'",
+        "drain.delay = '0s'\ndrain.window = '0s'",
+        "presence.last_seen = '0s'",
+        "auth.jwt.leeway = '0s'",
+    ]);
+}
+
+#[test]
+fn namespaces() {
+    let namespace = |path: &str| format!("namespaces = [{{ path = \"{path}\" }}]");
+    for path in [
+        "chat",
+        "",
+        "/a b",
+        "/a#b",
+        "/a,b",
+        "/a?b",
+        "/{id}",
+        "/a\\u0007",
+    ] {
+        let found = wrong(&namespace(path));
+        assert!(!found.is_empty(), "{path}");
+        assert!(
+            found.iter().all(|key| key == "namespaces.0.path"),
+            "{path}: {found:?}"
+        );
+    }
+    assert_wrong(&[
+        ("namespaces = []", "namespaces"),
+        (
+            "namespaces = [{ path = '/a' }, { path = '/a' }]",
+            "namespaces.1.path",
+        ),
+        (
+            "namespaces = [{ path = '/a', roles = [''] }]",
+            "namespaces.0.roles.0",
+        ),
+        (
+            "namespaces = [{ path = '/a', auth = 'none', roles = ['x'] }]",
+            "namespaces.0.roles",
+        ),
+        (
+            "namespaces = [{ path = '/a', auth = 'maybe' }]",
+            "namespaces.0.auth",
+        ),
+        ("namespaces = [{ auth = 'none' }]", "namespaces.0.path"),
+    ]);
+    for path in ["/", "/chat", "/a/b-c_d.e", "/ünï"] {
+        assert_eq!(wrong(&namespace(path)), [""; 0], "{path}");
+    }
+}
+
+#[test]
+fn origins() {
+    let origin = |origin: &str| format!("cors.allowed_origins = ['{origin}']");
+    for bad in [
+        "https://app.example.com/",
+        "https://app.example.com/path",
+        "https://app.example.com:443",
+        "https://App.example.com",
+        "app.example.com",
+        "https://user@app.example.com",
+        "https://",
+        "https://*.example.com",
+        "null",
+        "",
+    ] {
+        assert_eq!(wrong(&origin(bad)), ["cors.allowed_origins.0"], "{bad}");
+    }
+    for good in [
+        "https://app.example.com",
+        "http://localhost:8080",
+        "http://[::1]:8080",
+        "capacitor://localhost",
+        "*",
+    ] {
+        assert_eq!(wrong(&origin(good)), [""; 0], "{good}");
+    }
+    assert_wrong(&[(
+        "cors.allowed_origins = ['https://a.example', '*']",
+        "cors.allowed_origins.1",
+    )]);
+}
+
+#[test]
+fn sizes_and_rates() {
+    assert_wrong(&[
+        ("limits.max_payload = '999B'", "limits.max_payload"),
+        (
+            "limits.max_payload = '65MB'\nlimits.send_queue_bytes = '65MB'",
+            "limits.max_payload",
+        ),
+        (
+            "limits.send_queue_bytes = '999KB'",
+            "limits.send_queue_bytes",
+        ),
+        ("limits.max_payload = '2MB'", "limits.send_queue_bytes"),
+        ("limits.events_per_second = 0", "limits.events_per_second"),
+        ("limits.events_burst = 0", "limits.events_burst"),
+    ]);
+    assert_fine(&[
+        "limits.max_payload = 1000",
+        "limits.max_payload = '64MB'\nlimits.send_queue_bytes = '64MB'",
+    ]);
+}
+
+#[test]
+fn redis_urls() {
+    let url = |url: &str| format!("redis.urls = ['{url}']");
+    for bad in [
+        "",
+        "localhost:6379",
+        "http://localhost",
+        "redis://",
+        "redis+unix:///tmp/redis.sock",
+        "redis://localhost/notanumber",
+        "redis://localhost:port",
+        "redis://:***@localhost",
+    ] {
+        assert_eq!(wrong(&url(bad)), ["redis.urls.0"], "{bad}");
+    }
+    for good in [
+        "redis://localhost",
+        "redis://:p%40ss@localhost:6380/2",
+        "rediss://ann:pw@redis.example.com",
+        "redis://[::1]:6379",
+        "redis://localhost/?protocol=resp3",
+    ] {
+        assert_eq!(wrong(&url(good)), [""; 0], "{good}");
+    }
+    assert_wrong(&[("redis.urls = ['redis://a', 'redis://b']", "redis.urls")]);
+}
+
+#[test]
+fn secrets_and_api_keys() {
+    assert_wrong(&[
+        ("auth.jwt.secret = ''", "auth.jwt.secret"),
+        ("auth.jwt.secret = '***'", "auth.jwt.secret"),
+        (
+            "auth.jwt.previous_secrets = ['a', '']",
+            "auth.jwt.previous_secrets.1",
+        ),
+        ("api.key = ''", "api.key"),
+        ("api.key = '***'", "api.key"),
+        ("api.key = \"a\\n\"", "api.key"),
+        (
+            "api.keys = [{ name = '', key = 'k', scopes = ['read'] }]",
+            "api.keys.0.name",
+        ),
+        (
+            "api.keys = [{ name = 'a', key = '', scopes = ['read'] }]",
+            "api.keys.0.key",
+        ),
+        (
+            "api.keys = [{ name = 'a', key = 'k', scopes = [] }]",
+            "api.keys.0.scopes",
+        ),
+        (
+            "api.keys = [{ name = 'a', key = 'k', scopes = ['write'] }]",
+            "api.keys.0.scopes.0",
+        ),
+        (
+            "api.keys = [{ name = 'a', key = 'k' }]",
+            "api.keys.0.scopes",
+        ),
+        (
+            "api.keys = [{ name = 'a', key = 'k', scopes = ['read'] }, { name = 'a', key = 'l', scopes = ['read'] }]",
+            "api.keys.1.name",
+        ),
+        (
+            "api.key = 'k'\napi.keys = [{ name = 'a', key = 'k', scopes = ['read'] }]",
+            "api.keys.0.key",
+        ),
+    ]);
+}
+
+#[test]
+fn tokens() {
+    assert_wrong(&[
+        ("auth.jwt.algorithms = ['none']", "auth.jwt.algorithms.0"),
+        ("auth.jwt.algorithms = ['hs256']", "auth.jwt.algorithms.0"),
+        ("auth.jwt.issuer = ['']", "auth.jwt.issuer.0"),
+        ("auth.jwt.user_id_claim = ''", "auth.jwt.user_id_claim"),
+        ("auth.jwt.jwks_url = 'ftp://x/jwks'", "auth.jwt.jwks_url"),
+        ("auth.jwt.jwks_url = 'x'", "auth.jwt.jwks_url"),
+        (
+            "auth.jwt.jwks_url = 'https://u:p@x/jwks'",
+            "auth.jwt.jwks_url",
+        ),
+        (
+            "auth.jwt.public_key_file = '/nowhere/key.pem'",
+            "auth.jwt.public_key_file",
+        ),
+        ("auth.jwt.jwks_file = '/'", "auth.jwt.jwks_file"),
+    ]);
+    assert_fine(&[
+        "auth.jwt.algorithms = ['HS256', 'RS512', 'PS384', 'ES256', 'EdDSA']",
+        "auth.jwt.jwks_url = 'http://127.0.0.1:8080/jwks.json'",
+    ]);
+}
+
+#[test]
+fn addresses_names_and_logs() {
+    assert_wrong(&[
+        (
+            "listen = '127.0.0.1:1'\ninternal_listen = '127.0.0.1:1'",
+            "internal_listen",
+        ),
+        (
+            "listen = '0.0.0.0:1'\ninternal_listen = '127.0.0.1:1'",
+            "internal_listen",
+        ),
+        ("node_id = ''", "node_id"),
+        ("node_id = 'a b'", "node_id"),
+        ("registry.prefix = ''", "registry.prefix"),
+        ("registry.prefix = 'a{b}'", "registry.prefix"),
+        ("registry.prefix = 'a b'", "registry.prefix"),
+        ("registry.prefix = 'a*'", "registry.prefix"),
+        ("log.level = 'inof'", "log.level"),
+        ("log.level = 'info,switchboard'", "log.level"),
+        ("log.level = 'switchboard=loud'", "log.level"),
+    ]);
+    assert_fine(&[
+        "listen = '127.0.0.1:0'\ninternal_listen = '127.0.0.1:0'",
+        "listen = '127.0.0.1:1'\ninternal_listen = '127.0.0.2:1'",
+        "log.level = 'INFO'",
+        "log.level = 'warn,switchboard::auth=debug,redis=off'",
+        "registry.prefix = 'prod:eu-1'",
+    ]);
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once() {
+    assert_eq!(
+        wrong("node_id = ''\n[registry]\nlease = '1s'\n[ping]\ntimeout = '0s'"),
+        ["node_id", "ping.timeout", "registry.lease"]
+    );
+}
