@@ -34,7 +34,7 @@ const CONCURRENCY: usize = 32;
     {"room": "orders", "event": "refresh"},
 ]}))]
 pub struct BulkRequest {
-    /// At most 1,000. Kept as they come: one that can't be read is an error of its own.
+    /// At most 1,000. One that is malformed is an error of its own, and not one of the request.
     #[schema(value_type = Vec<BulkMessage>, max_items = 1000)]
     messages: Vec<Value>,
 }
@@ -55,13 +55,13 @@ pub struct BulkMessage {
     connection: Option<String>,
     /// The connections in a room of the namespace.
     room: Option<String>,
-    /// As in `SendRequest`.
+    /// Its name, which is not one of Socket.IO's own.
     #[schema(min_length = 1, max_length = 256)]
     event: String,
-    /// As in `SendRequest`.
+    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
     #[serde(default, deserialize_with = "present")]
     data: Option<Value>,
-    /// As in `SendRequest`.
+    /// The namespace whose connections get it. A missing leading slash is added.
     #[schema(default = "/")]
     namespace: Option<String>,
 }
@@ -174,7 +174,7 @@ where
     Fut: Future<Output = Result<Delivery, ApiError>>,
 {
     let mut results: BTreeMap<usize, Result<Delivery, ApiError>> = BTreeMap::new();
-    let mut by_target: BTreeMap<(u8, String), Vec<(usize, Target, Message)>> = BTreeMap::new();
+    let mut by_target: BTreeMap<_, Vec<(usize, Target, Message)>> = BTreeMap::new();
     for (place, message) in messages.into_iter().enumerate() {
         match message {
             Ok((target, message)) => {
@@ -261,7 +261,10 @@ mod tests {
     #[test]
     fn exactly_one_target() {
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(target(some("42"), None, None), Ok(Target::User("42".into())));
+        assert_eq!(
+            target(some("42"), None, None),
+            Ok(Target::User("42".into()))
+        );
         assert_eq!(
             target(None, some("c1"), None),
             Ok(Target::Connection("c1".into()))

@@ -10,7 +10,7 @@ use super::{
     auth::{Allowed, scope},
     body::{Body, ConnectionPath, Payload, UserPath},
     error::{ApiError, ErrorCode},
-    openapi::{BodyProblems, Guarded, HeadProblems, NoConnection},
+    openapi::{BodyProblems, ConnectionProblems, Guarded},
 };
 use crate::{
     connection::{Connection, ConnectionId},
@@ -138,8 +138,7 @@ pub async fn disconnect_user(
             "deviceId": "phone", "remoteAddr": "192.0.2.7", "userAgent": "Mozilla/5.0",
         })),
         Guarded,
-        HeadProblems,
-        NoConnection,
+        ConnectionProblems,
     ),
     security(("key" = ["read"])),
 )]
@@ -172,8 +171,7 @@ pub struct DisconnectedOne {
         (status = 202, description = "It could not be confirmed yet", body = DisconnectedOne,
             example = json!({"disconnected": 0})),
         Guarded,
-        HeadProblems,
-        NoConnection,
+        ConnectionProblems,
     ),
     security(("key" = ["disconnect"])),
 )]

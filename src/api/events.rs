@@ -82,13 +82,13 @@ impl Payload for SendRequest {}
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"event": "maintenance", "data": {"at": "2030-01-01T00:00:00Z"}}))]
 pub struct BroadcastRequest {
-    /// As in [`SendRequest`].
+    /// Its name, which is not one of Socket.IO's own.
     #[schema(min_length = 1, max_length = 256)]
     event: String,
-    /// As in [`SendRequest`].
+    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
     #[serde(default, deserialize_with = "present")]
     data: Option<Value>,
-    /// As in [`SendRequest`].
+    /// The namespace whose connections get it. A missing leading slash is added.
     #[schema(default = "/")]
     namespace: Option<String>,
 }
@@ -271,9 +271,19 @@ mod tests {
         bulk: 1000,
     };
 
-    fn check(event: &str, data: Option<Value>, namespace: Option<&str>) -> Result<Message, ApiError> {
+    fn check(
+        event: &str,
+        data: Option<Value>,
+        namespace: Option<&str>,
+    ) -> Result<Message, ApiError> {
         let known = |path: &str| path == "/" || path == "/news";
-        message(event.into(), data, namespace.map(Into::into), &LIMITS, known)
+        message(
+            event.into(),
+            data,
+            namespace.map(Into::into),
+            &LIMITS,
+            known,
+        )
     }
 
     fn code(event: &str, data: Option<Value>, namespace: Option<&str>) -> Option<ErrorCode> {
@@ -287,16 +297,26 @@ mod tests {
         assert_eq!(namespace(Some("")).unwrap(), "/");
         assert_eq!(namespace(Some("news")).unwrap(), "/news");
         assert_eq!(namespace(Some("/news")).unwrap(), "/news");
-        assert_eq!(code("e", None, Some("//news")), Some(ErrorCode::UnknownNamespace));
+        assert_eq!(
+            code("e", None, Some("//news")),
+            Some(ErrorCode::UnknownNamespace)
+        );
     }
 
     #[test]
     fn names_of_events_are_checked() {
         for name in RESERVED {
-            assert_eq!(code(name, None, None), Some(ErrorCode::ReservedEvent), "{name}");
+            assert_eq!(
+                code(name, None, None),
+                Some(ErrorCode::ReservedEvent),
+                "{name}"
+            );
         }
         assert_eq!(code("", None, None), Some(ErrorCode::InvalidEvent));
-        assert_eq!(code(&"x".repeat(257), None, None), Some(ErrorCode::InvalidEvent));
+        assert_eq!(
+            code(&"x".repeat(257), None, None),
+            Some(ErrorCode::InvalidEvent)
+        );
         assert_eq!(code(&"x".repeat(256), None, None), None);
         assert_eq!(code("Connect", None, None), None);
     }

@@ -30,18 +30,14 @@ use axum::{
     extract::{MatchedPath, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use http::Method;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{
-    config,
-    gateway::Gateway,
-    metrics::Metrics,
-};
+use crate::{config, gateway::Gateway, metrics::Metrics};
 use auth::ApiAuth;
 use error::{ApiError, ErrorCode};
 
@@ -171,6 +167,8 @@ fn assemble(
         .layer(middleware::from_fn(in_time));
     router
         .merge(openapi::pages(document))
+        // a nested router's fallback does not match its prefix with a slash
+        .route("/v1/", any(unknown_route))
         .method_not_allowed_fallback(wrong_method)
         .layer(stack)
         .with_state(state)

@@ -175,12 +175,12 @@ macro_rules! problem_sets {
 problem_sets! {
     /// The problems of every call that asks for a key.
     Guarded = "401" "Unauthorized", "403" "Forbidden", "500" "Internal", "503" "Unavailable";
-    /// Those of calls with something in the path or the query.
+    /// Those of calls with a user in the path, or with a query.
     HeadProblems = "400" "Malformed", "422" "Unprocessable";
     /// Those of calls with a body.
     BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "415" "UnsupportedMediaType", "422" "Unprocessable";
-    /// That of calls about one connection.
-    NoConnection = "404" "UnknownConnection";
+    /// Those of calls about one connection.
+    ConnectionProblems = "400" "Malformed", "404" "UnknownConnection";
 }
 
 /// The document and the page, open to everybody: they say nothing that the source does not.

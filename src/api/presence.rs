@@ -66,6 +66,7 @@ pub struct UserPresence {
     /// How many devices they stand for.
     devices: u64,
     /// When the user's last connection ended. `null` while the user is online, and when that is not known (any more).
+    #[schema(required)]
     last_seen: Option<Timestamp>,
 }
 
@@ -124,10 +125,7 @@ mod tests {
             users: vec!["7".to_owned(); count],
         };
         assert_eq!(users(1000).users().unwrap().len(), 1000);
-        assert_eq!(
-            users(1001).users().unwrap_err().code,
-            ErrorCode::TooMany
-        );
+        assert_eq!(users(1001).users().unwrap_err().code, ErrorCode::TooMany);
         let nameless = PresenceRequest {
             users: vec![String::new()],
         };

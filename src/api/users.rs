@@ -37,6 +37,7 @@ pub struct UserAnswer {
     /// How many devices they stand for.
     devices: u64,
     /// When the user's last connection ended. `null` while the user is online, and when that is not known (any more).
+    #[schema(required)]
     last_seen: Option<Timestamp>,
     /// Whether the user is kept out.
     banned: bool,
@@ -133,6 +134,7 @@ where
 pub struct UsersAnswer {
     users: Vec<OnlineUser>,
     /// Where the next page starts; `null` on the last one.
+    #[schema(required)]
     next: Option<String>,
 }
 
