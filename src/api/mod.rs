@@ -1,1 +1,230 @@
-//! stub
+//! HTTP: `/v1`, health, metrics, and the document of all of it.
+//!
+//! A handler reads as its call does: its first argument is the right it needs ([`auth::Allowed`]), the ones after it are
+//! what comes in, its result is what goes out, and the attribute above it is its page in the OpenAPI document. The only
+//! domain object it knows is the [`Gateway`]. Every refusal is an [`error::ApiError`].
+
+pub mod auth;
+pub mod body;
+pub mod bulk;
+pub mod cluster;
+pub mod connections;
+pub mod error;
+pub mod events;
+pub mod health;
+pub mod openapi;
+pub mod presence;
+pub mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{MatchedPath, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use http::Method;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{config, gateway::Gateway, metrics::Metrics};
+use auth::ApiAuth;
+use error::{ApiError, ErrorCode};
+
+/// How long a request may take, its body included: the longest wait for acknowledgements, and what goes before and after.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// The largest body of calls that take many items, in bytes.
+const BULK_BODY: usize = 16 * 1024 * 1024;
+
+/// What every body may have on top of its data: names, ids, and the JSON around them.
+const ENVELOPE: usize = 64 * 1024;
+
+/// What the handlers share; clones are the same.
+#[derive(Clone)]
+pub struct ApiState {
+    gateway: Gateway,
+    auth: Arc<ApiAuth>,
+    limits: Limits,
+}
+
+/// How much a caller may send, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// One message's data, as JSON.
+    max_payload: usize,
+    /// The body of a call with one message. Twice the data: in a body it may be written with spaces and escapes.
+    single: usize,
+    /// The body of a call with many items.
+    bulk: usize,
+}
+
+impl Limits {
+    fn new(config: &config::Limits) -> Self {
+        let max_payload = usize::try_from(config.max_payload.as_u64()).unwrap_or(usize::MAX / 4);
+        let single = max_payload.saturating_mul(2).saturating_add(ENVELOPE);
+        Self {
+            max_payload,
+            single,
+            bulk: single.max(BULK_BODY),
+        }
+    }
+}
+
+impl ApiState {
+    /// The state of a node's API. Of the configuration's limits it takes `max_payload`.
+    pub fn new(gateway: Gateway, auth: ApiAuth, limits: &config::Limits) -> Self {
+        Self {
+            gateway,
+            auth: Arc::new(auth),
+            limits: Limits::new(limits),
+        }
+    }
+}
+
+/// Everything for the public listener, where there is no internal one: `/metrics` asks for a key. What it has no route for
+/// outside `/v1` is left to whoever it is merged with.
+pub fn public(state: ApiState) -> Router {
+    let (router, document) = documented();
+    assemble(router, &document, state)
+}
+
+/// Everything for the internal listener: `/metrics` is open. The public listener then has none of it.
+pub fn internal(state: ApiState) -> Router {
+    let (_, document) = documented();
+    let (router, _) = unguarded().split_for_parts();
+    let router = router
+        .route("/metrics", get(health::metrics_open))
+        .fallback(unknown_route);
+    assemble(router, &document, state)
+}
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    documented().1
+}
+
+fn documented() -> (Router<ApiState>, utoipa::openapi::OpenApi) {
+    unguarded()
+        .routes(routes!(health::metrics))
+        .split_for_parts()
+}
+
+/// Everything but `/metrics`, which each listener guards in its own way.
+fn unguarded() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(openapi::base())
+        .nest("/v1", v1())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+}
+
+fn v1() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        // what backends send
+        .routes(routes!(events::send_to_user))
+        .routes(routes!(bulk::send_bulk))
+        .routes(routes!(events::broadcast))
+        // who is there
+        .routes(routes!(users::get_user))
+        .routes(routes!(users::list_users))
+        .routes(routes!(presence::get_presence))
+        // who has to go
+        .routes(routes!(connections::disconnect_user))
+        .routes(routes!(
+            connections::get_connection,
+            connections::disconnect_connection
+        ))
+        // the fleet
+        .routes(routes!(cluster::list_nodes))
+        .routes(routes!(cluster::stats))
+        .fallback(unknown_route)
+}
+
+/// Adds the document's pages and what every request goes through, outermost first. There is no CORS: pages have no
+/// business here. How large a body may be depends on the call, and is [`body::Payload::limit`]; nothing of a body is read
+/// before the caller has proved the right to send it.
+fn assemble(
+    router: Router<ApiState>,
+    document: &utoipa::openapi::OpenApi,
+    state: ApiState,
+) -> Router {
+    let stack = ServiceBuilder::new()
+        .layer(middleware::from_fn_with_state(
+            state.gateway.metrics().clone(),
+            measure,
+        ))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(in_time));
+    router
+        .merge(openapi::pages(document))
+        // a nested router's fallback does not match its prefix with a slash
+        .route("/v1/", any(unknown_route))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(stack)
+        .with_state(state)
+}
+
+/// Counts by the route's template, never by the path: that holds users' ids.
+async fn measure(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("unmatched", MatchedPath::as_str)
+        .to_owned();
+    let method = method_label(request.method());
+    let start = Instant::now();
+    let response = next.run(request).await;
+    metrics.api_request(route, method, response.status().as_u16(), start.elapsed());
+    response
+}
+
+/// Callers may make methods up; labels may not be made up.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = message, "an API handler panicked");
+    ApiError::new(ErrorCode::Internal, "an internal error; the log says more").into_response()
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
+        .await
+        .unwrap_or_else(|_| {
+            let detail = format!("not done in {} s", REQUEST_TIMEOUT.as_secs());
+            ApiError::new(ErrorCode::Timeout, detail).into_response()
+        })
+}
+
+async fn unknown_route() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "no such route")
+}
+
+async fn wrong_method() -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, "the route has no such method")
+}

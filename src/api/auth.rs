@@ -1,0 +1,316 @@
+//! Who may call what. A handler that takes an [`Allowed`] can't run without the right: nothing else makes one.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use async_trait::async_trait;
+use axum::extract::FromRequestParts;
+use http::{HeaderMap, header, request::Parts};
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::{
+    ApiState,
+    error::{ApiError, ErrorCode},
+};
+use crate::{
+    config::{self, Scope},
+    connection::UserId,
+};
+
+/// Whose token it is, and what it makes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBearer {
+    /// The user.
+    pub user_id: UserId,
+    /// Whether the user's role is `admin`.
+    pub admin: bool,
+}
+
+/// Verifies tokens. The app puts `auth::Authenticator` behind it; tests put a table.
+#[async_trait]
+pub trait TokenVerifier: Send + Sync + 'static {
+    /// Whose token it is, or none if it is not valid.
+    async fn verify(&self, token: &str) -> Option<TokenBearer>;
+}
+
+/// The keys of the API, and what each may.
+pub struct ApiAuth {
+    keys: Vec<Key>,
+    tokens: Arc<dyn TokenVerifier>,
+}
+
+/// A key is kept as its digest: comparing digests takes the same time whatever the lengths, and what is in memory opens
+/// nothing.
+struct Key {
+    name: String,
+    digest: [u8; 32],
+    scopes: Vec<Scope>,
+}
+
+impl Key {
+    fn new(name: &str, key: &str, scopes: &[Scope]) -> Self {
+        Self {
+            name: name.to_owned(),
+            digest: Sha256::digest(key).into(),
+            scopes: scopes.to_vec(),
+        }
+    }
+}
+
+/// Who calls: the name of a key, or an admin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    name: String,
+    scopes: Vec<Scope>,
+}
+
+impl Caller {
+    /// Who it is, for the log: `key:NAME` or `user:ID`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the caller has a scope; [`Scope::Admin`] holds all of them.
+    pub fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(&Scope::Admin) || self.scopes.contains(&scope)
+    }
+}
+
+impl ApiAuth {
+    /// The configured keys, and what verifies everything that is not one of them. The key of `api.key` is called
+    /// `default` and has every scope. Keys without a character are left out: they would let everybody in.
+    pub fn new(config: &config::Api, tokens: Arc<dyn TokenVerifier>) -> Self {
+        let first = config
+            .key
+            .iter()
+            .map(|key| ("default", key, [Scope::Admin].as_slice()));
+        let named = config
+            .keys
+            .iter()
+            .map(|key| (key.name.as_str(), &key.key, key.scopes.as_slice()));
+        let keys = first
+            .chain(named)
+            .filter(|(_, key, _)| !key.expose_secret().is_empty())
+            .map(|(name, key, scopes)| Key::new(name, key.expose_secret(), scopes))
+            .collect();
+        Self { keys, tokens }
+    }
+
+    /// Whose credentials a request brings: 401 if it brings none, or bad ones.
+    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let presented = bearer(headers).ok_or_else(ApiError::unauthorized)?;
+        if let Some(key) = self.key(presented) {
+            return Ok(Caller {
+                name: format!("key:{}", key.name),
+                scopes: key.scopes.clone(),
+            });
+        }
+        let token = std::str::from_utf8(presented).map_err(|_| ApiError::unauthorized())?;
+        let bearer = self
+            .tokens
+            .verify(token)
+            .await
+            .ok_or_else(ApiError::unauthorized)?;
+        let scopes = if bearer.admin {
+            vec![Scope::Admin]
+        } else {
+            Vec::new()
+        };
+        Ok(Caller {
+            name: format!("user:{}", bearer.user_id),
+            scopes,
+        })
+    }
+
+    /// Compares with every key, also after one has matched: how long it takes says nothing of which.
+    fn key(&self, presented: &[u8]) -> Option<&Key> {
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        self.keys.iter().fold(None, |found, key| {
+            let equal = bool::from(key.digest.ct_eq(&digest));
+            found.or(equal.then_some(key))
+        })
+    }
+}
+
+/// The credentials after `Bearer ` (RFC 6750 §2.1; the scheme in any case, RFC 9110 §11.1), to the byte. None if there are
+/// none, or several headers that might contradict each other.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let value = values.next()?.as_bytes();
+    if values.next().is_some() {
+        return None;
+    }
+    let (scheme, credentials) = value.split_at_checked(7)?;
+    (scheme.eq_ignore_ascii_case(b"bearer ") && !credentials.is_empty()).then_some(credentials)
+}
+
+/// What a handler asks for.
+pub trait Permission: Send + Sync + 'static {
+    /// The scope that grants it.
+    const SCOPE: Scope;
+    /// The scope's name, as in the configuration.
+    const NAME: &'static str;
+}
+
+/// The permissions that handlers name in their signatures.
+pub mod scope {
+    use super::Permission;
+
+    macro_rules! permissions {
+        ($($(#[$doc:meta])* $permission:ident = $name:literal;)*) => {
+            $(
+                $(#[$doc])*
+                #[derive(Debug)]
+                pub enum $permission {}
+
+                impl Permission for $permission {
+                    const SCOPE: crate::config::Scope = crate::config::Scope::$permission;
+                    const NAME: &'static str = $name;
+                }
+            )*
+        };
+    }
+
+    permissions! {
+        /// To read users, presence, connections, nodes, stats and metrics.
+        Read = "read";
+        /// To send and to broadcast.
+        Send = "send";
+        /// To end connections.
+        Disconnect = "disconnect";
+    }
+}
+
+/// Proof that the caller has a permission. Made from the request's head, before its body is read.
+pub struct Allowed<P> {
+    caller: Caller,
+    permission: PhantomData<P>,
+}
+
+impl<P> Allowed<P> {
+    /// Who has it.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let caller = state.auth.caller(&parts.headers).await?;
+        if !caller.may(P::SCOPE) {
+            return Err(ApiError::new(
+                ErrorCode::Forbidden,
+                format!("this call needs the scope {:?}", P::NAME),
+            ));
+        }
+        Ok(Self {
+            caller,
+            permission: PhantomData,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::config::{Api, ApiKey};
+
+    struct Tokens;
+
+    #[async_trait]
+    impl TokenVerifier for Tokens {
+        async fn verify(&self, token: &str) -> Option<TokenBearer> {
+            let admin = match token {
+                "admins.own.token" => true,
+                "users.own.token" => false,
+                _ => return None,
+            };
+            Some(TokenBearer {
+                user_id: "7".into(),
+                admin,
+            })
+        }
+    }
+
+    fn auth() -> ApiAuth {
+        let key = |name: &str, key: &str, scopes: &[Scope]| ApiKey {
+            name: name.into(),
+            key: key.into(),
+            scopes: scopes.to_vec(),
+        };
+        let config = Api {
+            key: Some("the-first-key".into()),
+            keys: vec![
+                key("reader", "the-reader's-key", &[Scope::Read]),
+                key("empty", "", &[Scope::Admin]),
+            ],
+        };
+        ApiAuth::new(&config, Arc::new(Tokens))
+    }
+
+    async fn caller(authorization: &str) -> Option<Caller> {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(authorization.as_bytes()).unwrap();
+        headers.insert(header::AUTHORIZATION, value);
+        auth().caller(&headers).await.ok()
+    }
+
+    #[tokio::test]
+    async fn keys_and_admins_are_recognised_with_their_scopes() {
+        let first = caller("Bearer the-first-key").await.unwrap();
+        assert_eq!(first.name(), "key:default");
+        assert!(first.may(Scope::Disconnect) && first.may(Scope::Admin));
+
+        let reader = caller("bearer the-reader's-key").await.unwrap();
+        assert_eq!(reader.name(), "key:reader");
+        assert!(reader.may(Scope::Read));
+        assert!(!reader.may(Scope::Send) && !reader.may(Scope::Admin));
+
+        let admin = caller("Bearer admins.own.token").await.unwrap();
+        assert_eq!(admin.name(), "user:7");
+        assert!(admin.may(Scope::Send));
+
+        let user = caller("Bearer users.own.token").await.unwrap();
+        assert!(!user.may(Scope::Read));
+    }
+
+    #[tokio::test]
+    async fn anything_but_the_exact_key_is_refused() {
+        for authorization in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer  the-first-key",
+            "Bearer the-first-key ",
+            "Bearer the-first-ke",
+            "Bearer the-first-kez",
+            "Bearer the-first-keyy",
+            "Bearer The-first-key",
+            "Bearer the-first-key,the-reader's-key",
+            "Basic the-first-key",
+            "the-first-key",
+            "Bearer ключ",
+        ] {
+            assert_eq!(caller(authorization).await, None, "{authorization:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn two_headers_are_refused() {
+        let mut headers = HeaderMap::new();
+        for _ in 0..2 {
+            headers.append(
+                header::AUTHORIZATION,
+                HeaderValue::from_static("Bearer the-first-key"),
+            );
+        }
+        assert!(auth().caller(&headers).await.is_err());
+        assert!(auth().caller(&HeaderMap::new()).await.is_err());
+    }
+}

@@ -1,0 +1,278 @@
+//! What comes in besides the head: JSON bodies, ids in paths, query strings. Everything that is wrong with their shape is
+//! a problem that names the place.
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use http::{HeaderMap, header, request::Parts};
+use http_body_util::BodyExt;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+use super::{
+    ApiState, Limits,
+    error::{ApiError, ErrorCode},
+};
+use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
+
+/// How much of a body that is too large is read and thrown away, in bytes. A server that closes while the client still
+/// writes resets the connection, and the client never sees the 413.
+const DISCARDED: usize = 16 * 1024 * 1024;
+
+/// A type of JSON body.
+pub trait Payload: DeserializeOwned {
+    /// The largest body, in bytes.
+    fn limit(limits: &Limits) -> usize {
+        limits.single
+    }
+
+    /// What no body at all stands for, or `null`; none where there has to be one.
+    fn when_empty() -> Option<Self> {
+        None
+    }
+}
+
+/// A JSON body.
+pub struct Body<T>(pub T);
+
+impl<T: Payload> FromRequest<ApiState> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let bytes = read(body, T::limit(&state.limits)).await?;
+        if matches!(bytes.as_slice(), b"" | b"null")
+            && let Some(payload) = T::when_empty()
+        {
+            return Ok(Self(payload));
+        }
+        if !is_json(&parts.headers) {
+            return Err(ApiError::new(
+                ErrorCode::UnsupportedMediaType,
+                "the body must be JSON, and say so: Content-Type: application/json",
+            ));
+        }
+        parse(&mut serde_json::Deserializer::from_slice(&bytes)).map(Self)
+    }
+}
+
+async fn read(mut body: axum::body::Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| malformed(format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length <= limit {
+            bytes.extend_from_slice(&data);
+        } else if length > limit + DISCARDED {
+            break;
+        }
+    }
+    if length > limit {
+        return Err(ApiError::new(
+            ErrorCode::PayloadTooLarge,
+            format!("the body may have {limit} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// `application/json`, or a type that is built on it (RFC 6839 §3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .map(|value| {
+            let essence = value.split(';').next().unwrap_or_default();
+            essence.trim().to_ascii_lowercase()
+        });
+    essence.is_some_and(|essence| {
+        essence
+            .strip_prefix("application/")
+            .is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+    })
+}
+
+/// Reads one JSON text to its end. An error names the field.
+fn parse<'de, T, R>(deserializer: &mut serde_json::Deserializer<R>) -> Result<T, ApiError>
+where
+    T: Deserialize<'de>,
+    R: serde_json::de::Read<'de>,
+{
+    let value = serde_path_to_error::deserialize(&mut *deserializer).map_err(at_place)?;
+    deserializer
+        .end()
+        .map_err(|error| malformed(error.to_string()))?;
+    Ok(value)
+}
+
+/// The same for a part of a body that was read as a value before.
+pub fn part<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(at_place)
+}
+
+fn at_place(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let path = error.path().to_string();
+    let error = error.into_inner();
+    malformed(match path.as_str() {
+        "." => error.to_string(),
+        path => format!("{path}: {error}"),
+    })
+}
+
+fn malformed(detail: impl Into<String>) -> ApiError {
+    ApiError::new(ErrorCode::Malformed, detail)
+}
+
+/// For optional fields whose `null` is a value: absent is none, `null` is some null.
+pub fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// The `{user}` of a path, decoded exactly once: whatever an id holds comes through, a `%2F` as a slash in the id.
+pub struct UserPath(pub UserId);
+
+impl FromRequestParts<ApiState> for UserPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let id = path_id(parts, state).await?;
+        user_id(id).map(Self)
+    }
+}
+
+/// The `{id}` of a connection's path.
+pub struct ConnectionPath(pub ConnectionId);
+
+impl FromRequestParts<ApiState> for ConnectionPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let id = path_id(parts, state).await?;
+        Ok(Self(id.into()))
+    }
+}
+
+async fn path_id(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError> {
+    Path::from_request_parts(parts, state)
+        .await
+        .map(|Path(id)| id)
+        .map_err(|rejection| malformed(rejection.body_text()))
+}
+
+/// Text as a user's id: 1 to [`MAX_USER_ID_BYTES`] bytes.
+pub fn user_id(text: String) -> Result<UserId, ApiError> {
+    if (1..=MAX_USER_ID_BYTES).contains(&text.len()) {
+        Ok(text.into())
+    } else {
+        Err(ApiError::new(
+            ErrorCode::InvalidUser,
+            format!("user: an id has 1 to {MAX_USER_ID_BYTES} bytes"),
+        ))
+    }
+}
+
+/// The query string.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<ApiState> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        Query::from_request_parts(parts, state)
+            .await
+            .map(|Query(params)| Self(params))
+            .map_err(|rejection| malformed(rejection.body_text()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use http::HeaderValue;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[serde(default, deserialize_with = "present")]
+        data: Option<Value>,
+        #[serde(default)]
+        list: Vec<u8>,
+    }
+
+    fn sample(text: &str) -> Result<Sample, ApiError> {
+        parse(&mut serde_json::Deserializer::from_str(text))
+    }
+
+    #[test]
+    fn null_is_not_absent() {
+        assert_eq!(sample(r#"{"list":[1]}"#).unwrap().list, [1]);
+        assert_eq!(sample("{}").unwrap().data, None);
+        assert_eq!(sample(r#"{"data":null}"#).unwrap().data, Some(Value::Null));
+    }
+
+    #[test]
+    fn what_is_malformed_is_named() {
+        for (text, culprit) in [
+            ("", "EOF"),
+            ("{", "EOF"),
+            ("{} {}", "trailing"),
+            (r#"{"list":[1,"x"]}"#, "list[1]"),
+            (r#"{"lost":1}"#, "`lost`"),
+            ("7", "expected"),
+        ] {
+            let error = sample(text).unwrap_err();
+            assert_eq!(error.code, ErrorCode::Malformed, "{text}");
+            assert!(error.detail.contains(culprit), "{text}: {}", error.detail);
+        }
+        let deep = format!(r#"{{"data":{}}}"#, "[".repeat(100_000));
+        assert!(
+            sample(&deep)
+                .unwrap_err()
+                .detail
+                .contains("recursion limit")
+        );
+    }
+
+    #[test]
+    fn json_is_known_by_its_content_type() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/vnd.acme+json", true),
+            ("application/x-www-form-urlencoded", false),
+            ("text/json", false),
+            ("application/jsonp", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(is_json(&headers), json, "{value}");
+        }
+        assert!(!is_json(&HeaderMap::new()));
+    }
+
+    #[tokio::test]
+    async fn a_body_may_be_as_large_as_its_limit() {
+        let body = |length: usize| axum::body::Body::from(vec![b'x'; length]);
+        assert_eq!(read(body(10), 10).await.unwrap().len(), 10);
+        assert_eq!(
+            read(body(11), 10).await.unwrap_err().code,
+            ErrorCode::PayloadTooLarge
+        );
+    }
+
+    #[test]
+    fn a_user_id_has_bounds() {
+        assert!(user_id(String::new()).is_err());
+        assert!(user_id("😀".repeat(256)).is_ok());
+        assert!(user_id("x".repeat(1025)).is_err());
+    }
+}

@@ -1,0 +1,271 @@
+//! The one error of the API: an [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem with a stable code.
+//!
+//! [`ErrorCode`] is the table that callers program against. A status may have several codes; a code has one status.
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{bus::BusError, gateway::GatewayError, registry::RegistryError};
+
+/// Seconds after which a caller may try again what Redis kept from being done.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// What went wrong, as a word that stays the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// 400: not JSON, a wrong type, a missing or an unknown field, a path that is not UTF-8. The detail names the place.
+    Malformed,
+    /// 400: a cursor that this server did not give.
+    InvalidCursor,
+    /// 401: no key or token, or one that is not valid.
+    Unauthorized,
+    /// 403: the key or token is valid, and lacks the scope.
+    Forbidden,
+    /// 404: no such route.
+    NotFound,
+    /// 404: no such connection, or no longer.
+    UnknownConnection,
+    /// 405: the route has no such method.
+    MethodNotAllowed,
+    /// 413: the body, or a message's data, is larger than the limits allow.
+    PayloadTooLarge,
+    /// 415: the body is not `application/json`.
+    UnsupportedMediaType,
+    /// 422: the event's name is empty or too long.
+    InvalidEvent,
+    /// 422: the event's name belongs to Socket.IO.
+    ReservedEvent,
+    /// 422: the configuration has no such namespace.
+    UnknownNamespace,
+    /// 422: not exactly one of `user`, `connection` and `room`, or an empty one.
+    InvalidTarget,
+    /// 422: a user id that is empty or too long.
+    InvalidUser,
+    /// 422: more items than one call takes.
+    TooMany,
+    /// 422: a number outside its range.
+    OutOfRange,
+    /// 422: the text is too long.
+    TooLong,
+    /// 422: `code` and `reconnect` contradict each other.
+    InvalidCode,
+    /// 500: a fault of the server's own.
+    Internal,
+    /// 503: Redis can't be reached. What was asked for may or may not have happened.
+    Unavailable,
+    /// 503: not done in time. What was asked for may or may not have happened.
+    Timeout,
+}
+
+impl ErrorCode {
+    /// The status of answers with this code.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed | Self::InvalidCursor => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound | Self::UnknownConnection => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::InvalidEvent
+            | Self::ReservedEvent
+            | Self::UnknownNamespace
+            | Self::InvalidTarget
+            | Self::InvalidUser
+            | Self::TooMany
+            | Self::OutOfRange
+            | Self::TooLong
+            | Self::InvalidCode => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// Why a call is not carried out: a code, and the details of this case for the person who reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ItemError)]
+pub struct ApiError {
+    /// What went wrong.
+    pub code: ErrorCode,
+    /// Where, and what would have been right.
+    pub detail: String,
+}
+
+impl ApiError {
+    /// An error with the details of this case.
+    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+        }
+    }
+
+    /// No credentials, or bad ones. Says no more than that: a guess must not learn how close it came.
+    pub fn unauthorized() -> Self {
+        Self::new(
+            ErrorCode::Unauthorized,
+            "an API key or an admin's token is required: Authorization: Bearer KEY",
+        )
+    }
+
+    /// Redis is away.
+    pub fn unavailable() -> Self {
+        Self::new(
+            ErrorCode::Unavailable,
+            "Redis can't be reached; try again in a moment",
+        )
+    }
+}
+
+/// The body of every error, `application/problem+json`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Problem {
+    /// `about:blank`: the title is that of the status, and `code` tells problems apart.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status, in words.
+    title: &'static str,
+    /// The status.
+    status: u16,
+    /// Where, and what would have been right.
+    detail: String,
+    /// What went wrong, as a word that stays the same.
+    code: ErrorCode,
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        let status = error.code.status();
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: error.detail,
+            code: error.code,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.code.status();
+        let mut response = (status, Json(Problem::from(self))).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+impl From<GatewayError> for ApiError {
+    /// What Redis itself said goes to the log only: it names hosts and keys that callers have no business with.
+    fn from(error: GatewayError) -> Self {
+        match error {
+            GatewayError::Registry(RegistryError::BadCursor) => {
+                Self::new(ErrorCode::InvalidCursor, "cursor: not one of this server's")
+            }
+            GatewayError::UnknownNamespace(path) => Self::unknown_namespace(&path),
+            GatewayError::Registry(RegistryError::Unavailable(_))
+            | GatewayError::Bus(BusError::Unavailable(_)) => {
+                tracing::warn!(%error, "API call refused: Redis is away");
+                Self::unavailable()
+            }
+            GatewayError::Registry(RegistryError::Corrupt(_)) => {
+                tracing::error!(%error, "API call failed");
+                Self::new(ErrorCode::Internal, "an internal error; the log says more")
+            }
+        }
+    }
+}
+
+impl ApiError {
+    /// A namespace that the configuration does not have.
+    pub fn unknown_namespace(path: &str) -> Self {
+        Self::new(
+            ErrorCode::UnknownNamespace,
+            format!("namespace: there is no {path:?}"),
+        )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use axum::body::to_bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_is_a_problem() {
+        let response = ApiError::new(ErrorCode::OutOfRange, "limit: 0").into_response();
+        assert_eq!(response.status(), 422);
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        let body = to_bytes(response.into_body(), 1000).await.unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&body).unwrap(),
+            json!({
+                "type": "about:blank",
+                "title": "Unprocessable Entity",
+                "status": 422,
+                "detail": "limit: 0",
+                "code": "out_of_range",
+            })
+        );
+    }
+
+    #[test]
+    fn redis_away_is_503_with_retry_after_and_keeps_redis_words_to_itself() {
+        for error in [
+            GatewayError::from(RegistryError::Unavailable("redis-7.internal:6379".into())),
+            GatewayError::from(BusError::Unavailable("redis-7.internal:6379".into())),
+        ] {
+            let error = ApiError::from(error);
+            assert_eq!(error.code, ErrorCode::Unavailable);
+            assert!(!error.detail.contains("internal"), "{}", error.detail);
+            let response = error.into_response();
+            assert_eq!(response.status(), 503);
+            assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+        }
+    }
+
+    #[test]
+    fn other_faults_of_the_gateway_have_their_codes() {
+        let code = |error: GatewayError| ApiError::from(error).code;
+        assert_eq!(
+            code(RegistryError::BadCursor.into()),
+            ErrorCode::InvalidCursor
+        );
+        assert_eq!(
+            code(RegistryError::Corrupt("x".into()).into()),
+            ErrorCode::Internal
+        );
+        assert_eq!(
+            code(GatewayError::UnknownNamespace("/x".into())),
+            ErrorCode::UnknownNamespace
+        );
+    }
+}

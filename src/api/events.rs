@@ -1,0 +1,342 @@
+//! Sending: to a user, and to everybody in a namespace.
+
+use std::{io, time::Duration};
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{
+    ApiState, Limits,
+    auth::{Allowed, scope},
+    body::{Body, Payload, UserPath, present},
+    error::{ApiError, ErrorCode},
+    openapi::{BodyProblems, Guarded},
+};
+use crate::gateway::{Acked, Delivery, Message, Target};
+
+/// The longest event name, in bytes.
+const MAX_EVENT_BYTES: usize = 256;
+
+/// How long a client may be waited for, in milliseconds.
+const MAX_ACK_TIMEOUT_MS: i64 = 30_000;
+
+/// Event names that mean something to Socket.IO's clients and servers themselves; `socket.io-client` throws on them.
+const RESERVED: [&str; 6] = [
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+    "removeListener",
+];
+
+/// An event for a user.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"event": "order:shipped", "data": {"order": 7}}))]
+pub struct SendRequest {
+    /// Its name. Not one of Socket.IO's own: `connect`, `connect_error`, `disconnect`, `disconnecting`, `newListener`,
+    /// `removeListener`.
+    #[schema(min_length = 1, max_length = 256)]
+    event: String,
+    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Value>,
+    /// The namespace whose connections get it. A missing leading slash is added.
+    #[schema(default = "/")]
+    namespace: Option<String>,
+    /// Asks the clients for an acknowledgement, and waits for it.
+    ack: Option<AckRequest>,
+}
+
+/// How to wait for acknowledgements.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AckRequest {
+    /// How long, in milliseconds.
+    #[schema(minimum = 1, maximum = 30_000)]
+    timeout_ms: i64,
+}
+
+impl AckRequest {
+    fn timeout(&self) -> Result<Duration, ApiError> {
+        u64::try_from(self.timeout_ms)
+            .ok()
+            .filter(|_| (1..=MAX_ACK_TIMEOUT_MS).contains(&self.timeout_ms))
+            .map(Duration::from_millis)
+            .ok_or_else(|| {
+                ApiError::new(
+                    ErrorCode::OutOfRange,
+                    format!("ack.timeoutMs: 1 to {MAX_ACK_TIMEOUT_MS}"),
+                )
+            })
+    }
+}
+
+impl Payload for SendRequest {}
+
+/// An event for everybody in a namespace.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"event": "maintenance", "data": {"at": "2030-01-01T00:00:00Z"}}))]
+pub struct BroadcastRequest {
+    /// Its name, which is not one of Socket.IO's own.
+    #[schema(min_length = 1, max_length = 256)]
+    event: String,
+    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Value>,
+    /// The namespace whose connections get it. A missing leading slash is added.
+    #[schema(default = "/")]
+    namespace: Option<String>,
+}
+
+impl Payload for BroadcastRequest {}
+
+/// Where an event went, and with `ack` what came back.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum SendAnswer {
+    /// With `ack`.
+    Acked(Acked),
+    /// Without.
+    Delivery(Delivery),
+}
+
+/// On how many nodes an event was handed to the namespace's connections.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BroadcastAnswer {
+    nodes: u64,
+}
+
+/// Send an event to a user
+///
+/// It is handed to all connections of the user in the namespace, on whatever nodes they are. Nobody there is an answer
+/// with zeros, not an error. With `ack` the clients are asked for an acknowledgement, and the answer comes when all have
+/// given it, or when the time is up.
+#[utoipa::path(
+    post,
+    path = "/users/{user}/events",
+    tag = "send",
+    params(("user" = String, Path, description = "The user's id, percent-encoded")),
+    request_body = SendRequest,
+    responses(
+        (status = 200, description = "Handed over", body = SendAnswer, examples(
+            ("sent" = (value = json!({"connections": 2, "nodes": 1}))),
+            ("acknowledged" = (value = json!({
+                "connections": 2, "nodes": 1, "missing": 1,
+                "acks": [{"connectionId": "c5Zk0pXv9Rr2mWqT1nYbLdA", "data": "seen"}],
+            }))),
+        )),
+        Guarded,
+        BodyProblems,
+    ),
+    security(("key" = ["send"])),
+)]
+pub async fn send_to_user(
+    _: Allowed<scope::Send>,
+    State(state): State<ApiState>,
+    UserPath(user): UserPath,
+    Body(request): Body<SendRequest>,
+) -> Result<Json<SendAnswer>, ApiError> {
+    let timeout = request.ack.as_ref().map(AckRequest::timeout).transpose()?;
+    let message = state.message(request.event, request.data, request.namespace)?;
+    let answer = match timeout {
+        Some(timeout) => {
+            let acked = state.gateway.send_with_ack(&user, &message, timeout);
+            SendAnswer::Acked(acked.await?)
+        }
+        None => {
+            let target = Target::User(user);
+            SendAnswer::Delivery(state.gateway.send(&target, &message).await?)
+        }
+    };
+    Ok(Json(answer))
+}
+
+/// Send an event to everybody in a namespace
+///
+/// The answer says how many nodes it was handed to; who is connected to them is not counted.
+#[utoipa::path(
+    post,
+    path = "/broadcast",
+    tag = "send",
+    request_body = BroadcastRequest,
+    responses(
+        (status = 200, description = "Handed over", body = BroadcastAnswer, example = json!({"nodes": 3})),
+        Guarded,
+        BodyProblems,
+    ),
+    security(("key" = ["send"])),
+)]
+pub async fn broadcast(
+    _: Allowed<scope::Send>,
+    State(state): State<ApiState>,
+    Body(request): Body<BroadcastRequest>,
+) -> Result<Json<BroadcastAnswer>, ApiError> {
+    let message = state.message(request.event, request.data, request.namespace)?;
+    let nodes = state.gateway.broadcast(&message).await?;
+    Ok(Json(BroadcastAnswer { nodes }))
+}
+
+impl ApiState {
+    /// A message, if the rules let it pass.
+    pub(super) fn message(
+        &self,
+        event: String,
+        data: Option<Value>,
+        namespace: Option<String>,
+    ) -> Result<Message, ApiError> {
+        let known = |path: &str| self.gateway.has_namespace(path);
+        message(event, data, namespace, &self.limits, known)
+    }
+}
+
+fn message(
+    event: String,
+    data: Option<Value>,
+    namespace: Option<String>,
+    limits: &Limits,
+    known: impl Fn(&str) -> bool,
+) -> Result<Message, ApiError> {
+    if !(1..=MAX_EVENT_BYTES).contains(&event.len()) {
+        return Err(ApiError::new(
+            ErrorCode::InvalidEvent,
+            format!("event: a name has 1 to {MAX_EVENT_BYTES} bytes"),
+        ));
+    }
+    if RESERVED.contains(&event.as_str()) {
+        return Err(ApiError::new(
+            ErrorCode::ReservedEvent,
+            format!("event: {event:?} is Socket.IO's own"),
+        ));
+    }
+    let namespace = match namespace {
+        None => "/".to_owned(),
+        Some(path) if path.starts_with('/') => path,
+        Some(path) => format!("/{path}"),
+    };
+    if !known(&namespace) {
+        return Err(ApiError::unknown_namespace(&namespace));
+    }
+    if let Some(data) = &data
+        && encoded_len(data) > limits.max_payload
+    {
+        return Err(ApiError::new(
+            ErrorCode::PayloadTooLarge,
+            format!("data: may have {} bytes as JSON", limits.max_payload),
+        ));
+    }
+    Ok(Message {
+        event,
+        data,
+        namespace,
+    })
+}
+
+/// How many bytes a value has as JSON without spaces, which is what goes to the clients.
+fn encoded_len(value: &Value) -> usize {
+    struct Count(usize);
+
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_payload: 10,
+        single: 1000,
+        bulk: 1000,
+    };
+
+    fn check(
+        event: &str,
+        data: Option<Value>,
+        namespace: Option<&str>,
+    ) -> Result<Message, ApiError> {
+        let known = |path: &str| path == "/" || path == "/news";
+        message(
+            event.into(),
+            data,
+            namespace.map(Into::into),
+            &LIMITS,
+            known,
+        )
+    }
+
+    fn code(event: &str, data: Option<Value>, namespace: Option<&str>) -> Option<ErrorCode> {
+        check(event, data, namespace).err().map(|error| error.code)
+    }
+
+    #[test]
+    fn a_namespace_gets_its_slash() {
+        let namespace = |given| check("e", None, given).map(|message| message.namespace);
+        assert_eq!(namespace(None).unwrap(), "/");
+        assert_eq!(namespace(Some("")).unwrap(), "/");
+        assert_eq!(namespace(Some("news")).unwrap(), "/news");
+        assert_eq!(namespace(Some("/news")).unwrap(), "/news");
+        assert_eq!(
+            code("e", None, Some("//news")),
+            Some(ErrorCode::UnknownNamespace)
+        );
+    }
+
+    #[test]
+    fn names_of_events_are_checked() {
+        for name in RESERVED {
+            assert_eq!(
+                code(name, None, None),
+                Some(ErrorCode::ReservedEvent),
+                "{name}"
+            );
+        }
+        assert_eq!(code("", None, None), Some(ErrorCode::InvalidEvent));
+        assert_eq!(
+            code(&"x".repeat(257), None, None),
+            Some(ErrorCode::InvalidEvent)
+        );
+        assert_eq!(code(&"x".repeat(256), None, None), None);
+        assert_eq!(code("Connect", None, None), None);
+    }
+
+    #[test]
+    fn data_may_be_as_large_as_a_payload() {
+        assert_eq!(code("e", Some(json!("12345678")), None), None);
+        assert_eq!(
+            code("e", Some(json!("123456789")), None),
+            Some(ErrorCode::PayloadTooLarge)
+        );
+    }
+
+    #[test]
+    fn clients_are_waited_for_within_bounds() {
+        let timeout = |timeout_ms| AckRequest { timeout_ms }.timeout();
+        assert_eq!(timeout(1).unwrap(), Duration::from_millis(1));
+        assert_eq!(timeout(30_000).unwrap(), Duration::from_secs(30));
+        for bad in [i64::MIN, -1, 0, 30_001, i64::MAX] {
+            assert_eq!(timeout(bad).unwrap_err().code, ErrorCode::OutOfRange);
+        }
+    }
+}

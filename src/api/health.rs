@@ -1,0 +1,134 @@
+//! What orchestrators and Prometheus ask.
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    ApiState,
+    auth::{Allowed, scope},
+    error::{ApiError, ErrorCode},
+    openapi::Guarded,
+};
+
+/// The content type of Prometheus' text format.
+const PROMETHEUS: &str = "text/plain; version=0.0.4";
+
+/// What keeps the node from being ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Unready {
+    ready: bool,
+    problems: Vec<&'static str>,
+}
+
+/// Whether the process lives
+///
+/// Looks at nothing else: a node whose Redis is away must not be restarted for it.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operations",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok")),
+    security(()),
+)]
+pub async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// Whether the node takes connections
+///
+/// It does when it listens, is not draining, and its links to Redis work.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operations",
+    responses(
+        (status = 200, description = "It does", body = String, content_type = "text/plain", example = "ready"),
+        (status = 503, description = "It does not, and why", body = Unready,
+            example = json!({"ready": false, "problems": ["draining"]})),
+    ),
+    security(()),
+)]
+pub async fn readyz(State(state): State<ApiState>) -> Response {
+    readiness(state.gateway.unready())
+}
+
+fn readiness(problems: Vec<&'static str>) -> Response {
+    if problems.is_empty() {
+        return "ready".into_response();
+    }
+    let unready = Unready {
+        ready: false,
+        problems,
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(unready)).into_response()
+}
+
+/// The node's metrics
+///
+/// Prometheus text. On the public listener only with a key; on the internal listener to whoever reaches it.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operations",
+    responses(
+        (status = 200, description = "All series of this node", body = String, content_type = "text/plain"),
+        Guarded,
+    ),
+    security(("key" = ["read"])),
+)]
+pub async fn metrics(
+    _: Allowed<scope::Read>,
+    State(state): State<ApiState>,
+) -> Result<Response, ApiError> {
+    render(&state).await
+}
+
+/// The same for whoever reaches the internal listener.
+pub async fn metrics_open(State(state): State<ApiState>) -> Result<Response, ApiError> {
+    render(&state).await
+}
+
+/// On a thread of its own: folding the histograms of a busy node takes milliseconds, in which no socket would be served.
+async fn render(state: &ApiState) -> Result<Response, ApiError> {
+    let metrics = state.gateway.metrics().clone();
+    let text = tokio::task::spawn_blocking(move || metrics.render())
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "metrics could not be rendered");
+            ApiError::new(ErrorCode::Internal, "the metrics could not be rendered")
+        })?;
+    Ok(([(header::CONTENT_TYPE, PROMETHEUS)], text).into_response())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    async fn shown(problems: Vec<&'static str>) -> (u16, String) {
+        let response = readiness(problems);
+        let status = response.status().as_u16();
+        let body = to_bytes(response.into_body(), 1000).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn readiness_says_what_is_wrong() {
+        assert_eq!(shown(Vec::new()).await, (200, "ready".into()));
+        assert_eq!(
+            shown(vec!["draining", "bus"]).await,
+            (
+                503,
+                r#"{"ready":false,"problems":["draining","bus"]}"#.into()
+            )
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! The API's document and its browsable page. The document is collected from the handlers by the router that serves them,
+//! and frozen by a snapshot; what all handlers share (problems, security, tags) is here.
+
+use std::collections::BTreeMap;
+
+use axum::{Router, middleware, response::Response, routing::get};
+use http::{HeaderValue, header};
+use serde_json::json;
+use utoipa::{
+    IntoResponses, OpenApi,
+    openapi::{
+        Content, Ref, RefOr, ResponseBuilder,
+        header::HeaderBuilder,
+        response,
+        schema::{ObjectBuilder, Type},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::error::{ApiError, ErrorCode, Problem};
+
+/// Where the document is.
+const DOCUMENT: &str = "/v1/openapi.json";
+
+/// Where the page is.
+const PAGE: &str = "/v1/docs";
+
+/// What the page may load, from where: itself only. Swagger UI styles elements in place and has its icons as `data:`.
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
+);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Switchboard",
+        description = "Reach, list or remove the users of a Socket.IO fleet, on whatever node they are.\n\n\
+            Errors are RFC 9457 problems with a stable `code`.",
+    ),
+    tags(
+        (name = "send", description = "Events for clients. Scope `send`"),
+        (name = "presence", description = "Who is online, from the registry: no other node is asked. Scope `read`"),
+        (name = "disconnect", description = "The end of connections. Scope `disconnect`"),
+        (name = "cluster", description = "The fleet. Scope `read`"),
+        (name = "operations", description = "For orchestrators and Prometheus"),
+    ),
+    components(schemas(Problem)),
+)]
+struct Base;
+
+/// What the handlers' parts of the document are added to.
+pub fn base() -> utoipa::openapi::OpenApi {
+    let mut document = Base::openapi();
+    let components = document.components.get_or_insert_default();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "An API key, or a JWT whose role is `admin`. A key has scopes; `admin` holds them all.",
+        ))
+        .build();
+    components
+        .security_schemes
+        .insert("key".into(), SecurityScheme::Http(scheme));
+    for (name, description, error) in problems() {
+        components
+            .responses
+            .insert(name.into(), problem(description, error).into());
+    }
+    document
+}
+
+/// Name, meaning and an example of every problem that handlers answer with.
+fn problems() -> [(&'static str, &'static str, ApiError); 9] {
+    let error = ApiError::new;
+    [
+        (
+            "Malformed",
+            "Not JSON, a wrong type, a missing or an unknown field, a bad cursor",
+            error(
+                ErrorCode::Malformed,
+                "event: invalid type: integer `5`, expected a string at line 1 column 10",
+            ),
+        ),
+        (
+            "Unauthorized",
+            "No key or token, or one that is not valid",
+            ApiError::unauthorized(),
+        ),
+        (
+            "Forbidden",
+            "The key or token lacks the scope",
+            error(ErrorCode::Forbidden, "this call needs the scope \"send\""),
+        ),
+        (
+            "UnknownConnection",
+            "No such connection, or no longer",
+            error(ErrorCode::UnknownConnection, "no such connection"),
+        ),
+        (
+            "PayloadTooLarge",
+            "The body, or an event's data, is too large",
+            error(
+                ErrorCode::PayloadTooLarge,
+                "data: may have 1000000 bytes as JSON",
+            ),
+        ),
+        (
+            "UnsupportedMediaType",
+            "The body is not `application/json`",
+            error(
+                ErrorCode::UnsupportedMediaType,
+                "the body must be JSON, and say so: Content-Type: application/json",
+            ),
+        ),
+        (
+            "Unprocessable",
+            "Well-formed, and not acceptable",
+            error(
+                ErrorCode::ReservedEvent,
+                "event: \"connect\" is Socket.IO's own",
+            ),
+        ),
+        (
+            "Internal",
+            "A fault of the server's own",
+            error(ErrorCode::Internal, "an internal error; the log says more"),
+        ),
+        (
+            "Unavailable",
+            "Redis can't be reached, or the call took too long. It may or may not have happened",
+            ApiError::unavailable(),
+        ),
+    ]
+}
+
+fn problem(description: &str, error: ApiError) -> response::Response {
+    let status = error.code.status().as_u16();
+    let mut content = Content::new(Some(Ref::from_schema_name("Problem")));
+    content.example = Some(json!(Problem::from(error)));
+    let mut builder = ResponseBuilder::new()
+        .description(description)
+        .content("application/problem+json", content);
+    let announced = match status {
+        401 => Some(("WWW-Authenticate", Type::String, "The scheme: `Bearer`")),
+        503 => Some(("Retry-After", Type::Integer, "Seconds")),
+        _ => None,
+    };
+    if let Some((name, kind, description)) = announced {
+        let schema = ObjectBuilder::new().schema_type(kind).build();
+        let header = HeaderBuilder::new()
+            .schema(schema)
+            .description(Some(description))
+            .build();
+        builder = builder.header(name, header);
+    }
+    builder.build()
+}
+
+macro_rules! problem_sets {
+    ($($(#[$doc:meta])* $set:ident = $($status:literal $name:literal),*;)*) => {
+        $(
+            $(#[$doc])*
+            pub struct $set;
+
+            impl IntoResponses for $set {
+                fn responses() -> BTreeMap<String, RefOr<response::Response>> {
+                    [$(($status.to_owned(), RefOr::Ref(Ref::from_response_name($name)))),*].into()
+                }
+            }
+        )*
+    };
+}
+
+problem_sets! {
+    /// The problems of every call that asks for a key.
+    Guarded = "401" "Unauthorized", "403" "Forbidden", "500" "Internal", "503" "Unavailable";
+    /// Those of calls with a user in the path, or with a query.
+    HeadProblems = "400" "Malformed", "422" "Unprocessable";
+    /// Those of calls with a body.
+    BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "415" "UnsupportedMediaType", "422" "Unprocessable";
+    /// Those of calls about one connection.
+    ConnectionProblems = "400" "Malformed", "404" "UnknownConnection";
+}
+
+/// The document and the page, open to everybody: they say nothing that the source does not.
+pub fn pages<S: Clone + Send + Sync + 'static>(document: &utoipa::openapi::OpenApi) -> Router<S> {
+    let text: axum::body::Bytes = json!(document).to_string().into();
+    let json = move || async move { ([(header::CONTENT_TYPE, "application/json")], text.clone()) };
+    // Swagger UI would send the document to a validator on the internet, and keep keys that were typed in.
+    let config = Config::from(DOCUMENT)
+        .validator_url("none")
+        .persist_authorization(false);
+    let page: Router<S> = SwaggerUi::new(PAGE).config(config).into();
+    let page = page.layer(middleware::map_response(async |mut response: Response| {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+        response
+    }));
+    Router::new().route(DOCUMENT, get(json)).merge(page)
+}

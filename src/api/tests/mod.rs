@@ -1,0 +1,113 @@
+//! The API over HTTP, in front of a node that has no connections.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod calls;
+mod document;
+mod edges;
+
+use async_trait::async_trait;
+use axum::body::{Body, to_bytes};
+use bytesize::ByteSize;
+use http::{HeaderMap, StatusCode, header};
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::{
+    auth::{TokenBearer, TokenVerifier},
+    *,
+};
+use crate::config::{Api, ApiKey, Scope};
+
+const KEY: &str = "every-scope";
+
+struct NoTokens;
+
+#[async_trait]
+impl TokenVerifier for NoTokens {
+    async fn verify(&self, _token: &str) -> Option<TokenBearer> {
+        None
+    }
+}
+
+fn state() -> ApiState {
+    let named = |name: &str, scopes: &[Scope]| ApiKey {
+        name: name.into(),
+        key: name.into(),
+        scopes: scopes.to_vec(),
+    };
+    let keys = Api {
+        key: Some(KEY.into()),
+        keys: vec![
+            named("read", &[Scope::Read]),
+            named("send", &[Scope::Send]),
+            named("disconnect", &[Scope::Disconnect]),
+        ],
+    };
+    let limits = config::Limits {
+        max_payload: ByteSize::kb(1),
+        ..config::Limits::default()
+    };
+    ApiState::new(
+        Gateway::stub(),
+        ApiAuth::new(&keys, Arc::new(NoTokens)),
+        &limits,
+    )
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|_| panic!("not JSON: {:?}", self.text))
+    }
+
+    /// The code of a problem that is one to the letter.
+    fn code(&self) -> String {
+        let problem = self.json();
+        assert_eq!(
+            self.headers[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
+        assert_eq!(problem["status"], self.status.as_u16());
+        assert_eq!(problem["title"], self.status.canonical_reason().unwrap());
+        assert_eq!(problem["type"], "about:blank");
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+        problem["code"].as_str().unwrap().to_owned()
+    }
+}
+
+async fn ask(router: &Router, request: http::Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, usize::MAX).await.unwrap();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        text: String::from_utf8(body.to_vec()).unwrap(),
+    }
+}
+
+fn request(method: &str, path: &str, key: Option<&str>) -> http::request::Builder {
+    let request = http::Request::builder().method(method).uri(path);
+    match key {
+        Some(key) => request.header(header::AUTHORIZATION, format!("Bearer {key}")),
+        None => request,
+    }
+}
+
+/// A call with a JSON body, or with none if that is null.
+async fn call(method: &str, path: &str, body: Value) -> Answer {
+    let request = request(method, path, Some(KEY));
+    let request = match body {
+        Value::Null => request.body(Body::empty()),
+        body => request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.to_string().into()),
+    };
+    ask(&public(state()), request.unwrap()).await
+}
