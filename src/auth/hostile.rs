@@ -135,7 +135,11 @@ fn form() -> Vec<(&'static str, String, AuthError)> {
         ("a scheme before", format!("Bearer {good}"), Invalid),
         ("quoted", format!("\"{good}\""), Invalid),
         ("NUL after", format!("{good}\0"), Invalid),
-        ("padded header", with_part(0, repad), Invalid),
+        (
+            "padded header",
+            with_part(0, |part| format!("{part}==")),
+            Invalid,
+        ),
         (
             "padded payload",
             with_part(1, |part| format!("{part}=")),
@@ -551,6 +555,7 @@ async fn each_is_refused_as_it_should_be() {
     let table = [form(), header(), confusion(), content()].concat();
     assert!(table.len() > 40);
     for (what, token, expected) in table {
+        assert_ne!(token, good, "{what}");
         let outcome = door.verify(&token).await;
         assert_eq!(
             outcome,
