@@ -40,11 +40,13 @@ impl Key {
     ) -> Self {
         // Signature and algorithm alone: the claims are `claims::Check`'s, which tells an expired token from a wrong one
         // and refuses what `Validation` lets pass, such as an `iss` that is no string.
-        let mut validation = Validation::default();
-        validation.algorithms = algorithms;
-        validation.required_spec_claims = HashSet::new();
-        validation.validate_exp = false;
-        validation.validate_aud = false;
+        let validation = Validation {
+            algorithms,
+            required_spec_claims: HashSet::new(),
+            validate_exp: false,
+            validate_aud: false,
+            ..Validation::default()
+        };
         Self {
             kid,
             decoding,

@@ -1,8 +1,8 @@
 //! Credentials of a handshake → an [`Identity`], or a typed refusal. No I/O but the fetch of a JWKS.
 //!
-//! [`Authenticator`] is the door. Behind it: [`credentials`] (what a handshake brings), [`jwt`] (form and signature),
-//! [`claims`] (what a payload says), [`keys`] and [`pem`] (configured keys), [`jwks`] and [`remote`] (JWK sets),
-//! [`rule`] (who is let into a namespace). [`token`] mints, for `switchboard token` and for backends.
+//! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `jwt` (a token's form), `keys` and
+//! `pem` (configured keys), `jwks` and `remote` (JWK sets), `claims` (what a payload says), `rule` (who is let into a
+//! namespace). [`token`] mints, for `switchboard token` and for backends.
 //!
 //! The checks follow RFC 8725 (JWT best current practices). Each is a row of a table in the tests.
 
@@ -15,9 +15,9 @@ mod claims;
 mod credentials;
 mod crypto;
 mod json;
-pub mod jwks;
-pub mod jwt;
-pub mod keys;
+mod jwks;
+mod jwt;
+mod keys;
 mod pem;
 mod remote;
 mod rule;

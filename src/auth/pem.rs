@@ -88,9 +88,10 @@ mod tests {
 
     #[test]
     fn tells_the_kinds_apart() {
-        let rsa = AlgorithmFamily::Rsa.algorithms().to_vec();
-        assert_eq!(kinds(&file("rsa2048.pub.pem")).unwrap(), [rsa.clone()]);
-        assert_eq!(kinds(&file("rsa2048.pkcs1.pub.pem")).unwrap(), [rsa]);
+        let rsa = AlgorithmFamily::Rsa.algorithms();
+        for name in ["rsa2048.pub.pem", "rsa2048.pkcs1.pub.pem"] {
+            assert_eq!(kinds(&file(name)).unwrap()[0], rsa, "{name}");
+        }
         assert_eq!(kinds(&file("p256.pub.pem")).unwrap(), [[Algorithm::ES256]]);
         assert_eq!(kinds(&file("p384.pub.pem")).unwrap(), [[Algorithm::ES384]]);
         assert_eq!(

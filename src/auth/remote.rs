@@ -484,11 +484,11 @@ mod tests {
             tokio::spawn(async move { outcome(&door, token).await })
         });
         let waiting: Vec<_> = waiting.collect();
-        // One of them goes away, and takes nothing with it.
-        waiting[0].abort();
         while issuer.asked() == 0 {
             tokio::task::yield_now().await;
         }
+        // Who made it fetch goes away, and takes nothing with it.
+        waiting[0].abort();
         issuer.gate.add_permits(1);
         let outcomes = join_all(waiting.into_iter().skip(1)).await;
         assert!(
