@@ -1,14 +1,39 @@
 //! Credentials of a handshake → an [`Identity`], or a typed refusal. No I/O but the fetch of a JWKS.
+//!
+//! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `jwt` (a token's form), `keys` and
+//! `pem` (configured keys), `jwks` and `remote` (JWK sets), `claims` (what a payload says), `rule` (who is let into a
+//! namespace). [`token`] mints, for `switchboard token` and for backends.
+//!
+//! The checks follow RFC 8725 (JWT best current practices). Each is a row of a table in the tests.
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 
 use crate::connection::UserId;
 
-pub mod jwks;
-pub mod jwt;
-pub mod keys;
+mod authenticator;
+mod claims;
+mod credentials;
+mod crypto;
+mod json;
+mod jwks;
+mod jwt;
+mod keys;
+mod pem;
+mod remote;
+mod rule;
 pub mod token;
+
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod testing;
+
+pub use authenticator::Authenticator;
+pub use credentials::{Credentials, device_id};
+pub use crypto::{CryptoError, install_crypto};
+pub use jwt::Refusal;
+pub use rule::NamespaceRule;
+pub use token::{MintError, Minted, NewToken, mint};
 
 /// Who a verified token says its bearer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +44,7 @@ pub struct Identity {
     pub username: Option<String>,
     /// `email`.
     pub email: Option<String>,
-    /// `role`, or all of `roles`.
+    /// `role` and all of `roles`, each once.
     pub roles: Vec<String>,
     /// `exp`.
     pub expires_at: Timestamp,
@@ -56,11 +81,25 @@ pub enum AuthError {
     AccessDenied,
 }
 
-/// What a handshake brings. The order of preference is the order of the fields.
-#[derive(Clone, Debug, Default)]
-pub struct Credentials {
-    /// `auth.token` of the CONNECT packet.
-    pub token: Option<SecretString>,
-    /// The token of the handshake request's `Authorization: Bearer`.
-    pub bearer: Option<SecretString>,
+/// A configuration that no authenticator can be built from. `Display` begins with the key at fault, such as
+/// `auth.jwt.public_key_file`, and shows no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct AuthConfigError {
+    key: String,
+    problem: String,
+}
+
+impl AuthConfigError {
+    pub(crate) fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The configuration key at fault.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
 }

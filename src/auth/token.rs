@@ -1,1 +1,267 @@
-//! stub
+//! Minting: tokens that this configuration's own verifier takes.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header, encode};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    auth::{AuthConfigError, claims::MAX_TIME, keys::Allowed},
+    config,
+    connection::{MAX_USER_ID_BYTES, UserId},
+};
+
+/// What a new token is to say.
+#[derive(Clone, Debug)]
+pub struct NewToken {
+    /// `sub`.
+    pub user: UserId,
+    /// One becomes `role`, several become `roles`.
+    pub roles: Vec<String>,
+    /// `username`.
+    pub username: Option<String>,
+    /// From now to `exp`; whole seconds.
+    pub ttl: Duration,
+    /// Further claims. They win over the configured `iss` and `aud` and the fields above, but can't be `sub`, `iat`,
+    /// `exp` or `jti`.
+    pub extra: Vec<(String, Value)>,
+}
+
+impl NewToken {
+    /// A token for a user, with neither roles nor further claims.
+    pub fn new(user: impl Into<UserId>, ttl: Duration) -> Self {
+        Self {
+            user: user.into(),
+            roles: Vec::new(),
+            username: None,
+            ttl,
+            extra: Vec::new(),
+        }
+    }
+}
+
+/// A token that was minted.
+#[derive(Clone, Debug)]
+pub struct Minted {
+    /// The token.
+    pub token: SecretString,
+    /// Its `exp`.
+    pub expires_at: Timestamp,
+    /// Its `jti`.
+    pub token_id: String,
+}
+
+/// Why no token is minted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MintError {
+    /// No key to sign with.
+    #[error(transparent)]
+    Config(#[from] AuthConfigError),
+    /// A user id that no connection could have.
+    #[error("the user id is empty or longer than {MAX_USER_ID_BYTES} bytes")]
+    User,
+    /// A life that ends beyond the year 9999.
+    #[error("the token would live too long")]
+    Ttl,
+    /// A further claim that has its own way to be set.
+    #[error("the claim {0} can't be given")]
+    Reserved(String),
+    /// The signature failed.
+    #[error("the token can't be signed")]
+    Signing,
+}
+
+/// Signs a token with `auth.jwt.secret`: HS256, unless `auth.jwt.algorithms` leaves out just that.
+///
+/// It has `iss` and `aud` where they are configured: the first of each list. A configured `auth.jwt.user_id_claim` is set
+/// along with `sub`.
+///
+/// # Errors
+///
+/// [`MintError::Config`] names `auth.jwt.secret` when there is none.
+pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
+    let secret = config.secret.as_ref().map(ExposeSecret::expose_secret);
+    let secret = secret.filter(|secret| !secret.is_empty()).ok_or_else(|| {
+        AuthConfigError::new(
+            "auth.jwt.secret",
+            "is not set: there is nothing to sign with",
+        )
+    })?;
+    let allowed = Allowed::new(&config.algorithms)?.of(AlgorithmFamily::Hmac.algorithms());
+    let algorithm = *allowed.first().ok_or_else(|| {
+        let problem = "allows nothing that auth.jwt.secret can sign with";
+        AuthConfigError::new("auth.jwt.algorithms", problem)
+    })?;
+    if new.user.as_str().is_empty() || new.user.as_str().len() > MAX_USER_ID_BYTES {
+        return Err(MintError::User);
+    }
+    let issued_at = Timestamp::now().as_second();
+    let expires = i64::try_from(new.ttl.as_secs()).ok();
+    let expires = expires.and_then(|ttl| issued_at.checked_add(ttl));
+    let expires = expires.filter(|at| *at <= MAX_TIME).ok_or(MintError::Ttl)?;
+    let expires_at = Timestamp::from_second(expires).map_err(|_| MintError::Ttl)?;
+    let token_id = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>());
+
+    let mut claims = Map::new();
+    let mut set = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    if let Some(issuer) = config.issuer.first() {
+        set("iss", json!(issuer));
+    }
+    if let Some(audience) = config.audience.first() {
+        set("aud", json!(audience));
+    }
+    match new.roles.as_slice() {
+        [] => None,
+        [role] => set("role", json!(role)),
+        roles => set("roles", json!(roles)),
+    };
+    if let Some(username) = &new.username {
+        set("username", json!(username));
+    }
+    if let Some(claim) = &config.user_id_claim {
+        set(claim, json!(new.user));
+    }
+    for (name, value) in &new.extra {
+        if ["sub", "iat", "exp", "jti"].contains(&&**name) {
+            return Err(MintError::Reserved(name.clone()));
+        }
+        set(name, value.clone());
+    }
+    set("sub", json!(new.user));
+    set("iat", json!(issued_at));
+    set("exp", json!(expires));
+    set("jti", json!(token_id));
+
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    let token = encode(&Header::new(algorithm), &claims, &key).map_err(|_| MintError::Signing)?;
+    Ok(Minted {
+        token: token.into(),
+        expires_at,
+        token_id,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::auth::{AuthError, Authenticator, testing};
+
+    fn jwt() -> config::Jwt {
+        config::Jwt {
+            secret: Some(testing::SECRET.into()),
+            ..config::Jwt::default()
+        }
+    }
+
+    fn door(jwt: &config::Jwt) -> Authenticator {
+        testing::authenticator(jwt.clone())
+    }
+
+    #[tokio::test]
+    async fn what_is_minted_is_let_in() {
+        let jwt = config::Jwt {
+            issuer: vec!["https://idp".into(), "https://other".into()],
+            audience: vec!["chat".into()],
+            ..jwt()
+        };
+        let minted = mint(
+            &jwt,
+            &NewToken {
+                roles: vec!["admin".into()],
+                username: Some("ann".into()),
+                extra: vec![("email".into(), json!("ann@example.com"))],
+                ..NewToken::new("42", Duration::from_secs(60))
+            },
+        )
+        .unwrap();
+        let identity = door(&jwt)
+            .verify(minted.token.expose_secret())
+            .await
+            .unwrap();
+
+        assert_eq!(identity.user_id, "42".into());
+        assert_eq!(identity.username.as_deref(), Some("ann"));
+        assert_eq!(identity.email.as_deref(), Some("ann@example.com"));
+        assert_eq!(identity.roles, ["admin"]);
+        assert_eq!(identity.expires_at, minted.expires_at);
+        assert_eq!(identity.token_id.as_deref(), Some(&*minted.token_id));
+        let issued_at = identity.issued_at.unwrap().as_second();
+        assert_eq!(minted.expires_at.as_second() - issued_at, 60);
+    }
+
+    #[tokio::test]
+    async fn follows_the_configured_claim_and_algorithms() {
+        for claim in ["uid", "user.id", "/user/id"] {
+            let jwt = config::Jwt {
+                user_id_claim: Some(claim.into()),
+                algorithms: vec!["RS256".into(), "HS512".into()],
+                ..jwt()
+            };
+            let new = NewToken {
+                roles: vec!["a".into(), "b".into()],
+                ..NewToken::new("42", Duration::from_secs(60))
+            };
+            let minted = mint(&jwt, &new).unwrap();
+            let identity = door(&jwt)
+                .verify(minted.token.expose_secret())
+                .await
+                .unwrap();
+            assert_eq!(identity.user_id, "42".into());
+            assert_eq!(identity.roles, ["a", "b"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_two_are_the_same_and_none_outlives_its_time() {
+        let new = NewToken::new("42", Duration::ZERO);
+        let (one, two) = (mint(&jwt(), &new).unwrap(), mint(&jwt(), &new).unwrap());
+        assert_ne!(one.token_id, two.token_id);
+
+        let strict = config::Jwt {
+            leeway: Duration::ZERO,
+            ..jwt()
+        };
+        let outcome = door(&strict).verify(one.token.expose_secret()).await;
+        assert_eq!(outcome, Err(AuthError::Expired));
+    }
+
+    #[test]
+    fn says_why_not() {
+        let minute = Duration::from_secs(60);
+        let error = |jwt: &config::Jwt, new: NewToken| mint(jwt, &new).unwrap_err().to_string();
+
+        let none = config::Jwt::default();
+        assert!(error(&none, NewToken::new("42", minute)).starts_with("auth.jwt.secret: "));
+        let narrow = config::Jwt {
+            algorithms: vec!["RS256".into()],
+            ..jwt()
+        };
+        assert!(error(&narrow, NewToken::new("42", minute)).starts_with("auth.jwt.algorithms: "));
+
+        let refused = |new: NewToken| mint(&jwt(), &new).unwrap_err();
+        assert_eq!(refused(NewToken::new("", minute)), MintError::User);
+        assert_eq!(
+            refused(NewToken::new("a".repeat(1025), minute)),
+            MintError::User
+        );
+        assert_eq!(refused(NewToken::new("42", Duration::MAX)), MintError::Ttl);
+        for name in ["sub", "iat", "exp", "jti"] {
+            let new = NewToken {
+                extra: vec![(name.into(), json!(1))],
+                ..NewToken::new("42", minute)
+            };
+            assert_eq!(refused(new), MintError::Reserved(name.into()));
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let minted = mint(&jwt(), &NewToken::new("42", Duration::from_secs(60))).unwrap();
+        let shown = format!("{minted:?}");
+        assert!(!shown.contains(minted.token.expose_secret()), "{shown}");
+    }
+}
