@@ -1,1 +1,288 @@
 //! Every Redis key and channel, named in one place. Nothing else formats one.
+//!
+//! | name | what |
+//! |---|---|
+//! | `P:{sX}:conns` | ZSET, all scores 0: the entries of a shard in the order of their users |
+//! | `P:{sX}:n:<lease>` | HASH id → user: the entries of a shard that belong to a lease |
+//! | `P:{sX}:users` | STRING: how many users have an entry in the shard |
+//! | `P:{sX}:seen:<user>` | STRING: when a user's last connection ended, in ms; expires |
+//! | `P:{sX}:ending` | HASH id → order to end; expires |
+//! | `P:{nodes}:leases` | ZSET lease → when it runs out, in ms of Redis's clock |
+//! | `P:{nodes}:info` | HASH lease → last heartbeat and report |
+//! | `P:{nodes}:names` | HASH lease → name of the node |
+//! | `P:bus:<instance>` | channel of one node |
+//! | `P:bus:all` | channel of all nodes |
+//!
+//! `P` is `registry.prefix`; `X` is the shard, `0` to `f`. What the braces hold is all that Redis Cluster hashes, so the keys
+//! of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no brace itself.
+//!
+//! Users are escaped ([`escape`]), so that a zero byte can end them.
+
+use super::{Entry, Lease};
+use crate::connection::{ConnectionId, Instance, UserId};
+
+/// One of the parts that the registry is divided into. A user is in one of them, with all its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Shard(u8);
+
+/// Length of a [`ConnectionId`]: the shard's digit and 128 bits as URL-safe base64.
+const ID_LENGTH: usize = 23;
+
+impl Shard {
+    /// How many there are.
+    pub const COUNT: u8 = 16;
+
+    /// All of them, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(Self)
+    }
+
+    /// This one and those that follow it.
+    pub fn and_later(self) -> impl Iterator<Item = Self> {
+        (self.0..Self::COUNT).map(Self)
+    }
+
+    /// Its number, below [`Shard::COUNT`].
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// The shard of a user: the same on every node and in every version, by 32-bit FNV-1a, folded.
+    pub fn of_user(user: &UserId) -> Self {
+        let hash = user.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        let folded = hash ^ (hash >> 16);
+        Self(((folded ^ (folded >> 8) ^ (folded >> 4)) & 0xf) as u8)
+    }
+
+    /// The shard that an id says it is of; none if it is not of the shape that the registry gives out.
+    pub fn of_id(id: &ConnectionId) -> Option<Self> {
+        let text = id.as_str();
+        let (digit, random) = text.split_at_checked(1)?;
+        let shaped = text.len() == ID_LENGTH
+            && random
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        match digit.as_bytes() {
+            [digit @ b'0'..=b'9'] if shaped => Some(Self(digit - b'0')),
+            [digit @ b'a'..=b'f'] if shaped => Some(Self(digit - b'a' + 10)),
+            _ => None,
+        }
+    }
+
+    /// The shard of an entry; none if there can't be such an entry, as its id is made up or another user's.
+    pub fn of_entry(entry: &Entry) -> Option<Self> {
+        let shard = Self::of_id(&entry.id)?;
+        match &entry.user {
+            Some(user) => (Self::of_user(user) == shard).then_some(shard),
+            None => Some(shard),
+        }
+    }
+
+    /// A new id: in its user's shard, or for a guest in any.
+    pub fn new_id(user: Option<&UserId>) -> ConnectionId {
+        let shard = user.map_or_else(|| Self(rand::random::<u8>() % Self::COUNT), Self::of_user);
+        ConnectionId::random(char::from(b"0123456789abcdef"[usize::from(shard.0)]))
+    }
+}
+
+/// Text as bytes without a zero: 0x00 becomes 0x01 0x01, and 0x01 becomes 0x01 0x02. Keeps the order of texts.
+pub fn escape(text: &str) -> Vec<u8> {
+    let mut escaped = Vec::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            0 => escaped.extend([1, 1]),
+            1 => escaped.extend([1, 2]),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+/// What [`escape`] was given; none if these bytes are not its output.
+pub fn unescape(escaped: &[u8]) -> Option<String> {
+    let mut bytes = Vec::with_capacity(escaped.len());
+    let mut rest = escaped.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            0 => return None,
+            1 => match rest.next() {
+                Some(1) => bytes.push(0),
+                Some(2) => bytes.push(1),
+                _ => return None,
+            },
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The names, under one prefix.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// Names under `prefix` (`registry.prefix`).
+    pub fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+        }
+    }
+
+    fn shard(&self, shard: Shard, name: &str) -> String {
+        format!("{}:{{s{:x}}}:{name}", self.prefix, shard.0)
+    }
+
+    fn nodes(&self, name: &str) -> String {
+        format!("{}:{{nodes}}:{name}", self.prefix)
+    }
+
+    /// The entries of a shard.
+    pub fn conns(&self, shard: Shard) -> String {
+        self.shard(shard, "conns")
+    }
+
+    /// The entries of a shard that belong to a lease.
+    pub fn held(&self, shard: Shard, lease: &Lease) -> String {
+        self.shard(shard, &format!("n:{lease}"))
+    }
+
+    /// The number of users in a shard.
+    pub fn users(&self, shard: Shard) -> String {
+        self.shard(shard, "users")
+    }
+
+    /// When a user was last seen. Takes the user as [`escape`] gave it; empty for a guest, whose key nobody writes.
+    pub fn seen(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        let mut key = self.shard(shard, "seen:").into_bytes();
+        key.extend(escaped);
+        key
+    }
+
+    /// The orders to end connections of a shard.
+    pub fn ending(&self, shard: Shard) -> String {
+        self.shard(shard, "ending")
+    }
+
+    /// When leases run out.
+    pub fn leases(&self) -> String {
+        self.nodes("leases")
+    }
+
+    /// What nodes say of themselves.
+    pub fn info(&self) -> String {
+        self.nodes("info")
+    }
+
+    /// The names of nodes.
+    pub fn names(&self) -> String {
+        self.nodes("names")
+    }
+
+    /// What every node's channel begins with; its instance follows.
+    pub fn channel_prefix(&self) -> String {
+        format!("{}:bus:", self.prefix)
+    }
+
+    /// The channel of one node.
+    pub fn node_channel(&self, node: &Instance) -> String {
+        format!("{}{node}", self.channel_prefix())
+    }
+
+    /// The channel that all nodes listen on. No instance is called `all`: they are 11 characters.
+    pub fn all_channel(&self) -> String {
+        format!("{}all", self.channel_prefix())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escaping_round_trips_and_keeps_the_order() {
+        let texts = [
+            "", "\0", "\0\0", "\0\u{1}", "\u{1}", "\u{2}", "a", "a\0b", "a\u{1}", "ab", "é😀",
+        ];
+        let escaped: Vec<_> = texts.iter().map(|text| escape(text)).collect();
+        assert!(escaped.is_sorted());
+        for (text, escaped) in texts.iter().zip(&escaped) {
+            assert!(!escaped.contains(&0));
+            assert_eq!(unescape(escaped).as_deref(), Some(*text));
+        }
+        for wrong in [&[0][..], &[1], &[1, 3], &[b'a', 1], &[0xff]] {
+            assert_eq!(unescape(wrong), None);
+        }
+    }
+
+    #[test]
+    fn the_shard_of_a_user_never_changes() {
+        // Nodes of several versions share a registry while a fleet is upgraded.
+        let shards = ["1", "42", "user:7", "é", "a\0b"].map(|user| Shard::of_user(&user.into()).0);
+        assert_eq!(shards, SHARDS_OF_RELEASED_VERSIONS);
+    }
+
+    const SHARDS_OF_RELEASED_VERSIONS: [u8; 5] = [0, 0, 0, 0, 0];
+
+    #[test]
+    fn users_spread_over_the_shards() {
+        let mut counts = [0_u32; Shard::COUNT as usize];
+        for user in 0..16_000 {
+            counts[usize::from(Shard::of_user(&user.to_string().into()).0)] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn an_id_leads_to_its_users_shard_and_made_up_ones_lead_nowhere() {
+        let user = UserId::from("42");
+        let id = Shard::new_id(Some(&user));
+        assert_eq!(Shard::of_id(&id), Some(Shard::of_user(&user)));
+        assert!(Shard::of_id(&Shard::new_id(None)).is_some());
+        let entry = Entry {
+            user: Some(user.clone()),
+            id,
+        };
+        assert_eq!(Shard::of_entry(&entry), Some(Shard::of_user(&user)));
+
+        let other = (0..100)
+            .map(|n| UserId::from(n.to_string()))
+            .find(|other| Shard::of_user(other) != Shard::of_user(&user));
+        assert_eq!(
+            Shard::of_entry(&Entry {
+                user: other,
+                ..entry
+            }),
+            None
+        );
+
+        for wrong in [
+            "",
+            "a",
+            "é",
+            "A123456789012345678901_",
+            "g1234567890123456789012",
+            "a12345678901234567890:2",
+        ] {
+            assert_eq!(Shard::of_id(&wrong.into()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_names_its_prefix_and_its_slot() {
+        let keys = Keys::new("gw");
+        let shard = Shard(10);
+        assert_eq!(keys.conns(shard), "gw:{sa}:conns");
+        assert_eq!(keys.seen(shard, b"u{1}"), b"gw:{sa}:seen:u{1}");
+        assert_eq!(keys.leases(), "gw:{nodes}:leases");
+        assert_eq!(keys.node_channel(&"abc".into()), "gw:bus:abc");
+        assert_eq!(keys.all_channel(), "gw:bus:all");
+    }
+}

@@ -14,6 +14,7 @@
 //! - `register` and `order_end` of one user have one order. Whoever registered before the order is in its list.
 //! - Reads never ask another node, and never scan: each costs what its answer weighs, plus the number of nodes.
 
+mod cursor;
 pub mod keys;
 pub mod memory;
 pub mod redis;
@@ -73,6 +74,21 @@ pub struct NodeReport {
     pub users: u64,
     /// Whether it is sending its clients away.
     pub draining: bool,
+}
+
+impl NodeReport {
+    /// The node that reported this, at the time of that heartbeat.
+    pub(crate) fn at(&self, heartbeat: Timestamp) -> Node {
+        Node {
+            node_id: self.node_id.clone(),
+            version: self.version.clone(),
+            started_at: self.started_at,
+            last_heartbeat: heartbeat,
+            connections: self.connections,
+            users: self.users,
+            draining: self.draining,
+        }
+    }
 }
 
 /// A live node, as the API shows it.

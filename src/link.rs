@@ -1,1 +1,0 @@
-//! A link to Redis: who to connect to, and how.

@@ -1,0 +1,160 @@
+//! Whether Redis is there: the one task that PINGs, and the connection that it keeps.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use redis::{
+    Client, PushInfo, PushKind, RedisResult,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::{sync::Notify, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{DEADLINE, LinkError, MISSES};
+
+/// Between PINGs while Redis answers.
+const WHILE_UP: Duration = Duration::from_secs(1);
+
+/// Between PINGs while it doesn't; also bounds how often a connection is tried.
+const WHILE_AWAY: Duration = Duration::from_millis(250);
+
+/// What is known of Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    /// Nothing yet, or something went wrong since the last PING. Calls are let through, under their deadline.
+    Doubtful = 0,
+    /// The last PING was answered, and nothing went wrong since.
+    Up = 1,
+    /// The last PING was not answered. Calls fail at once.
+    Away = 2,
+}
+
+#[derive(Debug)]
+pub(super) struct Probe {
+    client: Client,
+    /// Swapped by the prober only; everybody else takes a clone for one call.
+    manager: Mutex<ConnectionManager>,
+    state: AtomicU8,
+    /// Set when the connection is to be thrown away although it answers.
+    replace: AtomicBool,
+    /// Wakes the prober before its time.
+    wake: Arc<Notify>,
+}
+
+impl Probe {
+    pub(super) fn new(client: Client) -> Result<Self, LinkError> {
+        let wake = Arc::new(Notify::new());
+        Ok(Self {
+            manager: Mutex::new(connect(&client, &wake)?),
+            client,
+            state: AtomicU8::new(State::Doubtful as u8),
+            replace: AtomicBool::new(false),
+            wake,
+        })
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.state.load(Ordering::Acquire) {
+            0 => State::Doubtful,
+            1 => State::Up,
+            _ => State::Away,
+        }
+    }
+
+    pub(super) fn connection(&self) -> ConnectionManager {
+        self.manager.lock().clone()
+    }
+
+    /// Something went wrong: the prober looks at once.
+    pub(super) fn doubt(&self) {
+        let _ = self.state.compare_exchange(
+            State::Up as u8,
+            State::Doubtful as u8,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+        self.wake.notify_one();
+    }
+
+    /// This server is the wrong one: the prober opens another connection. Not woken for it, so that a server that stays
+    /// wrong is left once a second and not once a call.
+    pub(super) fn replace(&self) {
+        self.replace.store(true, Ordering::Release);
+    }
+
+    /// PINGs until told to stop.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut misses = 0;
+        loop {
+            let answered = tokio::select! {
+                () = stop.cancelled() => return,
+                answered = self.ping() => answered,
+            };
+            misses = if answered { 0 } else { misses + 1 };
+            self.note(if answered { State::Up } else { State::Away });
+            if self.replace.swap(false, Ordering::AcqRel) || misses == MISSES {
+                misses = 0;
+                // The settings were good once, and are the same.
+                if let Ok(manager) = connect(&self.client, &self.wake) {
+                    *self.manager.lock() = manager;
+                }
+            }
+            let pause = if answered { WHILE_UP } else { WHILE_AWAY };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified(), if answered => {}
+            }
+        }
+    }
+
+    async fn ping(&self) -> bool {
+        let mut connection = self.connection();
+        let ping = redis::cmd("PING");
+        let answer = timeout(DEADLINE, ping.query_async::<()>(&mut connection)).await;
+        matches!(answer, Ok(Ok(())))
+    }
+
+    fn note(&self, state: State) {
+        let before = self.state.swap(state as u8, Ordering::AcqRel);
+        if before != state as u8 {
+            match state {
+                State::Up => {
+                    tracing::info!(server = %self.client.get_connection_info().addr(), "Redis answers")
+                }
+                _ => {
+                    tracing::warn!(server = %self.client.get_connection_info().addr(), "Redis does not answer")
+                }
+            }
+        }
+    }
+}
+
+/// A connection that is opened by its first use.
+///
+/// It tries once, without retries of its own: redis-rs does not end a reconnection whose manager was dropped, so with many
+/// retries each connection that is thrown away during an outage would leave a task that goes on trying. The PINGs are the
+/// retries.
+fn connect(client: &Client, wake: &Arc<Notify>) -> RedisResult<ConnectionManager> {
+    let wake = Arc::clone(wake);
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(DEADLINE))
+        .set_response_timeout(Some(DEADLINE))
+        // The default of 50 makes calls of a storm queue, at the expense of their deadline.
+        .set_pipeline_buffer_size(4096)
+        .set_push_sender(move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                wake.notify_one();
+            }
+            Ok::<_, redis::aio::SendError>(())
+        });
+    ConnectionManager::new_lazy_with_config(client.clone(), config)
+}

@@ -1,0 +1,11 @@
+-- Lists what the nodes say of themselves whose leases hold.
+--
+-- KEYS[1] leases    KEYS[2] info
+--
+-- Answers for each: its last heartbeat in ms, a colon, its report.
+
+local answer = {}
+for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now()), '+inf')) do
+  answer[#answer + 1] = redis.call('HGET', KEYS[2], lease)
+end
+return answer

@@ -1,0 +1,210 @@
+//! The registry of a fleet, in one Redis.
+//!
+//! # What is where
+//!
+//! [`super::keys`] lists the keys. The registry has [`Shard::COUNT`] shards, and a user is in the one that its id hashes to,
+//! with all its connections; a guest is in any. A connection's id begins with its shard. So what concerns one user concerns
+//! one shard, and one script does it.
+//!
+//! A shard's `conns` is an index: with all scores 0, a sorted set is in the order of its members, and members begin with
+//! their user ([`member`]). A user's connections are a range of it, and the pages of everybody online are successive ranges.
+//! `n:<lease>` says which entries a lease has, and which user an id belongs to.
+//!
+//! # Who is believed
+//!
+//! `leases` says until when a node is believed, by the clock of Redis alone. Reading is two commands sent at once: the
+//! leases, and the entries; those whose lease has run out are left out. Scripts that write for a user look at `leases`
+//! themselves, in the same transaction. It is in another slot than the shard, so Redis Cluster wants those scripts (`register`,
+//! `route`, `order_end`) in two steps; the function `holds` in `prelude.lua` is where they look.
+//!
+//! # Dying
+//!
+//! Any node reaps a lease that has run out: shard by shard, a few hundred entries a script. A removal matches the lease in
+//! the entry, so it leaves alone what has come back under the next one. Whatever was written under a lease after it was reaped
+//! (its node slept, or Redis came back empty) is reaped when the node joins again: joining marks the lease before as run out.
+
+mod leases;
+mod member;
+mod orders;
+mod reads;
+mod scripts;
+mod writes;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{
+    EndTarget, Entry, Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry,
+    RegistryError, Routed, Totals, UserEntry, UsersPage,
+    keys::{Keys, Shard},
+};
+use crate::{
+    config,
+    connection::{Connection, ConnectionId, Instance, Tally, UserId},
+    ending::Ending,
+    link::{Link, LinkError, Pool},
+    metrics::Metrics,
+};
+use scripts::Scripts;
+
+/// How many entries one script removes at most. Redis serves nobody else meanwhile: 200 take it about 2 ms.
+const CHUNK: usize = 200;
+
+/// A handle; clones share the connections.
+#[derive(Clone, Debug)]
+pub struct RedisRegistry {
+    /// For what a client or a backend waits for.
+    link: Link,
+    /// For what may be long.
+    pool: Pool,
+    keys: Keys,
+    scripts: Arc<Scripts>,
+    /// How long a heartbeat is believed.
+    lease: Duration,
+    /// How long `lastSeen` is kept.
+    last_seen: Duration,
+}
+
+impl RedisRegistry {
+    /// A registry in `client`'s server (see [`crate::link::client`]), which need not be there yet. Takes a Tokio runtime to
+    /// run on.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError`] if the client's settings contradict themselves.
+    pub fn new(
+        client: &redis::Client,
+        timing: &config::RegistryTiming,
+        presence: &config::Presence,
+        metrics: Metrics,
+    ) -> Result<Self, LinkError> {
+        let link = Link::new(client.clone(), metrics)?;
+        Ok(Self {
+            pool: Pool::new(client, link.clone())?,
+            link,
+            keys: Keys::new(&timing.prefix),
+            scripts: Arc::new(Scripts::new()),
+            lease: timing.lease,
+            last_seen: presence.last_seen,
+        })
+    }
+}
+
+impl From<LinkError> for RegistryError {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::Redis(error)
+                if matches!(
+                    error.kind(),
+                    redis::ErrorKind::UnexpectedReturnType | redis::ErrorKind::Parse
+                ) =>
+            {
+                Self::Corrupt(error.to_string())
+            }
+            error => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[async_trait]
+impl Registry for RedisRegistry {
+    fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
+        Shard::new_id(user)
+    }
+
+    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
+        self.join_lease(lease, report).await
+    }
+
+    async fn heartbeat(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<Heartbeat, RegistryError> {
+        self.prolong(lease, report).await
+    }
+
+    async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {
+        self.leave_lease(lease).await
+    }
+
+    async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError> {
+        self.reap_lease(lapsed).await
+    }
+
+    async fn register(
+        &self,
+        lease: &Lease,
+        connection: &Connection,
+    ) -> Result<Tally, RegistryError> {
+        self.add(lease, connection).await
+    }
+
+    async fn update(&self, lease: &Lease, connection: &Connection) -> Result<(), RegistryError> {
+        self.replace(lease, connection).await
+    }
+
+    async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
+        self.remove_entries(lease, entries).await
+    }
+
+    async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
+        self.held_by(lease).await
+    }
+
+    async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
+        self.read_user(user).await
+    }
+
+    async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RegistryError> {
+        self.read_presence(users).await
+    }
+
+    async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<UsersPage, RegistryError> {
+        self.read_users(cursor, limit.max(1)).await
+    }
+
+    async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, RegistryError> {
+        self.read_connection(id).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
+        self.read_nodes().await
+    }
+
+    async fn totals(&self) -> Result<Totals, RegistryError> {
+        self.count().await
+    }
+
+    async fn route(
+        &self,
+        user: &UserId,
+        skip: &Instance,
+        payload: &[u8],
+    ) -> Result<Vec<Routed>, RegistryError> {
+        self.publish_to_holders(user, skip, payload).await
+    }
+
+    async fn order_end(
+        &self,
+        target: &EndTarget,
+        ending: &Ending,
+        skip: &Instance,
+        payload: &[u8],
+    ) -> Result<Ordered, RegistryError> {
+        self.order(target, ending, skip, payload).await
+    }
+
+    async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError> {
+        self.read_orders(entries).await
+    }
+
+    fn is_up(&self) -> bool {
+        self.link.is_up()
+    }
+}

@@ -1,0 +1,156 @@
+//! Telling the nodes that hold a user, and orders to end connections.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{
+    RedisRegistry,
+    member::{self, Member},
+    milliseconds,
+};
+use crate::{
+    connection::{ConnectionId, Instance, UserId},
+    ending::Ending,
+    registry::{EndTarget, Entry, Ordered, RegistryError, Routed, keys::Shard},
+};
+
+/// How long an order is kept: longer than any node is away and comes back with its connections.
+const KEPT: Duration = Duration::from_secs(3600);
+
+fn routed(rows: Vec<(String, u64)>) -> Vec<Routed> {
+    rows.into_iter()
+        .map(|(instance, heard)| Routed {
+            instance: instance.into(),
+            heard: heard > 0,
+        })
+        .collect()
+}
+
+impl RedisRegistry {
+    pub(super) async fn publish_to_holders(
+        &self,
+        user: &UserId,
+        skip: &Instance,
+        payload: &[u8],
+    ) -> Result<Vec<Routed>, RegistryError> {
+        let rows = self
+            .link
+            .query(
+                "route",
+                self.scripts
+                    .route
+                    .key(self.keys.conns(Shard::of_user(user)))
+                    .key(self.keys.leases())
+                    .arg(member::user_field(Some(user)))
+                    .arg(skip.as_str())
+                    .arg(self.keys.channel_prefix())
+                    .arg(payload),
+            )
+            .await?;
+        Ok(routed(rows))
+    }
+
+    pub(super) async fn order(
+        &self,
+        target: &EndTarget,
+        ending: &Ending,
+        skip: &Instance,
+        payload: &[u8],
+    ) -> Result<Ordered, RegistryError> {
+        let (shard, user, id, except): (_, _, _, &[ConnectionId]) = match target {
+            EndTarget::User { user, except } => (Shard::of_user(user), Some(user), "", except),
+            EndTarget::Connection(entry) => match Shard::of_entry(entry) {
+                Some(shard) => (shard, entry.user.as_ref(), entry.id.as_str(), &[]),
+                None => return Ok(Ordered::default()),
+            },
+        };
+        let order = rmp_serde::to_vec(ending)
+            .map_err(|error| RegistryError::Corrupt(format!("order: {error}")))?;
+        let mut script = self.scripts.order_end.prepare_invoke();
+        script
+            .key(self.keys.conns(shard))
+            .key(self.keys.leases())
+            .key(self.keys.names())
+            .key(self.keys.ending(shard))
+            .arg(member::user_field(user))
+            .arg(id)
+            .arg(skip.as_str())
+            .arg(self.keys.channel_prefix())
+            .arg(payload)
+            .arg(order)
+            .arg(milliseconds(KEPT));
+        for id in except {
+            script.arg(id.as_str());
+        }
+        let (members, rows): (Vec<(Vec<u8>, String)>, _) =
+            self.link.query("order_end", &script).await?;
+        let connections = members
+            .iter()
+            .map(|(member, node)| Member::parse(member)?.connection(&node.as_str().into()))
+            .collect::<Result<_, _>>()?;
+        Ok(Ordered {
+            connections,
+            routed: routed(rows),
+        })
+    }
+
+    /// One command for each shard that the entries are in, all sent together.
+    pub(super) async fn read_orders(
+        &self,
+        entries: &[Entry],
+    ) -> Result<Vec<(Entry, Ending)>, RegistryError> {
+        let mut shards = vec![Vec::new(); usize::from(Shard::COUNT)];
+        for entry in entries {
+            if let Some(shard) = Shard::of_entry(entry) {
+                shards[shard.index()].push(entry);
+            }
+        }
+        let mut pipeline = redis::pipe();
+        let mut asked = Vec::new();
+        for (shard, entries) in Shard::all().zip(shards) {
+            if !entries.is_empty() {
+                let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
+                pipeline.cmd("HMGET").arg(self.keys.ending(shard)).arg(ids);
+                asked.extend(entries);
+            }
+        }
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found: Vec<Vec<Option<Vec<u8>>>> = self.link.query("orders", &pipeline).await?;
+        let now = Timestamp::now();
+        let mut orders = Vec::new();
+        for (entry, order) in asked.into_iter().zip(found.into_iter().flatten()) {
+            if let Some(ending) = order
+                .map(|order| read_order(&order, now))
+                .transpose()?
+                .flatten()
+            {
+                orders.push((entry.clone(), ending));
+            }
+        }
+        Ok(orders)
+    }
+}
+
+/// An order, unless it is over its time and was not cleared away yet.
+fn read_order(order: &[u8], now: Timestamp) -> Result<Option<Ending>, RegistryError> {
+    let corrupt = || RegistryError::Corrupt("an order to end".into());
+    let colon = order
+        .iter()
+        .position(|byte| *byte == b':')
+        .ok_or_else(corrupt)?;
+    let given = std::str::from_utf8(&order[..colon])
+        .ok()
+        .and_then(|ms| ms.parse().ok())
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .ok_or_else(corrupt)?;
+    // By this node's clock against that of Redis: what they differ is nothing to an hour.
+    if now.duration_since(given).as_secs() > KEPT.as_secs() as i64 {
+        return Ok(None);
+    }
+    rmp_serde::from_slice(&order[colon + 1..])
+        .map(Some)
+        .map_err(|_| corrupt())
+}

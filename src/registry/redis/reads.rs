@@ -1,0 +1,289 @@
+//! Reads. None asks another node, and none looks at more than its answer and the leases.
+
+use jiff::Timestamp;
+use redis::{Cmd, FromRedisValue, Pipeline, Value};
+
+use super::{
+    RedisRegistry,
+    leases::Leases,
+    member::{self, Member},
+};
+use crate::{
+    connection::{Connection, ConnectionId, Tally, UserId},
+    link::LinkError,
+    registry::{
+        Entry, Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
+        keys::{Shard, escape},
+    },
+};
+
+/// The entries whose first fields are `fields`, joined by zeros.
+fn starting_with(key: String, fields: &[u8]) -> Cmd {
+    let mut cmd = redis::cmd("ZRANGEBYLEX");
+    cmd.arg(key)
+        .arg([b"[", fields, b"\0"].concat())
+        .arg([b"(", fields, b"\x01"].concat());
+    cmd
+}
+
+fn read<T: FromRedisValue>(value: Option<Value>) -> Result<T, RegistryError> {
+    let value = value.ok_or_else(|| RegistryError::Corrupt("an answer is missing".into()))?;
+    T::from_redis_value(value)
+        .map_err(|error| LinkError::from(redis::RedisError::from(error)).into())
+}
+
+impl RedisRegistry {
+    pub(super) async fn read_user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
+        let (leases, mut found) = tokio::try_join!(
+            self.leases(),
+            self.entries_of("user", std::slice::from_ref(user))
+        )?;
+        let (members, seen) = found.pop().unwrap_or_default();
+        let mut connections = Vec::new();
+        for member in &members {
+            let member = Member::parse(member)?;
+            if let Some(node) = leases.live(member.lease) {
+                connections.push(member.connection(node)?);
+            }
+        }
+        let last_seen = if connections.is_empty() {
+            self.last_seen(&leases, &members, seen)?
+        } else {
+            None
+        };
+        Ok(UserEntry {
+            connections,
+            last_seen,
+        })
+    }
+
+    pub(super) async fn read_presence(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<Presence>, RegistryError> {
+        if users.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (leases, found) = tokio::try_join!(self.leases(), self.entries_of("presence", users))?;
+        let presence = found.into_iter().map(|(members, seen)| {
+            let parsed = members
+                .iter()
+                .map(|member| Member::parse(member))
+                .collect::<Result<Vec<_>, _>>()?;
+            let live = parsed
+                .iter()
+                .filter(|member| leases.live(member.lease).is_some());
+            let tally = Tally::of(live.map(Member::device));
+            let last_seen = match tally.connections {
+                0 => self.last_seen(&leases, &members, seen)?,
+                _ => None,
+            };
+            Ok(Presence { tally, last_seen })
+        });
+        presence.collect()
+    }
+
+    /// The entries and the `seen` of each user, in one pipeline.
+    async fn entries_of(
+        &self,
+        operation: &'static str,
+        users: &[UserId],
+    ) -> Result<Vec<(Vec<Vec<u8>>, Option<i64>)>, RegistryError> {
+        let mut pipeline = Pipeline::with_capacity(2 * users.len());
+        for user in users {
+            let (shard, user) = (Shard::of_user(user), escape(user.as_str()));
+            pipeline
+                .add_command(starting_with(self.keys.conns(shard), &user))
+                .get(self.keys.seen(shard, &user));
+        }
+        let answers: Vec<Value> = self.link.query(operation, &pipeline).await?;
+        let mut answers = answers.into_iter();
+        users
+            .iter()
+            .map(|_| Ok((read(answers.next())?, read(answers.next())?)))
+            .collect()
+    }
+
+    /// When a user without a live connection was last seen. Entries of a node that has died count as seen by its last
+    /// heartbeat, as they will once they are reaped.
+    fn last_seen(
+        &self,
+        leases: &Leases,
+        members: &[Vec<u8>],
+        seen: Option<i64>,
+    ) -> Result<Option<Timestamp>, RegistryError> {
+        if self.last_seen.is_zero() {
+            return Ok(None);
+        }
+        let mut last = seen.and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        for member in members {
+            last = last.max(leases.lapsed(Member::parse(member)?.lease));
+        }
+        Ok(last)
+    }
+
+    pub(super) async fn read_users(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<UsersPage, RegistryError> {
+        let after = cursor.map(cursor::read).transpose()?;
+        let leases = self.leases().await?;
+        let mut page = UsersPage::default();
+        let first = after.as_ref().map(Shard::of_user);
+        for shard in first
+            .into_iter()
+            .flat_map(Shard::and_later)
+            .chain(Shard::all().filter(|_| first.is_none()))
+        {
+            // Beyond all that begins with the last user and a zero; guests begin with a zero, and are before all users.
+            let last = after.as_ref().filter(|_| Some(shard) == first);
+            let start = last.map(|user| escape(user.as_str())).unwrap_or_default();
+            let start = [b"[", start.as_slice(), b"\x01"].concat();
+            if self
+                .users_of_shard(&leases, shard, start, limit, &mut page)
+                .await?
+            {
+                let last = page.users.last().map(|(user, _)| user);
+                page.next = last.map(cursor::after);
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Fills a page from one shard; says whether there is a user that does not fit.
+    async fn users_of_shard(
+        &self,
+        leases: &Leases,
+        shard: Shard,
+        mut start: Vec<u8>,
+        limit: usize,
+        page: &mut UsersPage,
+    ) -> Result<bool, RegistryError> {
+        let batch = limit.clamp(100, 1000);
+        // A user is counted when the next one begins, whatever batches its entries come in.
+        let mut open: Option<(Vec<u8>, Vec<Option<String>>)> = None;
+        loop {
+            let mut range = redis::cmd("ZRANGEBYLEX");
+            range.arg(self.keys.conns(shard)).arg(&start).arg("+");
+            range.arg("LIMIT").arg(0).arg(batch);
+            let members: Vec<Vec<u8>> = self.pool.query("users", &range).await?;
+            for member in &members {
+                let member = Member::parse(member)?;
+                if leases.live(member.lease).is_none() {
+                    continue;
+                }
+                let device = member.device().map(str::to_owned);
+                match &mut open {
+                    Some((user, devices)) if *user == member.user => devices.push(device),
+                    open => {
+                        close(open, page)?;
+                        if page.users.len() == limit {
+                            return Ok(true);
+                        }
+                        *open = Some((member.user.to_vec(), vec![device]));
+                    }
+                }
+            }
+            match members.last() {
+                Some(last) if members.len() == batch => start = [b"(", last.as_slice()].concat(),
+                _ => break,
+            }
+        }
+        close(&mut open, page)?;
+        Ok(false)
+    }
+
+    pub(super) async fn read_connection(
+        &self,
+        id: &ConnectionId,
+    ) -> Result<Option<Connection>, RegistryError> {
+        let Some(shard) = Shard::of_id(id) else {
+            return Ok(None);
+        };
+        let leases = self.leases().await?;
+        let live = leases.all_live()?;
+        if live.is_empty() {
+            return Ok(None);
+        }
+        let mut owners = Pipeline::with_capacity(live.len());
+        for lease in &live {
+            owners.hget(self.keys.held(shard, lease), id.as_str());
+        }
+        let owners: Vec<Option<Vec<u8>>> = self.link.query("connection", &owners).await?;
+        let Some(user) = owners.into_iter().flatten().next() else {
+            return Ok(None);
+        };
+        let fields = [user.as_slice(), b"\0", id.as_str().as_bytes()].concat();
+        let members: Vec<Vec<u8>> = self
+            .link
+            .query(
+                "connection",
+                &starting_with(self.keys.conns(shard), &fields),
+            )
+            .await?;
+        for member in &members {
+            let member = Member::parse(member)?;
+            if let Some(node) = leases.live(member.lease) {
+                return member.connection(node).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn held_by(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
+        let mut held = Vec::new();
+        // One shard at a time: a node may hold very many.
+        for shard in Shard::all() {
+            let mut all = redis::cmd("HGETALL");
+            all.arg(self.keys.held(shard, lease));
+            let entries: Vec<(String, Vec<u8>)> = self.pool.query("held", &all).await?;
+            for (id, user) in entries {
+                held.push(Entry {
+                    user: member::user_of(&user)?,
+                    id: id.into(),
+                });
+            }
+        }
+        Ok(held)
+    }
+
+    /// Exact: what is kept under leases that have run out is reaped first.
+    pub(super) async fn count(&self) -> Result<Totals, RegistryError> {
+        let mut leases = self.leases().await?;
+        let lapsed = leases.all_lapsed()?;
+        if !lapsed.is_empty() {
+            for lease in &lapsed {
+                self.reap_lease(lease).await?;
+            }
+            leases = self.leases().await?;
+        }
+        let mut counts = Pipeline::with_capacity(2 * usize::from(Shard::COUNT));
+        for shard in Shard::all() {
+            counts
+                .zcard(self.keys.conns(shard))
+                .get(self.keys.users(shard));
+        }
+        let counts: Vec<Option<u64>> = self.pool.query("totals", &counts).await?;
+        let sum = |from: usize| counts.iter().skip(from).step_by(2).flatten().sum();
+        Ok(Totals {
+            nodes: leases.all_live()?.len() as u64,
+            connections: sum(0),
+            users: sum(1),
+        })
+    }
+}
+
+fn close(
+    open: &mut Option<(Vec<u8>, Vec<Option<String>>)>,
+    page: &mut UsersPage,
+) -> Result<(), RegistryError> {
+    if let Some((user, devices)) = open.take()
+        && let Some(user) = member::user_of(&user)?
+    {
+        let tally = Tally::of(devices.iter().map(Option::as_deref));
+        page.users.push((user, tally));
+    }
+    Ok(())
+}

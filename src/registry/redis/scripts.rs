@@ -1,0 +1,40 @@
+//! The scripts of `src/registry/lua`, each behind the functions that they share.
+
+use redis::Script;
+
+macro_rules! scripts {
+    ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
+        /// Each is a constant: what differs between calls goes in as KEYS and ARGV, as the head of its file says.
+        #[derive(Debug)]
+        pub(super) struct Scripts {
+            $($(#[$doc])* pub(super) $name: Script,)*
+        }
+
+        impl Scripts {
+            pub(super) fn new() -> Self {
+                Self {
+                    $($name: Script::new(concat!(
+                        include_str!("../lua/prelude.lua"),
+                        "\n",
+                        include_str!(concat!("../lua/", $file, ".lua")),
+                    )),)*
+                }
+            }
+        }
+    };
+}
+
+scripts! {
+    join = "join";
+    heartbeat = "heartbeat";
+    leave = "leave";
+    lapsed = "lapsed";
+    forget = "forget";
+    leases = "leases";
+    nodes = "nodes";
+    register = "register";
+    update = "update";
+    remove = "remove";
+    route = "route";
+    order_end = "order_end";
+}
