@@ -72,7 +72,9 @@ impl Subscriber {
                     why,
                 },
             };
-            closed.run_until_cancelled(retry.pause(&ended)).await;
+            if !closed.is_cancelled() {
+                closed.run_until_cancelled(retry.pause(&ended)).await;
+            }
         }
         self.subscriptions.close();
     }
