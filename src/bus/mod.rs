@@ -7,13 +7,24 @@
 //! silent: [`Bus::gaps`] counts up after each time the node may have missed something, and the gateway then reads from the
 //! registry what it missed.
 
+mod health;
+mod link;
 pub mod memory;
+mod publisher;
 pub mod redis;
+mod subscriber;
+mod subscriptions;
 
 use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::connection::Instance;
+use crate::{connection::Instance, metrics::Metrics};
+
+/// How many messages wait in an [`Inbox`] for a node that is busy.
+///
+/// At the tens of microseconds that a command costs, this is about a second's work: more would only hide a node that has
+/// stopped reading, and hold its memory.
+pub const INBOX_CAPACITY: usize = 16_384;
 
 /// Why nothing was published.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -23,10 +34,10 @@ pub enum BusError {
     Unavailable(String),
 }
 
-/// The messages that reach this node on its own channel and on the one of all nodes.
+/// The messages that reach this node on its own channel and on the one of all nodes. Ends when the bus is closed.
 pub type Inbox = mpsc::Receiver<Vec<u8>>;
 
-/// A handle; clones share the links.
+/// A handle; clones share the links. When the last clone is dropped, the bus closes by itself.
 #[derive(Clone, Debug)]
 pub enum Bus {
     /// A node that runs alone.
@@ -36,57 +47,119 @@ pub enum Bus {
 }
 
 impl Bus {
+    /// The bus of a node that runs alone: it hears itself, and nobody else is there.
+    pub fn memory(instance: &Instance) -> (Self, Inbox) {
+        let (bus, inbox) = memory::MemoryBus::new(instance);
+        (Self::Memory(bus), inbox)
+    }
+
+    /// The bus of a fleet. Does not wait for Redis, and does not fail without it: the bus is down until Redis is there.
+    ///
+    /// `client` must speak RESP3, which is what carries messages and answers on one connection. `prefix` begins every
+    /// channel's name; nodes with the same prefix on the same Redis are one fleet.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime: the links are kept by two tasks.
+    pub fn redis(
+        client: ::redis::Client,
+        prefix: &str,
+        instance: &Instance,
+        metrics: &Metrics,
+    ) -> (Self, Inbox) {
+        let (bus, inbox) = redis::RedisBus::start(client, prefix, instance, metrics);
+        (Self::Redis(bus), inbox)
+    }
+
+    /// The prefix to configure `socketioxide_redis`' adapter with, for [`Bus::listeners`] to count what it subscribes to.
+    pub fn adapter_prefix(prefix: &str) -> String {
+        format!("{prefix}:io")
+    }
+
     /// Publishes to one node's channel; says whether anybody was listening there.
-    pub async fn publish_to(&self, _node: &Instance, _payload: Vec<u8>) -> Result<bool, BusError> {
-        unimplemented!()
+    pub async fn publish_to(&self, node: &Instance, payload: Vec<u8>) -> Result<bool, BusError> {
+        match self {
+            Self::Memory(bus) => bus.publish_to(node, payload),
+            Self::Redis(bus) => bus.publish_to(node, payload).await,
+        }
     }
 
     /// Publishes to every node, this one included; returns how many were listening.
-    pub async fn publish_all(&self, _payload: Vec<u8>) -> Result<u64, BusError> {
-        unimplemented!()
+    pub async fn publish_all(&self, payload: Vec<u8>) -> Result<u64, BusError> {
+        match self {
+            Self::Memory(bus) => bus.publish_all(payload),
+            Self::Redis(bus) => bus.publish_all(payload).await,
+        }
     }
 
     /// How many nodes listen to the adapter's broadcasts in a namespace, this one included.
-    pub async fn listeners(&self, _namespace: &str) -> Result<u64, BusError> {
-        unimplemented!()
+    pub async fn listeners(&self, namespace: &str) -> Result<u64, BusError> {
+        match self {
+            Self::Memory(bus) => bus.listeners(),
+            Self::Redis(bus) => bus.listeners(namespace).await,
+        }
     }
 
     /// Whether messages go out and come in at the moment. Reads a flag; never waits.
     pub fn is_up(&self) -> bool {
-        unimplemented!()
+        match self {
+            Self::Memory(bus) => bus.is_up(),
+            Self::Redis(bus) => bus.is_up(),
+        }
     }
 
-    /// Counts the times after which this node may have missed messages. Starts at 0, and goes up once the link works again.
+    /// Counts the times after which this node may have missed messages. Starts at 0. After a broken link it goes up once
+    /// the bus is up again, so that what is read then is complete; for a message dropped on a full queue it goes up at once.
     pub fn gaps(&self) -> watch::Receiver<u64> {
-        unimplemented!()
+        match self {
+            Self::Memory(bus) => bus.gaps(),
+            Self::Redis(bus) => bus.gaps(),
+        }
     }
 
-    /// Unsubscribes from everything and lets the links go.
+    /// Unsubscribes from everything and lets the links go. The inbox and all streams end.
     pub async fn close(&self) {
-        unimplemented!()
+        match self {
+            Self::Memory(bus) => bus.close(),
+            Self::Redis(bus) => bus.close().await,
+        }
     }
 }
 
 impl Driver for Bus {
     type Error = BusError;
 
-    async fn publish(&self, _channel: String, _payload: Vec<u8>) -> Result<(), BusError> {
-        unimplemented!()
+    async fn publish(&self, channel: String, payload: Vec<u8>) -> Result<(), BusError> {
+        match self {
+            Self::Memory(bus) => bus.publish(channel, payload),
+            Self::Redis(bus) => bus.publish(&channel, payload).await.map(|_heard| ()),
+        }
     }
 
     async fn subscribe(
         &self,
-        _channel: String,
-        _size: usize,
+        channel: String,
+        size: usize,
     ) -> Result<MessageStream<ChanItem>, BusError> {
-        unimplemented!()
+        match self {
+            Self::Memory(bus) => bus.subscribe(channel, size),
+            Self::Redis(bus) => bus.subscribe(channel, size).await,
+        }
     }
 
-    async fn unsubscribe(&self, _channel: String) -> Result<(), BusError> {
-        unimplemented!()
+    async fn unsubscribe(&self, channel: String) -> Result<(), BusError> {
+        match self {
+            Self::Memory(bus) => bus.unsubscribe(&channel),
+            Self::Redis(bus) => bus.unsubscribe(&channel).await,
+        }
+        Ok(())
     }
 
-    async fn num_serv(&self, _channel: &str) -> Result<u16, BusError> {
-        unimplemented!()
+    async fn num_serv(&self, channel: &str) -> Result<u16, BusError> {
+        let count = match self {
+            Self::Memory(bus) => bus.listeners()?,
+            Self::Redis(bus) => bus.subscribers(channel).await?,
+        };
+        Ok(count.try_into().unwrap_or(u16::MAX))
     }
 }

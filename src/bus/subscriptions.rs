@@ -1,0 +1,221 @@
+//! Which channels this node listens on, and where each one's messages go.
+
+use std::collections::{HashMap, HashSet};
+
+use metrics::Counter;
+use parking_lot::RwLock;
+use redis::{PushInfo, PushKind, Value};
+use socketioxide_redis::drivers::ChanItem;
+use tokio::sync::{
+    Notify,
+    mpsc::{self, error::TrySendError},
+};
+
+use super::health::Health;
+use crate::metrics::Metrics;
+
+/// Where a channel's messages go.
+pub(super) enum Sink {
+    /// To the node's inbox.
+    Inbox(mpsc::Sender<Vec<u8>>),
+    /// To a stream of the adapter.
+    Stream(mpsc::Sender<ChanItem>),
+}
+
+impl Sink {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Inbox(inbox) => inbox.is_closed(),
+            Self::Stream(stream) => stream.is_closed(),
+        }
+    }
+}
+
+/// The wanted channels and their sinks; none once the bus is closed.
+pub(super) struct Subscriptions {
+    sinks: RwLock<Option<HashMap<String, Sink>>>,
+    changed: Notify,
+    received: Counter,
+    inbox_full: Counter,
+    stream_full: Counter,
+}
+
+impl Subscriptions {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self {
+            sinks: RwLock::new(Some(HashMap::new())),
+            changed: Notify::new(),
+            received: metrics.bus_messages("in"),
+            inbox_full: metrics.messages_dropped("bus_full"),
+            stream_full: metrics.messages_dropped("bus_stream_full"),
+        }
+    }
+
+    /// From now on the channel is wanted, and its messages go there. False if the bus is closed.
+    pub(super) fn insert(&self, channel: String, sink: Sink) -> bool {
+        let inserted = match self.sinks.write().as_mut() {
+            Some(sinks) => {
+                sinks.insert(channel, sink);
+                true
+            }
+            None => false,
+        };
+        self.changed.notify_one();
+        inserted
+    }
+
+    pub(super) fn remove(&self, channel: &str) {
+        if let Some(sinks) = self.sinks.write().as_mut() {
+            sinks.remove(channel);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Ends every stream and the inbox.
+    pub(super) fn close(&self) {
+        *self.sinks.write() = None;
+    }
+
+    pub(super) fn wanted(&self) -> HashSet<String> {
+        let sinks = self.sinks.read();
+        sinks
+            .iter()
+            .flat_map(|sinks| sinks.keys().cloned())
+            .collect()
+    }
+
+    /// Until the wanted channels change; at once if they have since the last call.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Hands a message on. Runs on the connection's task, so it never waits: what a full sink can't take is dropped,
+    /// counted, and a gap. Anything that isn't a message is nobody's.
+    pub(super) fn dispatch(&self, push: PushInfo, health: &Health) {
+        let Some((channel, payload)) = message(push) else {
+            return;
+        };
+        self.received.increment(1);
+        let sinks = self.sinks.read();
+        let closed = match sinks.as_ref().and_then(|sinks| sinks.get(&channel)) {
+            None => None,
+            Some(Sink::Inbox(inbox)) => match inbox.try_send(payload) {
+                Ok(()) => None,
+                Err(TrySendError::Full(_)) => {
+                    self.inbox_full.increment(1);
+                    health.dropped();
+                    None
+                }
+                Err(TrySendError::Closed(_)) => Some(channel),
+            },
+            Some(Sink::Stream(stream)) => match stream.try_send((channel, payload)) {
+                Ok(()) => None,
+                Err(TrySendError::Full(_)) => {
+                    self.stream_full.increment(1);
+                    health.dropped();
+                    None
+                }
+                Err(TrySendError::Closed((channel, _))) => Some(channel),
+            },
+        };
+        drop(sinks);
+        if let Some(channel) = closed {
+            self.forget(&channel);
+        }
+    }
+
+    /// The reader went away without unsubscribing, as the adapter's does when its namespace is deleted.
+    fn forget(&self, channel: &str) {
+        if let Some(sinks) = self.sinks.write().as_mut()
+            && sinks.get(channel).is_some_and(Sink::is_closed)
+        {
+            sinks.remove(channel);
+            self.changed.notify_one();
+        }
+    }
+}
+
+fn message(push: PushInfo) -> Option<(String, Vec<u8>)> {
+    if push.kind != PushKind::Message {
+        return None;
+    }
+    let mut parts = push.data.into_iter();
+    match (parts.next()?, parts.next()?) {
+        (Value::BulkString(channel), Value::BulkString(payload)) => {
+            Some((String::from_utf8(channel).ok()?, payload))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn push(kind: PushKind, data: &[&[u8]]) -> PushInfo {
+        let data = data.iter().map(|part| Value::BulkString(part.to_vec()));
+        PushInfo {
+            kind,
+            data: data.collect(),
+        }
+    }
+
+    fn all() -> (Subscriptions, Health, Metrics) {
+        let metrics = Metrics::new().unwrap();
+        (Subscriptions::new(&metrics), Health::new(&metrics), metrics)
+    }
+
+    #[test]
+    fn goes_to_its_channel_only() {
+        let (subscriptions, health, _metrics) = all();
+        let (a, mut a_messages) = mpsc::channel(8);
+        let (b, mut b_messages) = mpsc::channel(8);
+        assert!(subscriptions.insert("a".into(), Sink::Stream(a)));
+        assert!(subscriptions.insert("b".into(), Sink::Inbox(b)));
+        for channel in [&b"a"[..], b"b", b"c", b"\xff\xfe"] {
+            subscriptions.dispatch(push(PushKind::Message, &[channel, b"\0\xff"]), &health);
+        }
+        subscriptions.dispatch(push(PushKind::Message, &[b"a"]), &health);
+        subscriptions.dispatch(push(PushKind::PMessage, &[b"a", b"a", b"x"]), &health);
+        subscriptions.dispatch(push(PushKind::Message, &[]), &health);
+        let odd = PushInfo {
+            kind: PushKind::Message,
+            data: vec![Value::Int(1), Value::Nil],
+        };
+        subscriptions.dispatch(odd, &health);
+        assert_eq!(
+            a_messages.try_recv().unwrap(),
+            ("a".into(), b"\0\xff".to_vec())
+        );
+        assert_eq!(b_messages.try_recv().unwrap(), b"\0\xff");
+        assert!(a_messages.try_recv().is_err());
+        assert!(b_messages.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_full_sink_drops_counts_and_is_a_gap() {
+        let (subscriptions, health, metrics) = all();
+        let (stream, mut messages) = mpsc::channel(1);
+        subscriptions.insert("s".into(), Sink::Stream(stream));
+        for payload in [b"1", b"2", b"3"] {
+            subscriptions.dispatch(push(PushKind::Message, &[b"s", payload]), &health);
+        }
+        assert_eq!(messages.try_recv().unwrap().1, b"1");
+        assert!(messages.try_recv().is_err());
+        assert_eq!(*health.gaps().borrow(), 2);
+        let dropped = "switchboard_messages_dropped_total{reason=\"bus_stream_full\"} 2";
+        assert!(metrics.render().contains(dropped));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_forgotten() {
+        let (subscriptions, health, _metrics) = all();
+        let (stream, messages) = mpsc::channel(1);
+        subscriptions.insert("s".into(), Sink::Stream(stream));
+        drop(messages);
+        subscriptions.dispatch(push(PushKind::Message, &[b"s", b"x"]), &health);
+        assert!(subscriptions.wanted().is_empty());
+        assert_eq!(*health.gaps().borrow(), 0);
+    }
+}

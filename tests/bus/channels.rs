@@ -1,0 +1,177 @@
+//! What arrives where, with Redis well.
+
+use futures_util::StreamExt as _;
+use redis::AsyncCommands as _;
+use socketioxide_redis::drivers::Driver as _;
+use switchboard::{
+    bus::{Bus, INBOX_CAPACITY},
+    connection::Instance,
+};
+use tokio::time::timeout;
+
+use crate::server::{PATIENCE, Server, until};
+
+#[tokio::test]
+async fn a_node_is_heard_and_nobody_is_not() {
+    let server = Server::start().await;
+    let (a, mut b) = (server.node_up().await, server.node_up().await);
+    assert!(a.bus.publish_to(&b.instance, b"hi".to_vec()).await.unwrap());
+    assert_eq!(b.hears().await, b"hi");
+    let nobody = Instance::random();
+    assert!(!a.bus.publish_to(&nobody, b"hi".to_vec()).await.unwrap());
+    assert_eq!(
+        a.metric("switchboard_bus_messages_total{direction=\"out\"}"),
+        2
+    );
+    assert_eq!(
+        b.metric("switchboard_bus_messages_total{direction=\"in\"}"),
+        1
+    );
+    assert_eq!(b.metric("switchboard_bus_up"), 1);
+}
+
+#[tokio::test]
+async fn all_hear_what_is_for_all_the_publisher_too() {
+    let server = Server::start().await;
+    let (mut a, mut b) = (server.node_up().await, server.node_up().await);
+    for n in 0..100_u8 {
+        assert_eq!(a.bus.publish_all(vec![n]).await.unwrap(), 2);
+    }
+    for n in 0..100_u8 {
+        assert_eq!(a.hears().await, [n]);
+        assert_eq!(b.hears().await, [n]);
+    }
+    assert_eq!((a.gaps(), b.gaps()), (0, 0));
+}
+
+#[tokio::test]
+async fn prefixes_keep_fleets_apart() {
+    let server = Server::start().await;
+    let (a, _b) = (server.node_up().await, server.node_up().await);
+    let metrics = &a.metrics;
+    let (other, _inbox) = Bus::redis(server.client(), "test2", &a.instance, metrics);
+    until("the other fleet is up", async || other.is_up()).await;
+    assert_eq!(other.publish_all(Vec::new()).await.unwrap(), 1);
+    assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn streams_come_and_go() {
+    let server = Server::start().await;
+    let (a, b) = (server.node_up().await, server.node_up().await);
+    let mut stream = b.bus.subscribe("s".into(), 8).await.unwrap();
+    assert_eq!(a.bus.num_serv("s").await.unwrap(), 1);
+    a.bus.publish("s".into(), b"x".to_vec()).await.unwrap();
+    let got = timeout(PATIENCE, stream.next()).await.unwrap();
+    assert_eq!(got.unwrap(), ("s".into(), b"x".to_vec()));
+    b.bus.unsubscribe("s".into()).await.unwrap();
+    assert_eq!(a.bus.num_serv("s").await.unwrap(), 0);
+    assert!(stream.next().await.is_none());
+    assert_eq!(b.gaps(), 0);
+    assert!(b.bus.is_up());
+
+    let again = b.bus.subscribe("s".into(), 8).await.unwrap();
+    assert_eq!(a.bus.num_serv("s").await.unwrap(), 1);
+    drop(again);
+    a.bus.publish("s".into(), b"x".to_vec()).await.unwrap();
+    until("a stream without a reader is let go", async || {
+        a.bus.num_serv("s").await.unwrap() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_loses_what_does_not_fit_and_it_is_counted() {
+    let server = Server::start().await;
+    let mut node = server.node_up().await;
+    let mut connection = server.connection().await;
+    let excess = 100;
+    let mut pipeline = redis::pipe();
+    for n in 0..INBOX_CAPACITY + excess {
+        pipeline.publish("test:bus:all", n).ignore();
+    }
+    pipeline.exec_async(&mut connection).await.unwrap();
+    until("what does not fit is dropped", async || {
+        node.gaps() == excess as u64
+    })
+    .await;
+    let dropped = "switchboard_messages_dropped_total{reason=\"bus_full\"}";
+    assert_eq!(node.metric(dropped), excess as u64);
+    for n in 0..INBOX_CAPACITY {
+        assert_eq!(node.hears().await, n.to_string().as_bytes());
+    }
+    assert!(node.bus.is_up());
+    assert!(
+        node.bus
+            .publish_to(&node.instance, b"on".to_vec())
+            .await
+            .unwrap()
+    );
+    assert_eq!(node.hears().await, b"on");
+}
+
+#[tokio::test]
+async fn garbage_is_just_bytes() {
+    let server = Server::start().await;
+    let mut node = server.node_up().await;
+    let mut stream = node.bus.subscribe("s".into(), 8).await.unwrap();
+    let mut connection = server.connection().await;
+    let huge = vec![0xff; 4 << 20];
+    let payloads: [&[u8]; 5] = [b"", b"\0", b"\xff\xfe\r\n$-1\r\n", b">3\r\n", &huge];
+    let own = format!("test:bus:{}", node.instance);
+    for payload in payloads {
+        for channel in ["test:bus:all", &own, "s"] {
+            let heard: u64 = connection.publish(channel, payload).await.unwrap();
+            assert_eq!(heard, 1);
+        }
+        assert_eq!(node.hears().await, payload);
+        assert_eq!(node.hears().await, payload);
+        let streamed = timeout(PATIENCE, stream.next()).await.unwrap();
+        assert_eq!(streamed.unwrap().1, payload);
+    }
+    assert!(node.bus.is_up());
+    assert_eq!(node.gaps(), 0);
+}
+
+#[tokio::test]
+async fn close_unsubscribes_and_ends_what_is_read() {
+    let server = Server::start().await;
+    let (mut node, other) = (server.node_up().await, server.node_up().await);
+    let mut stream = node.bus.subscribe("s".into(), 8).await.unwrap();
+    node.bus.close().await;
+    assert_eq!(server.subscribers("s").await, 0);
+    assert_eq!(server.subscribers("test:bus:all").await, 1);
+    assert!(
+        !other
+            .bus
+            .publish_to(&node.instance, Vec::new())
+            .await
+            .unwrap()
+    );
+    assert!(stream.next().await.is_none());
+    assert!(node.inbox.recv().await.is_none());
+    assert!(!node.bus.is_up());
+    assert!(node.bus.publish_all(Vec::new()).await.is_err());
+    assert!(node.bus.subscribe("t".into(), 8).await.is_err());
+    node.bus.close().await;
+}
+
+#[tokio::test]
+async fn the_last_handle_takes_the_links_with_it() {
+    let server = Server::start().await;
+    let mut node = server.node_up().await;
+    let clone = node.bus.clone();
+    let (alone, _inbox) = Bus::memory(&node.instance);
+    node.bus = alone;
+    assert!(clone.is_up());
+    assert_eq!(clone.publish_all(b"still".to_vec()).await.unwrap(), 1);
+    assert_eq!(node.hears().await, b"still");
+    drop(clone);
+    let end = timeout(PATIENCE, node.inbox.recv()).await;
+    assert_eq!(end.expect("the inbox ends"), None);
+    until("Redis has lost the links", async || {
+        let clients: String = server.run("CLIENT LIST").await;
+        clients.lines().count() == 1
+    })
+    .await;
+}

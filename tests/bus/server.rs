@@ -1,0 +1,190 @@
+//! A redis-server of a test's own, and the waiting that goes with it.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use switchboard::{
+    bus::{Bus, Inbox},
+    connection::Instance,
+    metrics::Metrics,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep, timeout};
+
+/// No wait in these tests takes longer; one that does has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Awaits a condition by asking for it.
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Redis on a port that stays the same over restarts.
+pub(crate) struct Server {
+    port: u16,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl Server {
+    /// Picks a port without starting anything. It is below the ports that the system hands out to whoever connects, one of
+    /// whom could take it while Redis is away.
+    pub(crate) fn absent() -> Self {
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));
+        Self {
+            port: ports.find(free).unwrap(),
+            directory: tempfile::tempdir().unwrap(),
+            process: None,
+        }
+    }
+
+    pub(crate) async fn start() -> Self {
+        let mut server = Self::absent();
+        server.launch().await;
+        server
+    }
+
+    /// Starts it, empty, and waits until it answers.
+    pub(crate) async fn launch(&mut self) {
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .current_dir(&self.directory)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.process = Some(process);
+        let client = self.client();
+        until("redis-server answers", async || {
+            client.get_multiplexed_async_connection().await.is_ok()
+        })
+        .await;
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Sends it a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.process.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub(crate) fn client(&self) -> redis::Client {
+        self.client_of("")
+    }
+
+    /// `login` is empty, or `user:password@`.
+    pub(crate) fn client_of(&self, login: &str) -> redis::Client {
+        let port = self.port;
+        redis::Client::open(format!("redis://{login}127.0.0.1:{port}/?protocol=resp3")).unwrap()
+    }
+
+    pub(crate) async fn connection(&self) -> MultiplexedConnection {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let client = self.client();
+        let connecting = client.get_multiplexed_async_connection_with_config(&config);
+        connecting.await.unwrap()
+    }
+
+    /// Runs a command given as words.
+    pub(crate) async fn run<T: redis::FromRedisValue>(&self, words: &str) -> T {
+        let mut words = words.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        command.arg(words.collect::<Vec<_>>());
+        let mut connection = self.connection().await;
+        command.query_async(&mut connection).await.unwrap()
+    }
+
+    pub(crate) async fn subscribers(&self, channel: &str) -> u64 {
+        let (_, count): (String, u64) = self.run(&format!("PUBSUB NUMSUB {channel}")).await;
+        count
+    }
+
+    /// A node's bus, which may not be up yet.
+    pub(crate) fn node(&self) -> Node {
+        self.node_as("")
+    }
+
+    pub(crate) fn node_as(&self, login: &str) -> Node {
+        let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
+        let (bus, inbox) = Bus::redis(self.client_of(login), "test", &instance, &metrics);
+        Node {
+            bus,
+            inbox,
+            instance,
+            metrics,
+        }
+    }
+
+    /// A node's bus that is up.
+    pub(crate) async fn node_up(&self) -> Node {
+        let node = self.node();
+        node.up().await;
+        node
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// What a node has of the bus.
+pub(crate) struct Node {
+    pub(crate) bus: Bus,
+    pub(crate) inbox: Inbox,
+    pub(crate) instance: Instance,
+    pub(crate) metrics: Metrics,
+}
+
+impl Node {
+    pub(crate) async fn up(&self) {
+        until("the bus is up", async || self.bus.is_up()).await;
+    }
+
+    pub(crate) async fn down(&self) {
+        until("the bus is down", async || !self.bus.is_up()).await;
+    }
+
+    pub(crate) fn gaps(&self) -> u64 {
+        *self.bus.gaps().borrow()
+    }
+
+    /// Waits for a number of gaps that is greater.
+    pub(crate) async fn gap_after(&self, before: u64) {
+        let mut gaps = self.bus.gaps();
+        let gap = gaps.wait_for(|gaps| *gaps > before);
+        timeout(PATIENCE, gap).await.expect("a gap").unwrap();
+    }
+
+    pub(crate) async fn hears(&mut self) -> Vec<u8> {
+        let message = timeout(PATIENCE, self.inbox.recv()).await;
+        message.expect("a message").expect("an open inbox")
+    }
+
+    /// The value of a series, by its name and labels as they are rendered.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| {
+            let value = line.strip_prefix(series)?;
+            value.strip_prefix(' ')?.parse().ok()
+        });
+        line.unwrap_or_else(|| panic!("no {series} in:\n{text}"))
+    }
+}
