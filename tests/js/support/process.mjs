@@ -14,7 +14,8 @@ import { eventually, within } from './wait.mjs';
 export const JWT_SECRET = 'a-secret-of-the-tests-that-is-long-enough-0123456789';
 export const API_KEY = 'api-key-of-the-tests-0123456789abcdef';
 
-const BINARY = process.env.SWITCHBOARD_BIN
+/** The binary under test. */
+export const BINARY = process.env.SWITCHBOARD_BIN
   ? path.resolve(process.env.SWITCHBOARD_BIN)
   : fileURLToPath(new URL('../../../target/debug/switchboard', import.meta.url));
 
