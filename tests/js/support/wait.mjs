@@ -1,0 +1,44 @@
+// Waiting for conditions, always with a bound and always saying what was waited for.
+
+/** Resolves as `promise` does; after `ms` it fails and says what was expected. */
+export function within(ms, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`expected within ${ms} ms: ${what}`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/**
+ * Repeats `check` until it neither throws nor returns false, and resolves to what it returned.
+ * After `ms` it fails with `what` and with the last thing that was wrong.
+ */
+export async function eventually(what, check, { ms = 5000, every = 50 } = {}) {
+  const deadline = Date.now() + ms;
+  for (;;) {
+    let wrong;
+    try {
+      const value = await within(Math.max(deadline - Date.now(), 1), 'an answer to one look', check());
+      if (value !== false) return value;
+      wrong = 'the condition is false';
+    } catch (error) {
+      wrong = error.message;
+    }
+    if (Date.now() >= deadline) throw new Error(`expected within ${ms} ms: ${what}\n  the last look said: ${wrong}`);
+    await pause(every);
+  }
+}
+
+/** Lets time pass: for pacing a loop and for injected faults, never in place of a condition. */
+export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** A seeded generator of numbers in [0, 1) (mulberry32), so that a random run can be repeated. */
+export function seeded(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}

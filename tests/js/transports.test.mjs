@@ -1,0 +1,164 @@
+// Contract 2: WebSocket, HTTP long-polling, and the way from one to the other, as the stock client goes it.
+
+import assert from 'node:assert/strict';
+import { connect, connected, eventually, exchange, onBothRegistries, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
+
+onBothRegistries((world) => {
+  for (const transport of ['websocket', 'polling']) {
+    test(`${transport} only: ready, an event, an ack, a disconnect`, async () => {
+      const user = someone(transport);
+      const client = connect(world.door, { user, transports: [transport] }).answer('question', 'answer');
+      await client.ready();
+      assert.equal(client.socket.io.engine.transport.name, transport);
+      assert.equal((await world.api.connection(client.id)).transport, transport, 'expected the API to show the transport');
+      const data = { text: 'grüße 👋 \u2028 "quoted"', list: [1, 2.5, null, true], nested: { deep: { er: [] } } };
+      assert.deepEqual(await world.api.send(user, 'news', data), { connections: 1, nodes: 1 });
+      assert.deepEqual(await client.wait('news'), [data], 'expected the data to arrive unharmed');
+      const asked = await world.api.send(user, 'question', null, { ack: { timeoutMs: 5000 } });
+      assert.deepEqual(asked.acks, [{ connectionId: client.id, data: 'answer' }]);
+      const done = await world.api.disconnect(user);
+      assert.deepEqual(done, { disconnected: 1, nodes: 1, remaining: [] });
+      await client.kicked(4500, 'Disconnected by an administrator');
+    });
+
+    test(`${transport}: a message of 500 KB goes through whole`, async () => {
+      const user = someone('large');
+      const client = await connected(world.door, { user, transports: [transport] });
+      const data = Array.from({ length: 50000 }, (_, i) => `item-${String(i).padStart(5, '0')}`.slice(0, 10)).join('');
+      assert.equal((await world.api.send(user, 'large', data)).connections, 1);
+      const [got] = await client.wait('large');
+      assert.ok(got === data, `expected all ${data.length} characters, got ${got?.length}`);
+    });
+
+    test(`${transport}: a hundred events come in the order they were sent`, async () => {
+      const user = someone('order');
+      const client = await connected(world.door, { user, transports: [transport] });
+      for (let i = 0; i < 100; i += 1) await world.api.send(user, 'n', i);
+      await client.wait('n', { nth: 100 });
+      assert.deepEqual(client.seen.filter((entry) => entry.name === 'n').map((entry) => entry.args[0]), Array.from({ length: 100 }, (_, i) => i));
+    });
+
+    test(`${transport}: a client asked to reconnect comes back by itself`, async () => {
+      const user = someone('back');
+      const client = await connected(world.door, { user, transports: [transport] });
+      const first = client.id;
+      assert.equal((await world.api.disconnect(user, { code: 4003, reconnect: true })).disconnected, 1);
+      const [why] = await client.wait('forceDisconnect');
+      assert.deepEqual(why, { code: 4003, reason: 'Reconnect requested', reconnect: true });
+      const [how] = await client.wait('disconnect');
+      assert.ok(['transport close', 'transport error'].includes(how), `expected a closed transport, got "${how}"`);
+      await client.ready({ nth: 2 });
+      assert.notEqual(client.id, first, 'expected the returned client to have another connectionId');
+      assert.deepEqual((await world.api.user(user)).connections.map((one) => one.id), [client.id]);
+    });
+  }
+
+  test('polling first, then upgraded: the API shows websocket after it', async () => {
+    const user = someone('upgrade');
+    const client = connect(world.door, { user, transports: ['polling', 'websocket'] });
+    const { connectionId } = await client.ready();
+    await eventually('the stock client has upgraded to WebSocket', async () => client.socket.io.engine.transport.name === 'websocket');
+    await eventually('the API shows the transport "websocket" after the upgrade', async () => {
+      assert.equal((await world.api.connection(connectionId)).transport, 'websocket');
+    });
+    assert.equal(client.count('ready'), 1, 'expected the upgrade not to make a second connection');
+    assert.equal((await world.api.user(user)).connections.length, 1, 'expected the upgrade not to make a second connection');
+    await world.api.send(user, 'over', 'websocket');
+    assert.deepEqual(await client.wait('over'), ['websocket']);
+    await world.api.disconnect(user);
+    await client.kicked(4500);
+  });
+
+  test('nothing sent during an upgrade is lost or doubled', async () => {
+    const user = someone('during');
+    const client = connect(world.door, { user, transports: ['polling', 'websocket'] });
+    await client.ready();
+    let sent = 0;
+    await eventually('the stock client has upgraded to WebSocket', async () => {
+      assert.equal((await world.api.send(user, 'n', sent)).connections, 1);
+      sent += 1;
+      return client.socket.io.engine.transport.name === 'websocket' && sent >= 20;
+    }, { every: 0, ms: 15000 });
+    await client.wait('n', { nth: sent });
+    assert.deepEqual(client.seen.filter((entry) => entry.name === 'n').map((entry) => entry.args[0]), Array.from({ length: sent }, (_, i) => i));
+  });
+
+  test('the kicked client of a polling session gets DISCONNECT with the poll it has open', async () => {
+    const user = someone('poll');
+    const session = await Polling.open(world.door.url);
+    await session.connect({ token: token(user) });
+    const poll = session.until(/^41/);
+    await world.api.disconnect(user, { reason: 'out' });
+    await poll;
+    const at = (pattern) => session.packets.findIndex((packet) => pattern.test(packet));
+    assert.ok(at(/^42\["forceDisconnect",/) >= 0, `expected forceDisconnect before DISCONNECT, got ${session.packets}`);
+    assert.ok(at(/^42\["forceDisconnect",/) < at(/^41/), `expected forceDisconnect before DISCONNECT, got ${session.packets}`);
+    await session.refused();
+  });
+
+  test('the kicked client of a WebSocket gets DISCONNECT, then the TCP connection is closed', async () => {
+    const user = someone('bytes');
+    const raw = new RawSocket(world.door.url);
+    await raw.connect({ token: token(user) });
+    await world.api.disconnect(user, { reason: 'out' });
+    await raw.until(/^42\["forceDisconnect",\{.*"code":4500/);
+    await raw.until(/^41$/);
+    await within(5000, 'the server closes the WebSocket of a kicked client', raw.closed);
+  });
+
+  test('a client asked to reconnect gets no DISCONNECT packet', async () => {
+    const user = someone('bytes');
+    const raw = new RawSocket(world.door.url);
+    await raw.connect({ token: token(user) });
+    await world.api.disconnect(user, { code: 4003, reconnect: true });
+    await within(5000, 'the server closes the WebSocket', raw.closed);
+    assert.ok(raw.packets.some((packet) => /^42\["forceDisconnect"/.test(packet)), `expected forceDisconnect, got ${raw.packets}`);
+    assert.ok(!raw.packets.some((packet) => /^41/.test(packet)), 'expected no DISCONNECT packet: the stock client would stay away');
+  });
+});
+
+test('the Engine.IO handshake says what the contract\'s defaults are', async ({ node }) => {
+  const door = await node();
+  const { handshake } = await Polling.open(door.url);
+  assert.deepEqual(handshake.upgrades, ['websocket']);
+  assert.deepEqual([handshake.pingInterval, handshake.pingTimeout, handshake.maxPayload], [25000, 20000, 1000000],
+    'expected pingInterval, pingTimeout and maxPayload of the defaults (ping.interval 25s, ping.timeout 20s, limits.max_payload 1MB)');
+  const raw = await new RawSocket(door.url).open();
+  assert.deepEqual(raw.handshake.upgrades, [], 'expected no upgrades to be offered over WebSocket');
+  assert.notEqual(raw.handshake.sid, handshake.sid);
+});
+
+test('the Engine.IO handshake follows the configuration', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_PING__INTERVAL: '7s', SWITCHBOARD_PING__TIMEOUT: '3s', SWITCHBOARD_LIMITS__MAX_PAYLOAD: '64KB' } });
+  const { handshake } = await Polling.open(door.url);
+  assert.deepEqual([handshake.pingInterval, handshake.pingTimeout, handshake.maxPayload], [7000, 3000, 64000]);
+});
+
+test('Engine.IO requests that make no sense are refused with 400 and its codes', async ({ node }) => {
+  const door = await node();
+  const cases = [
+    ['an unknown transport', '/socket.io/?EIO=4&transport=carrier-pigeon', 0],
+    ['an unknown session', '/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAAAAAA', 1],
+    ['a session id that is not one', '/socket.io/?EIO=4&transport=polling&sid=%00%2F..%2F', 1],
+    ['protocol version 3', '/socket.io/?EIO=3&transport=polling', 5],
+  ];
+  for (const [what, path, code] of cases) {
+    const answer = await exchange(door.url, 'GET', path);
+    assert.equal(answer.status, 400, `expected 400 to ${what}, got ${answer.status}: ${answer.text}`);
+    if (answer.json?.code !== undefined) {
+      assert.equal(Number(answer.json.code), code, `expected Engine.IO's code ${code} for ${what}, got ${answer.text}`);
+    }
+  }
+  await connected(door, { user: 'still-fine' });
+});
+
+test('a client that stops answering pings is out of the registry', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_PING__INTERVAL: '500ms', SWITCHBOARD_PING__TIMEOUT: '500ms' } });
+  const user = someone('silent');
+  const session = await Polling.open(door.url);
+  await session.connect({ token: token(user) });
+  await eventually('a polling client that fell silent is gone after ping.interval and ping.timeout', async () => {
+    assert.equal((await door.api.user(user)).online, false);
+  }, { ms: 10000 });
+  await session.refused();
+});
