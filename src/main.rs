@@ -71,7 +71,7 @@ async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
 
     let jwt = effective.config.auth.jwt.clone();
     let app = App::bind(effective.config).await?;
-    let (public, internal) = (app.addr(), app.internal_addr());
+    let (public, internal) = (app.addr()?, app.internal_addr()?);
     if let Some(made_up) = effective.development {
         let welcome = Welcome::new(&made_up, &jwt, public, internal.unwrap_or(public))?;
         // Development mode goes on with nobody reading along.
@@ -84,15 +84,14 @@ async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
     }
 
     let run = app.run(at_least(1, &signals), at_least(2, &signals));
-    let outcome = tokio::select! {
-        outcome = run => outcome,
-        () = overdue(&signals) => Ok(()),
-    };
+    tokio::select! {
+        () = run => {}
+        () = overdue(&signals) => {}
+    }
     if *signals.borrow() > 1 {
         tracing::warn!(node, "ended at once by a second signal");
         return Ok(ExitCode::FAILURE);
     }
-    outcome?;
     tracing::info!(node, "ended");
     Ok(ExitCode::SUCCESS)
 }

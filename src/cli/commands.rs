@@ -35,17 +35,17 @@ pub fn mint(sources: &Sources, args: TokenArgs) -> anyhow::Result<ExitCode> {
         )
         .into());
     }
-    let token = token::mint(
+    let minted = token::mint(
         &jwt,
-        token::NewToken {
-            user: args.user,
+        &token::NewToken {
+            user: args.user.into(),
             roles: args.roles,
             username: args.username,
             ttl: args.ttl,
             extra: args.claims,
         },
     )?;
-    print(token.expose_secret())?;
+    print(minted.token.expose_secret())?;
     Ok(ExitCode::SUCCESS)
 }
 

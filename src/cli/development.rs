@@ -39,14 +39,13 @@ impl Welcome {
         let mint = |user: &str, roles: &[&str]| {
             token::mint(
                 jwt,
-                token::NewToken {
-                    user: user.to_owned(),
+                &token::NewToken {
                     roles: roles.iter().map(|role| (*role).to_owned()).collect(),
                     username: Some(user.to_owned()),
-                    ttl: TTL,
-                    extra: Vec::new(),
+                    ..token::NewToken::new(user, TTL)
                 },
             )
+            .map(|minted| minted.token)
         };
         Ok(Self {
             clients: reachable(clients),

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     EndTarget, Entry, Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry,
-    RegistryError, Routed, Totals, UserEntry, UsersPage, cursor, keys::Shard,
+    RegistryError, Routed, Totals, UserEntry, UsersPage, Whom, cursor, keys::Shard,
 };
 use crate::{
     config,
@@ -435,12 +435,19 @@ impl Registry for MemoryRegistry {
 
     async fn route(
         &self,
-        user: &UserId,
+        whom: &Whom,
         skip: &Instance,
         _payload: &[u8],
     ) -> Result<Vec<Routed>, RegistryError> {
         let store = self.store.lock();
-        Ok(routed(store.live_of(user).map(|(lease, _)| lease), skip))
+        Ok(match whom {
+            Whom::User(user) => routed(store.live_of(user).map(|(lease, _)| lease), skip),
+            Whom::Connection(entry) => {
+                let found = store.entries.get(entry);
+                let live = found.filter(|(lease, _)| store.live(lease).is_some());
+                routed(live.iter().map(|(lease, _)| lease), skip)
+            }
+        })
     }
 
     async fn order_end(

@@ -123,7 +123,7 @@ pub struct Heartbeat {
 }
 
 /// What names an entry: its connection, and the user it is kept under.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
     /// The user; none for a guest.
     pub user: Option<UserId>,
@@ -170,7 +170,7 @@ pub struct Totals {
 }
 
 /// Which connections an order to end means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndTarget {
     /// All of a user's but those named.
     User {
@@ -180,6 +180,15 @@ pub enum EndTarget {
         except: Vec<ConnectionId>,
     },
     /// One connection, of a user or of a guest.
+    Connection(Entry),
+}
+
+/// Whose nodes a payload is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// Those that hold a connection of a user.
+    User(UserId),
+    /// The one that holds a connection.
     Connection(Entry),
 }
 
@@ -273,11 +282,11 @@ pub trait Registry: Send + Sync + 'static {
     /// The cluster in three numbers.
     async fn totals(&self) -> Result<Totals, RegistryError>;
 
-    /// Publishes `payload` to the channel of each live node that holds a connection of `user`, but not to `skip`. One
+    /// Publishes `payload` to the channel of each live node that holds a connection that is meant, but not to `skip`. One
     /// round trip on one Redis; costs the nodes that hold the user, not the fleet.
     async fn route(
         &self,
-        user: &UserId,
+        whom: &Whom,
         skip: &Instance,
         payload: &[u8],
     ) -> Result<Vec<Routed>, RegistryError>;

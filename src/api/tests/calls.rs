@@ -172,7 +172,7 @@ async fn only_json_is_read() {
             .header(header::CONTENT_TYPE, content_type)
             .body(body.into())
             .unwrap();
-        ask(&public(state()), request).await
+        ask(&public(state().await), request).await
     };
     let good = r#"{"event":"e"}"#;
     assert_eq!(

@@ -6,7 +6,7 @@ use super::*;
 
 #[tokio::test]
 async fn the_page_loads_nothing_from_elsewhere() {
-    let router = public(state());
+    let router = public(state().await);
     let get = |path: &str| request("GET", path, None).body(Body::empty()).unwrap();
     let redirect = ask(&router, get("/v1/docs")).await;
     assert_eq!(redirect.headers[header::LOCATION], "/v1/docs/");
@@ -40,7 +40,7 @@ async fn the_page_loads_nothing_from_elsewhere() {
 
 #[tokio::test]
 async fn the_document_is_served_and_complete() {
-    for router in [public(state()), internal(state())] {
+    for router in [public(state().await), internal(state().await)] {
         let get = request("GET", "/v1/openapi.json", None)
             .body(Body::empty())
             .unwrap();

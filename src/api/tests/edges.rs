@@ -24,7 +24,7 @@ fn operations() -> Vec<(String, String, String)> {
 
 #[tokio::test]
 async fn every_call_needs_the_scope_that_its_document_names() {
-    let router = public(state());
+    let router = public(state().await);
     let mut guarded = 0;
     for (method, path, scope) in operations() {
         let with = async |key| {
@@ -73,7 +73,10 @@ async fn the_key_is_checked_before_the_body_is_read() {
     let request = request("POST", "/v1/events", Some("read"))
         .body(body)
         .unwrap();
-    assert_eq!(ask(&public(state()), request).await.code(), "forbidden");
+    assert_eq!(
+        ask(&public(state().await), request).await.code(),
+        "forbidden"
+    );
 }
 
 #[tokio::test]
@@ -106,7 +109,7 @@ async fn unknown_routes_and_methods_are_problems() {
 
 #[tokio::test]
 async fn metrics_are_open_on_the_internal_listener_only_and_name_routes_not_paths() {
-    let open = internal(state());
+    let open = internal(state().await);
     let get = |path: &str| request("GET", path, None).body(Body::empty()).unwrap();
     for path in ["/v1/users/secret-id", "/v1/made-up", "/elsewhere"] {
         ask(&open, get(path)).await;
@@ -123,7 +126,7 @@ async fn metrics_are_open_on_the_internal_listener_only_and_name_routes_not_path
     }
     assert!(!scrape.text.contains("secret-id") && !scrape.text.contains("made-up"));
 
-    let closed = public(state());
+    let closed = public(state().await);
     assert_eq!(ask(&closed, get("/metrics")).await.status, 401);
     assert_eq!(ask(&closed, get("/healthz")).await.status, 200);
     assert_eq!(ask(&closed, get("/readyz")).await.text, "ready");
@@ -135,7 +138,7 @@ async fn the_public_router_leaves_other_paths_to_its_neighbour() {
     let neighbour = Router::new()
         .route("/socket.io/", get(|| async { "sockets" }))
         .fallback(|| async { "neighbour" });
-    let router = public(state()).merge(neighbour);
+    let router = public(state().await).merge(neighbour);
     let get = |path: &str| request("GET", path, None).body(Body::empty()).unwrap();
     assert_eq!(ask(&router, get("/socket.io/")).await.text, "sockets");
     assert_eq!(ask(&router, get("/elsewhere")).await.text, "neighbour");
@@ -148,7 +151,7 @@ async fn a_panic_is_a_problem() {
         "/v1/panic",
         get(async || -> () { panic!("a handler's fault") }),
     );
-    let router = assemble(router, &document(), state());
+    let router = assemble(router, &document(), state().await);
     let request = request("GET", "/v1/panic", None)
         .body(Body::empty())
         .unwrap();
@@ -165,7 +168,7 @@ async fn a_panic_is_a_problem() {
 async fn a_body_that_is_far_too_large_gets_its_413() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(axum::serve(listener, public(state())).into_future());
+    let server = tokio::spawn(axum::serve(listener, public(state().await)).into_future());
     let length = 8 * 1024 * 1024;
     let head = format!(
         "POST /v1/broadcast HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {KEY}\r\n\

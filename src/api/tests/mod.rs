@@ -17,7 +17,14 @@ use super::{
     auth::{TokenBearer, TokenVerifier},
     *,
 };
-use crate::config::{Api, ApiKey, Scope};
+use crate::{
+    auth::Authenticator,
+    bus::Bus,
+    config::{Api, ApiKey, Config, Scope},
+    connection::Instance,
+    gateway::Parts,
+    registry::memory::MemoryRegistry,
+};
 
 const KEY: &str = "every-scope";
 
@@ -30,7 +37,7 @@ impl TokenVerifier for NoTokens {
     }
 }
 
-fn state() -> ApiState {
+async fn state() -> ApiState {
     let named = |name: &str, scopes: &[Scope]| ApiKey {
         name: name.into(),
         key: name.into(),
@@ -49,10 +56,32 @@ fn state() -> ApiState {
         ..config::Limits::default()
     };
     ApiState::new(
-        Gateway::stub(),
+        alone().await,
         ApiAuth::new(&keys, Arc::new(NoTokens)),
         &limits,
     )
+}
+
+/// The gateway of a node that runs alone, once it is ready.
+async fn alone() -> Gateway {
+    let config = Config::default();
+    let instance = Instance::random();
+    let (bus, inbox) = Bus::memory(&instance);
+    let (gateway, _) = Gateway::start(Parts {
+        node_id: "alone".into(),
+        auth: Authenticator::new(&config.auth, &config.namespaces).unwrap(),
+        registry: Arc::new(MemoryRegistry::new(&config.registry, &config.presence)),
+        metrics: Metrics::new().unwrap(),
+        config: Arc::new(config),
+        instance,
+        bus,
+        inbox,
+    })
+    .await;
+    while !gateway.unready().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    gateway
 }
 
 struct Answer {
@@ -109,5 +138,5 @@ async fn call(method: &str, path: &str, body: Value) -> Answer {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.to_string().into()),
     };
-    ask(&public(state()), request.unwrap()).await
+    ask(&public(state().await), request.unwrap()).await
 }

@@ -36,7 +36,7 @@ use async_trait::async_trait;
 
 use super::{
     EndTarget, Entry, Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry,
-    RegistryError, Routed, Totals, UserEntry, UsersPage,
+    RegistryError, Routed, Totals, UserEntry, UsersPage, Whom,
     keys::{Keys, Shard},
 };
 use crate::{
@@ -183,11 +183,11 @@ impl Registry for RedisRegistry {
 
     async fn route(
         &self,
-        user: &UserId,
+        whom: &Whom,
         skip: &Instance,
         payload: &[u8],
     ) -> Result<Vec<Routed>, RegistryError> {
-        self.publish_to_holders(user, skip, payload).await
+        self.publish_to_holders(whom, skip, payload).await
     }
 
     async fn order_end(

@@ -10,9 +10,9 @@ use super::{
     milliseconds,
 };
 use crate::{
-    connection::{ConnectionId, Instance, UserId},
+    connection::{ConnectionId, Instance},
     ending::Ending,
-    registry::{EndTarget, Entry, Ordered, RegistryError, Routed, keys::Shard},
+    registry::{EndTarget, Entry, Ordered, RegistryError, Routed, Whom, keys::Shard},
 };
 
 /// How long an order is kept: longer than any node is away and comes back with its connections.
@@ -30,19 +30,27 @@ fn routed(rows: Vec<(String, u64)>) -> Vec<Routed> {
 impl RedisRegistry {
     pub(super) async fn publish_to_holders(
         &self,
-        user: &UserId,
+        whom: &Whom,
         skip: &Instance,
         payload: &[u8],
     ) -> Result<Vec<Routed>, RegistryError> {
+        let (shard, user, id) = match whom {
+            Whom::User(user) => (Shard::of_user(user), Some(user), ""),
+            Whom::Connection(entry) => match Shard::of_entry(entry) {
+                Some(shard) => (shard, entry.user.as_ref(), entry.id.as_str()),
+                None => return Ok(Vec::new()),
+            },
+        };
         let rows = self
             .link
             .query(
                 "route",
                 self.scripts
                     .route
-                    .key(self.keys.conns(Shard::of_user(user)))
+                    .key(self.keys.conns(shard))
                     .key(self.keys.leases())
-                    .arg(member::user_field(Some(user)))
+                    .arg(member::user_field(user))
+                    .arg(id)
                     .arg(skip.as_str())
                     .arg(self.keys.channel_prefix())
                     .arg(payload),
