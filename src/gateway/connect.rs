@@ -128,11 +128,9 @@ impl Inner {
             namespace.clone(),
             device_id(auth.as_ref()),
             session.clone(),
-            socket.clone(),
             EventLimiter::new(&self.config.limits),
         );
         self.hub.insert(&live);
-        session.check_upgrade();
         session.mark_empty();
         self.listen(&live, socket);
         let registered = self
@@ -214,7 +212,10 @@ impl Inner {
             "devices": tally.devices,
         });
         self.join_rooms(&live, socket);
-        if live.set_ready(&ready) {
+        let told = live.set_ready(socket, &ready);
+        // A session that was upgraded before it had a connection has nobody else to say so.
+        live.session.check_upgrade();
+        if told {
             self.metrics.connects(&live.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
             tracing::debug!(connection = %live.id, user = ?live.user(), namespace = %live.namespace, "ready");

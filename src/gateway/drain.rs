@@ -49,6 +49,7 @@ impl Inner {
                 tracing::warn!(connection = %live.id, "not confirmed as closed");
             }
         }
+        self.leaving.cancel();
         let lease = self.lease();
         match tokio::time::timeout(LAST, self.registry.leave(&lease)).await {
             Ok(Ok(())) => {}

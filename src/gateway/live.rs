@@ -75,6 +75,8 @@ pub(crate) struct Live {
 
 struct State {
     phase: Phase,
+    /// Held from `ready` until it is gone, and not before: a socket that never gets into its namespace is told of its
+    /// session's end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
     socket: Option<SocketRef<Adapter>>,
 }
 
@@ -85,7 +87,6 @@ impl Live {
         namespace: Arc<str>,
         device_id: Option<String>,
         session: Arc<Session>,
-        socket: SocketRef<Adapter>,
         events: EventLimiter,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -99,7 +100,7 @@ impl Live {
             events,
             state: Mutex::new(State {
                 phase: Phase::Arriving,
-                socket: Some(socket),
+                socket: None,
             }),
             ending: OnceLock::new(),
             registered: AtomicBool::new(false),
@@ -172,18 +173,16 @@ impl Live {
         self.ending.set(ending).is_ok()
     }
 
-    /// Tells the client that it is connected, unless it has been given an ending meanwhile or is gone. Returns whether it
-    /// was told.
-    pub(crate) fn set_ready(&self, ready: &Value) -> bool {
+    /// Takes the socket, and tells the client that it is connected, unless it has been given an ending meanwhile or is
+    /// gone. Returns whether it was told.
+    pub(crate) fn set_ready(&self, socket: &SocketRef<Adapter>, ready: &Value) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Arriving {
             return false;
         }
         state.phase = Phase::Ready;
-        match &state.socket {
-            Some(socket) if self.ending().is_none() => socket.emit("ready", ready).is_ok(),
-            _ => false,
-        }
+        state.socket = Some(socket.clone());
+        self.ending().is_none() && socket.emit("ready", ready).is_ok()
     }
 
     /// Hands it a message. `limit` bounds what may wait for a polling client, in bytes.

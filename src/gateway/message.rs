@@ -12,6 +12,7 @@ pub struct Message {
     /// The event's name.
     pub event: String,
     /// Its one argument; none: the event comes without arguments.
+    #[serde(with = "argument")]
     pub data: Option<Value>,
     /// The namespace whose connections get it.
     pub namespace: String,
@@ -100,5 +101,49 @@ impl Message {
             }
         }
         self.event.len() + self.namespace.len() + self.data.as_ref().map_or(0, of) + 8
+    }
+}
+
+/// An argument as a list of at most one: between nodes, no argument and the argument null are not the same.
+mod argument {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::Value;
+
+    pub(super) fn serialize<S: Serializer>(
+        data: &Option<Value>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        data.as_slice().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Value>, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.pop())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_reaches_the_other_node_as_it_was() {
+        let data = [
+            None,
+            Some(Value::Null),
+            Some(serde_json::json!([])),
+            Some(serde_json::json!({"a": [1, -2, 0.5, u64::MAX, "\u{0}ü", null]})),
+        ];
+        for data in data {
+            let message = Message {
+                event: "e".into(),
+                data,
+                namespace: "/".into(),
+            };
+            let bytes = rmp_serde::to_vec(&message).unwrap();
+            assert_eq!(rmp_serde::from_slice::<Message>(&bytes).unwrap(), message);
+        }
     }
 }

@@ -32,6 +32,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -136,6 +137,8 @@ struct Inner {
     /// Has the next heartbeat sent at once.
     beat_now: Notify,
     draining: AtomicBool,
+    /// Ends the heartbeats: a node that has left must not join again.
+    leaving: CancellationToken,
     /// Stops the node's tasks.
     stop: CancellationToken,
 }
@@ -185,6 +188,7 @@ impl Gateway {
             }),
             beat_now: Notify::new(),
             draining: AtomicBool::new(false),
+            leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
             config,
             bus,
@@ -197,7 +201,14 @@ impl Gateway {
 
         inner.spawn(inner.clone().receive(inbox));
         inner.spawn(inner.clone().unregister_all(departing));
-        inner.spawn(inner.clone().keep_membership());
+        let membership = inner.clone().keep_membership();
+        inner.spawn(
+            inner
+                .leaving
+                .clone()
+                .run_until_cancelled_owned(membership)
+                .map(|_| ()),
+        );
         inner.spawn(engine.clone().sweep());
         (Self { inner }, engine)
     }

@@ -46,6 +46,10 @@ pub type Protocol = SocketIoService<NotFoundService, Adapter>;
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 128;
 
+/// Engine.IO's close packet, and what divides packets in a body.
+const CLOSE: &[u8] = b"1";
+const SEPARATOR: u8 = 0x1e;
+
 /// How often polling sessions are looked through for clients that have stopped polling.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -311,8 +315,8 @@ impl Engine {
                 }
                 // Collected here: the engine would wait for a body that never ends.
                 let body = Limited::new(request.into_body(), self.settings.max_payload).collect();
-                match tokio::time::timeout(self.settings.body_timeout, body).await {
-                    Ok(Ok(body)) => *slim.body_mut() = Body::from(body.to_bytes()),
+                let body = match tokio::time::timeout(self.settings.body_timeout, body).await {
+                    Ok(Ok(body)) => body.to_bytes(),
                     Ok(Err(error)) => {
                         session.end();
                         let status = match error.downcast_ref::<http_body_util::LengthLimitError>()
@@ -326,8 +330,15 @@ impl Engine {
                         session.end();
                         return StatusCode::REQUEST_TIMEOUT.into_response();
                     }
-                }
+                };
+                let closes = body
+                    .split(|byte| *byte == SEPARATOR)
+                    .any(|packet| packet == CLOSE);
+                *slim.body_mut() = Body::from(body);
                 let (parts, body) = call(protocol, slim).await.into_parts();
+                if closes {
+                    session.let_go();
+                }
                 Response::from_parts(parts, Body::from(body))
             }
             _ => refused(3, "Bad request"),
@@ -346,7 +357,7 @@ impl Engine {
         self.forget(session);
         let sid = sid.expose_secret();
         let mut close = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
-            .map(|()| Body::from("1"));
+            .map(|()| Body::from(CLOSE));
         *close.method_mut() = Method::POST;
         call(protocol, close).await;
     }

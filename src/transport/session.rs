@@ -70,6 +70,7 @@ pub struct Session {
     engine: Weak<Engine>,
     ending: AtomicBool,
     aborted: AtomicBool,
+    let_go: AtomicBool,
     /// Cancelled when the engine has let the session go.
     over: CancellationToken,
     stalled: AtomicBool,
@@ -122,6 +123,7 @@ impl Session {
             engine: Arc::downgrade(engine),
             ending: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
             over: CancellationToken::new(),
             stalled: AtomicBool::new(false),
             closed: CancellationToken::new(),
@@ -331,9 +333,10 @@ impl Session {
             })
     }
 
-    fn engine_let_go(self: &Arc<Self>) {
+    /// The engine has let the session go, or has nothing left to do with it. Called by whoever learns of it first.
+    pub(super) fn let_go(self: &Arc<Self>) {
         self.end();
-        if !self.over.is_cancelled() {
+        if !self.let_go.swap(true, Ordering::AcqRel) {
             self.over.cancel();
             if let Some(engine) = self.engine.upgrade() {
                 engine.forget(self);
@@ -345,7 +348,9 @@ impl Session {
 
 /// Sits in the extensions of the session's request parts, which the engine keeps as long as it keeps the session: when the
 /// last clone goes, the engine has let the session go, whatever the reason. So the end of a session that never got as far
-/// as a namespace, or got lost on the way there, is noticed like any other. Nobody else keeps a clone.
+/// as a namespace, or got lost on the way there, is noticed like any other. Nobody else keeps a clone. It may take as long
+/// as a handshake: the engine's own timer for that holds on to the session. Where the end shows earlier, in a stream that
+/// is dropped or a close packet, that counts.
 pub struct SessionGuard(Arc<Session>);
 
 impl SessionGuard {
@@ -361,6 +366,6 @@ impl SessionGuard {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        self.0.engine_let_go();
+        self.0.let_go();
     }
 }

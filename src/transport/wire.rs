@@ -383,6 +383,6 @@ impl Drop for EngineStream {
     fn drop(&mut self) {
         self.wire.backlog.lock().sealed = true;
         self.wire.progress.notify_waiters();
-        self.session.end();
+        self.session.let_go();
     }
 }
