@@ -32,9 +32,12 @@ impl Shard {
     /// How many there are.
     pub const COUNT: u8 = 16;
 
+    /// The first one.
+    pub const FIRST: Self = Self(0);
+
     /// All of them, in order.
     pub fn all() -> impl Iterator<Item = Self> {
-        (0..Self::COUNT).map(Self)
+        Self::FIRST.and_later()
     }
 
     /// This one and those that follow it.

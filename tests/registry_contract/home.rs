@@ -93,8 +93,19 @@ impl RedisServer {
         }
     }
 
+    /// One on the port of another that has ended. Waits for the port, which may serve as somebody's end meanwhile.
+    pub(super) async fn start_again_on(port: u16) -> Self {
+        for _ in 0..600 {
+            if let Some(server) = Self::start_on(port) {
+                return server;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("port {port} is taken for a minute");
+    }
+
     /// None if the port is taken.
-    pub(super) fn start_on(port: u16) -> Option<Self> {
+    fn start_on(port: u16) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

@@ -155,9 +155,15 @@ pub(super) async fn last_seen_is_kept_for_as_long_as_configured(home: &dyn Home)
     let connection = a.connect("brief").await;
     a.unregister(&[&connection]).await;
     eventually("it is forgotten", async || {
-        last_seen(&a, "brief").await.is_none()
+        a.registry
+            .user(&"brief".into())
+            .await
+            .unwrap()
+            .last_seen
+            .is_none()
     })
     .await;
+    assert_eq!(last_seen(&a, "brief").await, None);
 
     let none = config::Presence {
         last_seen: Duration::ZERO,

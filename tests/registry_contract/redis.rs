@@ -13,7 +13,10 @@ use switchboard::{
     config::{Presence, RegistryTiming},
     connection::{Connection, Instance},
     ending::Ending,
-    registry::{EndTarget, RegistryError, keys::Keys},
+    registry::{
+        EndTarget, RegistryError,
+        keys::{Keys, Shard},
+    },
 };
 
 use super::home::{Home, LONG, Peer, Redis, RedisServer, entry, eventually, fleet, tally, timing};
@@ -292,6 +295,44 @@ async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
 }
 
 #[tokio::test]
+async fn orders_that_nobody_fetched_are_cleared_away() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    let mut old = entry(&connection);
+    old.id = a.registry.new_id(old.user.as_ref());
+    let key = Keys::new("switchboard").ending(Shard::of_entry(&old).unwrap());
+    let mut raw = raw(&home).await;
+    // As if it had been given in 1970.
+    let mut order = redis::cmd("HSET");
+    order.arg(&key).arg(old.id.as_str()).arg("1:whatever");
+    let _: () = order.query_async(&mut raw).await.unwrap();
+    assert_eq!(
+        a.registry.orders(std::slice::from_ref(&old)).await.unwrap(),
+        []
+    );
+
+    let target = EndTarget::Connection(entry(&connection));
+    a.registry
+        .order_end(&target, &Ending::of(4500), &a.lease.instance, b"")
+        .await
+        .unwrap();
+    let left: Vec<String> = redis::cmd("HKEYS")
+        .arg(&key)
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(left, [connection.id.to_string()]);
+    let ttl: i64 = redis::cmd("TTL")
+        .arg(&key)
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    assert!((1..=3600).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
 async fn redis_may_go_and_come_back() {
     let server = RedisServer::start().await;
     let home = Redis::of(&server);
@@ -320,7 +361,7 @@ async fn redis_may_go_and_come_back() {
         "60 calls of a second each did not wait"
     );
 
-    let _server = RedisServer::start_on(port).expect("the port is still free");
+    let _server = RedisServer::start_again_on(port).await;
     eventually("it is up again", async || a.registry.is_up()).await;
     assert!(!a.beat().await, "this Redis is empty");
     let again = a.rejoin_with(&a).await;
@@ -332,13 +373,13 @@ async fn redis_may_go_and_come_back() {
 #[tokio::test]
 async fn a_node_can_start_before_redis_does() {
     let port = RedisServer::start().await.port();
-    let server = RedisServer::start_on(port).expect("the port is still free");
+    let server = RedisServer::start_again_on(port).await;
     let home = Redis::of(&server);
     drop(server);
     let [registry, _] = home.open([timing(LONG), timing(LONG)], &Presence::default());
     assert!(!registry.is_up());
     assert!(registry.totals().await.is_err());
-    let _server = RedisServer::start_on(port).expect("the port is still free");
+    let _server = RedisServer::start_again_on(port).await;
     eventually("it is up", async || registry.is_up()).await;
     let a = Peer::join(registry, "a").await;
     a.connect("42").await;
