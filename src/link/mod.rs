@@ -241,7 +241,7 @@ fn is_of_a_replica(error: &RedisError) -> bool {
 mod tests {
     use super::*;
 
-    fn redis(urls: &[&str]) -> config::Redis {
+    fn urls(urls: &[&str]) -> config::Redis {
         config::Redis {
             urls: urls.iter().map(|url| (*url).into()).collect(),
         }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_client_speaks_resp3_without_delay_and_notices_silence() {
-        let client = client(&redis(&["redis://u:p@localhost:7000/3"])).unwrap();
+        let client = client(&urls(&["redis://u:p@localhost:7000/3"])).unwrap();
         let info = client.get_connection_info();
         assert_eq!(info.redis_settings().protocol(), ProtocolVersion::RESP3);
         assert_eq!(info.redis_settings().db(), 3);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn tls_is_taken_from_the_scheme() {
-        let client = client(&redis(&["rediss://localhost"])).unwrap();
+        let client = client(&urls(&["rediss://localhost"])).unwrap();
         let addr = client.get_connection_info().addr();
         assert!(
             matches!(
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_key_and_never_the_password() {
-        for urls in [
+        for given in [
             &[][..],
             &["redis://:hunter2@a", "redis://:hunter2@b"],
             &["redis://:hunter2@host:port"],
@@ -287,10 +287,34 @@ mod tests {
             &["redis://:6379/hunter2@host"],
             &["redis://host/?protocol=hunter2"],
         ] {
-            let error = client(&redis(urls)).unwrap_err();
+            let error = client(&urls(given)).unwrap_err();
             let text = format!("{error} {error:?}");
             assert!(text.starts_with("redis.urls: "), "{text}");
             assert!(!text.contains("hunter2"), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_prober_ends_with_the_last_clone() {
+        // Nobody listens on port 1.
+        let client = client(&urls(&["redis://127.0.0.1:1"])).unwrap();
+        let link = Link::new(client, Metrics::new().unwrap()).unwrap();
+        let probe = Arc::downgrade(&link.probe);
+        drop(link.clone());
+        let asked = link.query::<()>("ping", &redis::cmd("PING")).await;
+        assert!(
+            matches!(asked, Err(LinkError::Redis(_) | LinkError::Away)),
+            "{asked:?}"
+        );
+        assert!(!link.is_up());
+        drop(link);
+        let ended = async {
+            while probe.upgrade().is_some() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended)
+            .await
+            .unwrap();
     }
 }

@@ -118,7 +118,7 @@ pub struct Node {
 pub struct Heartbeat {
     /// Whether the lease still held, and has been prolonged. If not, nothing was changed: the node joins anew.
     pub held: bool,
-    /// Leases that have run out and still have entries. Any node may reap them; the first one to ask does.
+    /// Leases that have run out and are not reaped yet. Any node may reap them; the first one to ask does.
     pub lapsed: Vec<Lease>,
 }
 
@@ -230,7 +230,7 @@ pub trait Registry: Send + Sync + 'static {
     /// A new id for a connection of `user`. It may carry a routing hint, so ids that others made up are never registered.
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId;
 
-    /// Takes up a new lease. The node has none, or has lost the one before.
+    /// Takes up a new lease. The node has none, or has lost the one before, which counts as run out from here on.
     async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
 
     /// Prolongs the lease and renews the node's report.
@@ -244,11 +244,11 @@ pub trait Registry: Send + Sync + 'static {
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError>;
 
     /// Removes the entries of a lease that has run out, and the lease. Returns how many entries this call removed: each
-    /// is removed by one node only. Does nothing to a lease that still holds.
+    /// is removed by one node only. Does nothing to a lease that still holds. Orders to end stay: the node may come back.
     async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError>;
 
     /// Adds a connection, or puts it back as it is now. Returns what its user has with it; a guest has itself.
-    /// One round trip.
+    /// One round trip. Unavailable, and nothing added, if the lease does not hold. Times are kept to the millisecond.
     async fn register(
         &self,
         lease: &Lease,
@@ -293,7 +293,8 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Orders the end of connections: lists them, writes the order down for each (so that a node that misses the message
     /// finds it with [`Registry::orders`]), and publishes `payload` to the nodes that hold them, but not to `skip`. An
-    /// order is forgotten when its connection is unregistered, and after an hour.
+    /// order is forgotten when its connection is unregistered, and after an hour. It is also written for entries whose lease
+    /// has run out, in case their node comes back with them; those are not in the list.
     async fn order_end(
         &self,
         target: &EndTarget,

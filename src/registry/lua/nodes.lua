@@ -6,6 +6,6 @@
 
 local answer = {}
 for _, lease in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', now()), '+inf')) do
-  answer[#answer + 1] = redis.call('HGET', KEYS[2], lease)
+  answer[#answer + 1] = redis.call('HGET', KEYS[2], lease) or nil
 end
 return answer

@@ -7,7 +7,7 @@
 //! one shard, and one script does it.
 //!
 //! A shard's `conns` is an index: with all scores 0, a sorted set is in the order of its members, and members begin with
-//! their user ([`member`]). A user's connections are a range of it, and the pages of everybody online are successive ranges.
+//! their user (`member.rs`). A user's connections are a range of it, and the pages of everybody online are successive ranges.
 //! `n:<lease>` says which entries a lease has, and which user an id belongs to.
 //!
 //! # Who is believed

@@ -17,6 +17,12 @@ use crate::{
     },
 };
 
+/// A user's entries, and what its `seen` holds.
+type Found = (Vec<Vec<u8>>, Option<i64>);
+
+/// A user that is being counted: as it is written down, and the devices so far.
+type Open = (Vec<u8>, Vec<Option<String>>);
+
 /// The entries whose first fields are `fields`, joined by zeros.
 fn starting_with(key: String, fields: &[u8]) -> Cmd {
     let mut cmd = redis::cmd("ZRANGEBYLEX");
@@ -88,7 +94,7 @@ impl RedisRegistry {
         &self,
         operation: &'static str,
         users: &[UserId],
-    ) -> Result<Vec<(Vec<Vec<u8>>, Option<i64>)>, RegistryError> {
+    ) -> Result<Vec<Found>, RegistryError> {
         let mut pipeline = Pipeline::with_capacity(2 * users.len());
         for user in users {
             let (shard, user) = (Shard::of_user(user), escape(user.as_str()));
@@ -130,14 +136,10 @@ impl RedisRegistry {
         let after = cursor.map(cursor::read).transpose()?;
         let leases = self.leases().await?;
         let mut page = UsersPage::default();
-        let first = after.as_ref().map(Shard::of_user);
-        for shard in first
-            .into_iter()
-            .flat_map(Shard::and_later)
-            .chain(Shard::all().filter(|_| first.is_none()))
-        {
+        let first = after.as_ref().map_or(Shard::FIRST, Shard::of_user);
+        for shard in first.and_later() {
             // Beyond all that begins with the last user and a zero; guests begin with a zero, and are before all users.
-            let last = after.as_ref().filter(|_| Some(shard) == first);
+            let last = after.as_ref().filter(|_| shard == first);
             let start = last.map(|user| escape(user.as_str())).unwrap_or_default();
             let start = [b"[", start.as_slice(), b"\x01"].concat();
             if self
@@ -163,7 +165,7 @@ impl RedisRegistry {
     ) -> Result<bool, RegistryError> {
         let batch = limit.clamp(100, 1000);
         // A user is counted when the next one begins, whatever batches its entries come in.
-        let mut open: Option<(Vec<u8>, Vec<Option<String>>)> = None;
+        let mut open: Option<Open> = None;
         loop {
             let mut range = redis::cmd("ZRANGEBYLEX");
             range.arg(self.keys.conns(shard)).arg(&start).arg("+");
@@ -275,10 +277,8 @@ impl RedisRegistry {
     }
 }
 
-fn close(
-    open: &mut Option<(Vec<u8>, Vec<Option<String>>)>,
-    page: &mut UsersPage,
-) -> Result<(), RegistryError> {
+/// Puts the user that was being counted on the page.
+fn close(open: &mut Option<Open>, page: &mut UsersPage) -> Result<(), RegistryError> {
     if let Some((user, devices)) = open.take()
         && let Some(user) = member::user_of(&user)?
     {

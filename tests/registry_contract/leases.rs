@@ -1,0 +1,249 @@
+//! Leases: who is believed, and what becomes of the rest.
+
+use jiff::Timestamp;
+use switchboard::{
+    ending::Ending,
+    registry::{EndTarget, NodeReport, RegistryError, UserEntry},
+};
+
+use super::home::{Home, LONG, SHORT, fleet, tally};
+
+pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    let mine = a.connect("both").await;
+    a.beat().await;
+    let only = a.connect("only").await;
+    let stays = b.connect("both").await;
+    b.sees_lapse_of(&a.lease).await;
+
+    // Nobody has reaped it.
+    assert!(
+        !a.registry
+            .heartbeat(&a.lease, &a.report)
+            .await
+            .unwrap()
+            .held
+    );
+    assert_eq!(b.ids("both").await, [stays.id.to_string()]);
+    assert_eq!(b.ids("only").await, [""; 0]);
+    assert_eq!(b.registry.connection(&mine.id).await.unwrap(), None);
+    let presence = b
+        .registry
+        .presence(&["both".into(), "only".into()])
+        .await
+        .unwrap();
+    assert_eq!(
+        [presence[0].tally, presence[1].tally],
+        [tally(1, 1), tally(0, 0)]
+    );
+    let page = b.registry.users(None, 10).await.unwrap();
+    assert_eq!(page.users, [("both".into(), tally(1, 1))]);
+    let nodes = b.registry.nodes().await.unwrap();
+    assert_eq!(
+        nodes
+            .iter()
+            .map(|node| node.node_id.as_str())
+            .collect::<Vec<_>>(),
+        ["b"]
+    );
+    let nobody = "nobody".into();
+    let routed = b
+        .registry
+        .route(&"both".into(), &nobody, b"")
+        .await
+        .unwrap();
+    assert_eq!(
+        routed.iter().map(|it| &it.instance).collect::<Vec<_>>(),
+        [&b.lease.instance]
+    );
+    let target = EndTarget::User {
+        user: "both".into(),
+        except: Vec::new(),
+    };
+    let ordered = b
+        .registry
+        .order_end(&target, &Ending::of(4500), &nobody, b"")
+        .await
+        .unwrap();
+    assert_eq!(ordered.connections, std::slice::from_ref(&stays));
+    assert_eq!(ordered.routed.len(), 1);
+    let again = b.connect("both").await;
+    assert_eq!(b.register(&again).await, tally(2, 2));
+
+    // Totals are exact, whether or not that takes reaping.
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.nodes, totals.connections, totals.users), (1, 2, 1));
+    b.registry.reap(&a.lease).await.unwrap();
+    b.unregister(&[&only]).await;
+    assert_eq!(b.registry.totals().await.unwrap(), totals);
+    assert_eq!(b.registry.held(&a.lease).await.unwrap(), []);
+}
+
+pub(super) async fn two_reapers_remove_each_entry_once(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    for n in 0..700 {
+        a.connect(&format!("user{}", n % 300)).await;
+        if n % 20 == 0 {
+            a.beat().await;
+        }
+    }
+    b.connect("user1").await;
+    b.sees_lapse_of(&a.lease).await;
+
+    let (one, other) = tokio::join!(a.registry.reap(&a.lease), b.registry.reap(&a.lease));
+    assert_eq!(one.unwrap() + other.unwrap(), 700);
+    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 0);
+    assert_eq!(
+        b.registry
+            .heartbeat(&b.lease, &b.report)
+            .await
+            .unwrap()
+            .lapsed,
+        []
+    );
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.nodes, totals.connections, totals.users), (1, 1, 1));
+}
+
+pub(super) async fn a_lease_that_holds_is_not_reaped(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    let heartbeat = b.registry.heartbeat(&b.lease, &b.report).await.unwrap();
+    assert!(heartbeat.held);
+    assert_eq!(heartbeat.lapsed, []);
+    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 0);
+    let unknown = switchboard::registry::Lease {
+        instance: "nobody".into(),
+        epoch: 1,
+    };
+    assert_eq!(b.registry.reap(&unknown).await.unwrap(), 0);
+    assert_eq!(b.ids("42").await, [connection.id.to_string()]);
+    assert!(
+        !b.registry
+            .heartbeat(&unknown, &b.report)
+            .await
+            .unwrap()
+            .held
+    );
+}
+
+pub(super) async fn nothing_is_registered_under_a_lapsed_lease(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    b.sees_lapse_of(&a.lease).await;
+    let late = a.connection("42");
+    let refused = a.try_register(&late).await;
+    assert!(
+        matches!(refused, Err(RegistryError::Unavailable(_))),
+        "{refused:?}"
+    );
+    // Nor does joining again bring the lease back.
+    a.registry.join(&a.lease, &a.report).await.unwrap();
+    assert!(!a.beat().await);
+    b.registry.reap(&a.lease).await.unwrap();
+    assert!(a.try_register(&late).await.is_err());
+    assert_eq!(b.registry.totals().await.unwrap().connections, 0);
+    assert_eq!(b.registry.held(&a.lease).await.unwrap(), []);
+}
+
+pub(super) async fn reaping_the_old_epoch_leaves_the_new_one_alone(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    let back = a.connect("42").await;
+    let guest = a.guest();
+    a.register(&guest).await;
+    let lost = a.connect("43").await;
+    b.sees_lapse_of(&a.lease).await;
+
+    let again = a.rejoin_with(&b).await;
+    assert_eq!(again.register(&back).await, tally(1, 1));
+    assert_eq!(again.register(&guest).await, tally(1, 1));
+    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
+    assert_eq!(b.ids("42").await, [back.id.to_string()]);
+    assert_eq!(b.ids("43").await, [""; 0]);
+    assert_eq!(
+        b.registry.connection(&back.id).await.unwrap(),
+        Some(back.clone())
+    );
+    assert_eq!(
+        b.registry.connection(&guest.id).await.unwrap(),
+        Some(guest.clone())
+    );
+    assert_eq!(b.registry.connection(&lost.id).await.unwrap(), None);
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.nodes, totals.connections, totals.users), (2, 2, 1));
+    assert_eq!(b.registry.held(&again.lease).await.unwrap().len(), 2);
+}
+
+pub(super) async fn unregistering_under_the_old_epoch_leaves_the_new_one_alone(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    let back = a.connect("42").await;
+    b.sees_lapse_of(&a.lease).await;
+    let again = a.rejoin_with(&b).await;
+    again.register(&back).await;
+    a.unregister(&[&back]).await;
+    a.registry.update(&a.lease, &back).await.unwrap();
+    assert_eq!(b.ids("42").await, [back.id.to_string()]);
+    again.unregister(&[&back]).await;
+    assert_eq!(b.ids("42").await, [""; 0]);
+    b.registry.reap(&a.lease).await.unwrap();
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.connections, totals.users), (0, 0));
+}
+
+pub(super) async fn leaving_takes_everything_along(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let mine = a.connect("42").await;
+    a.register(&a.guest()).await;
+    let stays = b.connect("42").await;
+    let before = Timestamp::now();
+    a.connect("43").await;
+    a.registry.leave(&a.lease).await.unwrap();
+    a.registry.leave(&a.lease).await.unwrap();
+    assert_eq!(b.ids("42").await, [stays.id.to_string()]);
+    assert_eq!(b.registry.connection(&mine.id).await.unwrap(), None);
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.nodes, totals.connections, totals.users), (1, 1, 1));
+    assert_eq!(
+        b.registry
+            .heartbeat(&b.lease, &b.report)
+            .await
+            .unwrap()
+            .lapsed,
+        []
+    );
+    assert!(!a.beat().await);
+    assert!(a.try_register(&mine).await.is_err());
+    let gone = b.registry.user(&"43".into()).await.unwrap();
+    assert!(gone.last_seen.unwrap().as_millisecond() >= before.as_millisecond());
+    assert_ne!(gone, UserEntry::default());
+}
+
+pub(super) async fn nodes_are_what_their_last_heartbeat_said(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let before = Timestamp::now();
+    let report = NodeReport {
+        connections: 7,
+        users: 3,
+        draining: true,
+        ..a.report.clone()
+    };
+    assert!(a.registry.heartbeat(&a.lease, &report).await.unwrap().held);
+    let nodes = b.registry.nodes().await.unwrap();
+    assert_eq!(nodes.len(), 2);
+    assert_eq!(nodes[0].node_id, report.node_id);
+    assert_eq!(nodes[0].version, report.version);
+    assert_eq!(nodes[0].started_at, report.started_at);
+    assert_eq!(
+        (nodes[0].connections, nodes[0].users, nodes[0].draining),
+        (7, 3, true)
+    );
+    assert!(nodes[0].last_heartbeat.as_millisecond() >= before.as_millisecond());
+    assert_eq!(nodes[1].node_id, b.report.node_id);
+    assert_eq!(
+        (nodes[1].connections, nodes[1].users, nodes[1].draining),
+        (0, 0, false)
+    );
+
+    // Two that were given the same name are still two.
+    b.registry.heartbeat(&b.lease, &report).await.unwrap();
+    assert_eq!(b.registry.nodes().await.unwrap().len(), 2);
+}

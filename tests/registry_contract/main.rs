@@ -1,0 +1,71 @@
+//! The contract of `switchboard::registry`, held against both of its homes.
+//!
+//! A case is a function that takes a home; the macro below runs each against each. What only Redis has is in `redis`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod entries;
+mod home;
+mod leases;
+mod orders;
+mod reads;
+mod redis;
+
+macro_rules! conformance {
+    ($($module:ident: $($case:ident)*;)*) => {
+        mod in_memory {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    super::$module::$case(&super::home::Memory).await;
+                }
+            )*)*
+        }
+
+        mod in_redis {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    let server = super::home::RedisServer::start().await;
+                    super::$module::$case(&super::home::Redis::of(&server)).await;
+                }
+            )*)*
+        }
+    };
+}
+
+conformance! {
+    entries:
+        a_registered_connection_is_listed_until_it_is_unregistered
+        connections_and_devices_are_counted
+        writes_can_be_repeated
+        any_text_can_be_a_user
+        a_guest_is_found_by_its_id_only
+        an_update_changes_what_is_there_and_brings_nothing_back
+        an_id_that_others_made_up_is_never_registered
+        many_are_unregistered_at_once
+        a_lease_lists_what_it_holds;
+    leases:
+        a_lapsed_lease_is_left_out_of_every_answer_at_once
+        two_reapers_remove_each_entry_once
+        a_lease_that_holds_is_not_reaped
+        nothing_is_registered_under_a_lapsed_lease
+        reaping_the_old_epoch_leaves_the_new_one_alone
+        unregistering_under_the_old_epoch_leaves_the_new_one_alone
+        leaving_takes_everything_along
+        nodes_are_what_their_last_heartbeat_said;
+    reads:
+        pages_hold_everybody_once
+        a_page_goes_on_after_a_user_that_has_gone
+        a_foreign_cursor_is_refused
+        presence_comes_in_the_order_asked_for
+        last_seen_is_kept_for_as_long_as_configured
+        last_seen_of_a_dead_nodes_user_is_its_last_heartbeat
+        totals_are_exact;
+    orders:
+        a_route_names_the_nodes_that_hold_the_user
+        an_order_lists_what_it_means_and_is_found_by_whoever_missed_it
+        an_order_can_mean_one_connection
+        an_order_is_forgotten_with_its_connection
+        an_order_outlives_the_reaping_of_its_node;
+}

@@ -1,0 +1,178 @@
+//! Telling the nodes that hold a user, and orders to end connections.
+
+use std::collections::BTreeSet;
+
+use switchboard::{
+    connection::Instance,
+    ending::Ending,
+    registry::{EndTarget, Ordered, Routed},
+};
+
+use super::home::{Home, LONG, Peer, SHORT, entry, fleet};
+
+fn nodes(routed: &[Routed]) -> BTreeSet<&Instance> {
+    // Nobody listens to the bus in these cases.
+    assert!(routed.iter().all(|it| !it.heard));
+    let nodes: BTreeSet<_> = routed.iter().map(|it| &it.instance).collect();
+    assert_eq!(nodes.len(), routed.len(), "each once");
+    nodes
+}
+
+async fn order(peer: &Peer, target: EndTarget, ending: &Ending) -> Ordered {
+    peer.registry
+        .order_end(&target, ending, &peer.lease.instance, b"payload")
+        .await
+        .unwrap()
+}
+
+pub(super) async fn a_route_names_the_nodes_that_hold_the_user(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    for _ in 0..3 {
+        a.connect("42").await;
+        b.connect("42").await;
+    }
+    a.connect("43").await;
+    let nobody = Instance::from("nobody");
+    let route = async |user: &str, skip: &Instance| {
+        a.registry
+            .route(&user.into(), skip, b"payload")
+            .await
+            .unwrap()
+    };
+    let (one, two) = (&a.lease.instance, &b.lease.instance);
+    assert_eq!(nodes(&route("42", &nobody).await), [one, two].into());
+    assert_eq!(nodes(&route("42", one).await), [two].into());
+    assert_eq!(nodes(&route("43", &nobody).await), [one].into());
+    assert_eq!(nodes(&route("43", one).await), [].into());
+    assert_eq!(nodes(&route("44", &nobody).await), [].into());
+}
+
+pub(super) async fn an_order_lists_what_it_means_and_is_found_by_whoever_missed_it(
+    home: &dyn Home,
+) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let mine = a.connect("42").await;
+    let theirs = b.connect("42").await;
+    let spared = b.connect("42").await;
+    let another = b.connect("43").await;
+    let ending = Ending::of(Ending::BANNED).because("spam: \0 é");
+    let target = EndTarget::User {
+        user: "42".into(),
+        except: vec![spared.id.clone()],
+    };
+    let ordered = order(&a, target.clone(), &ending).await;
+    let mut expected = [mine.clone(), theirs.clone()];
+    expected.sort_by(|a, b| a.id.cmp(&b.id));
+    assert_eq!(ordered.connections, expected);
+    assert_eq!(nodes(&ordered.routed), [&b.lease.instance].into());
+
+    let asked = [&theirs, &spared, &another, &mine].map(entry);
+    let found: BTreeSet<_> = b
+        .registry
+        .orders(&asked)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(entry, found)| {
+            assert_eq!(found, ending);
+            entry
+        })
+        .collect();
+    assert_eq!(found, [&theirs, &mine].map(entry).into());
+    assert_eq!(b.registry.orders(&[]).await.unwrap(), []);
+
+    // Repeated, with another ending: the last one counts.
+    let softer = Ending::of(Ending::RECONNECT_REQUESTED);
+    assert_eq!(order(&a, target, &softer).await, ordered);
+    let orders = b.registry.orders(&[entry(&theirs)]).await.unwrap();
+    assert_eq!(orders, [(entry(&theirs), softer)]);
+
+    let nobody = EndTarget::User {
+        user: "44".into(),
+        except: Vec::new(),
+    };
+    assert_eq!(order(&a, nobody, &ending).await, Ordered::default());
+}
+
+pub(super) async fn an_order_can_mean_one_connection(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let meant = b.connect("42").await;
+    let other = b.connect("42").await;
+    let guest = b.guest();
+    let other_guest = b.guest();
+    b.register(&guest).await;
+    b.register(&other_guest).await;
+    let ending = Ending::of(Ending::DISCONNECTED);
+    for (meant, other) in [(&meant, &other), (&guest, &other_guest)] {
+        let ordered = order(&a, EndTarget::Connection(entry(meant)), &ending).await;
+        assert_eq!(ordered.connections, std::slice::from_ref(meant));
+        assert_eq!(nodes(&ordered.routed), [&b.lease.instance].into());
+        let orders = b
+            .registry
+            .orders(&[entry(meant), entry(other)])
+            .await
+            .unwrap();
+        assert_eq!(orders, [(entry(meant), ending.clone())]);
+    }
+    for unknown in [a.connection("42"), a.guest()] {
+        let ordered = order(&a, EndTarget::Connection(entry(&unknown)), &ending).await;
+        assert_eq!(ordered, Ordered::default());
+    }
+    let mut made_up = entry(&guest);
+    made_up.id = "".into();
+    let ordered = order(&a, EndTarget::Connection(made_up), &ending).await;
+    assert_eq!(ordered, Ordered::default(), "and not every guest");
+}
+
+pub(super) async fn an_order_is_forgotten_with_its_connection(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let connection = b.connect("42").await;
+    let target = EndTarget::Connection(entry(&connection));
+    order(&a, target, &Ending::of(Ending::DISCONNECTED)).await;
+    assert_eq!(
+        a.registry
+            .orders(&[entry(&connection)])
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    b.unregister(&[&connection]).await;
+    assert_eq!(a.registry.orders(&[entry(&connection)]).await.unwrap(), []);
+}
+
+pub(super) async fn an_order_outlives_the_reaping_of_its_node(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    let before = a.connect("42").await;
+    a.beat().await;
+    let after = a.connect("43").await;
+    a.beat().await;
+    let ending = Ending::of(Ending::BANNED);
+    let all_of = |user: &str| EndTarget::User {
+        user: user.into(),
+        except: Vec::new(),
+    };
+    order(&b, all_of("42"), &ending).await;
+    b.sees_lapse_of(&a.lease).await;
+    // Out of sight: it can't be told, but it may come back.
+    assert_eq!(order(&b, all_of("43"), &ending).await, Ordered::default());
+    b.registry.reap(&a.lease).await.unwrap();
+
+    let again = a.rejoin_with(&b).await;
+    again.register(&before).await;
+    again.register(&after).await;
+    let orders = again
+        .registry
+        .orders(&[entry(&before), entry(&after)])
+        .await
+        .unwrap();
+    assert_eq!(orders.len(), 2);
+    again.unregister(&[&before, &after]).await;
+    assert_eq!(
+        b.registry
+            .orders(&[entry(&before), entry(&after)])
+            .await
+            .unwrap(),
+        []
+    );
+}

@@ -1,0 +1,448 @@
+//! What only the registry in Redis has: its weight, its round trips, and outages.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
+use redis::aio::MultiplexedConnection;
+use switchboard::{
+    config::{Presence, RegistryTiming},
+    connection::{Connection, Instance},
+    ending::Ending,
+    registry::{
+        EndTarget, RegistryError,
+        keys::{Keys, Shard},
+    },
+};
+
+use super::home::{Home, LONG, Peer, Redis, RedisServer, entry, eventually, fleet, tally, timing};
+
+const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36";
+
+async fn raw(home: &Redis) -> MultiplexedConnection {
+    home.client()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap()
+}
+
+async fn info(raw: &mut MultiplexedConnection, section: &str) -> HashMap<String, String> {
+    let text: String = redis::cmd("INFO")
+        .arg(section)
+        .query_async(raw)
+        .await
+        .unwrap();
+    let lines = text.lines().filter_map(|line| line.split_once(':'));
+    lines
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+async fn used_memory(raw: &mut MultiplexedConnection) -> u64 {
+    info(raw, "memory").await["used_memory"].parse().unwrap()
+}
+
+async fn key_names(raw: &mut MultiplexedConnection) -> Vec<Vec<u8>> {
+    redis::cmd("KEYS").arg("*").query_async(raw).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_weighs_at_most_400_bytes() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    // Warm: scripts loaded, connections open, first entries in every shard.
+    for n in 0..200 {
+        a.connect(&format!("warm{n}")).await;
+        b.connect(&format!("warm{n}")).await;
+    }
+    let mut raw = raw(&home).await;
+    let before = used_memory(&mut raw).await;
+    stream::iter(0..10_000_u32)
+        .for_each_concurrent(50, |n| {
+            let peer = [&a, &b][n as usize % 2];
+            let connection = Connection {
+                connected_at: Timestamp::now(),
+                expires_at: Some(Timestamp::now() + Duration::from_secs(900)),
+                // Two users of three have one connection, one of four names its device.
+                device_id: (n % 4 == 0).then(|| format!("9b2fc0de-7c1e-4c39-9d5b-{n:012}")),
+                remote_addr: Some(format!("203.0.{}.{}", n / 256 % 256, n % 256)),
+                user_agent: Some(BROWSER.into()),
+                ..peer.connection(&format!("{:010}", n - u32::from(n % 3 == 2)))
+            };
+            async move {
+                peer.register(&connection).await;
+            }
+        })
+        .await;
+    let each = (used_memory(&mut raw).await - before) as f64 / 10_000.0;
+    println!("{each:.1} bytes of Redis memory for each of 10,000 connections");
+    assert!(each <= 400.0, "{each:.1} bytes");
+}
+
+#[tokio::test]
+async fn registering_is_one_command() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    a.connect("42").await;
+    let mut raw = raw(&home).await;
+    let _: () = redis::cmd("CONFIG")
+        .arg("RESETSTAT")
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    for n in 0..100 {
+        a.connect(&format!("user{n}")).await;
+    }
+    let stats = info(&mut raw, "commandstats").await;
+    let calls = |command: &str| {
+        let stat = stats.get(&format!("cmdstat_{command}"))?;
+        let calls = stat.strip_prefix("calls=")?.split(',').next()?;
+        calls.parse::<u64>().ok()
+    };
+    assert_eq!(calls("evalsha"), Some(100));
+    for other in ["eval", "script|load", "multi"] {
+        assert_eq!(calls(other), None, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn every_key_carries_the_prefix_and_a_hash_tag() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let timing = RegistryTiming {
+        prefix: "gw-7".into(),
+        ..timing(LONG)
+    };
+    let registry = home.registry(&timing, &Presence::default());
+    let a = Peer::join(Arc::new(registry), "a").await;
+    let mut kept = Vec::new();
+    for user in ["42", "{nodes}", "}{", "\0", "gw-8:{s0}:conns"] {
+        let gone = a.connect(user).await;
+        a.unregister(&[&gone]).await;
+        kept.push(a.connect(user).await);
+        let target = EndTarget::User {
+            user: user.into(),
+            except: Vec::new(),
+        };
+        a.registry
+            .order_end(&target, &Ending::of(4500), &a.lease.instance, b"")
+            .await
+            .unwrap();
+    }
+    a.register(&a.guest()).await;
+    let mut raw = raw(&home).await;
+    let names = key_names(&mut raw).await;
+    assert!(names.len() > 20, "all kinds of keys are there");
+    for name in names {
+        let shown = String::from_utf8_lossy(&name).into_owned();
+        let rest = shown
+            .strip_prefix("gw-7:{")
+            .unwrap_or_else(|| panic!("{shown}"));
+        let (tag, _) = rest.split_once("}:").unwrap_or_else(|| panic!("{shown}"));
+        let digit = tag.strip_prefix('s').filter(|it| it.len() == 1);
+        assert!(
+            tag == "nodes"
+                || digit.is_some_and(|it| it.parse::<u8>().is_ok() || "abcdef".contains(it)),
+            "{shown}"
+        );
+    }
+    // Nothing is left behind but what is to be: the times at which users were last seen.
+    a.unregister(&kept.iter().collect::<Vec<_>>()).await;
+    a.registry.leave(&a.lease).await.unwrap();
+    for name in key_names(&mut raw).await {
+        let shown = String::from_utf8_lossy(&name).into_owned();
+        let value: Option<String> = redis::cmd("GET")
+            .arg(&name)
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        assert!(
+            shown.contains("}:seen:") || value.as_deref() == Some("0"),
+            "{shown}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn scripts_come_back_after_a_flush() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    let mut raw = raw(&home).await;
+    let flush = async |mut raw: MultiplexedConnection| {
+        let _: () = redis::cmd("SCRIPT")
+            .arg("FLUSH")
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+    };
+    flush(raw.clone()).await;
+    assert_eq!(a.register(&connection).await, tally(1, 1));
+    flush(raw.clone()).await;
+    assert_eq!(b.ids("42").await, [connection.id.to_string()]);
+    flush(raw.clone()).await;
+    a.unregister(&[&connection]).await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
+    flush(raw.clone()).await;
+    assert!(!a.beat().await);
+}
+
+#[tokio::test]
+async fn a_node_that_comes_back_to_an_empty_redis_leaves_nothing_of_its_old_lease() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    let mut raw = raw(&home).await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
+    assert!(a.try_register(&connection).await.is_err(), "no lease");
+    assert!(!a.beat().await);
+    let again = a.rejoin_with(&a).await;
+    again.register(&connection).await;
+    assert!(!b.beat().await);
+    let b = b.rejoin_with(&b).await;
+    let lapsed = b
+        .registry
+        .heartbeat(&b.lease, &b.report)
+        .await
+        .unwrap()
+        .lapsed;
+    assert_eq!(lapsed.len(), 2, "the lease before of either");
+    for lease in &lapsed {
+        assert_eq!(b.registry.reap(lease).await.unwrap(), 0);
+    }
+    assert_eq!(b.ids("42").await, [connection.id.to_string()]);
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.nodes, totals.connections, totals.users), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn what_timed_out_can_be_made_again() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connection("42");
+    let mut raw = raw(&home).await;
+    let _: () = redis::cmd("CLIENT")
+        .arg("PAUSE")
+        .arg(60_000)
+        .arg("WRITE")
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    let late = a.try_register(&connection).await;
+    assert!(
+        matches!(late, Err(RegistryError::Unavailable(_))),
+        "{late:?}"
+    );
+    let _: () = redis::cmd("CLIENT")
+        .arg("UNPAUSE")
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    // Redis carries out the first call now, before the second one of the same connection.
+    eventually("it is registered", async || {
+        a.try_register(&connection)
+            .await
+            .is_ok_and(|it| it == tally(1, 1))
+    })
+    .await;
+    let totals = a.registry.totals().await.unwrap();
+    assert_eq!((totals.connections, totals.users), (1, 1));
+}
+
+#[tokio::test]
+async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    a.connect("42").await;
+    let theirs = b.connect("42").await;
+    let keys = Keys::new("switchboard");
+    let mut subscriber = home.client().get_async_pubsub().await.unwrap();
+    subscriber
+        .subscribe(keys.node_channel(&b.lease.instance))
+        .await
+        .unwrap();
+    let payload = b"\0\xff payload \r\n";
+    let nobody = Instance::from("nobody");
+    let routed = a
+        .registry
+        .route(&"42".into(), &nobody, payload)
+        .await
+        .unwrap();
+    assert_eq!(routed.len(), 2);
+    for it in &routed {
+        assert_eq!(it.heard, it.instance == b.lease.instance);
+    }
+    let target = EndTarget::Connection(entry(&theirs));
+    let ordered = a
+        .registry
+        .order_end(&target, &Ending::of(4500), &a.lease.instance, b"end")
+        .await
+        .unwrap();
+    assert!(ordered.routed[0].heard);
+    let mut messages = subscriber.on_message();
+    assert_eq!(messages.next().await.unwrap().get_payload_bytes(), payload);
+    assert_eq!(messages.next().await.unwrap().get_payload_bytes(), b"end");
+}
+
+#[tokio::test]
+async fn orders_that_nobody_fetched_are_cleared_away() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    let mut old = entry(&connection);
+    old.id = a.registry.new_id(old.user.as_ref());
+    let key = Keys::new("switchboard").ending(Shard::of_entry(&old).unwrap());
+    let mut raw = raw(&home).await;
+    // As if it had been given in 1970.
+    let mut order = redis::cmd("HSET");
+    order.arg(&key).arg(old.id.as_str()).arg("1:whatever");
+    let _: () = order.query_async(&mut raw).await.unwrap();
+    assert_eq!(
+        a.registry.orders(std::slice::from_ref(&old)).await.unwrap(),
+        []
+    );
+
+    let target = EndTarget::Connection(entry(&connection));
+    a.registry
+        .order_end(&target, &Ending::of(4500), &a.lease.instance, b"")
+        .await
+        .unwrap();
+    let left: Vec<String> = redis::cmd("HKEYS")
+        .arg(&key)
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    assert_eq!(left, [connection.id.to_string()]);
+    let ttl: i64 = redis::cmd("TTL")
+        .arg(&key)
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    assert!((1..=3600).contains(&ttl), "{ttl}");
+}
+
+#[tokio::test]
+async fn redis_may_go_and_come_back() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    a.registry.users(None, 10).await.unwrap();
+    eventually("it is up", async || a.registry.is_up()).await;
+
+    let port = server.port();
+    drop(server);
+    eventually("it is noticed", async || !a.registry.is_up()).await;
+    let refused = a.try_register(&connection).await;
+    assert!(
+        matches!(refused, Err(RegistryError::Unavailable(_))),
+        "{refused:?}"
+    );
+    // The breaker is open, or a connection is refused: no call waits for its deadline.
+    let asked = Instant::now();
+    for _ in 0..20 {
+        assert!(a.registry.user(&"42".into()).await.is_err());
+        assert!(a.registry.users(None, 10).await.is_err());
+        assert!(a.registry.presence(&["42".into()]).await.is_err());
+    }
+    assert!(
+        asked.elapsed() < Duration::from_secs(30),
+        "60 calls of a second each did not wait"
+    );
+
+    let _server = RedisServer::start_again_on(port).await;
+    eventually("it is up again", async || a.registry.is_up()).await;
+    assert!(!a.beat().await, "this Redis is empty");
+    let again = a.rejoin_with(&a).await;
+    assert_eq!(again.register(&connection).await, tally(1, 1));
+    assert_eq!(again.ids("42").await, [connection.id.to_string()]);
+    assert_eq!(again.registry.users(None, 10).await.unwrap().users.len(), 1);
+}
+
+#[tokio::test]
+async fn a_node_can_start_before_redis_does() {
+    let port = RedisServer::start().await.port();
+    let server = RedisServer::start_again_on(port).await;
+    let home = Redis::of(&server);
+    drop(server);
+    let [registry, _] = home.open([timing(LONG), timing(LONG)], &Presence::default());
+    assert!(!registry.is_up());
+    assert!(registry.totals().await.is_err());
+    let _server = RedisServer::start_again_on(port).await;
+    eventually("it is up", async || registry.is_up()).await;
+    let a = Peer::join(registry, "a").await;
+    a.connect("42").await;
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_is_left_and_found_again() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    eventually("it is up", async || a.registry.is_up()).await;
+    server.hang();
+    eventually("it is noticed", async || !a.registry.is_up()).await;
+    eventually("calls fail at once", async || {
+        let asked = Instant::now();
+        a.registry.nodes().await.is_err() && asked.elapsed() < Duration::from_millis(500)
+    })
+    .await;
+    server.go_on();
+    eventually("it is up again", async || a.registry.is_up()).await;
+    a.connect("42").await;
+}
+
+#[tokio::test]
+async fn what_redis_refuses_is_an_error_and_no_outage() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    eventually("it is up", async || a.registry.is_up()).await;
+    let mut raw = raw(&home).await;
+    let set = async |mut raw: MultiplexedConnection, name: &str, value: &str| {
+        let mut command = redis::cmd("CONFIG");
+        command.arg("SET").arg(name).arg(value);
+        let _: () = command.query_async(&mut raw).await.unwrap();
+    };
+    // A replica that refuses writes.
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("127.0.0.1")
+        .arg(1)
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    let refused = a.try_register(&a.connection("42")).await;
+    assert!(
+        matches!(refused, Err(RegistryError::Unavailable(_))),
+        "{refused:?}"
+    );
+    let _: () = redis::cmd("REPLICAOF")
+        .arg("NO")
+        .arg("ONE")
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    eventually("it writes again", async || {
+        a.try_register(&connection).await.is_ok()
+    })
+    .await;
+    // A Redis that is full.
+    set(raw.clone(), "maxmemory", "1").await;
+    assert!(a.try_register(&a.connection("43")).await.is_err());
+    set(raw.clone(), "maxmemory", "0").await;
+    a.connect("44").await;
+    let totals = a.registry.totals().await.unwrap();
+    assert_eq!((totals.connections, totals.users), (2, 2));
+}
