@@ -43,8 +43,11 @@ export class Client {
     return this.seen.filter((entry) => entry.name === name).length;
   }
 
-  /** Resolves to the arguments of the `nth` occurrence of `name`, also when it was there before. */
-  async wait(name, { nth = 1, ms = 10000 } = {}) {
+  /**
+   * Resolves to the arguments of the `nth` occurrence of `name`, also when it was there before. A `ready` that is waited
+   * for fails at once when the client is refused for good, unless `retried` says that somebody calls connect() again.
+   */
+  async wait(name, { nth = 1, ms = 10000, retried = false } = {}) {
     const happened = new Promise((resolve, reject) => {
       const look = () => {
         const hits = this.seen.filter((entry) => entry.name === name);
@@ -53,7 +56,7 @@ export class Client {
           return resolve(hits[nth - 1].args);
         }
         const refusals = this.seen.filter((entry) => entry.name === 'connect_error');
-        if (name === 'ready' && refusals.length && !this.socket.active) {
+        if (name === 'ready' && !retried && refusals.length && !this.socket.active) {
           this.watchers.delete(look);
           reject(new Error(`expected ${this.label} to get "ready", but it was refused: ${show(refusals.at(-1).args[0])}`));
         }
@@ -108,7 +111,7 @@ export class Client {
 
   /** Another namespace on the same transport. */
   join(namespace, { auth = this.socket.auth, label = `${this.label} in ${namespace}` } = {}) {
-    return new Client(this.socket.io.socket(namespace, { auth }).connect(), label);
+    return new Client(this.socket.io.socket(namespace, { auth }), label);
   }
 }
 

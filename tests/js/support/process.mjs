@@ -109,7 +109,7 @@ export class Running {
       look();
     });
     return within(ms, `${this.name} prints a line like ${pattern}`, found).catch((error) => {
-      throw new Error(`${error.message}\n--- output of ${this.name} ---\n${this.log}`);
+      throw this.ended ? error : new Error(`${error.message}\n--- output of ${this.name} ---\n${this.log}`);
     });
   }
 
