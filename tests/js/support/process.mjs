@@ -254,6 +254,19 @@ export class Redis {
     });
     return within(5000, `redis-server answers ${words[0]}`, reply);
   }
+
+  /** All that it holds, keys and values, as one text to look for something in. */
+  async everything() {
+    const lines = (text) => text.split('\r\n').filter((line, i, all) => line && /^\$\d/.test(all[i - 1] ?? ''));
+    const readers = { string: ['GET'], hash: ['HGETALL'], set: ['SMEMBERS'], zset: ['ZRANGE', 0, -1], list: ['LRANGE', 0, -1] };
+    const held = [];
+    for (const key of lines(await this.command('KEYS', '*'))) {
+      const kind = (await this.command('TYPE', key)).trim().slice(1);
+      const [verb, ...rest] = readers[kind] ?? ['DUMP'];
+      held.push(key, await this.command(verb, key, ...rest.map(String)));
+    }
+    return held.join('\n');
+  }
 }
 
 export const startRedis = () => new Redis().start();
