@@ -160,7 +160,12 @@ onBothRegistries((world) => {
     await eventually(`GET /v1/stats shows no connection and no user (seed ${seed})`, async () => {
       const stats = await world.api.stats();
       assert.deepEqual([stats.connections, stats.users], [0, 0], `stats: ${JSON.stringify(stats)}`);
-    }, { ms: 60000, every: 200 });
+    }, { ms: 40000, every: 200 }).catch(async (error) => {
+      const { users } = await world.api.ok('POST', '/v1/presence', { users: plan.map((one) => one.user) });
+      const left = {};
+      for (const { user, way } of plan) if (users[user].online) left[way] = (left[way] ?? 0) + 1;
+      throw new Error(`${error.message}\n  still online are those who left: ${JSON.stringify(left, null, 1)}`);
+    });
 
     const { users } = await world.api.ok('POST', '/v1/presence', { users: plan.map((one) => one.user) });
     const left = plan.filter((one) => users[one.user].online || users[one.user].connections || users[one.user].devices);

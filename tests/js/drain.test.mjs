@@ -66,9 +66,8 @@ for (const signal of ['SIGTERM', 'SIGINT']) {
       assert.equal(refused.status, 503, `expected 503 to a new handshake while draining, got ${refused.status}: ${refused.text}`);
 
       for (const client of clients) {
-        const [why] = await client.wait('forceDisconnect', { ms: 15000 });
-        assert.deepEqual(why, { code: 4000, reason: 'Server shutting down', reconnect: true });
-        const [how] = await client.wait('disconnect');
+        const [how] = await client.wait('disconnect', { ms: 15000 });
+        assert.deepEqual(client.told(), { code: 4000, reason: 'Server shutting down', reconnect: true });
         assert.ok(['transport close', 'transport error'].includes(how), `expected a closed transport, so that the client comes back; got "${how}"`);
       }
       const { code, signal: by } = await leaving.end({ ms: 20000 });

@@ -112,7 +112,7 @@ describe('the lesson', () => {
     const expired = sign({ id: user, exp: Math.floor(Date.now() / 1000) - 60 }, {});
     const fresh = sign({ id: user });
     const { client, fetched, storage, window } = page(node, REFRESHING, expired, { refreshed: fresh });
-    assert.equal((await client.ready()).userId, user);
+    assert.equal((await client.ready({ retried: true })).userId, user);
     assert.equal(client.count('connect_error'), 1, client.history());
     assert.deepEqual(fetched, [['/api/refresh-token', { method: 'POST', credentials: 'include' }]]);
     assert.deepEqual([storage.get('authToken'), window.location.href], [fresh, '/chat']);

@@ -43,8 +43,11 @@ export class Client {
     return this.seen.filter((entry) => entry.name === name).length;
   }
 
-  /** Resolves to the arguments of the `nth` occurrence of `name`, also when it was there before. */
-  async wait(name, { nth = 1, ms = 10000 } = {}) {
+  /**
+   * Resolves to the arguments of the `nth` occurrence of `name`, also when it was there before. A `ready` that is waited
+   * for fails at once when the client is refused for good, unless `retried` says that somebody calls connect() again.
+   */
+  async wait(name, { nth = 1, ms = 10000, retried = false } = {}) {
     const happened = new Promise((resolve, reject) => {
       const look = () => {
         const hits = this.seen.filter((entry) => entry.name === name);
@@ -53,7 +56,7 @@ export class Client {
           return resolve(hits[nth - 1].args);
         }
         const refusals = this.seen.filter((entry) => entry.name === 'connect_error');
-        if (name === 'ready' && refusals.length && !this.socket.active) {
+        if (name === 'ready' && !retried && refusals.length && !this.socket.active) {
           this.watchers.delete(look);
           reject(new Error(`expected ${this.label} to get "ready", but it was refused: ${show(refusals.at(-1).args[0])}`));
         }
@@ -84,16 +87,22 @@ export class Client {
     assert.equal(this.count('ready'), 0, `expected no "ready" for ${this.label}, which was refused; it got: ${this.history()}`);
   }
 
+  /** The payload of the forceDisconnect that came before the first disconnect; fails if there was none. */
+  told() {
+    const end = this.seen.findIndex((entry) => entry.name === 'disconnect');
+    const why = this.seen.slice(0, end).find((entry) => entry.name === 'forceDisconnect');
+    assert.ok(why, `expected ${this.label} to get "forceDisconnect" before it was disconnected; what it got: ${this.history()}`);
+    return why.args[0];
+  }
+
   /** Holds it to a final end: forceDisconnect with `code`, then a DISCONNECT packet, and no way back. */
   async kicked(code, reason) {
-    const [why] = await this.wait('forceDisconnect');
     const [how] = await this.wait('disconnect');
+    const why = this.told();
     assert.equal(why.code, code, `expected forceDisconnect of ${this.label} with code ${code}, got ${show(why)}`);
     assert.equal(why.reconnect, false, `expected forceDisconnect of ${this.label} to say reconnect:false, got ${show(why)}`);
     if (reason !== undefined) assert.equal(why.reason, reason, `expected the reason ${show(reason)}, got ${show(why)}`);
     assert.equal(how, 'io server disconnect', `expected ${this.label} to see the reason "io server disconnect", got "${how}"; history: ${this.history()}`);
-    const order = this.seen.map((entry) => entry.name);
-    assert.ok(order.indexOf('forceDisconnect') < order.indexOf('disconnect'), `expected forceDisconnect before disconnect, got: ${this.history()}`);
     assert.equal(this.socket.active, false, `expected ${this.label} to stay away after a DISCONNECT packet, but it is reconnecting`);
   }
 
@@ -108,7 +117,7 @@ export class Client {
 
   /** Another namespace on the same transport. */
   join(namespace, { auth = this.socket.auth, label = `${this.label} in ${namespace}` } = {}) {
-    return new Client(this.socket.io.socket(namespace, { auth }).connect(), label);
+    return new Client(this.socket.io.socket(namespace, { auth }), label);
   }
 }
 

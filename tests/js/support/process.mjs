@@ -109,7 +109,7 @@ export class Running {
       look();
     });
     return within(ms, `${this.name} prints a line like ${pattern}`, found).catch((error) => {
-      throw new Error(`${error.message}\n--- output of ${this.name} ---\n${this.log}`);
+      throw this.ended ? error : new Error(`${error.message}\n--- output of ${this.name} ---\n${this.log}`);
     });
   }
 
@@ -253,6 +253,19 @@ export class Redis {
       socket.setEncoding('utf8').on('data', (part) => (text += part)).on('error', reject).on('end', () => resolve(text));
     });
     return within(5000, `redis-server answers ${words[0]}`, reply);
+  }
+
+  /** All that it holds, keys and values, as one text to look for something in. */
+  async everything() {
+    const lines = (text) => text.split('\r\n').filter((line, i, all) => line && /^\$\d/.test(all[i - 1] ?? ''));
+    const readers = { string: ['GET'], hash: ['HGETALL'], set: ['SMEMBERS'], zset: ['ZRANGE', 0, -1], list: ['LRANGE', 0, -1] };
+    const held = [];
+    for (const key of lines(await this.command('KEYS', '*'))) {
+      const kind = (await this.command('TYPE', key)).trim().slice(1);
+      const [verb, ...rest] = readers[kind] ?? ['DUMP'];
+      held.push(key, await this.command(verb, key, ...rest.map(String)));
+    }
+    return held.join('\n');
   }
 }
 

@@ -15,12 +15,17 @@ export function within(ms, what, promise) {
  */
 export async function eventually(what, check, { ms = 5000, every = 50 } = {}) {
   const deadline = Date.now() + ms;
+  const late = Symbol('late');
+  let wrong = 'nothing: it did not come to an end';
   for (;;) {
-    let wrong;
     try {
-      const value = await within(Math.max(deadline - Date.now(), 1), 'an answer to one look', check());
-      if (value !== false) return value;
-      wrong = 'the condition is false';
+      let timer;
+      const end = new Promise((resolve) => {
+        timer = setTimeout(resolve, Math.max(deadline - Date.now(), 1), late);
+      });
+      const value = await Promise.race([check(), end]).finally(() => clearTimeout(timer));
+      if (value !== late && value !== false) return value;
+      if (value === false) wrong = 'the condition is false';
     } catch (error) {
       wrong = error.message;
     }
