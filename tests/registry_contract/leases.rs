@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use switchboard::{
     ending::Ending,
-    registry::{EndTarget, NodeReport, RegistryError, UserEntry},
+    registry::{EndTarget, NodeReport, RegistryError, UserEntry, Whom},
 };
 
 use super::home::{Home, LONG, SHORT, fleet, tally};
@@ -49,7 +49,7 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
     let nobody = "nobody".into();
     let routed = b
         .registry
-        .route(&"both".into(), &nobody, b"")
+        .route(&Whom::User("both".into()), &nobody, b"")
         .await
         .unwrap();
     assert_eq!(

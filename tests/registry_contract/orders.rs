@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use switchboard::{
     connection::Instance,
     ending::Ending,
-    registry::{EndTarget, Ordered, Routed},
+    registry::{EndTarget, Ordered, Routed, Whom},
 };
 
 use super::home::{Home, LONG, Peer, SHORT, entry, fleet};
@@ -35,7 +35,7 @@ pub(super) async fn a_route_names_the_nodes_that_hold_the_user(home: &dyn Home) 
     let nobody = Instance::from("nobody");
     let route = async |user: &str, skip: &Instance| {
         a.registry
-            .route(&user.into(), skip, b"payload")
+            .route(&Whom::User(user.into()), skip, b"payload")
             .await
             .unwrap()
     };
@@ -45,6 +45,32 @@ pub(super) async fn a_route_names_the_nodes_that_hold_the_user(home: &dyn Home) 
     assert_eq!(nodes(&route("43", &nobody).await), [one].into());
     assert_eq!(nodes(&route("43", one).await), [].into());
     assert_eq!(nodes(&route("44", &nobody).await), [].into());
+}
+
+pub(super) async fn a_route_to_a_connection_names_the_node_that_holds_it(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let mine = a.connect("42").await;
+    let theirs = b.connect("42").await;
+    let nobody = Instance::from("nobody");
+    let (one, two) = (&a.lease.instance, &b.lease.instance);
+    for (connection, holder) in [(&mine, one), (&theirs, two)] {
+        let whom = Whom::Connection(entry(connection));
+        let routed = a.registry.route(&whom, &nobody, b"payload").await.unwrap();
+        assert_eq!(nodes(&routed), [holder].into());
+        let routed = a.registry.route(&whom, holder, b"payload").await.unwrap();
+        assert_eq!(nodes(&routed), [].into());
+    }
+    let gone = entry(&mine);
+    a.registry
+        .unregister(&a.lease, std::slice::from_ref(&gone))
+        .await
+        .unwrap();
+    let routed = a
+        .registry
+        .route(&Whom::Connection(gone), &nobody, b"payload")
+        .await
+        .unwrap();
+    assert_eq!(nodes(&routed), [].into());
 }
 
 pub(super) async fn an_order_lists_what_it_means_and_is_found_by_whoever_missed_it(

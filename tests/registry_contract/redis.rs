@@ -14,7 +14,7 @@ use switchboard::{
     connection::{Connection, Instance},
     ending::Ending,
     registry::{
-        EndTarget, RegistryError,
+        EndTarget, RegistryError, Whom,
         keys::{Keys, Shard},
     },
 };
@@ -275,7 +275,7 @@ async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
     let nobody = Instance::from("nobody");
     let routed = a
         .registry
-        .route(&"42".into(), &nobody, payload)
+        .route(&Whom::User("42".into()), &nobody, payload)
         .await
         .unwrap();
     assert_eq!(routed.len(), 2);
