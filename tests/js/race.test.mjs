@@ -11,13 +11,13 @@ const env = { SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '64MB', SWITCHBOARD_LIMITS__
 
 /** A client that comes back again and again with one token, whatever it is told. */
 class Returner {
-  constructor(url, given, random) {
-    Object.assign(this, { url, given, random, ready: 0, answeredAt: Infinity });
+  constructor(url, given, game) {
+    Object.assign(this, { url, given, game, ready: 0, answeredAt: Infinity });
   }
 
   /** Comes and goes until it has been refused with a CONNECT packet that it sent after `answeredAt`; resolves to the message. */
   async run() {
-    for (;;) {
+    while (!this.game.over) {
       const { sent, said, raw } = await this.attempt();
       if (said === 'ready') {
         this.ready += 1;
@@ -51,7 +51,7 @@ class Returner {
 
   /** Stays connected for a moment and leaves, unless the disconnect answers meanwhile: then the server has to end it. */
   async stay(raw) {
-    const moment = pause(this.random() * 30);
+    const moment = pause(this.game.random() * 30);
     await Promise.race([moment, raw.closed]);
     if (raw.code !== undefined) return;
     if (this.answeredAt === Infinity) return raw.ws.terminate();
@@ -59,10 +59,17 @@ class Returner {
   }
 }
 
+/** A game ends with the test, also when that fails: nobody comes back then. */
+const startGame = (seed, owned) => {
+  const game = { random: seeded(seed), over: false };
+  owned(() => (game.over = true));
+  return game;
+};
+
 /** Everybody of one user, about to be disconnected. `come` is how many have been let in before it goes on. */
-async function crowd(world, user, random, { clients = CLIENTS, come = CLIENTS / 2 } = {}) {
+async function crowd(world, user, game, { clients = CLIENTS, come = CLIENTS / 2 } = {}) {
   const given = token(user);
-  const returners = Array.from({ length: clients }, (_, i) => new Returner(i % 2 ? world.door.url : world.desk.url, given, random));
+  const returners = Array.from({ length: clients }, (_, i) => new Returner(i % 2 ? world.door.url : world.desk.url, given, game));
   const runs = returners.map((one) => one.run());
   // Awaited below; a failure before that is not to end the process.
   for (const run of runs) run.catch(() => {});
@@ -93,10 +100,10 @@ async function stalled(world, user) {
 
 onBothRegistries((world) => {
   const rounds = world.registry === 'redis' ? 200 : 60;
-  test(`${CLIENTS} clients come back in a loop with one token while disconnect with revokeTokens runs, ${rounds} times over`, { ms: 300000 }, async ({ note }) => {
+  test(`${CLIENTS} clients come back in a loop with one token while disconnect with revokeTokens runs, ${rounds} times over`, { ms: 300000 }, async ({ note, owned }) => {
     const seed = Number(process.env.SWITCHBOARD_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
     note(`seed ${seed}: repeat with SWITCHBOARD_TEST_SEED=${seed}`);
-    const random = seeded(seed);
+    const game = startGame(seed, owned);
     const started = Date.now();
     let next = 0;
     let met = 0;
@@ -106,8 +113,8 @@ onBothRegistries((world) => {
         const user = someone('race');
         try {
           const lame = round % 40 === 0 ? await stalled(world, user) : undefined;
-          const all = await crowd(world, user, random);
-          await pause(random() * 20);
+          const all = await crowd(world, user, game);
+          await pause(game.random() * 20);
           const answer = await (round % 2 ? world.door : world.desk).api.disconnect(user, { revokeTokens: true });
           assert.deepEqual(answer.remaining, []);
           met += answer.disconnected;
@@ -125,14 +132,14 @@ onBothRegistries((world) => {
   });
 }, { env });
 
-test('the same with a node that stands still for three seconds in the middle', { ms: 120000 }, async ({ node, redis }) => {
+test('the same with a node that stands still for three seconds in the middle', { ms: 120000 }, async ({ node, redis, owned }) => {
   const store = await redis();
   const [door, desk] = await Promise.all(['door', 'desk'].map((name) => node({ redis: store, name })));
   const world = { door, desk, api: desk.api };
-  const random = seeded(7);
+  const game = startGame(7, owned);
   const crowds = await Promise.all(Array.from({ length: 6 }, async () => {
     const user = someone('still');
-    return { user, all: await crowd(world, user, random) };
+    return { user, all: await crowd(world, user, game) };
   }));
   door.signal('SIGSTOP');
   let answers;
