@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import WebSocket from 'ws';
-import { clockPasses, connect, connected, eventually, exchange, onBothRegistries, Polling, RawSocket, someone, soon, startRedis, test, token } from './harness.mjs';
+import { clockPasses, connect, connected, eventually, exchange, onBothRegistries, Polling, RawSocket, someone, startRedis, test, token } from './harness.mjs';
 import { SESSION_SECRET, signedCookie, startExpress } from './support/express.mjs';
 
 const OLD_SECRET = 'the-session-secret-before-0123456789';
@@ -319,7 +319,7 @@ onBothRegistries((world) => {
       guest.socket.disconnect();
       const value = /^connect\.sid=(.*)$/s.exec(cookie)[1];
       for (const node of new Set([world.door, world.desk])) {
-        for (const text of [value, decodeURIComponent(encodeURIComponent(value)), sign(LIVE), sign(LIVE).slice(0, 20)]) {
+        for (const text of [value, sign(LIVE), sign(LIVE).slice(0, 20)]) {
           if (text.length >= 12) assert.ok(!node.log.includes(text), `expected the cookie with ${what} not to be in the log of ${node.name}`);
         }
       }
@@ -378,10 +378,9 @@ onBothRegistries((world) => {
     const { cookie } = await app.browser().login({ userId: someone('late') });
     const session = await Polling.open(world.door.url, { headers: { origin: EVIL } });
     session.headers = { origin: EVIL, cookie };
-    await session.post('40').then(async ({ status }) => {
-      if (status === 200) await session.until(/^44\{"message":"Authentication token required"\}$/);
-      else assert.equal(status, 403);
-    });
+    const { status } = await session.post('40');
+    if (status === 200) await session.until(/^44\{"message":"Authentication token required"\}$/);
+    else assert.equal(status, 403);
   });
 
   test('a foreign page without a cookie, and with a token, is served as before', async () => {
@@ -445,5 +444,4 @@ test('a store that is away for a while ends nobody, and lets nobody in by a conn
   await store.start();
   // It came back empty: now the session is gone indeed.
   await client.kicked(4503);
-  await plant(world, 'outage', session({ userId: 'outage', cookie: { expires: new Date(soon(600) * 1000).toISOString() } }));
 });
