@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import jwt from 'jsonwebtoken';
-import { API_KEY, clockPasses, connect, connected, eventually, exchange, expectProblem, Jar, JWT_SECRET, onBothRegistries, parseMetrics, someone, test, writeScratch } from './harness.mjs';
+import { API_KEY, clockPasses, connect, connected, eventually, exchange, expectProblem, Jar, JWT_SECRET, onBothRegistries, someone, test, writeScratch } from './harness.mjs';
 
 const REFRESH = '/api/refresh-token';
 const LOGOUT = '/api/logout';
@@ -212,7 +212,6 @@ onBothRegistries((world) => {
         }
       }
     }
-    parseMetrics((await world.door.api.request('GET', '/metrics')).text);
   });
 }, { env: { SWITCHBOARD_CORS__ALLOWED_ORIGINS: FRIEND }, config: '[[api.keys]]\nname = "reader"\nkey = "read-key-of-the-tests-0123456789"\nscopes = ["read"]\n' });
 
