@@ -37,7 +37,7 @@ onBothRegistries((world) => {
     assert.deepEqual(await world.door.api.banOf(user), { banned: true, reason: 'spam', until: null });
     assert.equal((await world.api.user(user)).banned, true);
     await refusedEverywhere('User banned', { user });
-    await refusedEverywhere('User banned', { token: issued(user, -1), namespace: '/admin' });
+    await refusedEverywhere('User banned', { user, claims: { role: 'admin' }, namespace: '/admin' });
     await connect(world.door, { auth: {}, extraHeaders: { authorization: `Bearer ${token(user)}` } }).refused('User banned');
     assert.equal(bystander.count('disconnect'), 0);
 
@@ -374,6 +374,7 @@ test('with Redis cutting the subscriptions off all the time, whoever is concerne
     await killing;
   }
   for (const { codes, clients } of cases) for (const client of clients) await ended(client, codes);
+  for (const at of [one, two]) await eventually(`${at.name} is ready again`, async () => (await at.api.request('GET', '/readyz')).status === 200, { ms: 20000 });
   for (const { user, given, message } of cases) {
     await eventually('nothing is listed', async () => (await one.api.user(user)).online === false);
     await connect(two, { token: given }).refused(message);
