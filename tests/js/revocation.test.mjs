@@ -252,7 +252,7 @@ onBothRegistries((world) => {
     await connected(world.door, { token: given });
   });
 
-  test('the rights: bans and revocations ask for scope admin', async () => {
+  test('the rights: bans and revocations ask for more than scope read', async () => {
     const user = someone('guarded');
     for (const [method, path, json] of [['PUT', `/v1/users/${user}/ban`, {}], ['DELETE', `/v1/users/${user}/ban`], ['POST', `/v1/users/${user}/revoke-tokens`, {}], ['POST', '/v1/tokens/revoke', { jti: 'x' }]]) {
       expectProblem(await world.api.request(method, path, { json, key: 'a-wrong-key-0123456789' }), 401, `${method} ${path} with a wrong key`);
