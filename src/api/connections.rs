@@ -112,7 +112,7 @@ pub async fn disconnect_user(
     let except = request.except.unwrap_or_default();
     let ended = state
         .gateway
-        .disconnect_user(&user, except, &ending)
+        .disconnect_user(&user, except, &ending, false)
         .await?;
     tracing::info!(
         caller = allowed.caller().name(),

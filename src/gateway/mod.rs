@@ -12,6 +12,7 @@
 //! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
 //! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
 
+pub mod access;
 mod commands;
 mod connect;
 mod deliver;
@@ -273,7 +274,9 @@ impl Gateway {
         user: &UserId,
         except: Vec<ConnectionId>,
         ending: &Ending,
+        revoke_tokens: bool,
     ) -> Result<Disconnected, GatewayError> {
+        let _ = revoke_tokens;
         let target = EndTarget::User {
             user: user.clone(),
             except,
