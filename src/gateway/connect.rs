@@ -22,6 +22,7 @@ use crate::{
     auth::{AuthError, Credentials, device_id},
     connection::{ConnectionId, Tally},
     ending::Ending,
+    registry::{Admission, Bar, Grant},
     transport::{Session, SessionGuard, engine::Adapter},
 };
 
@@ -30,6 +31,8 @@ use crate::{
 pub(super) enum Refusal {
     /// The credentials.
     Auth(AuthError),
+    /// What is held against the user or the credentials, cluster-wide.
+    Barred(Bar),
     /// Nothing that the client did: its transport is cut before it can read this, so that it tries again by itself. A
     /// `connect_error` would make it stop.
     Unavailable,
@@ -39,6 +42,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auth(error) => error.fmt(f),
+            Self::Barred(Bar::Banned) => f.write_str("User banned"),
+            Self::Barred(Bar::Revoked | Bar::SessionEnded) => f.write_str("Token revoked"),
+            Self::Barred(Bar::TooMany) => f.write_str("Too many connections"),
             Self::Unavailable => f.write_str("Service unavailable"),
         }
     }
@@ -51,6 +57,9 @@ impl Refusal {
             Self::Auth(AuthError::Invalid) => "invalid",
             Self::Auth(AuthError::Expired) => "expired",
             Self::Auth(AuthError::AdminRequired | AuthError::AccessDenied) => "role",
+            Self::Barred(Bar::Banned) => "banned",
+            Self::Barred(Bar::Revoked | Bar::SessionEnded) => "revoked",
+            Self::Barred(Bar::TooMany) => "limit",
             Self::Unavailable => "unavailable",
         }
     }
@@ -89,8 +98,8 @@ impl Inner {
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         match refusal {
-            Refusal::Auth(error) => {
-                tracing::debug!(%namespace, refusal = %error, "CONNECT refused");
+            Refusal::Auth(_) | Refusal::Barred(_) => {
+                tracing::debug!(%namespace, %refusal, "CONNECT refused");
                 session.refused();
             }
             Refusal::Unavailable => session.abort(),
@@ -135,10 +144,19 @@ impl Inner {
         self.listen(&live, socket);
         let registered = self
             .registry
-            .register(&self.lease(), &live.record(&self.node_id))
+            .register(
+                &self.lease(),
+                &live.record(&self.node_id),
+                &Grant::default(),
+                None,
+            )
             .await;
         let tally = match registered {
-            Ok(tally) => tally,
+            Ok(Admission::Admitted { tally, .. }) => tally,
+            Ok(Admission::Refused(bar)) => {
+                self.depart(&live, "refused");
+                return Err(Refusal::Barred(bar));
+            }
             Err(error) => {
                 tracing::warn!(connection = %live.id, %error, "can't register a connection");
                 self.depart(&live, "unavailable");

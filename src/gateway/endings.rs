@@ -17,7 +17,7 @@ use super::{
 use crate::{
     connection::{Connection, ConnectionId},
     ending::Ending,
-    registry::{EndTarget, Entry},
+    registry::{EndOrder, EndTarget, Entry},
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -59,16 +59,30 @@ impl Inner {
         self.depart(live, Ending::label(ending.code));
     }
 
-    /// The connections of this node that an order means.
-    pub(super) fn meant(&self, target: &EndTarget) -> Vec<Arc<Live>> {
+    /// The connections of this node that an order may mean.
+    fn candidates(&self, target: &EndTarget) -> Vec<Arc<Live>> {
         match target {
             EndTarget::User { user, except } => {
                 let mut lives = self.hub.of_user(user);
                 lives.retain(|live| !except.contains(&live.id));
                 lives
             }
+            EndTarget::Revoked { user } | EndTarget::Session { user, .. } => self.hub.of_user(user),
             EndTarget::Connection(Entry { id, .. }) => self.hub.get(id).into_iter().collect(),
         }
+    }
+
+    /// The connections of this node that an order means.
+    async fn meant(&self, target: &EndTarget) -> Vec<Arc<Live>> {
+        let mut lives = self.candidates(target);
+        if let EndTarget::Revoked { .. } | EndTarget::Session { .. } = target {
+            // The registry has chosen when the order was given.
+            let entries: Vec<_> = lives.iter().map(|live| live.entry()).collect();
+            let orders = self.registry.orders(&entries).await.unwrap_or_default();
+            let ordered: HashSet<_> = orders.into_iter().map(|(entry, _)| entry.id).collect();
+            lives.retain(|live| ordered.contains(&live.id));
+        }
+        lives
     }
 
     /// Ends connections of this node and waits until they are closed and out of the registry. Returns which are.
@@ -78,7 +92,7 @@ impl Inner {
         ending: &Ending,
         deadline: Instant,
     ) -> Vec<ConnectionId> {
-        let lives = self.meant(target);
+        let lives = self.meant(target).await;
         self.end_all(&lives, ending);
         let mut closed = Vec::with_capacity(lives.len());
         for live in lives {
@@ -102,9 +116,14 @@ impl Inner {
             ending: ending.clone(),
         };
         let (mut request, payload) = self.request(&command);
+        let order = EndOrder {
+            target: &target,
+            fence: None,
+            ending,
+        };
         let ordered = self
             .registry
-            .order_end(&target, ending, &self.instance, &payload)
+            .order_end(order, &self.instance, &payload)
             .await?;
         let listed = ordered.connections;
         let mut open: HashSet<ConnectionId> = listed.iter().map(|c| c.id.clone()).collect();
@@ -151,7 +170,9 @@ impl Inner {
         target: &EndTarget,
     ) -> Result<HashSet<ConnectionId>, GatewayError> {
         Ok(match target {
-            EndTarget::User { user, .. } => self
+            EndTarget::User { user, .. }
+            | EndTarget::Revoked { user }
+            | EndTarget::Session { user, .. } => self
                 .registry
                 .user(user)
                 .await?

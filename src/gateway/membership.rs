@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::Inner;
-use crate::registry::{Entry, Heartbeat, Lease, NodeReport, RegistryError};
+use crate::registry::{Admission, Entry, Grant, Heartbeat, Lease, NodeReport, RegistryError};
 
 /// How soon a heartbeat that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -118,9 +118,14 @@ impl Inner {
         }
         let missing = lives.iter().filter(|live| !held.contains(&live.entry()));
         let again = missing.map(|live| async {
-            self.registry
-                .register(&lease, &live.record(&self.node_id))
+            let record = live.record(&self.node_id);
+            let admission = self
+                .registry
+                .register(&lease, &record, &Grant::default(), None)
                 .await?;
+            if let Admission::Refused(bar) = admission {
+                self.end_all(std::slice::from_ref(live), &bar.ending());
+            }
             if live.is_gone() {
                 self.unregister(live);
             }

@@ -57,7 +57,7 @@ use crate::{
     ending::Ending,
     metrics::Metrics,
     registry::{
-        EndTarget, Entry, Lease, Node, Presence, Registry, RegistryError, Totals, UserEntry,
+        EndTarget, Entry, Grant, Lease, Node, Presence, Registry, RegistryError, Totals, UserEntry,
         UsersPage,
     },
     transport::{
@@ -539,7 +539,11 @@ impl SessionEvents for Events {
             let inner = inner.clone();
             tokio::spawn(async move {
                 let record = live.record(&inner.node_id);
-                if let Err(error) = inner.registry.update(&inner.lease(), &record).await {
+                let updated = inner
+                    .registry
+                    .update(&inner.lease(), &record, &Grant::default())
+                    .await;
+                if let Err(error) = updated {
                     tracing::debug!(connection = %live.id, %error, "can't update the transport");
                 }
             });
