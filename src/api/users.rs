@@ -52,7 +52,7 @@ impl UserAnswer {
             devices: Tally::of(devices).devices,
             connections: entry.connections,
             last_seen: entry.last_seen,
-            banned: false,
+            banned: entry.banned,
         }
     }
 }
@@ -226,6 +226,7 @@ mod tests {
                 connection("c", None),
             ],
             last_seen: None,
+            banned: false,
         };
         let shown = serde_json::to_value(UserAnswer::new("42".into(), entry)).unwrap();
         assert_eq!(shown["online"], true);
@@ -245,6 +246,7 @@ mod tests {
         let entry = UserEntry {
             connections: Vec::new(),
             last_seen: Some(Timestamp::UNIX_EPOCH),
+            banned: false,
         };
         assert_eq!(
             serde_json::to_value(UserAnswer::new("{x}:\n".into(), entry)).unwrap(),
