@@ -163,8 +163,8 @@ impl Inner {
         let Some(identity) = live.identity() else {
             return Ok(unauthorized);
         };
-        let auth = self.auth();
-        let has_role = auth
+        let has_role = self
+            .auth
             .rule(&live.namespace)
             .is_some_and(|rule| rule.authorize(&identity).is_ok());
         if !has_role {

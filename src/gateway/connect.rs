@@ -83,13 +83,12 @@ impl Inner {
         if session.is_ending() || !self.takes_connections() {
             return Err(Refusal::Unavailable);
         }
-        let access = self.auth();
-        let Some(rule) = access.rule(namespace) else {
+        let Some(rule) = self.auth.rule(namespace) else {
             return Err(Refusal::Unavailable);
         };
         let auth = auth.0.ok();
         let credentials = Credentials::from_handshake(auth.as_ref(), &session.handshake.headers);
-        let identity = access.authenticate(&credentials, rule).await?;
+        let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));

@@ -61,12 +61,12 @@ use self::{commands::Requests, expiry::Watch, hub::Hub, live::Live, refusal::Ref
 use crate::{
     auth::{Authenticator, token::MintError},
     bus::{Bus, BusError, Inbox},
-    config::{Config, Jwt, Limits},
+    config::{Config, Jwt, Limits, PerUserPolicy},
     connection::{Connection, ConnectionId, Instance, NodeId, UserId},
     ending::Ending,
     metrics::Metrics,
     registry::{
-        EndTarget, Entry, Fence, Lease, Node, Presence, Registry, RegistryError, Totals, Updated,
+        EndTarget, Entry, Fence, Lease, LimitPolicy, Node, Presence, Registry, RegistryError, Totals, Updated,
         UserEntry, UserLimit, UsersPage,
     },
     transport::{
@@ -137,6 +137,7 @@ struct Inner {
     node_id: NodeId,
     instance: Instance,
     started_at: Timestamp,
+    auth: Authenticator,
     /// What a reload may change.
     settings: RwLock<Settings>,
     registry: Arc<dyn Registry>,
@@ -162,7 +163,6 @@ struct Inner {
 
 /// What a node may take over while it runs.
 struct Settings {
-    auth: Authenticator,
     jwt: Jwt,
     limits: Arc<Limits>,
 }
@@ -200,8 +200,8 @@ impl Gateway {
             node_id,
             instance,
             started_at: Timestamp::now(),
+            auth,
             settings: RwLock::new(Settings {
-                auth,
                 jwt: config.auth.jwt.clone(),
                 limits: Arc::new(config.limits.clone()),
             }),
@@ -365,10 +365,9 @@ impl Gateway {
         self.inner.known(path).is_ok()
     }
 
-    /// Takes over what of a new configuration a running node can: who is let in, and the limits of newcomers.
-    pub fn reload(&self, config: &Config, auth: Authenticator) {
+    /// Takes over what of a new configuration a running node can: the key that it signs with, and the limits of newcomers.
+    pub fn reload(&self, config: &Config) {
         *self.inner.settings.write() = Settings {
-            auth,
             jwt: config.auth.jwt.clone(),
             limits: Arc::new(config.limits.clone()),
         };
@@ -404,11 +403,6 @@ impl Inner {
         }
     }
 
-    /// Who is let in, as of now.
-    fn auth(&self) -> Authenticator {
-        self.settings.read().auth.clone()
-    }
-
     /// The keys of tokens, as of now.
     fn jwt(&self) -> Jwt {
         self.settings.read().jwt.clone()
@@ -423,7 +417,10 @@ impl Inner {
         let limits = self.limits();
         (limits.connections_per_user > 0).then(|| UserLimit {
             max: limits.connections_per_user,
-            policy: limits.connections_per_user_policy.into(),
+            policy: match limits.connections_per_user_policy {
+                PerUserPolicy::Reject => LimitPolicy::Reject,
+                PerUserPolicy::EvictOldest => LimitPolicy::EvictOldest,
+            },
         })
     }
 

@@ -202,9 +202,8 @@ impl Inner {
     /// Who a token says its bearer is, by the rules of the connection's namespace.
     async fn identify(&self, live: &Live, token: Value) -> Result<Identity, Denied> {
         let token = token.as_str().ok_or(AuthError::Invalid)?;
-        let auth = self.auth();
-        let rule = auth.rule(&live.namespace).ok_or(AuthError::Invalid)?;
-        let identity = auth.verify_for(token, rule).await?;
+        let rule = self.auth.rule(&live.namespace).ok_or(AuthError::Invalid)?;
+        let identity = self.auth.verify_for(token, &rule).await?;
         rule.authorize(&identity)?;
         Ok(identity)
     }

@@ -26,15 +26,15 @@ impl Inner {
         let sessions: Vec<_> = identities
             .iter()
             .filter_map(|(identity, live)| match &identity.session {
-                Some(SessionRef::Cookie(id)) => Some((id, identity.as_ref(), live)),
+                Some(SessionRef::Cookie(id)) => Some((id.clone(), identity.as_ref(), live)),
                 _ => None,
             })
             .collect();
         if sessions.is_empty() {
             return;
         }
-        let asked: Vec<_> = sessions.iter().map(|(id, identity, _)| (*id, *identity)).collect();
-        match self.auth().recheck(&asked).await {
+        let asked: Vec<_> = sessions.iter().map(|(id, identity, _)| (id.clone(), *identity)).collect();
+        match self.auth.recheck(&asked).await {
             Ok(over) => {
                 let ended: Vec<_> = over.into_iter().map(|at| sessions[at].2.clone()).collect();
                 self.end_all(&ended, &Ending::of(Ending::SESSION_ENDED));

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    auth::{AuthError, Identity},
+    auth::{AuthError, Identity, SessionRef},
     registry::{Bar, Grant},
 };
 
@@ -63,6 +63,9 @@ pub(super) fn grant(identity: &Identity) -> Grant {
     Grant {
         issued_at: identity.issued_at,
         token_id: identity.token_id.clone(),
-        session: identity.session.as_ref().map(|session| session.id().into()),
+        session: identity.session.as_ref().map(|session| match session {
+            SessionRef::Cookie(id) => id.expose().into(),
+            SessionRef::Family(id) => id.as_str().into(),
+        }),
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     GatewayError, Inner,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     auth::{
-        refresh::RefreshToken,
+        RefreshToken, SuccessorKey,
         token::{self, NewToken},
     },
     connection::UserId,
@@ -36,7 +36,8 @@ impl Inner {
             claims: serde_json::to_value(claims).map_err(corrupt)?,
             expires_at: self.refresh_expiry()?,
         };
-        let refresh_token = RefreshToken::new(family.id.as_str());
+        let refresh_token = RefreshToken::new(family.id.as_str())
+            .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
         self.registry.open_family(&family, &refresh_token.hash()).await?;
         self.issue(&family, refresh_token)
     }
@@ -46,13 +47,13 @@ impl Inner {
         self: &Arc<Self>,
         presented: &SecretString,
     ) -> Result<Option<Issued>, GatewayError> {
-        let Some(presented) = RefreshToken::parse(presented) else {
+        let Some(presented) = RefreshToken::parse(presented.expose_secret()) else {
             return Ok(None);
         };
-        let Some(secret) = &self.jwt().secret else {
+        let Some(secret) = self.jwt().secret else {
             return Ok(None);
         };
-        let successor = presented.successor(secret);
+        let successor = presented.successor(&SuccessorKey::new(&secret));
         let turn = Turn {
             presented: &presented.hash(),
             successor: &successor.hash(),
@@ -77,7 +78,7 @@ impl Inner {
         self: &Arc<Self>,
         presented: &SecretString,
     ) -> Result<bool, GatewayError> {
-        let Some(presented) = RefreshToken::parse(presented) else {
+        let Some(presented) = RefreshToken::parse(presented.expose_secret()) else {
             return Ok(false);
         };
         let id = presented.family().into();
@@ -112,7 +113,7 @@ impl Inner {
         Ok(Issued {
             token: minted.token,
             expires_at: minted.expires_at,
-            refresh_token: refresh_token.into_secret(),
+            refresh_token: refresh_token.text().clone(),
             refresh_expires_at: family.expires_at,
         })
     }
