@@ -44,14 +44,27 @@ impl fmt::Display for Refusal {
     }
 }
 
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Unavailable => Self::Unavailable,
+            error => Self::Auth(error),
+        }
+    }
+}
+
 impl Refusal {
     fn label(self) -> &'static str {
         match self {
             Self::Auth(AuthError::Missing) => "missing",
             Self::Auth(AuthError::Invalid) => "invalid",
             Self::Auth(AuthError::Expired) => "expired",
+            Self::Auth(AuthError::Revoked) => "revoked",
+            Self::Auth(AuthError::Banned) => "banned",
             Self::Auth(AuthError::AdminRequired | AuthError::AccessDenied) => "role",
-            Self::Unavailable => "unavailable",
+            Self::Auth(AuthError::NotAuthenticated) => "session",
+            Self::Auth(AuthError::TooMany) => "limit",
+            Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
         }
     }
 }
@@ -114,11 +127,7 @@ impl Inner {
         };
         let auth = auth.0.ok();
         let credentials = Credentials::from_handshake(auth.as_ref(), &session.handshake.headers);
-        let identity = self
-            .auth
-            .authenticate(&credentials, rule)
-            .await
-            .map_err(Refusal::Auth)?;
+        let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
@@ -207,7 +216,7 @@ impl Inner {
             "username": identity.and_then(|identity| identity.username.as_deref()),
             "role": identity.and_then(|identity| identity.roles.first()),
             "nodeId": self.node_id,
-            "expiresAt": identity.map(|identity| identity.expires_at),
+            "expiresAt": identity.and_then(|identity| identity.expires_at),
             "connections": tally.connections,
             "devices": tally.devices,
         });

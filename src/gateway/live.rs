@@ -132,7 +132,10 @@ impl Live {
             node_id: node_id.clone(),
             transport: self.session.kind(),
             connected_at: self.connected_at,
-            expires_at: self.identity.as_ref().map(|identity| identity.expires_at),
+            expires_at: self
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.expires_at),
             device_id: self.device_id.clone(),
             remote_addr: Some(self.session.handshake.remote_addr.to_string()),
             user_agent: self.session.handshake.user_agent.clone(),
