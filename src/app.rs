@@ -163,13 +163,14 @@ impl App {
         let Config {
             limits, api, cors, ..
         } = &*self.config;
-        let keys = ApiAuth::new(api, Arc::new(Tokens(self.auth)));
-        let state = ApiState::new(self.gateway.clone(), keys, limits);
+        let keys = Arc::new(ApiAuth::new(api, Arc::new(Tokens(self.auth))));
+        let state = ApiState::new(self.gateway.clone(), keys, limits, cors);
         let engine = self.engine;
         let socket_io = any(move |request: Request| engine.clone().handle(request));
         let mut sockets = Router::new()
             .route("/socket.io", socket_io.clone())
-            .route("/socket.io/", socket_io);
+            .route("/socket.io/", socket_io)
+            .merge(api::sessions(state.clone()));
         if let Some(layer) = cors_layer(cors) {
             sockets = sockets.layer(layer);
         }
