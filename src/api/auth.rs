@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use axum::extract::FromRequestParts;
 use http::{HeaderMap, header, request::Parts};
 use parking_lot::RwLock;
-use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -50,10 +49,10 @@ struct Key {
 }
 
 impl Key {
-    fn new(name: &str, key: &str, scopes: &[Scope]) -> Self {
+    fn new(name: &str, digest: [u8; 32], scopes: &[Scope]) -> Self {
         Self {
             name: name.to_owned(),
-            digest: Sha256::digest(key).into(),
+            digest,
             scopes: scopes.to_vec(),
         }
     }
@@ -80,7 +79,8 @@ impl Caller {
 
 impl ApiAuth {
     /// The configured keys, and what verifies everything that is not one of them. The key of `api.key` is called
-    /// `default` and has every scope. Keys without a character are left out: they would let everybody in.
+    /// `default` and has every scope. Keys that have no digest are left out: one without a character would let everybody
+    /// in.
     pub fn new(config: &config::Api, tokens: Arc<dyn TokenVerifier>) -> Self {
         let first = config
             .key
@@ -92,8 +92,7 @@ impl ApiAuth {
             .map(|key| (key.name.as_str(), &key.key, key.scopes.as_slice()));
         let keys = first
             .chain(named)
-            .filter(|(_, key, _)| !key.expose_secret().is_empty())
-            .map(|(name, key, scopes)| Key::new(name, key.expose_secret(), scopes))
+            .filter_map(|(name, key, scopes)| Some(Key::new(name, key.digest()?, scopes)))
             .collect();
         let keys = RwLock::new(keys);
         Self { keys, tokens }

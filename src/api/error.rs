@@ -216,7 +216,7 @@ impl From<GatewayError> for ApiError {
                 tracing::warn!(%error, "API call refused: Redis is away");
                 Self::unavailable()
             }
-            GatewayError::Registry(RegistryError::Corrupt(_)) => {
+            GatewayError::Registry(RegistryError::Corrupt(_)) | GatewayError::Mint(_) => {
                 tracing::error!(%error, "API call failed");
                 Self::new(ErrorCode::Internal, "an internal error; the log says more")
             }

@@ -88,19 +88,14 @@ impl Limits {
 }
 
 impl ApiState {
-    /// The state of a node's API. Of the limits it takes `max_payload`. Who holds on to `auth` can replace the keys while
-    /// the API runs.
-    pub fn new(
-        gateway: Gateway,
-        auth: Arc<ApiAuth>,
-        limits: &config::Limits,
-        cors: &config::Cors,
-    ) -> Self {
+    /// The state of a node's API. Of the configuration it takes `limits.max_payload` and `cors`. Who holds on to `auth` can
+    /// replace the keys while the API runs.
+    pub fn new(gateway: Gateway, auth: Arc<ApiAuth>, config: &config::Config) -> Self {
         Self {
             gateway,
             auth,
-            limits: Limits::new(limits),
-            origins: Arc::new(Origins::new(&cors.allowed_origins)),
+            limits: Limits::new(&config.limits),
+            origins: Arc::new(Origins::new(&config.cors.allowed_origins)),
         }
     }
 }

@@ -44,7 +44,7 @@ pub struct UserAnswer {
 }
 
 impl UserAnswer {
-    fn new(user_id: UserId, entry: UserEntry, banned: bool) -> Self {
+    fn new(user_id: UserId, entry: UserEntry) -> Self {
         let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
         Self {
             user_id,
@@ -52,7 +52,7 @@ impl UserAnswer {
             devices: Tally::of(devices).devices,
             connections: entry.connections,
             last_seen: entry.last_seen,
-            banned,
+            banned: entry.banned,
         }
     }
 }
@@ -88,9 +88,8 @@ pub async fn get_user(
     State(state): State<ApiState>,
     UserPath(user): UserPath,
 ) -> Result<Json<UserAnswer>, ApiError> {
-    let gateway = &state.gateway;
-    let (entry, ban) = tokio::try_join!(gateway.user(&user), gateway.ban_of(&user))?;
-    Ok(Json(UserAnswer::new(user, entry, ban.is_some())))
+    let entry = state.gateway.user(&user).await?;
+    Ok(Json(UserAnswer::new(user, entry)))
 }
 
 /// Which page of the users.
@@ -227,8 +226,9 @@ mod tests {
                 connection("c", None),
             ],
             last_seen: None,
+            banned: false,
         };
-        let shown = serde_json::to_value(UserAnswer::new("42".into(), entry, false)).unwrap();
+        let shown = serde_json::to_value(UserAnswer::new("42".into(), entry)).unwrap();
         assert_eq!(shown["online"], true);
         assert_eq!(shown["devices"], 2);
         assert_eq!(
@@ -246,12 +246,13 @@ mod tests {
         let entry = UserEntry {
             connections: Vec::new(),
             last_seen: Some(Timestamp::UNIX_EPOCH),
+            banned: false,
         };
         assert_eq!(
-            serde_json::to_value(UserAnswer::new("{x}:\n".into(), entry, true)).unwrap(),
+            serde_json::to_value(UserAnswer::new("{x}:\n".into(), entry)).unwrap(),
             json!({
                 "userId": "{x}:\n", "online": false, "connections": [], "devices": 0,
-                "lastSeen": "1970-01-01T00:00:00Z", "banned": true,
+                "lastSeen": "1970-01-01T00:00:00Z", "banned": false,
             })
         );
     }

@@ -1,22 +1,19 @@
 //! What a backend says of a user's right to be connected, and the sessions that Switchboard keeps for it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
-use super::{Gateway, GatewayError, message::Disconnected};
-use crate::connection::UserId;
+use super::{Gateway, GatewayError, Inner, message::Disconnected};
+use crate::{
+    connection::UserId,
+    ending::Ending,
+    registry::{EndTarget, Fence},
+};
 
-/// A user that is kept out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Ban {
-    /// Why, for people.
-    pub reason: Option<String>,
-    /// Until when; none: until it is lifted.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub until: Option<Timestamp>,
-}
+pub use crate::registry::Ban;
 
 /// What became of a revocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,63 +50,102 @@ pub struct Issued {
 
 impl Gateway {
     /// Keeps a user out and ends its connections.
-    pub async fn ban(&self, _user: &UserId, _ban: &Ban) -> Result<Disconnected, GatewayError> {
-        unimplemented!()
+    pub async fn ban(&self, user: &UserId, ban: &Ban) -> Result<Disconnected, GatewayError> {
+        self.inner.ban(user, ban).await
     }
 
     /// Lets a user in again. Whether it was kept out.
-    pub async fn unban(&self, _user: &UserId) -> Result<bool, GatewayError> {
-        unimplemented!()
+    pub async fn unban(&self, user: &UserId) -> Result<bool, GatewayError> {
+        Ok(self.inner.registry.unban(user).await?)
     }
 
     /// A user's ban.
-    pub async fn ban_of(&self, _user: &UserId) -> Result<Option<Ban>, GatewayError> {
-        unimplemented!()
+    pub async fn ban_of(&self, user: &UserId) -> Result<Option<Ban>, GatewayError> {
+        Ok(self.inner.registry.ban_of(user).await?)
     }
 
     /// Refuses a user's tokens that were issued before a time (none: now), and ends the connections that came in with one.
     pub async fn revoke_tokens(
         &self,
-        _user: &UserId,
-        _issued_before: Option<Timestamp>,
+        user: &UserId,
+        issued_before: Option<Timestamp>,
     ) -> Result<Revoked, GatewayError> {
-        unimplemented!()
+        self.inner.revoke_tokens(user, issued_before).await
     }
 
     /// Refuses one token by its `jti`, and ends the connections that came in with it.
     pub async fn revoke_token(
         &self,
-        _token_id: &str,
-        _expires_at: Option<Timestamp>,
+        token_id: &str,
+        expires_at: Option<Timestamp>,
     ) -> Result<Disconnected, GatewayError> {
-        unimplemented!()
+        self.inner.revoke_token(token_id, expires_at).await
     }
 
     /// Whether this node can issue tokens: it has a signing key.
     pub fn issues_tokens(&self) -> bool {
-        unimplemented!()
+        self.inner.jwt().secret.is_some()
     }
 
     /// Begins a session for a user whom the backend has logged in.
     pub async fn open_session(
         &self,
-        _user: &UserId,
-        _claims: &SessionClaims,
+        user: &UserId,
+        claims: &SessionClaims,
     ) -> Result<Issued, GatewayError> {
-        unimplemented!()
+        self.inner.open_session(user, claims).await
     }
 
     /// Refreshes a session; none if the refresh token is not good (used before, unknown, over). One that was used before
     /// ends its session.
     pub async fn refresh_session(
         &self,
-        _refresh_token: &SecretString,
+        refresh_token: &SecretString,
     ) -> Result<Option<Issued>, GatewayError> {
-        unimplemented!()
+        self.inner.refresh_session(refresh_token).await
     }
 
     /// Ends a session and its connections. Whether there was one.
-    pub async fn close_session(&self, _refresh_token: &SecretString) -> Result<bool, GatewayError> {
-        unimplemented!()
+    pub async fn close_session(&self, refresh_token: &SecretString) -> Result<bool, GatewayError> {
+        self.inner.close_session(refresh_token).await
+    }
+}
+
+impl Inner {
+    pub(super) async fn ban(
+        self: &Arc<Self>,
+        user: &UserId,
+        ban: &Ban,
+    ) -> Result<Disconnected, GatewayError> {
+        let fence = Fence::Ban(ban.clone());
+        let mut ending = Ending::of(Ending::BANNED);
+        if let Some(reason) = &ban.reason {
+            ending = ending.because(reason);
+        }
+        self.disconnect(everybody(user), Some(fence), &ending).await
+    }
+
+    pub(super) async fn revoke_tokens(
+        self: &Arc<Self>,
+        user: &UserId,
+        issued_before: Option<Timestamp>,
+    ) -> Result<Revoked, GatewayError> {
+        let target = EndTarget::Revoked { user: user.clone() };
+        let fence = Fence::RevokeBefore(issued_before);
+        let ending = Ending::of(Ending::TOKEN_REVOKED);
+        let (disconnected, revoked_before) = self.order(target, Some(fence), &ending).await?;
+        Ok(Revoked {
+            revoked_before: revoked_before
+                .or(issued_before)
+                .unwrap_or_else(Timestamp::now),
+            disconnected,
+        })
+    }
+}
+
+fn everybody(user: &UserId) -> EndTarget {
+    EndTarget::User {
+        user: user.clone(),
+        except: Vec::new(),
     }
 }

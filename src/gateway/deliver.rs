@@ -98,8 +98,8 @@ impl Inner {
             .within(room.to_owned())
             .sockets()
             .into_iter()
-            .filter_map(|socket| socket.extensions.get::<super::connect::ConnectionOf>())
-            .filter_map(|connection| self.hub.get(&connection.0))
+            .filter_map(|socket| socket.extensions.get::<super::connect::Current>())
+            .map(|current| current.0)
             .collect()
     }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{Inner, live::Live};
+use super::{Inner, expiry::Watch, live::Live};
 use crate::{ending::Ending, transport::Session};
 
 /// How many connections one call unregisters at the most.
@@ -24,6 +24,7 @@ impl Inner {
         if !live.depart_once() {
             return;
         }
+        self.watches.send(Watch::Forget(live.id.clone())).ok();
         let left = self.hub.remove(live);
         self.unregister(live);
         let label = live
@@ -47,6 +48,16 @@ impl Inner {
         );
         if left == 0 && !live.session.is_ending() {
             self.clone().expire_empty(live.session.clone());
+        }
+    }
+
+    /// A connection was refused by the registry: it has never been there. The registry is told so all the same, in case the
+    /// refusal is one that it does not know of.
+    pub(super) fn forsake(&self, live: &Arc<Live>) {
+        live.set_gone();
+        if live.depart_once() {
+            self.hub.remove(live);
+            self.unregister(live);
         }
     }
 

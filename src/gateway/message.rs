@@ -84,6 +84,19 @@ pub struct Disconnected {
 }
 
 impl Message {
+    /// Whether its event is one that clients can tell from what the protocol itself says.
+    pub(crate) fn is_sendable(&self) -> bool {
+        const RESERVED: [&str; 6] = [
+            "connect",
+            "connect_error",
+            "disconnect",
+            "disconnecting",
+            "newListener",
+            "removeListener",
+        ];
+        !self.event.is_empty() && !RESERVED.contains(&self.event.as_str())
+    }
+
     /// Roughly how many bytes it takes on the wire.
     pub(crate) fn weight(&self) -> usize {
         fn of(value: &Value) -> usize {

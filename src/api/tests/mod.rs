@@ -64,13 +64,9 @@ async fn state_of(mut config: Config) -> ApiState {
         ],
     };
     config.cors.allowed_origins = vec!["https://shop.example.com".into()];
-    let limits = config::Limits {
-        max_payload: ByteSize::kb(1),
-        ..config::Limits::default()
-    };
-    let cors = config.cors.clone();
+    config.limits.max_payload = ByteSize::kb(1);
     let keys = Arc::new(ApiAuth::new(&keys, Arc::new(NoTokens)));
-    ApiState::new(alone(config).await, keys, &limits, &cors)
+    ApiState::new(alone(config.clone()).await, keys, &config)
 }
 
 /// The gateway of a node that runs alone, once it is ready.
