@@ -112,7 +112,9 @@ async fn reload_at_hangup(reloader: Reloader, sources: Sources) {
             .map_err(anyhow::Error::from)
             .and_then(|config| reloader.reload(&config));
         match reloaded {
-            Ok(Reload { changed, restart, .. }) => {
+            Ok(Reload {
+                changed, restart, ..
+            }) => {
                 tracing::info!(changed = changed.join(", "), "configuration reloaded");
                 if !restart.is_empty() {
                     let keys = restart.join(", ");
@@ -121,7 +123,10 @@ async fn reload_at_hangup(reloader: Reloader, sources: Sources) {
             }
             Err(error) => {
                 let error = format!("{error:#}");
-                tracing::error!(error, "the configuration can't be reloaded; nothing has changed");
+                tracing::error!(
+                    error,
+                    "the configuration can't be reloaded; nothing has changed"
+                );
             }
         }
     }

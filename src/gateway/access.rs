@@ -135,7 +135,9 @@ impl Inner {
         let ending = Ending::of(Ending::TOKEN_REVOKED);
         let (disconnected, revoked_before) = self.order(target, Some(fence), &ending).await?;
         Ok(Revoked {
-            revoked_before: revoked_before.or(issued_before).unwrap_or_else(Timestamp::now),
+            revoked_before: revoked_before
+                .or(issued_before)
+                .unwrap_or_else(Timestamp::now),
             disconnected,
         })
     }

@@ -107,14 +107,24 @@ fn arguments<T: DeserializeOwned>(argument: Value) -> Result<T, Denied> {
 impl Inner {
     /// Sets the handlers of the verbs.
     pub(super) fn serve_admin(self: &Arc<Self>, socket: &SocketRef<Adapter>) {
-        self.verb(socket, "listUsers", async |gateway, argument| gateway.list_users(argument).await);
-        self.verb(socket, "getUser", async |gateway, argument| gateway.get_user(argument).await);
-        self.verb(socket, "sendToUser", async |gateway, argument| gateway.send_to(argument).await);
+        self.verb(socket, "listUsers", async |gateway, argument| {
+            gateway.list_users(argument).await
+        });
+        self.verb(socket, "getUser", async |gateway, argument| {
+            gateway.get_user(argument).await
+        });
+        self.verb(socket, "sendToUser", async |gateway, argument| {
+            gateway.send_to(argument).await
+        });
         self.verb(socket, "disconnectUser", async |gateway, argument| {
             gateway.disconnect_one(argument).await
         });
-        self.verb(socket, "banUser", async |gateway, argument| gateway.ban_one(argument).await);
-        self.verb(socket, "unbanUser", async |gateway, argument| gateway.unban_one(argument).await);
+        self.verb(socket, "banUser", async |gateway, argument| {
+            gateway.ban_one(argument).await
+        });
+        self.verb(socket, "unbanUser", async |gateway, argument| {
+            gateway.unban_one(argument).await
+        });
         self.verb(socket, "revokeTokens", async |gateway, argument| {
             gateway.revoke_one(argument).await
         });
@@ -170,10 +180,16 @@ impl Inner {
         if !has_role {
             return Ok(unauthorized);
         }
-        if identity.expires_at.is_some_and(|end| end <= Timestamp::now()) {
+        if identity
+            .expires_at
+            .is_some_and(|end| end <= Timestamp::now())
+        {
             return Ok(Some(Ending::of(Ending::TOKEN_EXPIRED).final_one()));
         }
-        let standing = self.registry.standing(&[(live.entry(), live.grant())]).await;
+        let standing = self
+            .registry
+            .standing(&[(live.entry(), live.grant())])
+            .await;
         let bars = standing.map_err(GatewayError::from)?;
         Ok(bars.first().map(|(_, bar)| bar.ending()))
     }
@@ -195,16 +211,28 @@ impl Inner {
         let users: Vec<_> = page
             .users
             .into_iter()
-            .map(|(user, Tally { connections, devices })| {
-                json!({ "userId": user, "connections": connections, "devices": devices })
-            })
+            .map(
+                |(
+                    user,
+                    Tally {
+                        connections,
+                        devices,
+                    },
+                )| {
+                    json!({ "userId": user, "connections": connections, "devices": devices })
+                },
+            )
             .collect();
         Ok(json!({ "users": users, "next": page.next }))
     }
 
     async fn get_user(&self, argument: Value) -> Result<Value, Denied> {
         let OfUser { user } = arguments(argument)?;
-        let entry = self.registry.user(&user).await.map_err(GatewayError::from)?;
+        let entry = self
+            .registry
+            .user(&user)
+            .await
+            .map_err(GatewayError::from)?;
         let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
         Ok(json!({
             "userId": user,
@@ -217,8 +245,17 @@ impl Inner {
     }
 
     async fn send_to(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
-        let SendToUser { user, event, data, namespace } = arguments(argument)?;
-        let message = Message { event, data, namespace };
+        let SendToUser {
+            user,
+            event,
+            data,
+            namespace,
+        } = arguments(argument)?;
+        let message = Message {
+            event,
+            data,
+            namespace,
+        };
         if !message.is_sendable() {
             return Err(Denied::Unacceptable("event: empty or reserved".into()));
         }
@@ -236,13 +273,17 @@ impl Inner {
         };
         let code = asked.code.unwrap_or(default);
         let mut ending = Ending::of(code);
-        if !(4000..5000).contains(&code) || asked.reconnect.is_some_and(|it| it != ending.reconnect) {
+        if !(4000..5000).contains(&code) || asked.reconnect.is_some_and(|it| it != ending.reconnect)
+        {
             return Err(Denied::Unacceptable("code: not one for this".into()));
         }
         if let Some(reason) = asked.reason {
             ending = ending.because(reason);
         }
-        let target = EndTarget::User { user: asked.user, except: asked.except };
+        let target = EndTarget::User {
+            user: asked.user,
+            except: asked.except,
+        };
         let fence = asked.revoke_tokens.then_some(Fence::RevokeBefore(None));
         let ended = self.disconnect(target, fence, &ending).await?;
         Ok(serde_json::to_value(ended)?)
@@ -256,12 +297,18 @@ impl Inner {
 
     async fn unban_one(&self, argument: Value) -> Result<Value, Denied> {
         let OfUser { user } = arguments(argument)?;
-        self.registry.unban(&user).await.map_err(GatewayError::from)?;
+        self.registry
+            .unban(&user)
+            .await
+            .map_err(GatewayError::from)?;
         Ok(json!({ "banned": false, "reason": null, "until": null }))
     }
 
     async fn revoke_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
-        let RevokeTokens { user, issued_before } = arguments(argument)?;
+        let RevokeTokens {
+            user,
+            issued_before,
+        } = arguments(argument)?;
         let revoked = self.revoke_tokens(&user, issued_before).await?;
         Ok(json!({
             "revokedBefore": revoked.revoked_before,

@@ -124,15 +124,17 @@ impl Inner {
     fn listen(self: &Arc<Self>, live: &Arc<Live>, socket: &SocketRef<Adapter>) {
         socket.extensions.insert(Current(live.clone()));
         let gateway = Arc::downgrade(self);
-        socket.on_disconnect(move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
-            // Returns at once: until it has, the socket is still in its namespace.
-            if let (Some(gateway), Some(Current(live))) =
-                (gateway.upgrade(), socket.extensions.get::<Current>())
-            {
-                gateway.depart(&live, departure_label(reason));
-            }
-            std::future::ready(())
-        });
+        socket.on_disconnect(
+            move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
+                // Returns at once: until it has, the socket is still in its namespace.
+                if let (Some(gateway), Some(Current(live))) =
+                    (gateway.upgrade(), socket.extensions.get::<Current>())
+                {
+                    gateway.depart(&live, departure_label(reason));
+                }
+                std::future::ready(())
+            },
+        );
         let gateway = Arc::downgrade(self);
         socket.on_fallback(move |socket: SocketRef<Adapter>| {
             if let (Some(gateway), Some(Current(live))) =

@@ -158,7 +158,12 @@ impl Live {
     }
 
     /// The connection that a guest becomes.
-    pub(crate) fn as_user(&self, id: ConnectionId, identity: Identity, limits: &Limits) -> Arc<Self> {
+    pub(crate) fn as_user(
+        &self,
+        id: ConnectionId,
+        identity: Identity,
+        limits: &Limits,
+    ) -> Arc<Self> {
         Self::new(
             id,
             Some(identity),

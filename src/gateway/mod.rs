@@ -66,8 +66,8 @@ use crate::{
     ending::Ending,
     metrics::Metrics,
     registry::{
-        EndTarget, Entry, Fence, Lease, LimitPolicy, Node, Presence, Registry, RegistryError, Totals, Updated,
-        UserEntry, UserLimit, UsersPage,
+        EndTarget, Entry, Fence, Lease, LimitPolicy, Node, Presence, Registry, RegistryError,
+        Totals, Updated, UserEntry, UserLimit, UsersPage,
     },
     transport::{
         Engine, Session, SessionEvents,
@@ -385,7 +385,11 @@ impl Inner {
         let (gateway, live) = (self.clone(), live.clone());
         tokio::spawn(async move {
             let (lease, record) = (gateway.lease(), live.record(&gateway.node_id));
-            match gateway.registry.update(&lease, &record, &live.grant()).await {
+            match gateway
+                .registry
+                .update(&lease, &record, &live.grant())
+                .await
+            {
                 Ok(Updated::Done | Updated::Gone) => {}
                 Ok(Updated::Refused(bar)) => gateway.end_all(&[live], &bar.ending()),
                 Err(error) => {

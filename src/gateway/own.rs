@@ -69,13 +69,17 @@ impl Inner {
         self.serve(socket, "refreshToken", async |gateway, live, _, token| {
             gateway.refresh(&live, token).await
         });
-        self.serve(socket, "devices", async |gateway, live, _, _| gateway.devices(&live).await);
+        self.serve(socket, "devices", async |gateway, live, _, _| {
+            gateway.devices(&live).await
+        });
         self.serve(socket, "logoutDevice", async |gateway, live, _, id| {
             gateway.log_out_device(&live, id).await
         });
-        self.serve(socket, "authenticate", async |gateway, live, socket, token| {
-            gateway.authenticate(&live, &socket, token).await
-        });
+        self.serve(
+            socket,
+            "authenticate",
+            async |gateway, live, socket, token| gateway.authenticate(&live, &socket, token).await,
+        );
     }
 
     /// Sets one handler. It is held to the limits of inbound events, and gets the connection as it is by then.
@@ -83,7 +87,11 @@ impl Inner {
         self: &Arc<Self>,
         socket: &SocketRef<Adapter>,
         event: &'static str,
-        handle: impl Fn(Arc<Inner>, Arc<Live>, SocketRef<Adapter>, Value) -> F + Clone + Send + Sync + 'static,
+        handle: impl Fn(Arc<Inner>, Arc<Live>, SocketRef<Adapter>, Value) -> F
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     ) where
         F: Future<Output = Result<Value, E>> + Send + 'static,
         E: std::fmt::Display + Send,
@@ -209,10 +217,7 @@ impl Inner {
     }
 
     /// Registers a connection, and carries out what that means for others of its user's.
-    pub(super) async fn register(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-    ) -> Result<Tally, Refusal> {
+    pub(super) async fn register(self: &Arc<Self>, live: &Arc<Live>) -> Result<Tally, Refusal> {
         let record = live.record(&self.node_id);
         let admission = self
             .registry

@@ -33,7 +33,10 @@ impl Inner {
         if sessions.is_empty() {
             return;
         }
-        let asked: Vec<_> = sessions.iter().map(|(id, identity, _)| (id.clone(), *identity)).collect();
+        let asked: Vec<_> = sessions
+            .iter()
+            .map(|(id, identity, _)| (id.clone(), *identity))
+            .collect();
         match self.auth.recheck(&asked).await {
             Ok(over) => {
                 let ended: Vec<_> = over.into_iter().map(|at| sessions[at].2.clone()).collect();

@@ -38,7 +38,9 @@ impl Inner {
         };
         let refresh_token = RefreshToken::new(family.id.as_str())
             .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
-        self.registry.open_family(&family, &refresh_token.hash()).await?;
+        self.registry
+            .open_family(&family, &refresh_token.hash())
+            .await?;
         self.issue(&family, refresh_token)
     }
 
@@ -60,7 +62,11 @@ impl Inner {
             grace: GRACE,
             renew: Some(self.config.auth.refresh_ttl),
         };
-        match self.registry.rotate(&presented.family().into(), turn).await? {
+        match self
+            .registry
+            .rotate(&presented.family().into(), turn)
+            .await?
+        {
             Rotation::Rotated(family) | Rotation::Repeated(family) => {
                 self.issue(&family, successor).map(Some)
             }
