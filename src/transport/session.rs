@@ -301,9 +301,13 @@ impl Session {
         }
     }
 
-    /// A GET request has begun, and has taken what was there, if anything was.
-    pub(super) fn poll_served(&self) {
+    /// A GET request has begun, and has taken what was there; `waits` if nothing was.
+    pub(super) fn poll_served(&self, waits: bool) {
         if let Some(polling) = &self.polling {
+            if waits {
+                // Fetched, all of it, whatever was counted: a fetch may overtake the count of what it fetches.
+                polling.unfetched.store(0, Ordering::Relaxed);
+            }
             polling.served.send_modify(|count| *count += 1);
         }
     }
