@@ -164,8 +164,11 @@ impl Inner {
         socket.extensions.insert(ConnectionOf(live.id.clone()));
         let (gateway, departing) = (Arc::downgrade(self), Arc::downgrade(live));
         socket.on_disconnect(move |reason: DisconnectReason| {
-            // Returns at once: until it has, the socket is still in its namespace.
-            if let (Some(gateway), Some(live)) = (gateway.upgrade(), departing.upgrade()) {
+            // Returns at once: until it has, the socket is still in its namespace. Whoever ended it on this side sees to its
+            // departure, after the end of its session has begun.
+            if reason != DisconnectReason::ServerNSDisconnect
+                && let (Some(gateway), Some(live)) = (gateway.upgrade(), departing.upgrade())
+            {
                 gateway.depart(&live, departure_label(reason));
             }
             std::future::ready(())

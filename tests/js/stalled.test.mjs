@@ -81,6 +81,8 @@ onBothRegistries((world) => {
     assert.deepEqual(answer, { disconnected: 1, nodes: 1, remaining: [] });
     assert.ok(took < 1000, `expected the answer within a second, it took ${took} ms`);
     assert.equal((await world.api.user(user)).online, false);
+    const { status } = await session.post('42["x"]');
+    assert.equal(status, 400, 'expected the session to be closed when disconnect has answered');
     await session.refused();
   });
 
