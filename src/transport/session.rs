@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -64,7 +64,10 @@ pub struct Session {
     /// What its handshake request said.
     pub handshake: Handshake,
     kind: AtomicU8,
+    /// Only while the session is not closed: whoever holds on to the session must not hold on to the stream.
     wire: Mutex<Option<Arc<Wire>>>,
+    /// What the wire had carried when it was closed.
+    carried: OnceLock<(u64, u64)>,
     polling: Option<Polling>,
     events: Arc<dyn SessionEvents>,
     engine: Weak<Engine>,
@@ -110,6 +113,7 @@ impl Session {
             handshake,
             kind: AtomicU8::new(kind as u8),
             wire: Mutex::new(None),
+            carried: OnceLock::new(),
             polling: (kind == TransportKind::Polling).then(|| Polling {
                 sid: Mutex::new(None),
                 requests: Mutex::new(Requests {
@@ -143,10 +147,11 @@ impl Session {
 
     /// Bytes read and written over the WebSocket, if there is one.
     pub fn traffic(&self) -> (u64, u64) {
-        self.wire
-            .lock()
-            .as_ref()
-            .map_or((0, 0), |wire| wire.traffic())
+        let wire = self.wire.lock();
+        match wire.as_ref() {
+            Some(wire) => wire.traffic(),
+            None => self.carried.get().copied().unwrap_or_default(),
+        }
     }
 
     /// Whether the session is ending or over: nothing new is let in on it.
@@ -236,6 +241,12 @@ impl Session {
                 if let Some(wire) = wire {
                     wire.finish().await;
                 }
+            }
+        }
+        {
+            let mut wire = self.wire.lock();
+            if let Some(wire) = wire.take() {
+                self.carried.set(wire.traffic()).ok();
             }
         }
         self.closed.cancel();
