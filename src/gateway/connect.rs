@@ -33,13 +33,15 @@ pub(super) enum Refusal {
     /// Nothing that the client did: its transport is cut before it can read this, so that it tries again by itself. A
     /// `connect_error` would make it stop.
     Unavailable,
+    /// The same, as the node holds as many connections as it may.
+    Full,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Auth(error) => error.fmt(f),
-            Self::Unavailable => f.write_str("Service unavailable"),
+            Self::Unavailable | Self::Full => f.write_str("Service unavailable"),
         }
     }
 }
@@ -52,6 +54,7 @@ impl Refusal {
             Self::Auth(AuthError::Expired) => "expired",
             Self::Auth(AuthError::AdminRequired | AuthError::AccessDenied) => "role",
             Self::Unavailable => "unavailable",
+            Self::Full => "full",
         }
     }
 }
@@ -93,7 +96,7 @@ impl Inner {
                 tracing::debug!(%namespace, refusal = %error, "CONNECT refused");
                 session.refused();
             }
-            Refusal::Unavailable => session.abort(),
+            Refusal::Unavailable | Refusal::Full => session.abort(),
         }
         Err(refusal)
     }
@@ -130,7 +133,12 @@ impl Inner {
             session.clone(),
             EventLimiter::new(&self.config.limits),
         );
-        self.hub.insert(&live);
+        if !self
+            .hub
+            .insert(&live, self.config.limits.connections as usize)
+        {
+            return Err(Refusal::Full);
+        }
         session.mark_empty();
         self.listen(&live, socket);
         let record = live.record(&self.node_id);

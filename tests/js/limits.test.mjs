@@ -74,6 +74,18 @@ test('a client that stays within a connected namespace is not timed out by the h
   assert.equal(client.count('disconnect'), 0);
 });
 
+test('limits.connections: handshakes at the same moment do not slip in together', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_LIMITS__CONNECTIONS: '5' } });
+  // All have their transport before the first of them is a connection.
+  const raws = await Promise.all(Array.from({ length: 30 }, () => new RawSocket(door.url).open()));
+  const ends = await Promise.allSettled(raws.map((raw) => {
+    raw.ws.send(`40${JSON.stringify({ token: token(someone('full')) })}`);
+    return raw.until(/^42\["ready"/);
+  }));
+  assert.equal(ends.filter((end) => end.status === 'fulfilled').length, 5);
+  assert.equal((await door.api.stats()).connections, 5);
+});
+
 test('a request head of 1 MB is refused', async ({ node }) => {
   const door = await node();
   const huge = tcp(door, `GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nX-Huge: ${'h'.repeat(1_000_000)}`);
