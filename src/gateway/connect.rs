@@ -224,8 +224,7 @@ impl Inner {
             "connections": tally.connections,
             "devices": tally.devices,
         });
-        self.join_rooms(&live, socket);
-        let told = live.set_ready(socket, &ready);
+        let told = live.set_ready(socket, rooms_of(&live), &ready);
         // A session that was upgraded before it had a connection has nobody else to say so.
         live.session.check_upgrade();
         if told {
@@ -237,26 +236,21 @@ impl Inner {
             self.carry_out(&live, &ending.clone());
         }
     }
+}
 
-    /// The rooms that every connection is in: its user's, its device's, its roles'.
-    fn join_rooms(&self, live: &Live, socket: &SocketRef<Adapter>) {
-        let identity = live.identity.as_ref();
-        let user = live.user().map(|user| format!("user:{user}"));
-        let device = live
-            .device_id
-            .as_ref()
-            .map(|device| format!("device:{device}"));
-        let roles = identity
-            .into_iter()
-            .flat_map(|identity| &identity.roles)
-            .map(|role| format!("role:{role}"));
-        socket.join(
-            user.into_iter()
-                .chain(device)
-                .chain(roles)
-                .collect::<Vec<_>>(),
-        );
-    }
+/// The rooms that every connection is in: its user's, its device's, its roles'.
+fn rooms_of(live: &Live) -> Vec<String> {
+    let user = live.user().map(|user| format!("user:{user}"));
+    let device = live
+        .device_id
+        .as_ref()
+        .map(|device| format!("device:{device}"));
+    let roles = live
+        .identity
+        .iter()
+        .flat_map(|identity| &identity.roles)
+        .map(|role| format!("role:{role}"));
+    user.into_iter().chain(device).chain(roles).collect()
 }
 
 /// The session under a socket.

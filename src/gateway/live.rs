@@ -173,15 +173,22 @@ impl Live {
         self.ending.set(ending).is_ok()
     }
 
-    /// Takes the socket, and tells the client that it is connected, unless it has been given an ending meanwhile or is
-    /// gone. Returns whether it was told.
-    pub(crate) fn set_ready(&self, socket: &SocketRef<Adapter>, ready: &Value) -> bool {
+    /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending
+    /// meanwhile or is gone. Returns whether it was told.
+    pub(crate) fn set_ready(
+        &self,
+        socket: &SocketRef<Adapter>,
+        rooms: Vec<String>,
+        ready: &Value,
+    ) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Arriving {
             return false;
         }
         state.phase = Phase::Ready;
         state.socket = Some(socket.clone());
+        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
+        socket.join(rooms);
         self.ending().is_none() && socket.emit("ready", ready).is_ok()
     }
 
