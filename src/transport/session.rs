@@ -2,6 +2,7 @@
 
 use std::{
     net::IpAddr,
+    num::NonZeroU32,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -20,6 +22,11 @@ use crate::connection::TransportKind;
 
 /// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
 const MAX_REFUSALS: u32 = 10;
+
+/// How many CONNECT packets a session may send at once, and how many a second from then on. Each costs a look at its
+/// credentials, two scripts in Redis and a line in the log; DISCONNECT makes room for the next.
+const CONNECT_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
 /// How long the end of a polling session waits for its client to fetch what was written before.
 const POLL_DEADLINE: Duration = Duration::from_millis(750);
@@ -79,6 +86,7 @@ pub struct Session {
     stalled: AtomicBool,
     /// Cancelled when nothing can reach the peer any more.
     closed: CancellationToken,
+    connects: DefaultDirectRateLimiter,
     refusals: AtomicU32,
     last_empty: AtomicU64,
 }
@@ -131,6 +139,9 @@ impl Session {
             over: CancellationToken::new(),
             stalled: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            connects: RateLimiter::direct(
+                Quota::per_second(CONNECTS_PER_SECOND).allow_burst(CONNECT_BURST),
+            ),
             refusals: AtomicU32::new(0),
             last_empty: AtomicU64::new(0),
         })
@@ -167,6 +178,11 @@ impl Session {
     /// Whether what the engine still has to say may not reach the peer.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
+    }
+
+    /// Counts a CONNECT packet. Returns whether it is one too many.
+    pub fn connects_too_often(&self) -> bool {
+        self.connects.check().is_err()
     }
 
     /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
