@@ -96,6 +96,8 @@ impl Inner {
                 tracing::debug!(%namespace, refusal = %error, "CONNECT refused");
                 session.refused();
             }
+            // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
+            Refusal::Unavailable | Refusal::Full if session.is_ending() => session.closed().await,
             Refusal::Unavailable | Refusal::Full => session.abort(),
         }
         Err(refusal)
