@@ -63,6 +63,8 @@ impl Inner {
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         match refusal {
+            // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
+            Refusal::Unavailable | Refusal::Full if session.is_ending() => session.closed().await,
             Refusal::Unavailable | Refusal::Full => session.abort(),
             refusal => {
                 tracing::debug!(%namespace, %refusal, "CONNECT refused");
