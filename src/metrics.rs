@@ -123,6 +123,33 @@ const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     ),
 ];
 
+/// The values of `reason` of refused handshakes.
+const CONNECT_ERRORS: [&str; 6] = [
+    "missing",
+    "invalid",
+    "expired",
+    "role",
+    "full",
+    "unavailable",
+];
+
+/// The values of `kind` of messages.
+const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
+
+/// Those that are delivered one by one; the adapter hands broadcasts out.
+const DELIVERED: [&str; 3] = ["user", "room", "connection"];
+
+/// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
+/// does not listen, a bus that brings more than is read, a message that can't be read.
+const DROPS: [&str; 6] = [
+    "queue_full",
+    "slow_consumer",
+    "node_deaf",
+    "bus_full",
+    "bus_stream_full",
+    "unreadable",
+];
+
 enum Kind {
     Counter,
     Gauge,
@@ -143,11 +170,43 @@ impl Metrics {
                 Kind::Histogram => recorder.describe_histogram(name, Some(Unit::Seconds), help),
             }
         }
-        let handle = recorder.handle();
-        Ok(Self {
+        let metrics = Self {
+            handle: recorder.handle(),
             recorder: Arc::new(recorder),
-            handle,
-        })
+        };
+        metrics.begin();
+        Ok(metrics)
+    }
+
+    /// Makes the series whose labels are known begin at nothing: a rate sees the first event only from there.
+    fn begin(&self) {
+        let counters = CONNECT_ERRORS.map(|reason| self.connect_errors(reason));
+        let counters = counters
+            .into_iter()
+            .chain(KINDS.map(|kind| self.messages_sent(kind)))
+            .chain(DELIVERED.map(|kind| self.messages_delivered(kind)))
+            .chain(DROPS.map(|reason| self.messages_dropped(reason)))
+            .chain(["in", "out"].map(|direction| self.bus_messages(direction)))
+            .chain([self.events_refused(), self.bus_reconnects()]);
+        for counter in counters {
+            counter.increment(0);
+        }
+        for operation in ["register", "unregister", "heartbeat"] {
+            let labels = vec![Label::new("operation", operation)];
+            self.counter("switchboard_registry_errors_total", labels.clone())
+                .increment(0);
+            self.histogram("switchboard_registry_duration_seconds", labels)
+                .record_many(0.0, 0);
+        }
+        let gauges = [
+            self.bus_up(),
+            self.users(),
+            self.cluster_users(),
+            self.cluster_connections(),
+        ];
+        for gauge in gauges {
+            gauge.increment(0.0);
+        }
     }
 
     /// The Prometheus text of all series.

@@ -37,7 +37,11 @@ impl<T: Payload> FromRequest<ApiState> for Body<T> {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let bytes = read(body, T::limit(&state.limits)).await?;
+        let limit = T::limit(&state.limits);
+        if announced(&parts.headers).is_some_and(|length| length > limit + DISCARDED) {
+            return Err(too_large(limit));
+        }
+        let bytes = read(body, limit).await?;
         if matches!(bytes.as_slice(), b"" | b"null")
             && let Some(payload) = T::when_empty()
         {
@@ -69,12 +73,26 @@ async fn read(mut body: axum::body::Body, limit: usize) -> Result<Vec<u8>, ApiEr
         }
     }
     if length > limit {
-        return Err(ApiError::new(
-            ErrorCode::PayloadTooLarge,
-            format!("the body may have {limit} bytes"),
-        ));
+        return Err(too_large(limit));
     }
     Ok(bytes)
+}
+
+/// The length that a body is said to have, before any of it has come.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(
+        ErrorCode::PayloadTooLarge,
+        format!("the body may have {limit} bytes"),
+    )
 }
 
 /// `application/json`, or a type that is built on it (RFC 6839 §3.1).

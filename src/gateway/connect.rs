@@ -142,10 +142,8 @@ impl Inner {
         self.hub.insert(&live);
         session.mark_empty();
         self.listen(&live, socket);
-        let registered = self
-            .registry
-            .register(&self.lease(), &live.record(&self.node_id))
-            .await;
+        let record = live.record(&self.node_id);
+        let registered = self.registry.register(&self.lease(), &record).await;
         let tally = match registered {
             Ok(tally) => tally,
             Err(error) => {
@@ -156,6 +154,10 @@ impl Inner {
         };
         live.set_registered();
         self.hub.count(&live);
+        if record.transport != session.kind() {
+            // Upgraded while the registry was being told.
+            self.update(&live);
+        }
         if session.is_over() || live.is_gone() {
             // It went while the registry was being told; what its end said there may have been said too early.
             self.depart(&live, "transport_close");

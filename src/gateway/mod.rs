@@ -63,6 +63,7 @@ use crate::{
     transport::{
         Engine, Session, SessionEvents,
         engine::{Adapter, EngineSettings, Protocol},
+        origin::Origins,
         wire::WireLimits,
     },
 };
@@ -345,6 +346,17 @@ impl Inner {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
+    /// Has the registry told what a connection is like now.
+    fn update(self: &Arc<Self>, live: &Arc<Live>) {
+        let (gateway, live) = (self.clone(), live.clone());
+        tokio::spawn(async move {
+            let record = live.record(&gateway.node_id);
+            if let Err(error) = gateway.registry.update(&gateway.lease(), &record).await {
+                tracing::warn!(connection = %live.id, %error, "can't update a connection");
+            }
+        });
+    }
+
     fn engine_settings(&self) -> EngineSettings {
         let limits = &self.config.limits;
         EngineSettings {
@@ -354,6 +366,7 @@ impl Inner {
             },
             max_payload: limits.max_payload.as_u64() as usize,
             body_timeout: limits.handshake_timeout,
+            origins: Origins::new(&self.config.cors.allowed_origins),
             trusted_proxies: self.config.trusted_proxies.clone(),
         }
     }
@@ -536,13 +549,7 @@ impl SessionEvents for Events {
                 continue;
             }
             inner.hub.count(&live);
-            let inner = inner.clone();
-            tokio::spawn(async move {
-                let record = live.record(&inner.node_id);
-                if let Err(error) = inner.registry.update(&inner.lease(), &record).await {
-                    tracing::debug!(connection = %live.id, %error, "can't update the transport");
-                }
-            });
+            inner.update(&live);
         }
     }
 

@@ -21,7 +21,7 @@ use engineioxide::service::NotFoundService;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::service::Service;
-use hyper_util::{rt::TokioIo, server::conn::auto};
+use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
@@ -31,6 +31,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{
     listener::{HttpStream, Peer, unavailable},
+    origin::Origins,
     peer::client_addr,
     session::{Handshake, Session, SessionEvents, SessionGuard, SessionId},
     wire::{EngineStream, Wire, WireLimits},
@@ -65,6 +66,8 @@ pub struct EngineSettings {
     pub max_payload: usize,
     /// For a POST body to arrive.
     pub body_timeout: Duration,
+    /// Which pages may bring a browser's cookies.
+    pub origins: Origins,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -123,6 +126,9 @@ impl Engine {
         let query = Query::of(request.uri());
         if query.version != Some("4") {
             return refused(5, "Unsupported protocol version");
+        }
+        if !self.settings.origins.allow(request.headers()) {
+            return forbidden();
         }
         match (query.transport, query.sid) {
             (Some("websocket"), None) => self.open_websocket(protocol, request),
@@ -237,7 +243,7 @@ impl Engine {
                 return;
             }
         };
-        let Ok(parts) = auto::upgrade::downcast::<TokioIo<HttpStream>>(upgraded) else {
+        let Ok(parts) = upgraded.downcast::<TokioIo<HttpStream>>() else {
             tracing::error!("a connection that this listener did not accept asked for an upgrade");
             return;
         };
@@ -474,10 +480,18 @@ fn switching_protocols(accept: &str) -> Response<Body> {
         .into_response()
 }
 
-/// Engine.IO's own errors, as the JavaScript server words them.
 fn refused(code: u8, message: &str) -> Response<Body> {
+    error(StatusCode::BAD_REQUEST, code, message)
+}
+
+fn forbidden() -> Response<Body> {
+    error(StatusCode::FORBIDDEN, 4, "Forbidden")
+}
+
+/// Engine.IO's own errors, as the JavaScript server words them.
+fn error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
     (
-        StatusCode::BAD_REQUEST,
+        status,
         axum::Json(serde_json::json!({ "code": code, "message": message })),
     )
         .into_response()

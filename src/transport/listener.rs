@@ -4,7 +4,7 @@
 use std::{
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -12,18 +12,15 @@ use std::{
 
 use axum::Router;
 use http::{Request, Response, StatusCode, header};
-use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
-};
+use hyper::{body::Incoming, server::conn::http1};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 /// The largest request head, in bytes. hyper's default is 400 KB, which each connection may hold before it is anybody.
@@ -54,12 +51,11 @@ pub async fn serve(
     limits: ListenerLimits,
     stop: CancellationToken,
 ) {
-    let graceful = GracefulShutdown::new();
-    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
-    http.http1()
-        .timer(TokioTimer::new())
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(MAX_HEAD);
+    let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(
         limits
             .connections
@@ -90,26 +86,36 @@ pub async fn serve(
             let router = router.clone();
             async move {
                 if full {
-                    return Ok(unavailable());
+                    let mut answer = unavailable();
+                    let close = http::HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                    return Ok(answer);
                 }
                 router.oneshot(request.map(axum::body::Body::new)).await
             }
         });
-        let http = http
-            .serve_connection_with_upgrades(
-                TokioIo::new(HttpStream::new(tcp, place, limits.write_deadline)),
-                service,
-            )
-            .into_owned();
-        let http = graceful.watch(http);
-        tokio::spawn(async move {
-            if let Err(error) = http.await {
+        let stream = HttpStream::new(tcp, place, limits.write_deadline);
+        let connection = http
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let stop = stop.clone();
+        connections.spawn(async move {
+            let mut connection = pin!(connection);
+            let served = tokio::select! {
+                served = connection.as_mut() => served,
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = served {
                 tracing::debug!(%peer, %error, "HTTP connection");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(STOP_DEADLINE, graceful.shutdown())
+    connections.close();
+    if tokio::time::timeout(STOP_DEADLINE, connections.wait())
         .await
         .is_err()
     {

@@ -15,11 +15,13 @@
 //! - [`wire`] is the TCP stream under a WebSocket. Writes never block: what the peer does not take is queued, and counted
 //!   against a limit of bytes and of age.
 //! - [`session`] is the [`Session`]: one Engine.IO session, its handshake, and the one way to end it.
+//! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
 
 pub mod engine;
 mod frames;
 pub mod listener;
+pub mod origin;
 pub mod peer;
 pub mod session;
 pub mod wire;

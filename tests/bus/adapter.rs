@@ -11,7 +11,10 @@ use tokio::{
 };
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
-use crate::server::{Node, PATIENCE, Server, until};
+use crate::{
+    node::Node,
+    server::{PATIENCE, Server, until},
+};
 
 type Io = SocketIo<CustomRedisAdapter<socketioxide::adapter::Emitter, Bus>>;
 

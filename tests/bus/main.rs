@@ -4,5 +4,7 @@
 mod adapter;
 mod channels;
 mod links;
+mod node;
 mod outage;
+#[path = "../support/redis_server.rs"]
 mod server;

@@ -7,7 +7,10 @@ use socketioxide_redis::drivers::Driver as _;
 use switchboard::bus::BusError;
 use tokio::time::{sleep, timeout};
 
-use crate::server::{Node, PATIENCE, Server};
+use crate::{
+    node::Node,
+    server::{PATIENCE, Server},
+};
 
 /// Both ways between two nodes.
 async fn talk(a: &mut Node, b: &mut Node) {

@@ -1,4 +1,6 @@
-//! A redis-server of a test's own, and the waiting that goes with it.
+//! A redis-server of a test's own, and the waiting that goes with it. Each test binary uses its part of it.
+
+#![allow(dead_code)]
 
 use std::{
     net::TcpListener,
@@ -7,13 +9,8 @@ use std::{
 };
 
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
-use switchboard::{
-    bus::{Bus, Inbox},
-    connection::Instance,
-    metrics::Metrics,
-};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// No wait in these tests takes longer; one that does has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -115,76 +112,26 @@ impl Server {
         count
     }
 
-    /// A node's bus, which may not be up yet.
-    pub(crate) fn node(&self) -> Node {
-        self.node_as("")
+    /// A section of what Redis says of itself.
+    pub(crate) async fn info(&self, section: &str) -> String {
+        self.run(&format!("INFO {section}")).await
     }
 
-    pub(crate) fn node_as(&self, login: &str) -> Node {
-        let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
-        let (bus, inbox) = Bus::redis(self.client_of(login), "test", &instance, &metrics);
-        Node {
-            bus,
-            inbox,
-            instance,
-            metrics,
-        }
+    /// Publishes bytes; returns how many heard them.
+    pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) -> u64 {
+        let mut connection = self.connection().await;
+        let mut command = redis::cmd("PUBLISH");
+        command.arg(channel).arg(payload);
+        command.query_async(&mut connection).await.unwrap()
     }
 
-    /// A node's bus that is up.
-    pub(crate) async fn node_up(&self) -> Node {
-        let node = self.node();
-        node.up().await;
-        node
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// What a node has of the bus.
-pub(crate) struct Node {
-    pub(crate) bus: Bus,
-    pub(crate) inbox: Inbox,
-    pub(crate) instance: Instance,
-    pub(crate) metrics: Metrics,
-}
-
-impl Node {
-    pub(crate) async fn up(&self) {
-        until("the bus is up", async || self.bus.is_up()).await;
-    }
-
-    pub(crate) async fn down(&self) {
-        until("the bus is down", async || !self.bus.is_up()).await;
-    }
-
-    pub(crate) fn gaps(&self) -> u64 {
-        *self.bus.gaps().borrow()
-    }
-
-    /// Waits for a number of gaps that is greater.
-    pub(crate) async fn gap_after(&self, before: u64) {
-        let mut gaps = self.bus.gaps();
-        let gap = gaps.wait_for(|gaps| *gaps > before);
-        timeout(PATIENCE, gap).await.expect("a gap").unwrap();
-    }
-
-    pub(crate) async fn hears(&mut self) -> Vec<u8> {
-        let message = timeout(PATIENCE, self.inbox.recv()).await;
-        message.expect("a message").expect("an open inbox")
-    }
-
-    /// The value of a series, by its name and labels as they are rendered.
-    pub(crate) fn metric(&self, series: &str) -> u64 {
-        let text = self.metrics.render();
-        let line = text.lines().find_map(|line| {
-            let value = line.strip_prefix(series)?;
-            value.strip_prefix(' ')?.parse().ok()
-        });
-        line.unwrap_or_else(|| panic!("no {series} in:\n{text}"))
     }
 }

@@ -1,0 +1,79 @@
+//! What a node has of the bus.
+
+use switchboard::{
+    bus::{Bus, Inbox},
+    connection::Instance,
+    metrics::Metrics,
+};
+use tokio::time::timeout;
+
+use crate::server::{PATIENCE, Server, until};
+
+impl Server {
+    /// A node's bus, which may not be up yet.
+    pub(crate) fn node(&self) -> Node {
+        self.node_as("")
+    }
+
+    pub(crate) fn node_as(&self, login: &str) -> Node {
+        let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
+        let (bus, inbox) = Bus::redis(self.client_of(login), "test", &instance, &metrics);
+        Node {
+            bus,
+            inbox,
+            instance,
+            metrics,
+        }
+    }
+
+    /// A node's bus that is up.
+    pub(crate) async fn node_up(&self) -> Node {
+        let node = self.node();
+        node.up().await;
+        node
+    }
+}
+
+/// A node's bus, and what comes in.
+pub(crate) struct Node {
+    pub(crate) bus: Bus,
+    pub(crate) inbox: Inbox,
+    pub(crate) instance: Instance,
+    pub(crate) metrics: Metrics,
+}
+
+impl Node {
+    pub(crate) async fn up(&self) {
+        until("the bus is up", async || self.bus.is_up()).await;
+    }
+
+    pub(crate) async fn down(&self) {
+        until("the bus is down", async || !self.bus.is_up()).await;
+    }
+
+    pub(crate) fn gaps(&self) -> u64 {
+        *self.bus.gaps().borrow()
+    }
+
+    /// Waits for a number of gaps that is greater.
+    pub(crate) async fn gap_after(&self, before: u64) {
+        let mut gaps = self.bus.gaps();
+        let gap = gaps.wait_for(|gaps| *gaps > before);
+        timeout(PATIENCE, gap).await.expect("a gap").unwrap();
+    }
+
+    pub(crate) async fn hears(&mut self) -> Vec<u8> {
+        let message = timeout(PATIENCE, self.inbox.recv()).await;
+        message.expect("a message").expect("an open inbox")
+    }
+
+    /// The value of a series, by its name and labels as they are rendered.
+    pub(crate) fn metric(&self, series: &str) -> u64 {
+        let text = self.metrics.render();
+        let line = text.lines().find_map(|line| {
+            let value = line.strip_prefix(series)?;
+            value.strip_prefix(' ')?.parse().ok()
+        });
+        line.unwrap_or_else(|| panic!("no {series} in:\n{text}"))
+    }
+}

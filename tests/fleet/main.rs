@@ -1,0 +1,142 @@
+//! Several nodes in one process around a real Redis: what a send costs, and that nodes don't share what is theirs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod node;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+
+use redis_server::Server;
+use serde_json::{Value, json};
+
+use node::{Client, Node, fleet};
+
+/// How many times Redis has been asked to run a command.
+async fn calls(redis: &Server, command: &str) -> u64 {
+    let stats = redis.info("commandstats").await;
+    let line = format!("cmdstat_{command}:calls=");
+    stats
+        .lines()
+        .find_map(|text| text.strip_prefix(&line))
+        .map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
+}
+
+/// Sends to a user from a node; returns the answer and how many messages were published for it.
+async fn published(redis: &Server, from: &Node, user: &str) -> (Value, u64) {
+    let before = calls(redis, "publish").await;
+    let answer = from
+        .post(
+            &format!("/v1/users/{user}/events"),
+            json!({ "event": "e", "data": 1 }),
+        )
+        .await;
+    (answer, calls(redis, "publish").await - before)
+}
+
+#[tokio::test]
+async fn a_send_costs_the_nodes_that_hold_the_user_and_not_the_fleet() {
+    for size in [1, 3, 8] {
+        let redis = Server::start().await;
+        let nodes = fleet(&redis, size).await;
+        let holder = &nodes[0];
+        let _devices = [holder.connect("one").await, holder.connect("one").await];
+
+        // By the node that holds the user: nobody else has to hear of it.
+        let (answer, messages) = published(&redis, holder, "one").await;
+        assert_eq!(answer, json!({ "connections": 2, "nodes": 1 }));
+        assert_eq!(messages, 0, "{size} nodes, sent by the holder");
+
+        // By any other: the message, and its receipt.
+        for other in &nodes[1..] {
+            let (answer, messages) = published(&redis, other, "one").await;
+            assert_eq!(answer, json!({ "connections": 2, "nodes": 1 }));
+            assert_eq!(messages, 2, "{size} nodes, sent by another");
+        }
+
+        let (answer, messages) = published(&redis, nodes.last().unwrap(), "nobody").await;
+        assert_eq!(answer, json!({ "connections": 0, "nodes": 0 }));
+        assert_eq!(messages, 0, "{size} nodes, to nobody");
+    }
+}
+
+#[tokio::test]
+async fn a_user_on_three_of_eight_nodes_costs_three_messages_and_three_receipts() {
+    let redis = Server::start().await;
+    let nodes = fleet(&redis, 8).await;
+    let mut devices = Vec::new();
+    for node in &nodes[..3] {
+        devices.push(node.connect("three").await);
+    }
+    let (answer, messages) = published(&redis, &nodes[7], "three").await;
+    assert_eq!(answer, json!({ "connections": 3, "nodes": 3 }));
+    assert_eq!(messages, 6);
+    let (answer, messages) = published(&redis, &nodes[0], "three").await;
+    assert_eq!(answer, json!({ "connections": 3, "nodes": 3 }));
+    assert_eq!(messages, 4, "the sender's own is not published");
+    for device in &mut devices {
+        for _ in 0..2 {
+            assert_eq!(device.next_event().await, json!(["e", 1]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_registered_in_one_round_trip() {
+    let redis = Server::start().await;
+    let [node] = &fleet(&redis, 1).await[..] else {
+        unreachable!()
+    };
+    // The first one loads the script.
+    let _first = node.connect("a").await;
+    let scripts = |commands: &str| {
+        commands
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix(
+                    "switchboard_registry_duration_seconds_count{operation=\"register\"} ",
+                )
+            })
+            .map(|count| count.parse::<u64>().unwrap())
+            .sum::<u64>()
+    };
+    let before = scripts(&node.metrics().await);
+    let _second = node.connect("b").await;
+    assert_eq!(scripts(&node.metrics().await) - before, 1);
+}
+
+#[tokio::test]
+async fn nodes_in_one_process_keep_their_own_metrics() {
+    let redis = Server::start().await;
+    let nodes = fleet(&redis, 2).await;
+    let _device = nodes[0].connect("a").await;
+    let gauge = r#"switchboard_connections{namespace="/",transport="websocket"} 1"#;
+    assert!(nodes[0].metrics().await.contains(gauge));
+    assert!(!nodes[1].metrics().await.contains(gauge));
+}
+
+#[tokio::test]
+async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
+    let redis = Server::start().await;
+    let nodes = fleet(&redis, 2).await;
+    let mut device: Client = nodes[0].connect("a").await;
+    let garbage: [&[u8]; 6] = [
+        b"",
+        b"\x01",
+        b"\x02\x93",
+        b"\x01\x93\xa1a\x01\x81\xa7Command\xc0",
+        b"hello",
+        &[0xff; 4096],
+    ];
+    for payload in garbage {
+        assert_eq!(redis.publish("switchboard:bus:all", payload).await, 2);
+    }
+    // Whatever comes after it on the same channel finds the node as it was.
+    let (answer, _) = published(&redis, &nodes[1], "a").await;
+    assert_eq!(answer, json!({ "connections": 1, "nodes": 1 }));
+    assert_eq!(device.next_event().await, json!(["e", 1]));
+    let counted = format!(
+        r#"switchboard_messages_dropped_total{{reason="unreadable"}} {}"#,
+        garbage.len()
+    );
+    assert!(nodes[0].metrics().await.contains(&counted));
+}
