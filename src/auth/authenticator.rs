@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::HeaderMap;
 use jiff::Timestamp;
 use parking_lot::RwLock;
 use secrecy::ExposeSecret;
@@ -12,7 +11,6 @@ use crate::{
         AuthConfigError, AuthError, Credentials, Identity, NamespaceRule, SessionId, SessionStore,
         StoreUnavailable,
         claims::{Check, UserClaim},
-        cookie,
         jwt::{Header, Refusal},
         keys::KeyRing,
         rule::Intended,
@@ -145,15 +143,6 @@ impl Authenticator {
             Err(error) if rule.requires_token() || error == AuthError::Unavailable => Err(error),
             Err(_) => Ok(None),
         }
-    }
-
-    /// Whether a request brings a session cookie, good or bad, that could let it in: then its `Origin` matters, see
-    /// [`OriginPolicy`](crate::auth::OriginPolicy). Never where session cookies are off.
-    pub fn brings_session_cookie(&self, headers: &HeaderMap) -> bool {
-        let inner = self.inner();
-        inner.sessions.as_ref().is_some_and(|sessions| {
-            cookie::header(headers).is_some_and(|cookies| sessions.is_in(&cookies))
-        })
     }
 
     async fn by_cookie(&self, credentials: &Credentials) -> Result<Identity, AuthError> {

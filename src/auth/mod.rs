@@ -4,8 +4,8 @@
 //! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `jwt` (a token's form), `keys` and
 //! `pem` (configured keys), `jwks` and `remote` (JWK sets), `claims` (what a payload says), `rule` (who is let into a
 //! namespace); and for the cookies of an Express application `cookie` (whose signature), `session` (what is stored),
-//! `session_store` (where), `sessions` (all three). [`OriginPolicy`] says which pages may use such a cookie. [`token`] mints,
-//! for `switchboard token` and for backends; [`refresh`] makes what a client gets the next token for.
+//! `session_store` (where), `sessions` (all three). Which pages may bring one is [`crate::transport::origin`]'s to say.
+//! [`token`] mints, for `switchboard token` and for backends; [`refresh`] makes what a client gets the next token for.
 //!
 //! The checks follow RFC 8725 (JWT best current practices). Each is a row of a table in the tests.
 
@@ -22,7 +22,6 @@ mod json;
 mod jwks;
 mod jwt;
 mod keys;
-mod origin;
 mod pem;
 pub mod refresh;
 mod remote;
@@ -44,7 +43,6 @@ pub use cookie::SessionId;
 pub use credentials::{Credentials, device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use jwt::Refusal;
-pub use origin::OriginPolicy;
 pub use refresh::{RefreshToken, SuccessorKey};
 pub use rule::NamespaceRule;
 #[cfg(test)]

@@ -33,11 +33,6 @@ impl Sessions {
         })
     }
 
-    /// Whether a session cookie is among a request's cookies, be it good or bad.
-    pub(crate) fn is_in(&self, cookies: &str) -> bool {
-        cookie::named(cookies, &self.cookie_name).is_some()
-    }
-
     /// The id in the session cookie; none if there is no such cookie.
     pub(crate) fn id(&self, cookies: &str) -> Option<Result<SessionId, &'static str>> {
         let value = cookie::named(cookies, &self.cookie_name)?;
