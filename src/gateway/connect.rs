@@ -63,7 +63,7 @@ impl Inner {
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         match refusal {
-            Refusal::Unavailable => session.abort(),
+            Refusal::Unavailable | Refusal::Full => session.abort(),
             refusal => {
                 tracing::debug!(%namespace, %refusal, "CONNECT refused");
                 session.refused();
@@ -80,7 +80,7 @@ impl Inner {
         auth: TryData<Value>,
         since: Instant,
     ) -> Result<(), Refusal> {
-        if session.is_ending() || !self.takes_connections() {
+        if session.is_ending() || session.connects_too_often() || !self.takes_connections() {
             return Err(Refusal::Unavailable);
         }
         let Some(rule) = self.auth.rule(namespace) else {
@@ -100,7 +100,9 @@ impl Inner {
             session.clone(),
             EventLimiter::new(&self.limits()),
         );
-        self.hub.insert(&live);
+        if !self.hub.insert(&live, self.limits().connections as usize) {
+            return Err(Refusal::Full);
+        }
         session.mark_empty();
         self.listen(&live, socket);
         let tally = match self.register(&live).await {
@@ -126,9 +128,11 @@ impl Inner {
         let gateway = Arc::downgrade(self);
         socket.on_disconnect(
             move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
-                // Returns at once: until it has, the socket is still in its namespace.
-                if let (Some(gateway), Some(Current(live))) =
-                    (gateway.upgrade(), socket.extensions.get::<Current>())
+                // Returns at once: until it has, the socket is still in its namespace. Whoever ended it on this side sees to
+                // its departure, after the end of its session has begun.
+                if reason != DisconnectReason::ServerNSDisconnect
+                    && let (Some(gateway), Some(Current(live))) =
+                        (gateway.upgrade(), socket.extensions.get::<Current>())
                 {
                     gateway.depart(&live, departure_label(reason));
                 }
@@ -174,8 +178,7 @@ impl Inner {
             return;
         };
         let ready = self.introduction(&live, tally);
-        self.join_rooms(&live, socket);
-        let told = live.set_ready(socket, &ready);
+        let told = live.set_ready(socket, rooms_of(&live), &ready);
         // A session that was upgraded before it had a connection has nobody else to say so.
         live.session.check_upgrade();
         if told {
@@ -204,26 +207,21 @@ impl Inner {
             "devices": tally.devices,
         })
     }
+}
 
-    /// The rooms that every connection is in: its user's, its device's, its roles'.
-    pub(super) fn join_rooms(&self, live: &Live, socket: &SocketRef<Adapter>) {
-        let identity = live.identity();
-        let user = live.user().map(|user| format!("user:{user}"));
-        let device = live
-            .device_id
-            .as_ref()
-            .map(|device| format!("device:{device}"));
-        let roles = identity
-            .iter()
-            .flat_map(|identity| &identity.roles)
-            .map(|role| format!("role:{role}"));
-        socket.join(
-            user.into_iter()
-                .chain(device)
-                .chain(roles)
-                .collect::<Vec<_>>(),
-        );
-    }
+/// The rooms that every connection is in: its user's, its device's, its roles'.
+pub(super) fn rooms_of(live: &Live) -> Vec<String> {
+    let identity = live.identity();
+    let user = live.user().map(|user| format!("user:{user}"));
+    let device = live
+        .device_id
+        .as_ref()
+        .map(|device| format!("device:{device}"));
+    let roles = identity
+        .iter()
+        .flat_map(|identity| &identity.roles)
+        .map(|role| format!("role:{role}"));
+    user.into_iter().chain(device).chain(roles).collect()
 }
 
 /// The session under a socket.

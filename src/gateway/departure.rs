@@ -26,7 +26,7 @@ impl Inner {
         }
         self.watches.send(Watch::Forget(live.id.clone())).ok();
         let left = self.hub.remove(live);
-        self.unregister(live);
+        self.unregister_closed(live);
         let label = live
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));
@@ -59,6 +59,20 @@ impl Inner {
             self.hub.remove(live);
             self.unregister(live);
         }
+    }
+
+    /// Has the registry told once nothing can reach the client any more: who orders an end, on whatever node, may take
+    /// "not in the registry" for "closed".
+    fn unregister_closed(self: &Arc<Self>, live: &Arc<Live>) {
+        if !live.session.is_ending() {
+            self.unregister(live);
+            return;
+        }
+        let (gateway, live) = (self.clone(), live.clone());
+        tokio::spawn(async move {
+            live.session.closed().await;
+            gateway.unregister(&live);
+        });
     }
 
     /// Has the registry told that a connection is out.

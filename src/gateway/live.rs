@@ -176,7 +176,7 @@ impl Live {
 
     /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
     /// the guest. Returns whether the guest was there.
-    pub(crate) fn take_over(&self, guest: &Self) -> bool {
+    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>) -> bool {
         let mut before = guest.state.lock();
         if before.phase != Phase::Ready {
             return false;
@@ -185,6 +185,9 @@ impl Live {
         before.phase = Phase::Gone;
         state.phase = Phase::Ready;
         state.socket = before.socket.take();
+        if let Some(socket) = &state.socket {
+            socket.join(rooms);
+        }
         guest.departed.store(true, Ordering::Release);
         true
     }
@@ -247,15 +250,22 @@ impl Live {
         self.ending.set(ending).is_ok()
     }
 
-    /// Takes the socket, and tells the client that it is connected, unless it has been given an ending meanwhile or is
-    /// gone. Returns whether it was told.
-    pub(crate) fn set_ready(&self, socket: &SocketRef<Adapter>, ready: &Value) -> bool {
+    /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending
+    /// meanwhile or is gone. Returns whether it was told.
+    pub(crate) fn set_ready(
+        &self,
+        socket: &SocketRef<Adapter>,
+        rooms: Vec<String>,
+        ready: &Value,
+    ) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Arriving {
             return false;
         }
         state.phase = Phase::Ready;
         state.socket = Some(socket.clone());
+        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
+        socket.join(rooms);
         self.ending().is_none() && socket.emit("ready", ready).is_ok()
     }
 

@@ -8,7 +8,7 @@ use socketioxide::extract::{AckSender, SocketRef, TryData};
 
 use super::{
     Inner,
-    connect::Current,
+    connect::{self, Current},
     live::Live,
     refusal::{self, Refusal},
 };
@@ -182,7 +182,7 @@ impl Inner {
         let identity = self.identify(guest, token).await?;
         let id = self.registry.new_id(Some(&identity.user_id));
         let live = guest.as_user(id, identity, &self.limits());
-        self.hub.insert(&live);
+        self.hub.insert(&live, 0);
         let tally = match self.register(&live).await {
             Ok(tally) => tally,
             Err(refusal) => {
@@ -191,7 +191,7 @@ impl Inner {
             }
         };
         socket.extensions.insert(Current(live.clone()));
-        if !live.take_over(guest) || live.session.is_over() {
+        if !live.take_over(guest, connect::rooms_of(&live)) || live.session.is_over() {
             // It ended meanwhile; that end has met the guest only.
             self.depart(&live, "transport_close");
             return Err(Refusal::Unavailable.into());
@@ -199,7 +199,6 @@ impl Inner {
         self.hub.remove(guest);
         self.unregister(guest);
         tracing::debug!(guest = %guest.id, connection = %live.id, user = ?live.user(), "authenticated");
-        self.join_rooms(&live, socket);
         self.watch(&live);
         if let Some(ending) = live.ending().cloned() {
             self.carry_out(&live, &ending);

@@ -17,6 +17,8 @@ pub(super) enum Refusal {
     /// Nothing that the client did: its transport is cut before it can read this, so that it tries again by itself. A
     /// `connect_error` would make it stop.
     Unavailable,
+    /// The same, as the node holds as many connections as it may.
+    Full,
 }
 
 impl Refusal {
@@ -32,6 +34,7 @@ impl Refusal {
             Self::Auth(AuthError::Banned) | Self::Bar(Bar::Banned) => "banned",
             Self::Auth(AuthError::TooMany) | Self::Bar(Bar::TooMany) => "too_many",
             Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
+            Self::Full => "full",
         }
     }
 }
@@ -53,7 +56,7 @@ impl fmt::Display for Refusal {
             Self::Bar(Bar::Revoked) => AuthError::Revoked.fmt(f),
             Self::Bar(Bar::SessionEnded) => AuthError::NotAuthenticated.fmt(f),
             Self::Bar(Bar::TooMany) => AuthError::TooMany.fmt(f),
-            Self::Unavailable => f.write_str("Service unavailable"),
+            Self::Unavailable | Self::Full => f.write_str("Service unavailable"),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     connection::UserId,
     registry::{
         Ban, Bar, Entry, Grant, RegistryError, TOKEN_KEPT, TOKEN_MARGIN, admission::digest,
-        keys::Shard,
+        fence::to_millisecond, keys::Shard,
     },
 };
 
@@ -52,7 +52,11 @@ fn barred((ban, revoked, token, session): &Fences, grant: &Grant) -> Option<Bar>
 
 /// A ban as Redis keeps it: JSON, so that operators can read it.
 pub(super) fn ban_text(ban: &Ban) -> Result<String, RegistryError> {
-    serde_json::to_string(ban).map_err(|error| RegistryError::Corrupt(format!("ban: {error}")))
+    let ban = Ban {
+        until: ban.until.map(to_millisecond),
+        ..ban.clone()
+    };
+    serde_json::to_string(&ban).map_err(|error| RegistryError::Corrupt(format!("ban: {error}")))
 }
 
 impl RedisRegistry {

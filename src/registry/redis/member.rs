@@ -327,8 +327,8 @@ mod tests {
         };
         let bytes = encode(&lease, &connection("0aaa"), &grant).unwrap();
         let fields: Vec<_> = bytes.splitn(9, |byte| *byte == 0).collect();
-        assert_eq!(fields[5], b"muazx9vf");
-        assert_eq!(fields[6], b"muazx9s0");
+        assert_eq!(fields[5], b"mubbs7ln");
+        assert_eq!(fields[6], b"mubbs7i8");
         assert_eq!(fields[7], SessionId::from("s3cr3t").digest().as_bytes());
         assert_eq!(compact(Timestamp::UNIX_EPOCH), "0");
         let before = Timestamp::from_second(-1).unwrap();

@@ -71,6 +71,11 @@ export class Api {
   user = (user) => this.ok('GET', `/v1/users/${segment(user)}`);
   send = (user, event, data, more = {}) => this.ok('POST', `/v1/users/${segment(user)}/events`, { event, data, ...more });
   disconnect = (user, body = {}) => this.ok('POST', `/v1/users/${segment(user)}/disconnect`, body);
+  ban = (user, body = {}) => this.ok('PUT', `/v1/users/${segment(user)}/ban`, body);
+  unban = (user) => this.ok('DELETE', `/v1/users/${segment(user)}/ban`);
+  banOf = (user) => this.ok('GET', `/v1/users/${segment(user)}/ban`);
+  revokeTokens = (user, body = {}) => this.ok('POST', `/v1/users/${segment(user)}/revoke-tokens`, body);
+  revokeToken = (jti, more = {}) => this.ok('POST', '/v1/tokens/revoke', { jti, ...more });
   connection = (id) => this.ok('GET', `/v1/connections/${segment(id)}`);
   stats = () => this.ok('GET', '/v1/stats');
   nodes = async () => (await this.ok('GET', '/v1/nodes')).nodes;

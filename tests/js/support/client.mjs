@@ -5,6 +5,10 @@ import { io } from 'socket.io-client';
 import { token } from './process.mjs';
 import { within } from './wait.mjs';
 
+/** Every `connect_error` message that the contract has for who is refused. */
+export const CONNECT_ERRORS = ['Authentication token required', 'Invalid token', 'Invalid or expired token', 'Token revoked', 'User banned', 'Admin access required',
+  'Access denied', 'Not authenticated', 'Too many connections', 'Invalid namespace'];
+
 const clients = new Set();
 
 /** Closes every client that is still there; the wrapper around each test calls it. */
@@ -71,6 +75,23 @@ export class Client {
     }
   }
 
+  /** Resolves to `ready`, or to the message that it was refused with, or to `disconnect`: whichever came first. */
+  async outcome({ ms = 15000 } = {}) {
+    const first = () => this.seen.find(({ name }) => ['ready', 'connect_error', 'disconnect'].includes(name));
+    const happened = new Promise((resolve) => {
+      const look = () => {
+        if (!first()) return;
+        this.watchers.delete(look);
+        resolve(first());
+      };
+      this.watchers.add(look);
+      look();
+    });
+    const { name, args } = await within(ms, `${this.label} is let in or refused`, happened);
+    if (name === 'ready') this.id = args[0]?.connectionId;
+    return name === 'connect_error' ? args[0].message : name;
+  }
+
   /** Resolves to the payload of the `nth` ready. */
   async ready(options) {
     const [payload] = await this.wait('ready', options);
@@ -104,6 +125,41 @@ export class Client {
     if (reason !== undefined) assert.equal(why.reason, reason, `expected the reason ${show(reason)}, got ${show(why)}`);
     assert.equal(how, 'io server disconnect', `expected ${this.label} to see the reason "io server disconnect", got "${how}"; history: ${this.history()}`);
     assert.equal(this.socket.active, false, `expected ${this.label} to stay away after a DISCONNECT packet, but it is reconnecting`);
+  }
+
+  /** Emits with an acknowledgement, and resolves to that. */
+  async ask(event, ...args) {
+    try {
+      return await within(10000, `${this.label} gets an acknowledgement of "${event}"`, this.socket.emitWithAck(event, ...args));
+    } catch (error) {
+      throw new Error(`${error.message} (asked: "${event}")\n  what ${this.label} got: ${this.history()}`);
+    }
+  }
+
+  /** Holds an acknowledgement to `{ok: true, …}`, and resolves to the rest of it. */
+  async granted(event, ...args) {
+    const answer = await this.ask(event, ...args);
+    assert.equal(answer?.ok, true, `expected "${event}" of ${this.label} to be granted, got ${show(answer)}`);
+    const { ok, ...rest } = answer;
+    return rest;
+  }
+
+  /** Holds an acknowledgement to `{ok: false, error}`, with one of `messages` if there are any; resolves to the error. */
+  async denied(messages, event, ...args) {
+    const answer = await this.ask(event, ...args);
+    assert.equal(answer?.ok, false, `expected "${event}" of ${this.label} to be denied, got ${show(answer)}`);
+    assert.deepEqual(Object.keys(answer).sort(), ['error', 'ok'], `expected {ok: false, error}, got ${show(answer)}`);
+    assert.ok(typeof answer.error === 'string' && answer.error, `expected a text in error, got ${show(answer)}`);
+    const wanted = [messages ?? []].flat();
+    if (wanted.length) assert.ok(wanted.includes(answer.error), `expected the error ${wanted.map(show).join(' or ')}, got ${show(answer)}`);
+    return answer.error;
+  }
+
+  /** Holds it to an end after which the stock client comes back: forceDisconnect with `code`, then a closed transport. */
+  async sentAway(code, reason) {
+    const [how] = await this.wait('disconnect');
+    assert.deepEqual(this.told(), { code, reason, reconnect: true });
+    assert.ok(['transport close', 'transport error'].includes(how), `expected ${this.label} to see a closed transport, got "${how}"; history: ${this.history()}`);
   }
 
   /** Makes its handler for `event` answer acknowledgements with `reply`. */

@@ -173,9 +173,11 @@ export class Node extends Running {
     const line = ['serve', '--listen', '127.0.0.1:0', ...args];
     if (redis) line.push('--redis-url', redis.url);
     if (name) line.push('--node-id', name);
-    if (config) line.push('--config', writeScratch('toml', config));
+    const configFile = config && writeScratch('toml', config);
+    if (config) line.push('--config', configFile);
     if (internal) line.push('--internal-listen', '127.0.0.1:0');
     const node = new Node(BINARY, line, { env: { ...settings, ...env }, name: name ?? 'switchboard' });
+    node.configFile = configFile;
     nodes.add(node);
     try {
       const [, address] = await node.line(BOUND);
@@ -196,6 +198,12 @@ export class Node extends Running {
 
   get port() {
     return Number(new URL(this.url).port);
+  }
+
+  /** Writes its configuration file anew and tells it so. Whether it has taken it is for the test to await. */
+  reload(config) {
+    if (config !== undefined) writeFileSync(this.configFile, config);
+    this.signal('SIGHUP');
   }
 
   async kill() {
@@ -270,6 +278,9 @@ export class Redis {
 }
 
 export const startRedis = () => new Redis().start();
+
+/** Seconds since 1970, `seconds` from now: a NumericDate as tokens have them. */
+export const soon = (seconds) => Math.floor(Date.now() / 1000) + seconds;
 
 /** A token as a login service would sign it, good for 15 minutes unless `claims` say otherwise. */
 export function token(user, claims = {}, { secret = JWT_SECRET, algorithm = 'HS256', ...options } = {}) {

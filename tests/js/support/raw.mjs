@@ -114,6 +114,7 @@ export class RawSocket {
       });
       this.ws.on('close', (code) => {
         this.code = code;
+        sockets.delete(this.ws);
         poke();
         resolve(code);
       });

@@ -37,6 +37,14 @@ export async function eventually(what, check, { ms = 5000, every = 50 } = {}) {
 /** Lets time pass: for pacing a loop and for injected faults, never in place of a condition. */
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/**
+ * Resolves when this machine's clock is past `time` (milliseconds since 1970): for what is a matter of the clock alone, such
+ * as two tokens that are to differ in `iat`.
+ */
+export async function clockPasses(time) {
+  while (Date.now() <= time) await pause(Math.max(time - Date.now(), 1));
+}
+
 /** A seeded generator of numbers in [0, 1) (mulberry32), so that a random run can be repeated. */
 export function seeded(seed) {
   let state = seed >>> 0;
