@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use async_trait::async_trait;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OriginalUri};
 use http::{HeaderMap, header, request::Parts};
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
@@ -214,7 +214,10 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
         let caller = state.auth.caller(&parts.headers).await?;
         if !caller.may(P::SCOPE) {
             if matches!(P::SCOPE, Scope::Disconnect | Scope::Admin) {
-                audit::refused(caller.name(), &parts.method, parts.uri.path());
+                // Nested routes see the rest of the path only.
+                let uri = parts.extensions.get::<OriginalUri>();
+                let path = uri.map_or(parts.uri.path(), |uri| uri.path());
+                audit::refused(caller.name(), &parts.method, path);
             }
             return Err(ApiError::new(
                 ErrorCode::Forbidden,

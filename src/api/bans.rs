@@ -25,6 +25,7 @@ pub struct BanRequest {
     #[schema(max_length = 512)]
     reason: Option<String>,
     /// Until when. Absent: until it is lifted.
+    #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
 }
 
@@ -58,7 +59,7 @@ pub struct BanAnswer {
     #[schema(required)]
     reason: Option<String>,
     /// Until when; `null`: until it is lifted.
-    #[schema(required)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
 }
 

@@ -140,6 +140,7 @@ pub struct SessionAnswer {
     #[serde(serialize_with = "exposed")]
     token: SecretString,
     /// Its `exp`.
+    #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
     /// The refresh token, good once: for clients that keep their cookies themselves.
     #[schema(value_type = String)]
@@ -160,6 +161,7 @@ pub struct TokenAnswer {
     #[serde(serialize_with = "exposed")]
     token: SecretString,
     /// Its `exp`.
+    #[schema(value_type = String, format = DateTime)]
     expires_at: Timestamp,
 }
 

@@ -25,6 +25,7 @@ const MAX_TOKEN_ID_BYTES: usize = 1024;
 #[schema(example = json!({"issuedBefore": "2030-01-01T00:00:00Z"}))]
 pub struct RevokeTokensRequest {
     /// Those issued before. Default: now. A time ahead also refuses tokens that are yet to be issued, until then.
+    #[schema(value_type = Option<String>, format = DateTime)]
     issued_before: Option<Timestamp>,
 }
 
@@ -39,6 +40,7 @@ impl Payload for RevokeTokensRequest {
 #[serde(rename_all = "camelCase")]
 pub struct RevokedAnswer {
     /// Tokens issued before are refused.
+    #[schema(value_type = String, format = DateTime)]
     revoked_before: Timestamp,
     /// How many connections are closed and out of the registry.
     disconnected: u64,
@@ -98,6 +100,7 @@ pub struct RevokeTokenRequest {
     #[schema(min_length = 1, max_length = 1024)]
     jti: String,
     /// Its `exp`: so long the revocation has to be kept. Absent: as long as any token can live.
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
 }
 

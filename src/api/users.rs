@@ -37,7 +37,7 @@ pub struct UserAnswer {
     /// How many devices they stand for.
     devices: u64,
     /// When the user's last connection ended. `null` while the user is online, and when that is not known (any more).
-    #[schema(required)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     last_seen: Option<Timestamp>,
     /// Whether the user is kept out.
     banned: bool,
