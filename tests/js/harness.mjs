@@ -13,6 +13,7 @@ import { within } from './support/wait.mjs';
 
 export * from './support/api.mjs';
 export * from './support/client.mjs';
+export * from './support/jar.mjs';
 export * from './support/link.mjs';
 export * from './support/process.mjs';
 export * from './support/raw.mjs';

@@ -76,6 +76,8 @@ export class Api {
   banOf = (user) => this.ok('GET', `/v1/users/${segment(user)}/ban`);
   revokeTokens = (user, body = {}) => this.ok('POST', `/v1/users/${segment(user)}/revoke-tokens`, body);
   revokeToken = (jti, more = {}) => this.ok('POST', '/v1/tokens/revoke', { jti, ...more });
+  /** Opens a session that is refreshed over HTTP, as a backend does after it has logged the user in. */
+  openSession = (user, body = {}) => this.ok('POST', `/v1/users/${segment(user)}/sessions`, body);
   connection = (id) => this.ok('GET', `/v1/connections/${segment(id)}`);
   stats = () => this.ok('GET', '/v1/stats');
   nodes = async () => (await this.ok('GET', '/v1/nodes')).nodes;

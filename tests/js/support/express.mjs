@@ -6,31 +6,9 @@ import express from 'express';
 import session from 'express-session';
 import { createClient } from 'redis';
 import { exchange } from './api.mjs';
+import { Jar } from './jar.mjs';
 
 export const SESSION_SECRET = 'the-session-secret-of-the-tests-0123456789';
-
-/** A browser's cookies, as far as they are needed: names and values, and what the last answer said of each. */
-export class Jar {
-  constructor() {
-    this.cookies = new Map();
-    this.lines = new Map();
-  }
-
-  /** Takes the Set-Cookie headers of an answer of exchange(). */
-  take(answer) {
-    for (const line of answer.headers['set-cookie'] ?? []) {
-      const [, name, value] = /^([^=;]+)=([^;]*)/.exec(line);
-      this.lines.set(name, line);
-      if (!value || /;\s*max-age=0*(;|$)/i.test(line) || /;\s*expires=[^;]*\b1970\b/i.test(line)) this.cookies.delete(name);
-      else this.cookies.set(name, value);
-    }
-    return answer;
-  }
-
-  get header() {
-    return [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; ');
-  }
-}
 
 /** The value of a `connect.sid` cookie, as express-session writes it into the header. */
 export function signedCookie(id, secret = SESSION_SECRET) {
