@@ -54,6 +54,8 @@ pub(super) enum Command {
         message: Message,
         timeout_ms: u64,
     },
+    /// Hand a message to every connection of a namespace. Nobody waits for a receipt.
+    Broadcast { message: Message },
     /// End the connections that have been ordered to end, among those of a target. The orders are in the registry: which
     /// they are, and how they end.
     End { target: EndTarget },
@@ -205,6 +207,7 @@ impl Inner {
                         .await;
                 });
             }
+            Command::Broadcast { message } => self.broadcast_here(&message),
             Command::End { target } => {
                 tokio::spawn(async move {
                     let ended = self.carry_out_orders(&target).await;

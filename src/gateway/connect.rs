@@ -4,7 +4,7 @@
 //! credentials, then the registry. So a client that is told it is connected is one that every node can see. Handlers are
 //! set in the middleware too: set later they miss the end of a connection that is closed at once, and the first events.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use socketioxide::{
@@ -28,6 +28,9 @@ use crate::{
 
 /// The namespace whose connections may use a backend's verbs.
 const ADMIN: &str = "/admin";
+
+/// How often a CONNECT packet that waits looks whether it still has to.
+const HOLD: Duration = Duration::from_millis(200);
 
 /// What the middleware leaves for the connect handler, in the socket's extensions.
 #[derive(Clone)]
@@ -54,6 +57,7 @@ impl Inner {
         let Some(session) = session_of(&socket) else {
             return Err(Refusal::Unavailable);
         };
+        self.hold(&session).await;
         let refusal = match self
             .try_arrive(namespace, &session, &socket, auth, since)
             .await
@@ -72,6 +76,20 @@ impl Inner {
             }
         }
         Err(refusal)
+    }
+
+    /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections: to cut that, as
+    /// for a newcomer, would take them along.
+    async fn hold(&self, session: &Session) {
+        while !self.takes_connections()
+            && !session.is_ending()
+            && !self.hub.of_session(session.id).is_empty()
+        {
+            tokio::select! {
+                () = tokio::time::sleep(HOLD) => {}
+                () = session.over() => {}
+            }
+        }
     }
 
     async fn try_arrive(
@@ -190,7 +208,7 @@ impl Inner {
             tracing::debug!(connection = %live.id, user = ?live.user(), namespace = %live.namespace, "ready");
         } else if let Some(ending) = live.ending() {
             // Ordered to end between its registration and now.
-            self.carry_out(&live, &ending.clone());
+            self.carry_out(vec![live.clone()], &ending.clone());
         }
     }
 

@@ -40,35 +40,44 @@ pub(super) async fn closed(lives: Vec<Arc<Live>>, deadline: Instant) -> Vec<Conn
 
 impl Inner {
     /// Ends connections of this node: each is told why, and with the last one of a session its transport is closed.
-    /// Connections that are being ended already are left to that.
+    /// Connections that are being ended already are left to that, and one that has not arrived yet is ended when it does.
     pub(super) fn end_all(self: &Arc<Self>, lives: &[Arc<Live>], ending: &Ending) {
         // All are marked before the first is ended: whether a session has others left is then the same for each.
-        let ending_now: Vec<_> = lives
+        let marked: Vec<_> = lives
             .iter()
             .filter(|live| live.set_ending(ending.clone()))
             .collect();
-        for live in ending_now {
-            // One that has not arrived yet is ended when it does.
-            if live.phase() == Phase::Ready {
-                self.carry_out(live, ending);
-            }
-        }
+        let ready = marked
+            .into_iter()
+            .filter(|live| live.phase() == Phase::Ready)
+            .cloned()
+            .collect();
+        self.carry_out(ready, ending);
     }
 
-    /// Ends one connection as its ending says.
-    pub(super) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, ending: &Ending) {
-        let alone = self
-            .hub
-            .of_session(live.session.id)
-            .iter()
-            .all(|other| other.ending().is_some());
-        // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
-        // can end this one.
-        live.say_goodbye(ending, !(ending.reconnect && alone));
-        if alone {
-            live.session.end();
+    /// Ends connections as their ending says.
+    pub(super) fn carry_out(self: &Arc<Self>, lives: Vec<Arc<Live>>, ending: &Ending) {
+        let mut over = Vec::new();
+        for live in &lives {
+            let alone = self
+                .hub
+                .of_session(live.session.id)
+                .iter()
+                .all(|other| other.ending().is_some());
+            // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
+            // can end this one.
+            live.say_goodbye(ending, !(ending.reconnect && alone));
+            if alone {
+                over.push(live.session.clone());
+            }
         }
-        self.depart(live, Ending::label(ending.code));
+        // After the last goodbye: the end of a session lets nothing more into its queue.
+        for session in over {
+            session.end();
+        }
+        for live in lives {
+            self.depart(&live, Ending::label(ending.code));
+        }
     }
 
     /// The connections of this node that an order may mean. Which it does mean is in the registry.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::live::Live;
+use super::live::{Live, Phase};
 use crate::{
     connection::{ConnectionId, TransportKind, UserId},
     metrics::Metrics,
@@ -115,6 +115,13 @@ impl Hub {
             .get(&session)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// The connections of a namespace that their clients know of.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Arc<Live>> {
+        let mut lives = self.all();
+        lives.retain(|live| *live.namespace == *namespace && live.phase() == Phase::Ready);
+        lives
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {

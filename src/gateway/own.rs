@@ -201,7 +201,7 @@ impl Inner {
         tracing::debug!(guest = %guest.id, connection = %live.id, user = ?live.user(), "authenticated");
         self.watch(&live);
         if let Some(ending) = live.ending().cloned() {
-            self.carry_out(&live, &ending);
+            self.carry_out(vec![live.clone()], &ending);
         }
         Ok(self.introduction(&live, tally))
     }
@@ -217,11 +217,17 @@ impl Inner {
 
     /// Registers a connection, and carries out what that means for others of its user's.
     pub(super) async fn register(self: &Arc<Self>, live: &Arc<Live>) -> Result<Tally, Refusal> {
-        let record = live.record(&self.node_id);
-        let admission = self
-            .registry
-            .register(&self.lease(), &record, &live.grant(), self.user_limit())
-            .await;
+        let (record, admission) = loop {
+            let (lease, record) = (self.lease(), live.record(&self.node_id));
+            let admission = self
+                .registry
+                .register(&lease, &record, &live.grant(), self.user_limit())
+                .await;
+            // A lease that was lost meanwhile takes the entry along, and whoever made the registry exact did not know of it.
+            if admission.is_err() || lease == self.lease() {
+                break (record, admission);
+            }
+        };
         let (tally, evicted) = match admission {
             Ok(Admission::Admitted { tally, evicted }) => (tally, evicted),
             Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),

@@ -175,6 +175,11 @@ impl Session {
         self.over.is_cancelled()
     }
 
+    /// Waits until the engine has let the session go.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
     /// Whether what the engine still has to say may not reach the peer.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)

@@ -191,7 +191,7 @@ onBothRegistries((world) => {
 
   test('authenticate: a guest becomes its user\'s without reconnecting', async () => {
     const user = someone('late');
-    const guest = connect(world.door, { auth: {}, namespace: '/public', deviceId: 'kiosk', reconnection: false });
+    const guest = connect(world.door, { namespace: '/public', deviceId: 'kiosk', reconnection: false });
     const { connectionId } = await guest.ready();
     const before = await world.api.stats();
     const first = await connected(world.desk, { user });

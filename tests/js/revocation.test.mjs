@@ -37,7 +37,7 @@ onBothRegistries((world) => {
     assert.deepEqual(await world.door.api.banOf(user), { banned: true, reason: 'spam', until: null });
     assert.equal((await world.api.user(user)).banned, true);
     await refusedEverywhere('User banned', { user });
-    await refusedEverywhere('User banned', { token: issued(user, -1), namespace: '/admin' });
+    await refusedEverywhere('User banned', { user, claims: { role: 'admin' }, namespace: '/admin' });
     await connect(world.door, { auth: {}, extraHeaders: { authorization: `Bearer ${token(user)}` } }).refused('User banned');
     assert.equal(bystander.count('disconnect'), 0);
 
