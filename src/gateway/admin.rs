@@ -1,6 +1,6 @@
 //! The `/admin` namespace: a backend's verbs as events, for people with the right. The right is looked at anew each time.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -14,7 +14,8 @@ use super::{
     message::{Message, Target},
 };
 use crate::{
-    connection::{ConnectionId, Tally, UserId},
+    auth::SessionRef,
+    connection::{ConnectionId, MAX_USER_ID_BYTES, Tally, UserId},
     ending::Ending,
     registry::{EndTarget, Fence},
     transport::engine::Adapter,
@@ -27,6 +28,9 @@ const UNAUTHORIZED: &str = "Unauthorized action";
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
+/// The longest wait for acknowledgements, in milliseconds.
+const MAX_ACK_TIMEOUT: u64 = 30_000;
+
 /// Why a verb is not carried out. `Display` is what its acknowledgement says.
 #[derive(Debug, thiserror::Error)]
 enum Denied {
@@ -38,6 +42,8 @@ enum Denied {
     Unacceptable(String),
     #[error("Service unavailable")]
     Gateway(#[from] GatewayError),
+    #[error("Service unavailable")]
+    Away,
 }
 
 #[derive(Default, Deserialize)]
@@ -62,6 +68,13 @@ struct SendToUser {
     data: Option<Value>,
     #[serde(default = "root")]
     namespace: String,
+    ack: Option<AckAsked>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct AckAsked {
+    timeout_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +111,19 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 
 fn root() -> String {
     "/".into()
+}
+
+/// An object or nothing; and who is named in it is somebody.
+fn checked(argument: Value) -> Result<Value, Denied> {
+    if !argument.is_object() && !argument.is_null() {
+        return Err(Denied::Unacceptable("the argument: an object".into()));
+    }
+    match argument.get("user").and_then(Value::as_str) {
+        Some(user) if user.is_empty() || user.len() > MAX_USER_ID_BYTES => Err(
+            Denied::Unacceptable(format!("user: from 1 to {MAX_USER_ID_BYTES} bytes")),
+        ),
+        _ => Ok(argument),
+    }
 }
 
 fn arguments<T: DeserializeOwned>(argument: Value) -> Result<T, Denied> {
@@ -144,7 +170,10 @@ impl Inner {
             async move {
                 gateway.authorize(&live).await?;
                 let whom = argument.get("user").cloned().unwrap_or_default();
-                let outcome = carry_out(gateway, argument).await;
+                let outcome = match checked(argument) {
+                    Ok(argument) => carry_out(gateway, argument).await,
+                    Err(denied) => Err(denied),
+                };
                 let result = match &outcome {
                     Ok(_) => "done".to_owned(),
                     Err(error) => error.to_string(),
@@ -185,6 +214,12 @@ impl Inner {
             .is_some_and(|end| end <= Timestamp::now())
         {
             return Ok(Some(Ending::of(Ending::TOKEN_EXPIRED).final_one()));
+        }
+        if let Some(SessionRef::Cookie(id)) = &identity.session {
+            let over = self.auth.recheck(&[(id.clone(), identity.as_ref())]).await;
+            if !over.map_err(|_| Denied::Away)?.is_empty() {
+                return Ok(Some(Ending::of(Ending::SESSION_ENDED)));
+            }
         }
         let standing = self
             .registry
@@ -250,6 +285,7 @@ impl Inner {
             event,
             data,
             namespace,
+            ack,
         } = arguments(argument)?;
         let message = Message {
             event,
@@ -261,8 +297,20 @@ impl Inner {
         }
         self.known(&message.namespace)
             .map_err(|error| Denied::Unacceptable(error.to_string()))?;
-        let delivery = self.send(&Target::User(user), &message).await?;
-        Ok(serde_json::to_value(delivery)?)
+        match ack {
+            Some(AckAsked { timeout_ms }) if !(1..=MAX_ACK_TIMEOUT).contains(&timeout_ms) => Err(
+                Denied::Unacceptable(format!("ack.timeoutMs: from 1 to {MAX_ACK_TIMEOUT}")),
+            ),
+            Some(AckAsked { timeout_ms }) => {
+                let timeout = Duration::from_millis(timeout_ms);
+                let acked = self.send_with_ack(&user, &message, timeout).await?;
+                Ok(serde_json::to_value(acked)?)
+            }
+            None => {
+                let delivery = self.send(&Target::User(user), &message).await?;
+                Ok(serde_json::to_value(delivery)?)
+            }
+        }
     }
 
     async fn disconnect_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
@@ -291,6 +339,9 @@ impl Inner {
 
     async fn ban_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
         let BanUser { user, ban } = arguments(argument)?;
+        if ban.until.is_some_and(|until| until <= Timestamp::now()) {
+            return Err(Denied::Unacceptable("until: in the past".into()));
+        }
         self.ban(&user, &ban).await?;
         Ok(json!({ "banned": true, "reason": ban.reason, "until": ban.until }))
     }
