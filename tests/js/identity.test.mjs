@@ -214,7 +214,7 @@ onBothRegistries((world) => {
 
     assert.deepEqual(await world.api.send(user, 'news', 1, { namespace: '/public' }), { connections: 1, nodes: 1 });
     assert.deepEqual(await guest.wait('news'), [1]);
-    assert.deepEqual((await world.api.ok('POST', '/v1/events', { messages: [{ connection: guest.id, event: 'direct', data: 2 }] })).results, [{ connections: 1, nodes: 1 }]);
+    assert.deepEqual((await world.api.ok('POST', '/v1/events', { messages: [{ connection: guest.id, event: 'direct', data: 2, namespace: '/public' }] })).results, [{ connections: 1, nodes: 1 }]);
     await guest.wait('direct');
     await world.api.ok('POST', '/v1/broadcast', { event: 'all', data: 3, namespace: '/public' });
     await guest.wait('all');
