@@ -191,7 +191,11 @@ onBothRegistries((world) => {
 
   test('authenticate: a guest becomes its user\'s without reconnecting', async () => {
     const user = someone('late');
+<<<<<<< HEAD
     const guest = connect(world.door, { namespace: '/public', deviceId: 'kiosk', reconnection: false });
+=======
+    const guest = connect(world.door, { auth: { deviceId: 'kiosk' }, namespace: '/public', reconnection: false });
+>>>>>>> e2e-3
     const { connectionId } = await guest.ready();
     const before = await world.api.stats();
     const first = await connected(world.desk, { user });
