@@ -7,12 +7,8 @@ import { SESSION_SECRET, startExpress } from './support/express.mjs';
 const NOT_BANNED = { banned: false, reason: null, until: null };
 
 /** An administrator in /admin. */
-<<<<<<< HEAD
-const administrator = (at, { claims, ...options } = {}) => connected(at, { user: someone('admin'), claims: { role: 'admin', ...claims }, namespace: '/admin', reconnection: false, label: 'the admin', ...options });
-=======
 const administrator = (at, { claims, ...options } = {}) =>
   connected(at, { user: someone('admin'), claims: { role: 'admin', ...claims }, namespace: '/admin', reconnection: false, label: 'the admin', ...options });
->>>>>>> e2e-3
 
 /** Every verb, with an argument that is all right for `user`. */
 const verbs = (user) => [

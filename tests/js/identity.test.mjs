@@ -191,11 +191,7 @@ onBothRegistries((world) => {
 
   test('authenticate: a guest becomes its user\'s without reconnecting', async () => {
     const user = someone('late');
-<<<<<<< HEAD
-    const guest = connect(world.door, { namespace: '/public', deviceId: 'kiosk', reconnection: false });
-=======
     const guest = connect(world.door, { auth: { deviceId: 'kiosk' }, namespace: '/public', reconnection: false });
->>>>>>> e2e-3
     const { connectionId } = await guest.ready();
     const before = await world.api.stats();
     const first = await connected(world.desk, { user });
@@ -218,7 +214,7 @@ onBothRegistries((world) => {
 
     assert.deepEqual(await world.api.send(user, 'news', 1, { namespace: '/public' }), { connections: 1, nodes: 1 });
     assert.deepEqual(await guest.wait('news'), [1]);
-    assert.deepEqual((await world.api.ok('POST', '/v1/events', { messages: [{ connection: guest.id, event: 'direct', data: 2, namespace: '/public' }] })).results, [{ connections: 1, nodes: 1 }]);
+    assert.deepEqual((await world.api.ok('POST', '/v1/events', { messages: [{ connection: guest.id, event: 'direct', data: 2 }] })).results, [{ connections: 1, nodes: 1 }]);
     await guest.wait('direct');
     await world.api.ok('POST', '/v1/broadcast', { event: 'all', data: 3, namespace: '/public' });
     await guest.wait('all');
