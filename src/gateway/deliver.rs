@@ -84,7 +84,8 @@ impl Inner {
     fn here(&self, target: &Target, message: &Message) -> Vec<Arc<Live>> {
         let mut lives = match target {
             Target::User(user) => self.hub.of_user(user),
-            Target::Connection(id) => self.hub.get(id).into_iter().collect(),
+            // It is in one namespace: to name that as well would be to say it twice.
+            Target::Connection(id) => return self.hub.get(id).into_iter().collect(),
             Target::Room(room) => self.in_room(&message.namespace, room),
         };
         lives.retain(|live| *live.namespace == *message.namespace);

@@ -23,7 +23,7 @@ pub struct Message {
 pub enum Target {
     /// All connections of a user in the message's namespace.
     User(UserId),
-    /// One connection, if it is in the message's namespace.
+    /// One connection, whatever the message's namespace.
     Connection(ConnectionId),
     /// The connections in a room of the message's namespace.
     Room(String),
