@@ -6,6 +6,7 @@ use anyhow::Context;
 use async_trait::async_trait;
 use axum::{Router, extract::Request, routing::any};
 use http::{HeaderValue, Method};
+use parking_lot::Mutex;
 use rand::Rng;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +17,12 @@ use crate::{
         self, ApiState,
         auth::{ApiAuth, TokenBearer, TokenVerifier},
     },
-    auth::Authenticator,
+    auth::{Authenticator, RedisSessions},
     bus::Bus,
-    config::{Config, Cors, Limits},
+    config::{Config, Cors, Limits, Reload},
     connection::{Instance, NodeId},
     gateway::{Gateway, Parts},
-    link,
+    link::{self, Link},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
     transport::{
@@ -49,6 +50,35 @@ pub struct App {
     gateway: Gateway,
     engine: Arc<Engine>,
     auth: Authenticator,
+    keys: Arc<ApiAuth>,
+}
+
+/// Takes a new configuration over while the node runs, as far as that can be done.
+#[derive(Clone)]
+pub struct Reloader {
+    running: Arc<Mutex<Arc<Config>>>,
+    gateway: Gateway,
+    auth: Authenticator,
+    keys: Arc<ApiAuth>,
+}
+
+impl Reloader {
+    /// Takes over what can be: API keys, what verifies tokens and cookies, and the limits of newcomers. Returns the keys that
+    /// have changed, and those that wait for the next start.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that lets nobody in, or a key file that can't be read. Nothing is changed then.
+    pub fn reload(&self, new: &Config) -> anyhow::Result<Reload> {
+        let mut running = self.running.lock();
+        let reload = running.reloadable_from(new)?;
+        self.auth
+            .reload(&reload.config.auth, &reload.config.namespaces)?;
+        self.keys.replace(&reload.config.api);
+        self.gateway.reload(&reload.config);
+        *running = Arc::new(reload.config.clone());
+        Ok(reload)
+    }
 }
 
 impl App {
@@ -71,7 +101,13 @@ impl App {
             .map_or_else(made_up_node_id, NodeId::from);
         let instance = Instance::random();
         let metrics = Metrics::new().context("metrics")?;
-        let auth = Authenticator::new(&config.auth, &config.namespaces)?;
+        let mut auth = Authenticator::new(&config.auth, &config.namespaces)?;
+        if let Some(redis) = config.session_redis() {
+            let client = link::client(&redis).context("auth.session.redis_url")?;
+            let store = Link::new(client, metrics.clone())?;
+            let sessions = RedisSessions::new(store, &config.auth.session.key_prefix);
+            auth = auth.with_sessions(Arc::new(sessions));
+        }
 
         let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = if config.redis.urls.is_empty() {
             let registry = MemoryRegistry::new(&config.registry, &config.presence);
@@ -94,6 +130,7 @@ impl App {
             metrics,
         })
         .await;
+        let keys = ApiAuth::new(&config.api, Arc::new(Tokens(auth.clone())));
         Ok(Self {
             node_id,
             public,
@@ -102,6 +139,7 @@ impl App {
             gateway,
             engine,
             auth,
+            keys: Arc::new(keys),
         })
     }
 
@@ -136,6 +174,16 @@ impl App {
         &self.gateway
     }
 
+    /// What reloads the configuration of this node while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader {
+            running: Arc::new(Mutex::new(self.config.clone())),
+            gateway: self.gateway.clone(),
+            auth: self.auth.clone(),
+            keys: self.keys.clone(),
+        }
+    }
+
     /// Serves until `shutdown`, then drains; `force` ends it at once, whatever it is at.
     pub async fn run(
         self,
@@ -160,16 +208,14 @@ impl App {
     }
 
     fn serve(self, stop: &CancellationToken) -> JoinSet<()> {
-        let Config {
-            limits, api, cors, ..
-        } = &*self.config;
-        let keys = ApiAuth::new(api, Arc::new(Tokens(self.auth)));
-        let state = ApiState::new(self.gateway.clone(), keys, limits);
+        let Config { limits, cors, .. } = &*self.config;
+        let state = ApiState::new(self.gateway.clone(), self.keys, &self.config);
         let engine = self.engine;
         let socket_io = any(move |request: Request| engine.clone().handle(request));
         let mut sockets = Router::new()
             .route("/socket.io", socket_io.clone())
-            .route("/socket.io/", socket_io);
+            .route("/socket.io/", socket_io)
+            .merge(api::sessions(state.clone()));
         if let Some(layer) = cors_layer(cors) {
             sockets = sockets.layer(layer);
         }

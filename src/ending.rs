@@ -78,6 +78,12 @@ impl Ending {
         }
     }
 
+    /// The same, after which the client stays away whatever the code says.
+    pub fn final_one(mut self) -> Self {
+        self.reconnect = false;
+        self
+    }
+
     /// The same with another text.
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();

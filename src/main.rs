@@ -9,9 +9,11 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use switchboard::{
-    App, auth,
+    App,
+    app::Reloader,
+    auth,
     cli::{self, Cli, Command, commands, development::Welcome},
-    config::{Config, Effective, Environment},
+    config::{Effective, Environment, Reload, Sources},
     telemetry,
 };
 use tokio::{
@@ -39,7 +41,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::new().context("no runtime")?;
     let outcome = runtime.block_on(async {
         match cli.command.unwrap_or(Command::Serve) {
-            Command::Serve => serve(sources.load()?).await,
+            Command::Serve => serve(&sources).await,
             Command::Token(args) => commands::mint(&sources, args),
             Command::CheckToken { token } => commands::check_token(&sources, token).await,
             Command::CheckConfig => commands::check_config(&sources),
@@ -52,17 +54,17 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     outcome
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
-    let effective = Effective::of(config)?;
+async fn serve(sources: &Sources) -> anyhow::Result<ExitCode> {
+    let effective = Effective::of(sources.load()?)?;
     telemetry::init(&effective.config.log)?;
     // From here on also what ends the process is a line that log readers can parse.
-    live(effective).await.or_else(|error| {
+    live(effective, sources).await.or_else(|error| {
         tracing::error!(error = format!("{error:#}"), "the node ends");
         Ok(cli::exit_code(&error))
     })
 }
 
-async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
+async fn live(effective: Effective, sources: &Sources) -> anyhow::Result<ExitCode> {
     for warning in effective.warnings {
         tracing::warn!("{warning}");
     }
@@ -83,6 +85,8 @@ async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
         tracing::info!(node, "internal listener on http://{internal}");
     }
 
+    tokio::spawn(reload_at_hangup(app.reloader(), sources.clone()));
+
     let run = app.run(at_least(1, &signals), at_least(2, &signals));
     tokio::select! {
         () = run => {}
@@ -94,6 +98,38 @@ async fn live(effective: Effective) -> anyhow::Result<ExitCode> {
     }
     tracing::info!(node, "ended");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes the configuration over anew at each SIGHUP. What is wrong with it changes nothing.
+async fn reload_at_hangup(reloader: Reloader, sources: Sources) {
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::warn!("SIGHUP can't be listened for: the configuration is not reloaded");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        let reloaded = sources
+            .load()
+            .map_err(anyhow::Error::from)
+            .and_then(|config| reloader.reload(&config));
+        match reloaded {
+            Ok(Reload {
+                changed, restart, ..
+            }) => {
+                tracing::info!(changed = changed.join(", "), "configuration reloaded");
+                if !restart.is_empty() {
+                    let keys = restart.join(", ");
+                    tracing::warn!(keys, "changed, but taken over at the next start only");
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::error!(
+                    error,
+                    "the configuration can't be reloaded; nothing has changed"
+                );
+            }
+        }
+    }
 }
 
 /// How many of SIGTERM and SIGINT have come.

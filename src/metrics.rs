@@ -74,6 +74,11 @@ const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (
         "switchboard_messages_sent_total",
         Kind::Counter,
+        "Messages that this node was asked to send",
+    ),
+    (
+        "switchboard_messages_delivered_total",
+        Kind::Counter,
         "Messages handed to connections of this node",
     ),
     (
@@ -136,9 +141,6 @@ const CONNECT_ERRORS: [&str; 6] = [
 /// The values of `kind` of messages.
 const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
 
-/// Those that are delivered one by one; the adapter hands broadcasts out.
-const DELIVERED: [&str; 3] = ["user", "room", "connection"];
-
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
 /// does not listen, a bus that brings more than is read, a message that can't be read.
 const DROPS: [&str; 6] = [
@@ -184,7 +186,7 @@ impl Metrics {
         let counters = counters
             .into_iter()
             .chain(KINDS.map(|kind| self.messages_sent(kind)))
-            .chain(DELIVERED.map(|kind| self.messages_delivered(kind)))
+            .chain(KINDS.map(|kind| self.messages_delivered(kind)))
             .chain(DROPS.map(|reason| self.messages_dropped(reason)))
             .chain(["in", "out"].map(|direction| self.bus_messages(direction)))
             .chain([self.events_refused(), self.bus_reconnects()]);
@@ -292,7 +294,7 @@ impl Metrics {
         )
     }
 
-    /// Messages handed to connections of this node; `kind` as above, without broadcasts, which the adapter hands out.
+    /// Messages handed to connections of this node; `kind` as above.
     pub fn messages_delivered(&self, kind: &'static str) -> Counter {
         self.counter(
             "switchboard_messages_delivered_total",

@@ -3,14 +3,14 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use async_trait::async_trait;
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OriginalUri};
 use http::{HeaderMap, header, request::Parts};
-use secrecy::ExposeSecret;
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::{
-    ApiState,
+    ApiState, audit,
     error::{ApiError, ErrorCode},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub trait TokenVerifier: Send + Sync + 'static {
 
 /// The keys of the API, and what each may.
 pub struct ApiAuth {
-    keys: Vec<Key>,
+    keys: RwLock<Arc<[Key]>>,
     tokens: Arc<dyn TokenVerifier>,
 }
 
@@ -49,10 +49,10 @@ struct Key {
 }
 
 impl Key {
-    fn new(name: &str, key: &str, scopes: &[Scope]) -> Self {
+    fn new(name: &str, digest: [u8; 32], scopes: &[Scope]) -> Self {
         Self {
             name: name.to_owned(),
-            digest: Sha256::digest(key).into(),
+            digest,
             scopes: scopes.to_vec(),
         }
     }
@@ -66,7 +66,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Who it is, for the log: `key:NAME` or `user:ID`.
+    /// Who it is, for the log: `key:NAME`, or `jwt:USER` for who came with a token.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -79,7 +79,8 @@ impl Caller {
 
 impl ApiAuth {
     /// The configured keys, and what verifies everything that is not one of them. The key of `api.key` is called
-    /// `default` and has every scope. Keys without a character are left out: they would let everybody in.
+    /// `default` and has every scope. Keys that have no digest are left out: one without a character would let everybody
+    /// in.
     pub fn new(config: &config::Api, tokens: Arc<dyn TokenVerifier>) -> Self {
         let first = config
             .key
@@ -91,20 +92,23 @@ impl ApiAuth {
             .map(|key| (key.name.as_str(), &key.key, key.scopes.as_slice()));
         let keys = first
             .chain(named)
-            .filter(|(_, key, _)| !key.expose_secret().is_empty())
-            .map(|(name, key, scopes)| Key::new(name, key.expose_secret(), scopes))
+            .filter_map(|(name, key, scopes)| Some(Key::new(name, key.digest()?, scopes)))
             .collect();
+        let keys = RwLock::new(keys);
         Self { keys, tokens }
+    }
+
+    /// Takes other keys from here on, as [`ApiAuth::new`] would. Requests that have been let in go on.
+    pub fn replace(&self, config: &config::Api) {
+        let Self { keys, .. } = Self::new(config, self.tokens.clone());
+        *self.keys.write() = keys.into_inner();
     }
 
     /// Whose credentials a request brings: 401 if it brings none, or bad ones.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let presented = bearer(headers).ok_or_else(ApiError::unauthorized)?;
-        if let Some(key) = self.key(presented) {
-            return Ok(Caller {
-                name: format!("key:{}", key.name),
-                scopes: key.scopes.clone(),
-            });
+        if let Some(caller) = self.holder(presented) {
+            return Ok(caller);
         }
         let token = std::str::from_utf8(presented).map_err(|_| ApiError::unauthorized())?;
         let bearer = self
@@ -118,17 +122,23 @@ impl ApiAuth {
             Vec::new()
         };
         Ok(Caller {
-            name: format!("user:{}", bearer.user_id),
+            name: format!("jwt:{}", bearer.user_id),
             scopes,
         })
     }
 
-    /// Compares with every key, also after one has matched: how long it takes says nothing of which.
-    fn key(&self, presented: &[u8]) -> Option<&Key> {
+    /// Who holds the key that is presented. Compares with every key, also after one has matched: how long it takes says
+    /// nothing of which.
+    fn holder(&self, presented: &[u8]) -> Option<Caller> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
-        self.keys.iter().fold(None, |found, key| {
+        let keys = self.keys.read().clone();
+        let key = keys.iter().fold(None, |found, key| {
             let equal = bool::from(key.digest.ct_eq(&digest));
             found.or(equal.then_some(key))
+        })?;
+        Some(Caller {
+            name: format!("key:{}", key.name),
+            scopes: key.scopes.clone(),
         })
     }
 }
@@ -177,8 +187,10 @@ pub mod scope {
         Read = "read";
         /// To send and to broadcast.
         Send = "send";
-        /// To end connections.
+        /// To end connections, to ban, and to revoke tokens.
         Disconnect = "disconnect";
+        /// To open sessions.
+        Admin = "admin";
     }
 }
 
@@ -201,6 +213,12 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let caller = state.auth.caller(&parts.headers).await?;
         if !caller.may(P::SCOPE) {
+            if matches!(P::SCOPE, Scope::Disconnect | Scope::Admin) {
+                // Nested routes see the rest of the path only.
+                let uri = parts.extensions.get::<OriginalUri>();
+                let path = uri.map_or(parts.uri.path(), |uri| uri.path());
+                audit::refused(caller.name(), &parts.method, path);
+            }
             return Err(ApiError::new(
                 ErrorCode::Forbidden,
                 format!("this call needs the scope {:?}", P::NAME),
@@ -273,11 +291,41 @@ mod tests {
         assert!(!reader.may(Scope::Send) && !reader.may(Scope::Admin));
 
         let admin = caller("Bearer admins.own.token").await.unwrap();
-        assert_eq!(admin.name(), "user:7");
+        assert_eq!(admin.name(), "jwt:7");
         assert!(admin.may(Scope::Send));
 
         let user = caller("Bearer users.own.token").await.unwrap();
         assert!(!user.may(Scope::Read));
+    }
+
+    #[tokio::test]
+    async fn keys_are_replaced_while_the_api_runs() {
+        let bearer = |key: &'static str| {
+            let value = HeaderValue::from_static(key);
+            HeaderMap::from_iter([(header::AUTHORIZATION, value)])
+        };
+        let (old, new) = (bearer("Bearer the-first-key"), bearer("Bearer another-key"));
+        let auth = auth();
+        assert!(auth.caller(&old).await.is_ok());
+        assert!(auth.caller(&new).await.is_err());
+
+        auth.replace(&Api {
+            key: None,
+            keys: vec![ApiKey {
+                name: "second".into(),
+                key: "another-key".into(),
+                scopes: vec![Scope::Send],
+            }],
+        });
+        assert!(auth.caller(&old).await.is_err());
+        let caller = auth.caller(&new).await.unwrap();
+        assert_eq!(caller.name(), "key:second");
+        assert!(caller.may(Scope::Send) && !caller.may(Scope::Read));
+        let admin = bearer("Bearer admins.own.token");
+        assert!(
+            auth.caller(&admin).await.is_ok(),
+            "tokens stay as they were"
+        );
     }
 
     #[tokio::test]

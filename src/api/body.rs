@@ -16,6 +16,9 @@ use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
 /// writes resets the connection, and the client never sees the 413.
 const DISCARDED: usize = 16 * 1024 * 1024;
 
+/// The longest reason, in characters.
+const MAX_REASON_CHARS: usize = 512;
+
 /// A type of JSON body.
 pub trait Payload: DeserializeOwned {
     /// The largest body, in bytes.
@@ -191,6 +194,17 @@ pub fn user_id(text: String) -> Result<UserId, ApiError> {
             ErrorCode::InvalidUser,
             format!("user: an id has 1 to {MAX_USER_ID_BYTES} bytes"),
         ))
+    }
+}
+
+/// The reason that people are given: at most [`MAX_REASON_CHARS`] characters.
+pub fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
+    match text {
+        Some(text) if text.chars().nth(MAX_REASON_CHARS).is_some() => Err(ApiError::new(
+            ErrorCode::TooLong,
+            format!("reason: at most {MAX_REASON_CHARS} characters"),
+        )),
+        text => Ok(text),
     }
 }
 

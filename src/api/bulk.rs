@@ -61,7 +61,8 @@ pub struct BulkMessage {
     /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
     #[serde(default, deserialize_with = "present")]
     data: Option<Value>,
-    /// The namespace whose connections get it. A missing leading slash is added.
+    /// The namespace whose connections get it; of no matter for a connection, which is in one. A missing leading slash is
+    /// added.
     #[schema(default = "/")]
     namespace: Option<String>,
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    ApiState,
+    ApiState, audit,
     auth::{Allowed, scope},
-    body::{Body, ConnectionPath, Payload, UserPath},
+    body::{Body, ConnectionPath, Payload, UserPath, reason},
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, ConnectionProblems, Guarded},
 };
@@ -18,12 +18,9 @@ use crate::{
     gateway::Disconnected,
 };
 
-/// The longest reason, in characters.
-const MAX_REASON_CHARS: usize = 512;
-
 /// How to end a user's connections. Everything is optional, the body as well.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schema(example = json!({"reason": "Signed out everywhere", "except": ["c5Zk0pXv9Rr2mWqT1nYbLdA"]}))]
 pub struct DisconnectRequest {
     /// What the clients are told. Default: the text that goes with the code.
@@ -37,6 +34,10 @@ pub struct DisconnectRequest {
     reconnect: Option<bool>,
     /// Connections that stay.
     except: Option<Vec<ConnectionId>>,
+    /// Whether the user's tokens that were issued before are refused from here on, so that nobody comes back with one.
+    /// Default: they are not.
+    #[schema(default = false)]
+    revoke_tokens: Option<bool>,
 }
 
 impl Payload for DisconnectRequest {
@@ -62,19 +63,15 @@ impl DisconnectRequest {
                 "code: below 4500 clients reconnect, from 4500 on they don't; reconnect says otherwise",
             ));
         }
-        match &self.reason {
-            Some(reason) if reason.chars().count() > MAX_REASON_CHARS => Err(ApiError::new(
-                ErrorCode::TooLong,
-                format!("reason: at most {MAX_REASON_CHARS} characters"),
-            )),
-            Some(reason) => Ok(ending.because(reason)),
-            None => Ok(ending),
-        }
+        Ok(match reason(self.reason.clone())? {
+            Some(reason) => ending.because(reason),
+            None => ending,
+        })
     }
 }
 
 /// Done, or on its way when something could not be confirmed.
-fn status(ended: &Disconnected) -> StatusCode {
+pub(super) fn status(ended: &Disconnected) -> StatusCode {
     if ended.remaining.is_empty() {
         StatusCode::OK
     } else {
@@ -85,7 +82,8 @@ fn status(ended: &Disconnected) -> StatusCode {
 /// End a user's connections
 ///
 /// In every namespace, on every node. When the answer is 200, every connection that was listed before the call is closed
-/// and out of the registry. What could not be confirmed in 5 s is in `remaining`, and the answer is 202.
+/// and out of the registry. What could not be confirmed in 5 s is in `remaining`, and the answer is 202. With
+/// `revokeTokens`, nobody who is in the middle of a handshake slips in behind it.
 #[utoipa::path(
     post,
     path = "/users/{user}/disconnect",
@@ -110,18 +108,19 @@ pub async fn disconnect_user(
 ) -> Result<(StatusCode, Json<Disconnected>), ApiError> {
     let ending = request.ending()?;
     let except = request.except.unwrap_or_default();
-    let ended = state
-        .gateway
-        .disconnect_user(&user, except, &ending)
-        .await?;
-    tracing::info!(
-        caller = allowed.caller().name(),
-        %user,
-        code = ending.code,
-        disconnected = ended.disconnected,
-        remaining = ended.remaining.len(),
-        "user disconnected over the API"
-    );
+    let revoke = request.revoke_tokens.unwrap_or_default();
+    let what = if revoke {
+        "disconnect_user_and_revoke_tokens"
+    } else {
+        "disconnect_user"
+    };
+    let ended = audit::leave(allowed.caller().name(), what, user.as_str(), async {
+        let gateway = &state.gateway;
+        Ok(gateway
+            .disconnect_user(&user, except, &ending, revoke)
+            .await?)
+    })
+    .await?;
     Ok((status(&ended), Json(ended)))
 }
 
@@ -151,11 +150,19 @@ pub async fn get_connection(
     connection.map(Json).ok_or_else(unknown)
 }
 
-/// What became of the order to end one connection.
+/// What became of an order to end connections, in short.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DisconnectedOne {
-    /// 1 when it is closed and out of the registry, 0 when that could not be confirmed in 5 s.
+pub struct DisconnectedCount {
+    /// How many are closed and out of the registry. Those of which that could not be confirmed in 5 s are left out.
     disconnected: u64,
+}
+
+impl From<&Disconnected> for DisconnectedCount {
+    fn from(ended: &Disconnected) -> Self {
+        Self {
+            disconnected: ended.disconnected,
+        }
+    }
 }
 
 /// End a connection
@@ -167,8 +174,8 @@ pub struct DisconnectedOne {
     tag = "disconnect",
     params(("id" = String, Path, description = "The connection's id")),
     responses(
-        (status = 200, description = "It is closed", body = DisconnectedOne, example = json!({"disconnected": 1})),
-        (status = 202, description = "It could not be confirmed yet", body = DisconnectedOne,
+        (status = 200, description = "It is closed", body = DisconnectedCount, example = json!({"disconnected": 1})),
+        (status = 202, description = "It could not be confirmed yet", body = DisconnectedCount,
             example = json!({"disconnected": 0})),
         Guarded,
         ConnectionProblems,
@@ -179,21 +186,15 @@ pub async fn disconnect_connection(
     allowed: Allowed<scope::Disconnect>,
     State(state): State<ApiState>,
     ConnectionPath(id): ConnectionPath,
-) -> Result<(StatusCode, Json<DisconnectedOne>), ApiError> {
+) -> Result<(StatusCode, Json<DisconnectedCount>), ApiError> {
     let ending = Ending::of(Ending::DISCONNECTED);
-    let ended = state
-        .gateway
-        .disconnect_connection(&id, &ending)
-        .await?
-        .ok_or_else(unknown)?;
-    tracing::info!(
-        caller = allowed.caller().name(),
-        connection = %id,
-        disconnected = ended.disconnected,
-        "connection disconnected over the API"
-    );
-    let disconnected = ended.disconnected;
-    Ok((status(&ended), Json(DisconnectedOne { disconnected })))
+    let who = allowed.caller().name();
+    let ended = audit::leave(who, "disconnect_connection", id.as_str(), async {
+        let ended = state.gateway.disconnect_connection(&id, &ending).await?;
+        ended.ok_or_else(unknown)
+    })
+    .await?;
+    Ok((status(&ended), Json((&ended).into())))
 }
 
 fn unknown() -> ApiError {

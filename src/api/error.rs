@@ -2,6 +2,8 @@
 //!
 //! [`ErrorCode`] is the table that callers program against. A status may have several codes; a code has one status.
 
+use std::fmt;
+
 use axum::{
     Json,
     response::{IntoResponse, Response},
@@ -25,9 +27,15 @@ pub enum ErrorCode {
     InvalidCursor,
     /// 401: no key or token, or one that is not valid.
     Unauthorized,
+    /// 401: no cookie `refreshToken`.
+    MissingRefreshToken,
+    /// 401: a refresh token that was used before, or whose session is over.
+    InvalidRefreshToken,
     /// 403: the key or token is valid, and lacks the scope.
     Forbidden,
-    /// 404: no such route.
+    /// 403: a page of an origin that may not use the user's cookies.
+    ForbiddenOrigin,
+    /// 404: no such route, or none where the node holds no signing key.
     NotFound,
     /// 404: no such connection, or no longer.
     UnknownConnection,
@@ -55,6 +63,12 @@ pub enum ErrorCode {
     TooLong,
     /// 422: `code` and `reconnect` contradict each other.
     InvalidCode,
+    /// 422: a time that would have to be in the future.
+    InvalidTime,
+    /// 422: a `jti` that is empty or too long.
+    InvalidTokenId,
+    /// 422: claims that are Switchboard's own to set, or that contradict each other.
+    InvalidClaims,
     /// 500: a fault of the server's own.
     Internal,
     /// 503: Redis can't be reached. What was asked for may or may not have happened.
@@ -68,8 +82,10 @@ impl ErrorCode {
     pub fn status(self) -> StatusCode {
         match self {
             Self::Malformed | Self::InvalidCursor => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Unauthorized | Self::MissingRefreshToken | Self::InvalidRefreshToken => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Forbidden | Self::ForbiddenOrigin => StatusCode::FORBIDDEN,
             Self::NotFound | Self::UnknownConnection => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -82,10 +98,20 @@ impl ErrorCode {
             | Self::TooMany
             | Self::OutOfRange
             | Self::TooLong
-            | Self::InvalidCode => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::InvalidCode
+            | Self::InvalidTime
+            | Self::InvalidTokenId
+            | Self::InvalidClaims => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+}
+
+/// The word, as answers have it.
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -190,7 +216,7 @@ impl From<GatewayError> for ApiError {
                 tracing::warn!(%error, "API call refused: Redis is away");
                 Self::unavailable()
             }
-            GatewayError::Registry(RegistryError::Corrupt(_)) => {
+            GatewayError::Registry(RegistryError::Corrupt(_)) | GatewayError::Mint(_) => {
                 tracing::error!(%error, "API call failed");
                 Self::new(ErrorCode::Internal, "an internal error; the log says more")
             }
@@ -235,6 +261,12 @@ mod tests {
                 "code": "out_of_range",
             })
         );
+    }
+
+    #[test]
+    fn a_code_is_the_same_word_in_answers_and_in_the_log() {
+        assert_eq!(ErrorCode::ForbiddenOrigin.to_string(), "forbidden_origin");
+        assert_eq!(json!(ErrorCode::ForbiddenOrigin), "forbidden_origin");
     }
 
     #[test]

@@ -4,16 +4,21 @@
 //! what comes in, its result is what goes out, and the attribute above it is its page in the OpenAPI document. The only
 //! domain object it knows is the [`Gateway`]. Every refusal is an [`error::ApiError`].
 
+pub mod audit;
 pub mod auth;
+pub mod bans;
 pub mod body;
 pub mod bulk;
 pub mod cluster;
 pub mod connections;
+pub mod cookie;
 pub mod error;
 pub mod events;
 pub mod health;
 pub mod openapi;
 pub mod presence;
+pub mod sessions;
+pub mod tokens;
 pub mod users;
 
 #[cfg(test)]
@@ -32,12 +37,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
-use http::Method;
+use http::{Method, header};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{config, gateway::Gateway, metrics::Metrics};
+use crate::{config, gateway::Gateway, metrics::Metrics, transport::origin::Origins};
 use auth::ApiAuth;
 use error::{ApiError, ErrorCode};
 
@@ -56,6 +61,7 @@ pub struct ApiState {
     gateway: Gateway,
     auth: Arc<ApiAuth>,
     limits: Limits,
+    origins: Arc<Origins>,
 }
 
 /// How much a caller may send, in bytes.
@@ -82,18 +88,21 @@ impl Limits {
 }
 
 impl ApiState {
-    /// The state of a node's API. Of the configuration's limits it takes `max_payload`.
-    pub fn new(gateway: Gateway, auth: ApiAuth, limits: &config::Limits) -> Self {
+    /// The state of a node's API. Of the configuration it takes `limits.max_payload` and `cors`. Who holds on to `auth` can
+    /// replace the keys while the API runs.
+    pub fn new(gateway: Gateway, auth: Arc<ApiAuth>, config: &config::Config) -> Self {
         Self {
             gateway,
-            auth: Arc::new(auth),
-            limits: Limits::new(limits),
+            auth,
+            limits: Limits::new(&config.limits),
+            origins: Arc::new(Origins::new(&config.cors.allowed_origins)),
         }
     }
 }
 
 /// Everything for the public listener, where there is no internal one: `/metrics` asks for a key. What it has no route for
-/// outside `/v1` is left to whoever it is merged with.
+/// outside `/v1` is left to whoever it is merged with: so are the [`sessions()`], which pages call, and which want the CORS of
+/// pages around them.
 pub fn public(state: ApiState) -> Router {
     let (router, document) = documented();
     assemble(router, &document, state)
@@ -109,15 +118,35 @@ pub fn internal(state: ApiState) -> Router {
     assemble(router, &document, state)
 }
 
+/// What pages call themselves, `/api/refresh-token` and `/api/logout`: for the public listener in either case, behind the
+/// CORS that `/socket.io/` has. No answer is cached: most hold a token.
+pub fn sessions(state: ApiState) -> Router {
+    let (router, _) = pages_own().split_for_parts();
+    let router = router.layer(middleware::map_response(async |mut response: Response| {
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, sessions::NO_STORE);
+        response
+    }));
+    finish(router, state)
+}
+
 /// The OpenAPI document.
 pub fn document() -> utoipa::openapi::OpenApi {
     documented().1
 }
 
 fn documented() -> (Router<ApiState>, utoipa::openapi::OpenApi) {
-    unguarded()
+    let (router, mut document) = unguarded()
         .routes(routes!(health::metrics))
-        .split_for_parts()
+        .split_for_parts();
+    document.merge(pages_own().into_openapi());
+    (router, document)
+}
+
+fn pages_own() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::default()
+        .routes(routes!(sessions::refresh_token))
+        .routes(routes!(sessions::logout))
 }
 
 /// Everything but `/metrics`, which each listener guards in its own way.
@@ -144,20 +173,34 @@ fn v1() -> OpenApiRouter<ApiState> {
             connections::get_connection,
             connections::disconnect_connection
         ))
+        // who may not come back
+        .routes(routes!(bans::ban_user, bans::unban_user, bans::get_ban))
+        .routes(routes!(tokens::revoke_user_tokens))
+        .routes(routes!(tokens::revoke_token))
+        .routes(routes!(sessions::open_session))
         // the fleet
         .routes(routes!(cluster::list_nodes))
         .routes(routes!(cluster::stats))
         .fallback(unknown_route)
 }
 
-/// Adds the document's pages and what every request goes through, outermost first. There is no CORS: pages have no
-/// business here. How large a body may be depends on the call, and is [`body::Payload::limit`]; nothing of a body is read
-/// before the caller has proved the right to send it.
+/// Adds the document's pages.
 fn assemble(
     router: Router<ApiState>,
     document: &utoipa::openapi::OpenApi,
     state: ApiState,
 ) -> Router {
+    let router = router
+        .merge(openapi::pages(document))
+        // a nested router's fallback does not match its prefix with a slash
+        .route("/v1/", any(unknown_route));
+    finish(router, state)
+}
+
+/// Adds what every request goes through, outermost first. There is no CORS: pages have no business in `/v1`. How large a
+/// body may be depends on the call, and is [`body::Payload::limit`]; nothing of a body is read before the caller has proved
+/// the right to send it.
+fn finish(router: Router<ApiState>, state: ApiState) -> Router {
     let stack = ServiceBuilder::new()
         .layer(middleware::from_fn_with_state(
             state.gateway.metrics().clone(),
@@ -166,9 +209,6 @@ fn assemble(
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(in_time));
     router
-        .merge(openapi::pages(document))
-        // a nested router's fallback does not match its prefix with a slash
-        .route("/v1/", any(unknown_route))
         .method_not_allowed_fallback(wrong_method)
         .layer(stack)
         .with_state(state)

@@ -13,12 +13,15 @@ use utoipa::{
         header::HeaderBuilder,
         response,
         schema::{ObjectBuilder, Type},
-        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::error::{ApiError, ErrorCode, Problem};
+use super::{
+    cookie,
+    error::{ApiError, ErrorCode, Problem},
+};
 
 /// Where the document is.
 const DOCUMENT: &str = "/v1/openapi.json";
@@ -42,6 +45,8 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
         (name = "send", description = "Events for clients. Scope `send`"),
         (name = "presence", description = "Who is online, from the registry: no other node is asked. Scope `read`"),
         (name = "disconnect", description = "The end of connections. Scope `disconnect`"),
+        (name = "access", description = "Bans and revoked tokens. Scope `disconnect`"),
+        (name = "sessions", description = "Tokens, refreshed with a cookie; where the node holds a key to sign them with"),
         (name = "cluster", description = "The fleet. Scope `read`"),
         (name = "operations", description = "For orchestrators and Prometheus"),
     ),
@@ -62,6 +67,11 @@ pub fn base() -> utoipa::openapi::OpenApi {
     components
         .security_schemes
         .insert("key".into(), SecurityScheme::Http(scheme));
+    let cookie = ApiKeyValue::with_description(cookie::NAME, "A session's; each is good once.");
+    components.security_schemes.insert(
+        "cookie".into(),
+        SecurityScheme::ApiKey(ApiKey::Cookie(cookie)),
+    );
     for (name, description, error) in problems() {
         components
             .responses
@@ -71,7 +81,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// Name, meaning and an example of every problem that handlers answer with.
-fn problems() -> [(&'static str, &'static str, ApiError); 9] {
+fn problems() -> [(&'static str, &'static str, ApiError); 12] {
     let error = ApiError::new;
     [
         (
@@ -96,6 +106,30 @@ fn problems() -> [(&'static str, &'static str, ApiError); 9] {
             "UnknownConnection",
             "No such connection, or no longer",
             error(ErrorCode::UnknownConnection, "no such connection"),
+        ),
+        (
+            "NoSessions",
+            "The node holds no key to sign tokens with",
+            error(
+                ErrorCode::NotFound,
+                "this node holds no key to sign tokens with, and keeps no sessions",
+            ),
+        ),
+        (
+            "NoRefreshToken",
+            "No cookie, or one that is not good: used before, or of a session that is over",
+            error(
+                ErrorCode::MissingRefreshToken,
+                "no cookie refreshToken: log in",
+            ),
+        ),
+        (
+            "ForbiddenOrigin",
+            "A page of an origin that may not use the user's cookies",
+            error(
+                ErrorCode::ForbiddenOrigin,
+                "pages of this origin may not; cors.allowed_origins says which may",
+            ),
         ),
         (
             "PayloadTooLarge",
@@ -181,6 +215,13 @@ problem_sets! {
     BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "415" "UnsupportedMediaType", "422" "Unprocessable";
     /// Those of calls about one connection.
     ConnectionProblems = "400" "Malformed", "404" "UnknownConnection";
+    /// That of calls that need a signing key.
+    SessionProblems = "404" "NoSessions";
+    /// Those of a refresh.
+    RefreshProblems = "401" "NoRefreshToken", "403" "ForbiddenOrigin", "404" "NoSessions", "500" "Internal",
+        "503" "Unavailable";
+    /// Those of a logout.
+    LogoutProblems = "403" "ForbiddenOrigin", "404" "NoSessions", "500" "Internal", "503" "Unavailable";
 }
 
 /// The document and the page, open to everybody: they say nothing that the source does not.

@@ -66,7 +66,7 @@ pub struct UserPresence {
     /// How many devices they stand for.
     devices: u64,
     /// When the user's last connection ended. `null` while the user is online, and when that is not known (any more).
-    #[schema(required)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     last_seen: Option<Timestamp>,
 }
 

@@ -37,7 +37,7 @@ pub struct UserAnswer {
     /// How many devices they stand for.
     devices: u64,
     /// When the user's last connection ended. `null` while the user is online, and when that is not known (any more).
-    #[schema(required)]
+    #[schema(required, value_type = Option<String>, format = DateTime)]
     last_seen: Option<Timestamp>,
     /// Whether the user is kept out.
     banned: bool,
@@ -52,7 +52,7 @@ impl UserAnswer {
             devices: Tally::of(devices).devices,
             connections: entry.connections,
             last_seen: entry.last_seen,
-            banned: false,
+            banned: entry.banned,
         }
     }
 }
@@ -226,6 +226,7 @@ mod tests {
                 connection("c", None),
             ],
             last_seen: None,
+            banned: false,
         };
         let shown = serde_json::to_value(UserAnswer::new("42".into(), entry)).unwrap();
         assert_eq!(shown["online"], true);
@@ -245,6 +246,7 @@ mod tests {
         let entry = UserEntry {
             connections: Vec::new(),
             last_seen: Some(Timestamp::UNIX_EPOCH),
+            banned: false,
         };
         assert_eq!(
             serde_json::to_value(UserAnswer::new("{x}:\n".into(), entry)).unwrap(),

@@ -3,15 +3,18 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use secrecy::ExposeSecret;
 
 use crate::{
     auth::{
-        AuthConfigError, AuthError, Credentials, Identity, NamespaceRule,
+        AuthConfigError, AuthError, Credentials, Identity, NamespaceRule, SessionId, SessionStore,
+        StoreUnavailable,
         claims::{Check, UserClaim},
         jwt::{Header, Refusal},
         keys::KeyRing,
         rule::Intended,
+        sessions::Sessions,
     },
     config,
 };
@@ -19,22 +22,31 @@ use crate::{
 /// Lets users in, by the keys and rules of the configuration. Clones are the same one.
 #[derive(Clone)]
 pub struct Authenticator {
-    inner: Arc<Inner>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Replaced as a whole by a reload; whoever is at it goes on with what there was.
+    inner: RwLock<Arc<Inner>>,
+    store: Option<Arc<dyn SessionStore>>,
 }
 
 struct Inner {
     keys: KeyRing,
-    rules: Vec<NamespaceRule>,
+    rules: Vec<Arc<NamespaceRule>>,
     everywhere: Intended,
     user: UserClaim,
     leeway: Duration,
+    sessions: Option<Sessions>,
 }
 
 impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let inner = self.inner();
         f.debug_struct("Authenticator")
-            .field("local_keys", &self.inner.keys.local_len())
-            .field("rules", &self.inner.rules)
+            .field("local_keys", &inner.keys.local_len())
+            .field("rules", &inner.rules)
+            .field("sessions", &inner.sessions)
             .finish_non_exhaustive()
     }
 }
@@ -43,6 +55,8 @@ impl Authenticator {
     /// Reads the configured key files. A JWKS URL is asked by [`Authenticator::warm_up`] or by the first token that
     /// needs it, so that a node starts although its issuer is away. With no key at all, every token is invalid.
     ///
+    /// Session cookies want [`Authenticator::with_sessions`] besides.
+    ///
     /// # Errors
     ///
     /// [`AuthConfigError`], which names the key of the configuration that is wrong.
@@ -50,53 +64,68 @@ impl Authenticator {
         auth: &config::Auth,
         namespaces: &[config::Namespace],
     ) -> Result<Self, AuthConfigError> {
-        let jwt = &auth.jwt;
-        let rules = namespaces
-            .iter()
-            .enumerate()
-            .map(|(index, namespace)| NamespaceRule::new(index, namespace, jwt))
-            .collect::<Result<_, _>>()?;
-        let user = match &jwt.user_id_claim {
-            None => UserClaim::Usual,
-            Some(claim) if claim.is_empty() => {
-                return Err(AuthConfigError::new("auth.jwt.user_id_claim", "is empty"));
-            }
-            Some(claim) => UserClaim::Configured(claim.clone()),
-        };
-        Ok(Self::assemble(KeyRing::new(jwt)?, rules, user, jwt))
+        let inner = Inner::new(auth, namespaces, KeyRing::new(&auth.jwt)?)?;
+        Ok(Self::of(inner, None))
     }
 
-    fn assemble(
-        keys: KeyRing,
-        rules: Vec<NamespaceRule>,
-        user: UserClaim,
-        jwt: &config::Jwt,
-    ) -> Self {
+    /// The same with the store that session cookies are looked up in. Without one, whoever brings a session cookie is
+    /// told to try again.
+    #[must_use]
+    pub fn with_sessions(self, store: Arc<dyn SessionStore>) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                keys,
-                rules,
-                everywhere: Intended::everywhere(jwt),
-                user,
-                leeway: jwt.leeway,
+            shared: Arc::new(Shared {
+                inner: RwLock::new(self.inner()),
+                store: Some(store),
             }),
         }
     }
 
+    fn of(inner: Inner, store: Option<Arc<dyn SessionStore>>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                inner: RwLock::new(Arc::new(inner)),
+                store,
+            }),
+        }
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        self.shared.inner.read().clone()
+    }
+
+    /// Goes by another configuration from now on, in all clones; key files are read again. The keys of a JWKS URL that stays
+    /// the same are kept, and so is the store. Who is connected already is left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthConfigError`] as for [`Authenticator::new`]; nothing is changed then.
+    pub fn reload(
+        &self,
+        auth: &config::Auth,
+        namespaces: &[config::Namespace],
+    ) -> Result<(), AuthConfigError> {
+        let keys = KeyRing::renewed(&auth.jwt, &self.inner().keys)?;
+        let inner = Inner::new(auth, namespaces, keys)?;
+        *self.shared.inner.write() = Arc::new(inner);
+        Ok(())
+    }
+
     /// The rule of a configured namespace.
-    pub fn rule(&self, path: &str) -> Option<&NamespaceRule> {
-        self.inner.rules.iter().find(|rule| rule.path() == path)
+    pub fn rule(&self, path: &str) -> Option<Arc<NamespaceRule>> {
+        let inner = self.inner();
+        inner.rules.iter().find(|rule| rule.path() == path).cloned()
     }
 
     /// Who comes with these credentials into a namespace; none is a guest.
     ///
-    /// The first credential there is decides: a bad `auth.token` does not give way to a good `Authorization`. Where no
-    /// token is asked for, one that is invalid or expired lets its bearer in as a guest, as none would: a page that
-    /// still holds yesterday's token can read what everyone can.
+    /// The first credential there is decides: `auth.token`, then `Authorization`, then the session cookie; a bad one does
+    /// not give way to the next. Where no token is asked for, a credential that is bad or expired lets its bearer in as a
+    /// guest, as none would: a page that still holds yesterday's token can read what everyone can.
     ///
     /// # Errors
     ///
-    /// Why the client is refused; its text is the `connect_error`'s. Roles are looked at last.
+    /// Why the client is refused; its text is the `connect_error`'s. Roles are looked at last. [`AuthError::Unavailable`]
+    /// when it can't be told, in every namespace: a user must not become a guest for as long as the store is away.
     pub async fn authenticate(
         &self,
         credentials: &Credentials,
@@ -104,16 +133,79 @@ impl Authenticator {
     ) -> Result<Option<Identity>, AuthError> {
         let verdict = match credentials.preferred() {
             Some(token) => self.verify_for(token.expose_secret(), rule).await,
-            None => Err(AuthError::Missing),
+            None => self.by_cookie(credentials).await,
         };
         match verdict {
             Ok(identity) => {
                 rule.authorize(&identity)?;
                 Ok(Some(identity))
             }
-            Err(_) if !rule.requires_token() => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if rule.requires_token() || error == AuthError::Unavailable => Err(error),
+            Err(_) => Ok(None),
         }
+    }
+
+    async fn by_cookie(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
+        let inner = self.inner();
+        let cookies = credentials
+            .cookies
+            .as_ref()
+            .map(ExposeSecret::expose_secret);
+        let found = cookies.zip(inner.sessions.as_ref());
+        let Some((sessions, id)) =
+            found.and_then(|(cookies, sessions)| Some((sessions, sessions.id(cookies)?)))
+        else {
+            return Err(AuthError::Missing);
+        };
+        let refused = |reason: &'static str| {
+            tracing::debug!(reason, "a session cookie is refused");
+            AuthError::NotAuthenticated
+        };
+        let id = id.map_err(refused)?;
+        let Some(store) = &self.shared.store else {
+            tracing::warn!("there is no session store to look a session cookie up in");
+            return Err(AuthError::Unavailable);
+        };
+        let mut identities = sessions
+            .identities(&**store, &[id], Timestamp::now())
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "can't look up a session");
+                AuthError::Unavailable
+            })?;
+        match identities.pop() {
+            Some(identity) => identity.map_err(refused),
+            None => Err(AuthError::Unavailable),
+        }
+    }
+
+    /// Looks at the sessions of connections again, all at once: one round trip to the store for every 256 sessions, and
+    /// another for those in use for longer than their `expires`. Answers the indices, in order, of the identities that no
+    /// longer hold: their session is gone, expired or logged out, or it is another user's now, or has other roles.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreUnavailable`]: nothing is known of any of them. They are not over for that.
+    pub async fn recheck(
+        &self,
+        held: &[(SessionId, &Identity)],
+    ) -> Result<Vec<usize>, StoreUnavailable> {
+        match (&self.inner().sessions, &self.shared.store) {
+            (Some(sessions), Some(store)) if !held.is_empty() => {
+                sessions.over(&**store, held, Timestamp::now()).await
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Whether the session store was well when it was last heard of; true where no cookie is looked at.
+    pub fn has_session_store(&self) -> bool {
+        self.inner().sessions.is_none()
+            || self
+                .shared
+                .store
+                .as_ref()
+                .is_some_and(|store| store.is_up())
     }
 
     /// Who a token stands for, by the issuer and audience of `auth.jwt`. Says nothing of roles.
@@ -123,7 +215,8 @@ impl Authenticator {
     /// [`AuthError::Expired`] for a token that is past its `exp` and right otherwise, [`AuthError::Invalid`] for any
     /// other.
     pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
-        Ok(self.check(token, &self.inner.everywhere).await?)
+        let inner = self.inner();
+        Ok(inner.check(token, &inner.everywhere).await?)
     }
 
     /// The same by the issuer and audience of a namespace, for a token that is to prolong a connection there.
@@ -136,7 +229,7 @@ impl Authenticator {
         token: &str,
         rule: &NamespaceRule,
     ) -> Result<Identity, AuthError> {
-        Ok(self.check(token, &rule.intended).await?)
+        Ok(self.inner().check(token, &rule.intended).await?)
     }
 
     /// The same as [`Authenticator::verify`], and says why not. For operators: a client learns no more than the
@@ -146,7 +239,64 @@ impl Authenticator {
     ///
     /// The [`AuthError`] with its reason.
     pub async fn explain(&self, token: &str) -> Result<Identity, Refusal> {
-        self.check(token, &self.inner.everywhere).await
+        let inner = self.inner();
+        inner.check(token, &inner.everywhere).await
+    }
+
+    /// Fetches the keys of a JWKS URL, if one is configured and there are none yet. Takes 2 s at most, and a failure is
+    /// logged only: tokens ask again.
+    pub async fn warm_up(&self) {
+        self.inner().keys.warm_up().await;
+    }
+
+    /// Whether a JWKS URL is configured that has given no keys so far: its tokens are refused until it does.
+    pub fn waits_for_keys(&self) -> bool {
+        self.inner().keys.waits_for_keys()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn with_remote(remote: crate::auth::remote::RemoteJwks) -> Self {
+        Self::of(
+            Inner {
+                keys: KeyRing::with_remote(remote),
+                rules: Vec::new(),
+                everywhere: Intended::everywhere(&config::Jwt::default()),
+                user: UserClaim::Usual,
+                leeway: config::Jwt::default().leeway,
+                sessions: None,
+            },
+            None,
+        )
+    }
+}
+
+impl Inner {
+    fn new(
+        auth: &config::Auth,
+        namespaces: &[config::Namespace],
+        keys: KeyRing,
+    ) -> Result<Self, AuthConfigError> {
+        let jwt = &auth.jwt;
+        let rule = |(index, namespace)| NamespaceRule::new(index, namespace, jwt).map(Arc::new);
+        let user = match &jwt.user_id_claim {
+            None => UserClaim::Usual,
+            Some(claim) if claim.is_empty() => {
+                return Err(AuthConfigError::new("auth.jwt.user_id_claim", "is empty"));
+            }
+            Some(claim) => UserClaim::Configured(claim.clone()),
+        };
+        Ok(Self {
+            keys,
+            rules: namespaces
+                .iter()
+                .enumerate()
+                .map(rule)
+                .collect::<Result<_, _>>()?,
+            everywhere: Intended::everywhere(jwt),
+            user,
+            leeway: jwt.leeway,
+            sessions: Sessions::new(&auth.session),
+        })
     }
 
     async fn check(&self, token: &str, intended: &Intended) -> Result<Identity, Refusal> {
@@ -159,33 +309,15 @@ impl Authenticator {
 
     async fn try_check(&self, token: &str, intended: &Intended) -> Result<Identity, Refusal> {
         let header = Header::read(token)?;
-        let payload = self.inner.keys.payload(token, &header).await?;
+        let payload = self.keys.payload(token, &header).await?;
         let check = Check {
             // Read after the keys, which may have had to be fetched.
             now: Timestamp::now(),
-            leeway: self.inner.leeway,
+            leeway: self.leeway,
             intended,
-            user: &self.inner.user,
+            user: &self.user,
         };
         check.identity(&payload)
-    }
-
-    /// Fetches the keys of a JWKS URL, if one is configured and there are none yet. Takes 2 s at most, and a failure is
-    /// logged only: tokens ask again.
-    pub async fn warm_up(&self) {
-        self.inner.keys.warm_up().await;
-    }
-
-    /// Whether a JWKS URL is configured that has given no keys so far: its tokens are refused until it does.
-    pub fn waits_for_keys(&self) -> bool {
-        self.inner.keys.waits_for_keys()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn with_remote(remote: crate::auth::remote::RemoteJwks) -> Self {
-        let jwt = config::Jwt::default();
-        let keys = KeyRing::with_remote(remote);
-        Self::assemble(keys, Vec::new(), UserClaim::Usual, &jwt)
     }
 }
 
@@ -250,6 +382,7 @@ mod tests {
         Credentials {
             token: token.map(Into::into),
             bearer: bearer.map(Into::into),
+            cookies: None,
         }
     }
 
@@ -258,7 +391,7 @@ mod tests {
         let door = door();
         let rule = door.rule(path).unwrap();
         let identity = door
-            .authenticate(&credentials(Some(token), None), rule)
+            .authenticate(&credentials(Some(token), None), &rule)
             .await?;
         Ok(identity.map_or_else(String::new, |it| it.user_id.as_str().to_owned()))
     }
@@ -318,7 +451,7 @@ mod tests {
         let (one, two) = (token(json!({"sub": "1"})), token(json!({"sub": "2"})));
         let user = |token, bearer| {
             let credentials = credentials(token, bearer);
-            let door = &door;
+            let (door, rule) = (&door, &rule);
             async move {
                 let identity = door.authenticate(&credentials, rule).await?;
                 Ok(identity.unwrap().user_id.as_str().to_owned())

@@ -6,12 +6,15 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    auth::{AuthError, Identity, json::Object, jwt::Refusal, rule::Intended},
+    auth::{AuthError, Identity, SessionRef, json::Object, jwt::Refusal, rule::Intended},
     connection::{MAX_USER_ID_BYTES, UserId},
 };
 
 /// The last second of the year 9999. Beyond it is most often a time in milliseconds.
 pub(crate) const MAX_TIME: i64 = 253_402_300_799;
+
+/// The longest `sid` that is kept.
+const MAX_SID_BYTES: usize = 256;
 
 /// From here on a float no longer tells one integer from the next.
 const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
@@ -79,8 +82,8 @@ impl Check<'_> {
     /// that `Expired` is said of a token that is otherwise right, and of no other.
     pub(crate) fn identity(&self, Object(claims): &Object) -> Result<Identity, Refusal> {
         let expires_at = time(claims, "exp")?.ok_or(Refusal::invalid("it has no exp"))?;
-        let issued_at = time(claims, "iat")?;
-        if self.is_ahead(issued_at) {
+        // Held against the clock in whole seconds: one node's milliseconds are in the future of another.
+        if self.is_ahead(time(claims, "iat")?) {
             return Err(Refusal::invalid("its iat is in the future"));
         }
         if self.is_ahead(time(claims, "nbf")?) {
@@ -99,9 +102,10 @@ impl Check<'_> {
             username: string(claims, "username"),
             email: string(claims, "email"),
             roles: roles(claims),
-            expires_at: timestamp(expires_at),
-            issued_at: issued_at.map(timestamp),
+            expires_at: Some(timestamp(expires_at)),
+            issued_at: issued_at(claims),
             token_id,
+            session: family(claims),
         })
     }
 
@@ -172,6 +176,26 @@ fn time(claims: &Map<String, Value>, name: &str) -> Result<Option<i64>, Refusal>
     }
 }
 
+/// `iat` in milliseconds, as far as it has them: what was issued right after a revocation is told from what was issued
+/// right before it. [`time`] has found it in range.
+fn issued_at(claims: &Map<String, Value>) -> Option<Timestamp> {
+    let iat = claims.get("iat")?;
+    if let Some(seconds) = iat.as_i64() {
+        return Some(timestamp(seconds));
+    }
+    // Rounded, since most decimal fractions are none in binary: 0.29 s is 0.28999….
+    let millis = (iat.as_f64()? * 1000.0).round();
+    Timestamp::from_millisecond(millis as i64).ok()
+}
+
+/// The session that a token is of: `sid`, as Switchboard mints it. Other issuers have their own `sid` (OpenID Connect), which
+/// is kept just as well; one that can't be a session's id is none.
+fn family(claims: &Map<String, Value>) -> Option<SessionRef> {
+    let sid = string(claims, "sid")?;
+    let fits = (1..=MAX_SID_BYTES).contains(&sid.len());
+    fits.then_some(SessionRef::Family(sid))
+}
+
 fn millis(seconds: i64) -> i128 {
     i128::from(seconds) * 1000
 }
@@ -185,7 +209,8 @@ fn timestamp(seconds: i64) -> Timestamp {
     })
 }
 
-fn user_id(value: Option<&Value>) -> Result<UserId, Refusal> {
+/// A user's id: a string, or an integer as its digits; neither empty nor longer than [`MAX_USER_ID_BYTES`].
+pub(crate) fn user_id(value: Option<&Value>) -> Result<UserId, Refusal> {
     let id = text(value.ok_or(Refusal::invalid("it names no user"))?)?;
     if id.is_empty() || id.len() > MAX_USER_ID_BYTES {
         return Err(Refusal::invalid("its user id is empty or too long"));
@@ -208,8 +233,13 @@ fn text(value: &Value) -> Result<String, Refusal> {
     }
 }
 
-/// `role` and `roles`, either of them a string or a list; what is not a string grants nothing.
 fn roles(claims: &Map<String, Value>) -> Vec<String> {
+    let both = ["role", "roles"].into_iter();
+    granted(both.filter_map(|name| claims.get(name)))
+}
+
+/// All roles in some values, each of them a string or a list of strings; what is neither grants nothing.
+pub(crate) fn granted<'a>(values: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
     let mut roles = Vec::new();
     let mut grant = |role: &Value| {
         if let Some(role) = role.as_str()
@@ -219,11 +249,8 @@ fn roles(claims: &Map<String, Value>) -> Vec<String> {
             roles.push(role.to_owned());
         }
     };
-    for claim in ["role", "roles"]
-        .iter()
-        .filter_map(|name| claims.get(*name))
-    {
-        match claim {
+    for value in values {
+        match value {
             Value::Array(items) => items.iter().for_each(&mut grant),
             one => grant(one),
         }
@@ -294,6 +321,7 @@ mod tests {
             .ask(json!({
                 "sub": 42, "username": "ann", "email": "ann@example.com", "role": "user",
                 "roles": ["editor", "user", 7, "", "admin"], "exp": NOW + 60, "iat": NOW, "jti": "t-1",
+                "sid": "s-1",
             }))
             .unwrap();
         assert_eq!(
@@ -303,9 +331,10 @@ mod tests {
                 username: Some("ann".into()),
                 email: Some("ann@example.com".into()),
                 roles: vec!["user".into(), "editor".into(), "admin".into()],
-                expires_at: Timestamp::from_second(NOW + 60).unwrap(),
+                expires_at: Some(Timestamp::from_second(NOW + 60).unwrap()),
                 issued_at: Some(Timestamp::from_second(NOW).unwrap()),
                 token_id: Some("t-1".into()),
+                session: Some(SessionRef::Family("s-1".into())),
             }
         );
     }
@@ -426,7 +455,7 @@ mod tests {
         let door = Door::default();
         let expiry = |exp: Value| {
             door.ask_with(json!({"exp": exp}))
-                .map(|it| it.expires_at.as_second())
+                .map(|it| it.expires_at.unwrap().as_second())
         };
 
         assert_eq!(expiry(json!(NOW as f64 + 60.9)), Ok(NOW + 60));
@@ -548,5 +577,49 @@ mod tests {
         assert_eq!(id(json!(null)), Ok(None));
         // One that can't be revoked by its id is not let in.
         assert_eq!(id(json!({"a": 1})), Err(AuthError::Invalid));
+    }
+
+    #[test]
+    fn issued_at_keeps_its_milliseconds() {
+        let issued = |iat: Value| {
+            let identity = Door::default().ask_with(json!({"iat": iat})).unwrap();
+            identity.issued_at.unwrap().as_millisecond()
+        };
+        for millis in [0, 1, 290, 570, 676, 999] {
+            // As JavaScript divides it.
+            let iat = (NOW * 1000 + millis) as f64 / 1000.0;
+            assert_eq!(issued(json!(iat)), NOW * 1000 + millis);
+        }
+        assert_eq!(issued(json!(NOW)), NOW * 1000);
+        assert_eq!(issued(json!(-1.5)), -1500);
+        assert_eq!(issued(json!(-MAX_TIME)), -MAX_TIME * 1000);
+        // In whole seconds it is not ahead, whatever the leeway.
+        let strict = Door {
+            leeway: Duration::ZERO,
+            ..Door::default()
+        };
+        let outcome = strict.ask_with(json!({"iat": NOW as f64 + 0.999}));
+        assert!(outcome.is_ok());
+    }
+
+    #[test]
+    fn a_sid_is_text_of_some_length() {
+        let session = |sid: Value| {
+            let identity = Door::default().ask_with(json!({"sid": sid})).unwrap();
+            identity.session
+        };
+        let family = |sid: &str| Some(SessionRef::Family(sid.into()));
+        assert_eq!(session(json!("s")), family("s"));
+        let longest = "s".repeat(256);
+        assert_eq!(session(json!(longest)), family(&longest));
+        for none in [
+            json!(""),
+            json!("s".repeat(257)),
+            json!(1),
+            json!(null),
+            json!(["s"]),
+        ] {
+            assert_eq!(session(none.clone()), None, "{none}");
+        }
     }
 }

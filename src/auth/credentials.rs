@@ -4,6 +4,8 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
+use super::cookie;
+
 /// The longest `auth.deviceId`, in characters.
 const MAX_DEVICE_ID_CHARS: usize = 128;
 
@@ -16,6 +18,8 @@ pub struct Credentials {
     pub token: Option<SecretString>,
     /// The token of the handshake request's `Authorization: Bearer`.
     pub bearer: Option<SecretString>,
+    /// All cookies of the handshake request. One of them may be a session's.
+    pub cookies: Option<SecretString>,
 }
 
 impl Credentials {
@@ -33,6 +37,7 @@ impl Credentials {
         Self {
             token,
             bearer: bearer(headers),
+            cookies: cookie::header(headers).map(SecretString::from),
         }
     }
 
@@ -72,7 +77,7 @@ fn present(token: String) -> Option<SecretString> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use http::HeaderValue;
+    use http::{HeaderValue, header::COOKIE};
     use serde_json::json;
 
     use super::*;
@@ -175,10 +180,11 @@ mod tests {
 
     #[test]
     fn debug_shows_no_token() {
-        let credentials = Credentials::from_handshake(
-            Some(&json!({"token": "hush-packet"})),
-            &headers(b"Bearer hush-header"),
-        );
+        let mut headers = headers(b"Bearer hush-header");
+        headers.insert(COOKIE, HeaderValue::from_static("connect.sid=hush-cookie"));
+        let credentials =
+            Credentials::from_handshake(Some(&json!({"token": "hush-packet"})), &headers);
+        assert!(credentials.cookies.is_some());
         assert!(!format!("{credentials:?}").contains("hush"));
     }
 }

@@ -74,7 +74,7 @@ impl Key {
 }
 
 /// `auth.jwt.algorithms`: all, or those that are named.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allowed(Vec<Algorithm>);
 
 impl Allowed {
@@ -115,6 +115,15 @@ pub(crate) struct KeyRing {
 impl KeyRing {
     /// Collects the configured keys; a JWKS URL is not asked yet.
     pub(crate) fn new(config: &Jwt) -> Result<Self, AuthConfigError> {
+        Self::build(config, None)
+    }
+
+    /// The same, with what the one before has learnt from a JWKS URL that has stayed the same.
+    pub(crate) fn renewed(config: &Jwt, before: &Self) -> Result<Self, AuthConfigError> {
+        Self::build(config, before.remote.as_ref())
+    }
+
+    fn build(config: &Jwt, before: Option<&RemoteJwks>) -> Result<Self, AuthConfigError> {
         let allowed = Allowed::new(&config.algorithms)?;
         let mut local = Vec::new();
 
@@ -145,7 +154,13 @@ impl KeyRing {
             local.extend(keys);
         }
         let remote = match &config.jwks_url {
-            Some(url) => Some(RemoteJwks::new(url, allowed)?),
+            Some(url) => {
+                let same = before.filter(|before| before.is_of(url, &allowed));
+                Some(match same {
+                    Some(before) => before.clone(),
+                    None => RemoteJwks::new(url, allowed)?,
+                })
+            }
             None => None,
         };
         Ok(Self { local, remote })

@@ -1,8 +1,11 @@
-//! Credentials of a handshake → an [`Identity`], or a typed refusal. No I/O but the fetch of a JWKS.
+//! Credentials of a handshake → an [`Identity`], or a typed refusal. No I/O but the fetch of a JWKS and the look-up of a
+//! session.
 //!
 //! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `jwt` (a token's form), `keys` and
 //! `pem` (configured keys), `jwks` and `remote` (JWK sets), `claims` (what a payload says), `rule` (who is let into a
-//! namespace). [`token`] mints, for `switchboard token` and for backends.
+//! namespace); and for the cookies of an Express application `cookie` (whose signature), `session` (what is stored),
+//! `session_store` (where), `sessions` (all three). Which pages may bring one is [`crate::transport::origin`]'s to say.
+//! [`token`] mints, for `switchboard token` and for backends; [`refresh`] makes what a client gets the next token for.
 //!
 //! The checks follow RFC 8725 (JWT best current practices). Each is a row of a table in the tests.
 
@@ -12,6 +15,7 @@ use crate::connection::UserId;
 
 mod authenticator;
 mod claims;
+mod cookie;
 mod credentials;
 mod crypto;
 mod json;
@@ -19,26 +23,37 @@ mod jwks;
 mod jwt;
 mod keys;
 mod pem;
+pub mod refresh;
 mod remote;
 mod rule;
+mod session;
+mod session_store;
+mod sessions;
 pub mod token;
 
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod hostile_cookies;
+#[cfg(test)]
 mod testing;
 
 pub use authenticator::Authenticator;
+pub use cookie::SessionId;
 pub use credentials::{Credentials, device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use jwt::Refusal;
+pub use refresh::{RefreshToken, SuccessorKey};
 pub use rule::NamespaceRule;
+#[cfg(test)]
+pub(crate) use session_store::MemorySessions;
+pub use session_store::{RedisSessions, SessionStore, StoreUnavailable};
 pub use token::{MintError, Minted, NewToken, mint};
 
-/// Who a verified token says its bearer is.
+/// Who a verified token or a session says its bearer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The user: `sub`, else `id`, else `userId`, or the configured claim.
+    /// The user: `sub`, else `id`, else `userId`, or the configured claim; of a session, what its pointer leads to.
     pub user_id: UserId,
     /// `username`.
     pub username: Option<String>,
@@ -46,16 +61,27 @@ pub struct Identity {
     pub email: Option<String>,
     /// `role` and all of `roles`, each once.
     pub roles: Vec<String>,
-    /// `exp`.
-    pub expires_at: Timestamp,
-    /// `iat`.
+    /// `exp`. None for a session cookie: it holds until the session is looked at again.
+    pub expires_at: Option<Timestamp>,
+    /// `iat`, in milliseconds if it has them.
     pub issued_at: Option<Timestamp>,
     /// `jti`.
     pub token_id: Option<String>,
+    /// What it ends with, besides.
+    pub session: Option<SessionRef>,
+}
+
+/// A session that an identity came from, and ends with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionRef {
+    /// An application's, from a session cookie. To be looked at again with [`Authenticator::recheck`].
+    Cookie(SessionId),
+    /// `sid` of a token: the family of refresh tokens that it was given for, if Switchboard minted it.
+    Family(String),
 }
 
 impl Identity {
-    /// Whether the token grants `role`.
+    /// Whether the bearer has `role`.
     pub fn has_role(&self, role: &str) -> bool {
         self.roles.iter().any(|held| held == role)
     }
@@ -73,12 +99,28 @@ pub enum AuthError {
     /// A token that verified but is past `exp`.
     #[error("Invalid or expired token")]
     Expired,
+    /// A token that was revoked, by itself or with all of its user's.
+    #[error("Token revoked")]
+    Revoked,
+    /// A user who is banned.
+    #[error("User banned")]
+    Banned,
     /// Not the role that `/admin` asks for.
     #[error("Admin access required")]
     AdminRequired,
     /// Not a role that the namespace asks for.
     #[error("Access denied")]
     AccessDenied,
+    /// A session cookie that names no live, logged-in session.
+    #[error("Not authenticated")]
+    NotAuthenticated,
+    /// More connections than a user may have.
+    #[error("Too many connections")]
+    TooMany,
+    /// Nothing that the client did: whoever could say does not answer. Passes, so it is no `connect_error`, which would make
+    /// the client stop: its transport is closed, and it tries again.
+    #[error("Service unavailable")]
+    Unavailable,
 }
 
 /// A configuration that no authenticator can be built from. `Display` begins with the key at fault, such as

@@ -175,6 +175,11 @@ impl RemoteJwks {
         })
     }
 
+    /// Whether it is the set at this URL, for these algorithms.
+    pub(crate) fn is_of(&self, url: &str, allowed: &Allowed) -> bool {
+        Url::parse(url).is_ok_and(|url| url == self.inner.url) && *allowed == self.inner.allowed
+    }
+
     /// Whether a key from here could verify the algorithm: symmetric keys are never taken.
     pub(crate) fn may_have(&self, algorithm: Algorithm) -> bool {
         algorithm.family() != AlgorithmFamily::Hmac && self.inner.allowed.allows(algorithm)

@@ -68,7 +68,7 @@ impl NamespaceRule {
         &self.path
     }
 
-    /// Whether a token is asked for.
+    /// Whether a token, or a session, is asked for.
     pub fn requires_token(&self) -> bool {
         self.required
     }

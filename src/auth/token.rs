@@ -25,8 +25,12 @@ pub struct NewToken {
     pub username: Option<String>,
     /// From now to `exp`; whole seconds.
     pub ttl: Duration,
+    /// `sid`: the family of refresh tokens that it is given for. Its `iat` then has milliseconds (a NumericDate may, RFC 7519
+    /// §2), so that a token fetched right after a revocation outlives it. Without one `iat` is in whole seconds, as scripts
+    /// that subtract it from `exp` expect.
+    pub session: Option<String>,
     /// Further claims. They win over the configured `iss` and `aud` and the fields above, but can't be `sub`, `iat`,
-    /// `exp` or `jti`.
+    /// `exp` or `jti`; nor do they change the `sid` above.
     pub extra: Vec<(String, Value)>,
 }
 
@@ -38,6 +42,7 @@ impl NewToken {
             roles: Vec::new(),
             username: None,
             ttl,
+            session: None,
             extra: Vec::new(),
         }
     }
@@ -98,7 +103,8 @@ pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
     if new.user.as_str().is_empty() || new.user.as_str().len() > MAX_USER_ID_BYTES {
         return Err(MintError::User);
     }
-    let issued_at = Timestamp::now().as_second();
+    let now = Timestamp::now();
+    let issued_at = now.as_second();
     let expires = i64::try_from(new.ttl.as_secs()).ok();
     let expires = expires.and_then(|ttl| issued_at.checked_add(ttl));
     let expires = expires.filter(|at| *at <= MAX_TIME).ok_or(MintError::Ttl)?;
@@ -131,7 +137,15 @@ pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
         set(name, value.clone());
     }
     set("sub", json!(new.user));
-    set("iat", json!(issued_at));
+    match &new.session {
+        Some(session) => {
+            set("sid", json!(session));
+            set("iat", json!(now.as_millisecond() as f64 / 1000.0));
+        }
+        None => {
+            set("iat", json!(issued_at));
+        }
+    }
     set("exp", json!(expires));
     set("jti", json!(token_id));
 
@@ -187,7 +201,7 @@ mod tests {
         assert_eq!(identity.username.as_deref(), Some("ann"));
         assert_eq!(identity.email.as_deref(), Some("ann@example.com"));
         assert_eq!(identity.roles, ["admin"]);
-        assert_eq!(identity.expires_at, minted.expires_at);
+        assert_eq!(identity.expires_at, Some(minted.expires_at));
         assert_eq!(identity.token_id.as_deref(), Some(&*minted.token_id));
         let issued_at = identity.issued_at.unwrap().as_second();
         assert_eq!(minted.expires_at.as_second() - issued_at, 60);
@@ -227,6 +241,32 @@ mod tests {
         };
         let outcome = door(&strict).verify(one.token.expose_secret()).await;
         assert_eq!(outcome, Err(AuthError::Expired));
+    }
+
+    #[tokio::test]
+    async fn a_token_of_a_session_names_it_and_has_milliseconds() {
+        let before = Timestamp::now().as_millisecond();
+        let new = NewToken {
+            session: Some("family".into()),
+            extra: vec![("sid".into(), json!("another"))],
+            ..NewToken::new("42", Duration::from_secs(60))
+        };
+        let minted = mint(&jwt(), &new).unwrap();
+        let strict = config::Jwt {
+            leeway: Duration::ZERO,
+            ..jwt()
+        };
+        let identity = door(&strict)
+            .verify(minted.token.expose_secret())
+            .await
+            .unwrap();
+
+        let family = crate::auth::SessionRef::Family("family".into());
+        assert_eq!(identity.session, Some(family));
+        let issued_at = identity.issued_at.unwrap().as_millisecond();
+        assert!((before..=Timestamp::now().as_millisecond()).contains(&issued_at));
+        let lives = minted.expires_at.as_millisecond() - issued_at;
+        assert!((59_000..=60_000).contains(&lives), "{lives}");
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl MemoryBus {
         }
     }
 
-    pub(super) fn listeners(&self) -> Result<u64, BusError> {
+    pub(super) fn subscribers(&self) -> Result<u64, BusError> {
         self.open.lock().as_ref().map(|_| 1).ok_or_else(closed)
     }
 
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(bus.publish_all(b"two".to_vec()).await.unwrap(), 1);
         assert_eq!(inbox.recv().await.unwrap(), b"one");
         assert_eq!(inbox.recv().await.unwrap(), b"two");
-        assert_eq!(bus.listeners("/").await.unwrap(), 1);
+        assert_eq!(bus.num_serv("any").await.unwrap(), 1);
         assert!(bus.is_up());
         assert_eq!(*bus.gaps().borrow(), 0);
     }

@@ -92,14 +92,6 @@ impl Bus {
         }
     }
 
-    /// How many nodes listen to the adapter's broadcasts in a namespace, this one included.
-    pub async fn listeners(&self, namespace: &str) -> Result<u64, BusError> {
-        match self {
-            Self::Memory(bus) => bus.listeners(),
-            Self::Redis(bus) => bus.listeners(namespace).await,
-        }
-    }
-
     /// Whether messages go out and come in at the moment. Reads a flag; never waits.
     pub fn is_up(&self) -> bool {
         match self {
@@ -157,7 +149,7 @@ impl Driver for Bus {
 
     async fn num_serv(&self, channel: &str) -> Result<u16, BusError> {
         let count = match self {
-            Self::Memory(bus) => bus.listeners()?,
+            Self::Memory(bus) => bus.subscribers()?,
             Self::Redis(bus) => bus.subscribers(channel).await?,
         };
         Ok(count.try_into().unwrap_or(u16::MAX))

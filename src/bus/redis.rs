@@ -16,7 +16,7 @@ use tokio_util::{
 };
 
 use super::{
-    Bus, BusError, INBOX_CAPACITY, Inbox,
+    BusError, INBOX_CAPACITY, Inbox,
     health::Health,
     publisher::Publisher,
     subscriber::Subscriber,
@@ -32,7 +32,6 @@ const CLOSING: Duration = Duration::from_secs(3);
 pub struct RedisBus {
     links: Arc<Links>,
     keys: Keys,
-    adapter_prefix: Arc<str>,
     sent: Counter,
     tasks: TaskTracker,
     closed: CancellationToken,
@@ -98,7 +97,6 @@ impl RedisBus {
         let bus = Self {
             links,
             keys,
-            adapter_prefix: Bus::adapter_prefix(prefix).into(),
             sent: metrics.bus_messages("out"),
             tasks,
             closed: closed.clone(),
@@ -126,13 +124,6 @@ impl RedisBus {
 
     pub(super) async fn publish_all(&self, payload: Vec<u8>) -> Result<u64, BusError> {
         self.publish(&self.keys.all_channel(), payload).await
-    }
-
-    /// `socketioxide_redis` has every node subscribe to this channel for each namespace.
-    pub(super) async fn listeners(&self, namespace: &str) -> Result<u64, BusError> {
-        let prefix = &self.adapter_prefix;
-        self.subscribers(&format!("{prefix}-request#{namespace}#"))
-            .await
     }
 
     pub(super) async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {

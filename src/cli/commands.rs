@@ -42,6 +42,7 @@ pub fn mint(sources: &Sources, args: TokenArgs) -> anyhow::Result<ExitCode> {
             roles: args.roles,
             username: args.username,
             ttl: args.ttl,
+            session: None,
             extra: args.claims,
         },
     )?;

@@ -1,60 +1,53 @@
-//! Who is let in: `api`, `auth`, `[[namespaces]]`.
+//! Who is let in: `auth`, `[[namespaces]]`.
 
 use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::print;
-
-/// `api`: the HTTP API's keys.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Api {
-    /// A key with every scope, `SWITCHBOARD_API_KEY`. None by default: the API is open to JWTs with the role `admin` only.
-    #[serde(serialize_with = "print::secret_option")]
-    pub key: Option<SecretString>,
-    /// Further keys. None by default. One for each backend, so that each can be replaced and cut back by itself.
-    pub keys: Vec<ApiKey>,
-}
-
-/// `[[api.keys]]`: one of several API keys.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiKey {
-    /// Its name, in logs; unique.
-    pub name: String,
-    /// The key itself: visible ASCII, as it goes into a header.
-    #[serde(serialize_with = "print::secret")]
-    pub key: SecretString,
-    /// What it may do; at least one.
-    pub scopes: Vec<Scope>,
-}
-
-/// What an API key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Reads: users, presence, connections, nodes, stats, metrics.
-    Read,
-    /// Sends and broadcasts.
-    Send,
-    /// Disconnects.
-    Disconnect,
-    /// Everything else.
-    Admin,
-}
+use super::{Session, print};
 
 /// `auth`: who is let in.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
+    /// How long before a token's `exp` its client is told `tokenExpiring`; `30s` by default, and `0s` for not at all.
+    /// Longer where fetching a new one takes long.
+    #[serde(with = "humantime_serde")]
+    pub refresh_lead: Duration,
+    /// A refresh token's life, `720h` by default: so long may a user stay away and still be logged in.
+    #[serde(with = "humantime_serde")]
+    pub refresh_ttl: Duration,
+    /// The life of the access tokens that Switchboard gives for a refresh token, `15m` by default; in whole seconds.
+    #[serde(with = "humantime_serde")]
+    pub token_ttl: Duration,
     /// Tokens.
     pub jwt: Jwt,
+    /// Session cookies.
+    pub session: Session,
 }
 
-/// `auth.jwt`: which tokens are believed. Any number of key sources together; without one the node starts in
-/// development mode or not at all.
+impl Auth {
+    /// Whether anyone can be let in at all: by a token, or by a cookie.
+    pub fn lets_in(&self) -> bool {
+        self.jwt.has_keys() || self.session.is_on()
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            refresh_lead: Duration::from_secs(30),
+            refresh_ttl: Duration::from_secs(720 * 3600),
+            token_ttl: Duration::from_secs(15 * 60),
+            jwt: Jwt::default(),
+            session: Session::default(),
+        }
+    }
+}
+
+/// `auth.jwt`: which tokens are believed. Any number of key sources together; without one, and without session cookies,
+/// the node starts in development mode or not at all.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {

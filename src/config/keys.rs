@@ -1,4 +1,5 @@
-//! The table of keys: how a variable of the environment becomes a value, and which values an error may show.
+//! The table of keys: how a variable of the environment becomes a value, which values an error may show, and which may
+//! change while a node runs.
 
 /// What the text of a variable stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) struct Key {
     pub(super) kind: Kind,
     /// Whether its value is never shown.
     pub(super) secret: bool,
+    /// Whether a node takes a new value while it runs.
+    pub(super) reload: bool,
 }
 
 const fn open(path: &'static str, kind: Kind) -> Key {
@@ -29,43 +32,66 @@ const fn open(path: &'static str, kind: Kind) -> Key {
         path,
         kind,
         secret: false,
+        reload: false,
     }
 }
 
 const fn secret(path: &'static str, kind: Kind) -> Key {
     Key {
-        path,
-        kind,
         secret: true,
+        ..open(path, kind)
+    }
+}
+
+const fn live(key: Key) -> Key {
+    Key {
+        reload: true,
+        ..key
     }
 }
 
 /// Every key there is.
+///
+/// Those that are `live` are what a rotation of keys and a change of limits touch. Of the limits, the others are built into
+/// the listeners and the protocol engine when a node starts.
 pub(super) const KEYS: &[Key] = &[
     open("listen", Kind::Text),
     open("internal_listen", Kind::Text),
     open("node_id", Kind::Text),
-    secret("api.key", Kind::Text),
-    secret("api.keys", Kind::Tables),
+    live(secret("api.key", Kind::Text)),
+    live(secret("api.keys", Kind::Tables)),
     secret("redis.urls", Kind::List),
-    secret("auth.jwt.secret", Kind::Text),
-    secret("auth.jwt.previous_secrets", Kind::List),
-    open("auth.jwt.public_key_file", Kind::Text),
-    open("auth.jwt.jwks_file", Kind::Text),
-    open("auth.jwt.jwks_url", Kind::Text),
-    open("auth.jwt.algorithms", Kind::List),
-    open("auth.jwt.issuer", Kind::List),
-    open("auth.jwt.audience", Kind::List),
-    open("auth.jwt.user_id_claim", Kind::Text),
-    open("auth.jwt.leeway", Kind::Text),
+    live(secret("auth.jwt.secret", Kind::Text)),
+    live(secret("auth.jwt.previous_secrets", Kind::List)),
+    live(open("auth.jwt.public_key_file", Kind::Text)),
+    live(open("auth.jwt.jwks_file", Kind::Text)),
+    live(open("auth.jwt.jwks_url", Kind::Text)),
+    live(open("auth.jwt.algorithms", Kind::List)),
+    live(open("auth.jwt.issuer", Kind::List)),
+    live(open("auth.jwt.audience", Kind::List)),
+    live(open("auth.jwt.user_id_claim", Kind::Text)),
+    live(open("auth.jwt.leeway", Kind::Text)),
+    live(secret("auth.session.secrets", Kind::List)),
+    open("auth.session.cookie_name", Kind::Text),
+    open("auth.session.key_prefix", Kind::Text),
+    open("auth.session.user_id_pointer", Kind::List),
+    open("auth.session.username_pointer", Kind::Text),
+    open("auth.session.role_pointer", Kind::Text),
+    open("auth.session.recheck", Kind::Text),
+    secret("auth.session.redis_url", Kind::Text),
+    open("auth.refresh_lead", Kind::Text),
+    open("auth.refresh_ttl", Kind::Text),
+    open("auth.token_ttl", Kind::Text),
     open("namespaces", Kind::Tables),
     open("cors.allowed_origins", Kind::List),
-    open("limits.connections", Kind::Number),
+    live(open("limits.connections", Kind::Number)),
+    live(open("limits.connections_per_user", Kind::Number)),
+    live(open("limits.connections_per_user_policy", Kind::Text)),
     open("limits.max_payload", Kind::Text),
-    open("limits.events_per_second", Kind::Number),
-    open("limits.events_burst", Kind::Number),
+    live(open("limits.events_per_second", Kind::Number)),
+    live(open("limits.events_burst", Kind::Number)),
     open("limits.handshake_timeout", Kind::Text),
-    open("limits.send_queue_bytes", Kind::Text),
+    live(open("limits.send_queue_bytes", Kind::Text)),
     open("limits.write_deadline", Kind::Text),
     open("registry.heartbeat", Kind::Text),
     open("registry.lease", Kind::Text),

@@ -13,22 +13,30 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod access;
+mod api;
 mod environment;
 mod error;
 mod keys;
 mod load;
 mod print;
+mod reload;
 mod sections;
+mod session;
 mod start;
 #[cfg(test)]
 mod tests;
 mod validate;
 
-pub use access::{Api, ApiKey, Auth, AuthRule, Jwt, Namespace, Scope};
+pub use access::{Auth, AuthRule, Jwt, Namespace};
+pub use api::{Api, ApiKey, KeySecret, Scope};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use load::{Flags, Sources};
-pub use sections::{Cors, Drain, Limits, Log, LogFormat, Ping, Presence, Redis, RegistryTiming};
+pub use reload::Reload;
+pub use sections::{
+    Cors, Drain, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence, Redis, RegistryTiming,
+};
+pub use session::Session;
 pub use start::{Development, Effective};
 
 /// The configuration of a node.

@@ -21,10 +21,6 @@ impl Config {
     }
 }
 
-pub(super) fn secret<S: Serializer>(_: &SecretString, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(MASK)
-}
-
 pub(super) fn secret_option<S: Serializer>(
     secret: &Option<SecretString>,
     to: S,
@@ -38,6 +34,14 @@ pub(super) fn secrets<S: Serializer>(secrets: &[SecretString], to: S) -> Result<
 
 pub(super) fn redis_urls<S: Serializer>(urls: &[SecretString], to: S) -> Result<S::Ok, S::Error> {
     to.collect_seq(urls.iter().map(|url| masked_url(url.expose_secret())))
+}
+
+pub(super) fn redis_url<S: Serializer>(
+    url: &Option<SecretString>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    let url = url.as_ref().map(|url| masked_url(url.expose_secret()));
+    url.serialize(to)
 }
 
 /// A URL without its password. What does not parse may hold one anywhere, and so may a query.
@@ -124,7 +128,7 @@ pub(super) mod size {
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-    use crate::config::{ApiKey, Scope};
+    use crate::config::{ApiKey, PerUserPolicy, Scope};
 
     #[test]
     fn a_printout_reads_back_as_itself() {
@@ -138,6 +142,8 @@ mod tests {
         config.namespaces[0].issuer = Some(vec!["https://id.example.com".into()]);
         config.namespaces[1].audience = Some(Vec::new());
         config.auth.jwt.leeway = std::time::Duration::from_millis(1_250);
+        config.auth.session.user_id_pointer = vec!["/uid".into()];
+        config.limits.connections_per_user_policy = PerUserPolicy::EvictOldest;
 
         let printed = config.to_toml().unwrap();
         let read: Config = toml::from_str(&printed).unwrap();
@@ -146,6 +152,9 @@ mod tests {
         assert_eq!(read.limits.max_payload, config.limits.max_payload);
         assert_eq!(read.auth.jwt.leeway, config.auth.jwt.leeway);
         assert_eq!(read.namespaces[1].audience, Some(Vec::new()));
+        assert_eq!(read.auth.session.user_id_pointer, ["/uid"]);
+        let policy = read.limits.connections_per_user_policy;
+        assert_eq!(policy, PerUserPolicy::EvictOldest);
     }
 
     #[test]
@@ -174,6 +183,8 @@ mod tests {
             key: "hush-4".into(),
             scopes: vec![Scope::Send],
         }];
+        config.auth.session.secrets = vec!["hush-8".into()];
+        config.auth.session.redis_url = Some("redis://:hush-9@sessions.example".into());
         config.redis.urls = vec![
             "redis://ann:hush-5@redis.example:6380/2?x=hush-6".into(),
             "hush-7".into(),
@@ -184,6 +195,10 @@ mod tests {
         assert!(!printed.contains("hush"), "{printed}");
         assert!(
             printed.contains("redis://ann:***@redis.example:6380/2"),
+            "{printed}"
+        );
+        assert!(
+            printed.contains("redis://:***@sessions.example"),
             "{printed}"
         );
         assert!(printed.contains("billing"));

@@ -22,8 +22,9 @@ pub struct Redis {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Origins (`https://app.example.com`, as browsers send them) of the pages that may connect. Empty, the default: pages
-    /// of the node's own origin only. `*` stands alone and lets any page in, without cookies.
+    /// Origins (`https://app.example.com`, as browsers send them) of the pages that may connect, and that may do so with a
+    /// session cookie. Empty, the default: pages of the node's own origin only. `*` stands alone and lets any page in,
+    /// without cookies.
     pub allowed_origins: Vec<String>,
 }
 
@@ -34,6 +35,10 @@ pub struct Limits {
     /// TCP connections of this node; beyond it 503. 0, the default: no limit. Set it below what the memory and the file
     /// descriptors allow.
     pub connections: u32,
+    /// Connections of one user, over the whole cluster and all namespaces. 0, the default: no limit. Guests are not counted.
+    pub connections_per_user: u32,
+    /// What becomes of one too many: `reject`, the default, refuses it; `evict_oldest` ends the user's oldest with 4504.
+    pub connections_per_user_policy: PerUserPolicy,
     /// The size of one message on either transport, from `1KB` to `64MB`; `1MB` by default.
     #[serde(with = "print::size")]
     pub max_payload: ByteSize,
@@ -46,8 +51,8 @@ pub struct Limits {
     /// no namespace; `10s` by default.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
-    /// A connection with more unsent than this ends with 4002; `1MB` by default, and at least `max_payload`. Lower it to
-    /// bound the memory of many slow clients.
+    /// A connection with more unsent than this ends with 4002; `1MB` by default. Lower it to bound the memory of many slow
+    /// clients; below `max_payload`, one large message is enough to end a connection.
     #[serde(with = "print::size")]
     pub send_queue_bytes: ByteSize,
     /// A connection with an unsent byte older than this ends with 4002; `10s` by default.
@@ -59,6 +64,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 0,
+            connections_per_user: 0,
+            connections_per_user_policy: PerUserPolicy::Reject,
             max_payload: ByteSize::mb(1),
             events_per_second: 100,
             events_burst: 200,
@@ -67,6 +74,17 @@ impl Default for Limits {
             write_deadline: Duration::from_secs(10),
         }
     }
+}
+
+/// What becomes of a connection that is one too many for its user.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PerUserPolicy {
+    /// It is refused: `Too many connections`.
+    #[default]
+    Reject,
+    /// It is let in, and the user's oldest ends with 4504.
+    EvictOldest,
 }
 
 /// `registry`: how nodes stay known to each other. The same on all nodes of a cluster.

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, print::size};
 
 /// A configuration that a node may start with.
 #[derive(Clone, Debug)]
@@ -26,9 +26,9 @@ pub struct Development {
 }
 
 impl Effective {
-    /// Applies the rule of the start: with neither a key for tokens nor an API key, a node on loopback addresses makes up
-    /// both, and any other one does not start. With an API key alone nobody could ever connect, so it does not start
-    /// either; with a key for tokens alone, the API is for administrators' tokens.
+    /// Applies the rule of the start: with nothing that lets clients in and no API key, a node on loopback addresses makes up
+    /// a secret and a key, and any other one does not start. With an API key alone nobody could ever connect, so it does not
+    /// start either; with a key for tokens alone, the API is for administrators' tokens. Session cookies let clients in too.
     ///
     /// # Errors
     ///
@@ -37,8 +37,12 @@ impl Effective {
         let has_api_key = config.api.key.is_some() || !config.api.keys.is_empty();
         let mut warnings = Vec::new();
         let mut development = None;
-        match (config.auth.jwt.has_keys(), has_api_key) {
+        match (config.auth.lets_in(), has_api_key) {
             (true, true) => {}
+            (true, false) if !config.auth.jwt.has_keys() => warnings.push(
+                "No API key is set (api.key, SWITCHBOARD_API_KEY), and no key for tokens: nobody can call the HTTP API."
+                    .to_owned(),
+            ),
             (true, false) => warnings.push(
                 "No API key is set (api.key, SWITCHBOARD_API_KEY): the HTTP API takes tokens with the role admin only."
                     .to_owned(),
@@ -47,7 +51,7 @@ impl Effective {
                 return Err(ConfigError::at(
                     "auth.jwt.secret",
                     "not set, so no token could be verified: set SWITCHBOARD_JWT_SECRET, or one of \
-                     auth.jwt.public_key_file, auth.jwt.jwks_file, auth.jwt.jwks_url",
+                     auth.jwt.public_key_file, auth.jwt.jwks_file, auth.jwt.jwks_url, auth.session.secrets",
                 ));
             }
             (false, false) if config.is_loopback() => {
@@ -56,7 +60,7 @@ impl Effective {
                     api_key: random_secret(),
                 };
                 config.auth.jwt.secret = Some(made_up.secret.clone());
-                config.api.key = Some(made_up.api_key.clone());
+                config.api.key = Some(made_up.api_key.clone().into());
                 development = Some(made_up);
             }
             (false, false) => {
@@ -78,6 +82,15 @@ impl Effective {
                 "auth.jwt.secret has fewer than 32 bytes: short secrets can be guessed from a single token."
                     .to_owned(),
             );
+        }
+        let limits = &config.limits;
+        if limits.send_queue_bytes < limits.max_payload {
+            warnings.push(format!(
+                "limits.send_queue_bytes ({}) is less than limits.max_payload ({}): a message larger than that ends its \
+                 connection.",
+                size::text(limits.send_queue_bytes),
+                size::text(limits.max_payload)
+            ));
         }
         Ok(Self {
             config,

@@ -8,7 +8,7 @@ use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{AuthRule, Config, ConfigError, Problem, print::MASK, print::size};
+use super::{AuthRule, Config, ConfigError, KeySecret, Problem, print::MASK, print::size};
 
 /// The names that `auth.jwt.algorithms` takes: RFC 7518 section 3.1 and RFC 8037 section 3.1, without `none`.
 const ALGORITHMS: [&str; 12] = [
@@ -47,6 +47,7 @@ impl Config {
         self.api_keys(&mut findings);
         self.tokens(&mut findings);
         self.key_sources(&mut findings);
+        self.sessions(&mut findings);
         self.namespace_rules(&mut findings);
         self.redis_urls(&mut findings);
         self.origins(&mut findings);
@@ -78,12 +79,16 @@ impl Config {
             api_key("api.key", key, findings);
         }
         let mut names = HashSet::new();
-        let mut values: HashSet<&str> =
-            self.api.key.iter().map(|key| key.expose_secret()).collect();
+        let mut digests: HashSet<[u8; 32]> =
+            self.api.key.iter().filter_map(KeySecret::digest).collect();
         for (index, entry) in self.api.keys.iter().enumerate() {
             let at = |field: &str| format!("api.keys.{index}.{field}");
             api_key(&at("key"), &entry.key, findings);
-            if !values.insert(entry.key.expose_secret()) {
+            if entry
+                .key
+                .digest()
+                .is_some_and(|digest| !digests.insert(digest))
+            {
                 findings.add(at("key"), "the same key as another one's");
             }
             if entry.name.trim().is_empty() {
@@ -200,23 +205,55 @@ impl Config {
         }
     }
 
+    fn sessions(&self, findings: &mut Findings) {
+        let session = &self.auth.session;
+        for (index, value) in session.secrets.iter().enumerate() {
+            secret(&format!("auth.session.secrets.{index}"), value, findings);
+        }
+        if session.is_on() && session.redis_url.is_none() && self.redis.urls.is_empty() {
+            findings.add(
+                "auth.session.secrets",
+                "are set, and there is no Redis with sessions in it: set redis.urls or auth.session.redis_url",
+            );
+        }
+        if let Some(url) = &session.redis_url {
+            redis_url("auth.session.redis_url", url, findings);
+        }
+        // A token of RFC 9110 section 5.6.2, as RFC 6265 section 4.1.1 has it.
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        findings.expect(
+            !session.cookie_name.is_empty() && session.cookie_name.bytes().all(token),
+            "auth.session.cookie_name",
+            "must be a cookie's name: letters, digits and any of ! # $ % & ' * + - . ^ _ ` | ~",
+        );
+        findings.expect(
+            !session.key_prefix.contains(char::is_control),
+            "auth.session.key_prefix",
+            "must not hold control characters",
+        );
+        findings.expect(
+            !session.user_id_pointer.is_empty(),
+            "auth.session.user_id_pointer",
+            "must name at least one place",
+        );
+        for (index, text) in session.user_id_pointer.iter().enumerate() {
+            pointer(
+                &format!("auth.session.user_id_pointer.{index}"),
+                text,
+                findings,
+            );
+        }
+        pointer(
+            "auth.session.username_pointer",
+            &session.username_pointer,
+            findings,
+        );
+        pointer("auth.session.role_pointer", &session.role_pointer, findings);
+    }
+
     fn redis_urls(&self, findings: &mut Findings) {
         for (index, url) in self.redis.urls.iter().enumerate() {
-            let key = format!("redis.urls.{index}");
-            let url = url.expose_secret();
-            let parsed = Url::parse(url).ok();
-            let usable = parsed
-                .as_ref()
-                .is_some_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.has_host())
-                && url.into_connection_info().is_ok();
-            if !usable {
-                findings.add(
-                    key,
-                    "not a redis://[user:password@]host[:port][/database] or rediss:// URL",
-                );
-            } else if parsed.is_some_and(|url| url.password() == Some(MASK)) {
-                findings.add(key, MASKED);
-            }
+            redis_url(&format!("redis.urls.{index}"), url, findings);
         }
         findings.expect(
             self.redis.urls.len() <= 1,
@@ -246,15 +283,6 @@ impl Config {
             "limits.max_payload",
             &format!("{} is not from 1KB to 64MB", size::text(limits.max_payload)),
         );
-        findings.expect(
-            limits.send_queue_bytes >= limits.max_payload,
-            "limits.send_queue_bytes",
-            &format!(
-                "{} is less than limits.max_payload ({}): a message of that size would end its connection",
-                size::text(limits.send_queue_bytes),
-                size::text(limits.max_payload)
-            ),
-        );
         for (key, value) in [
             ("limits.events_per_second", limits.events_per_second),
             ("limits.events_burst", limits.events_burst),
@@ -276,11 +304,15 @@ impl Config {
         let registry = &self.registry;
         let may_be_zero = [
             ("auth.jwt.leeway", self.auth.jwt.leeway),
+            ("auth.refresh_lead", self.auth.refresh_lead),
             ("presence.last_seen", self.presence.last_seen),
             ("drain.delay", self.drain.delay),
             ("drain.window", self.drain.window),
         ];
         let positive = [
+            ("auth.refresh_ttl", self.auth.refresh_ttl),
+            ("auth.token_ttl", self.auth.token_ttl),
+            ("auth.session.recheck", self.auth.session.recheck),
             ("limits.handshake_timeout", limits.handshake_timeout),
             ("limits.write_deadline", limits.write_deadline),
             ("registry.heartbeat", registry.heartbeat),
@@ -300,6 +332,11 @@ impl Config {
             findings.expect(value <= LONGEST, key, "must be at most 10 years");
         }
         findings.expect(
+            self.auth.token_ttl.subsec_nanos() == 0,
+            "auth.token_ttl",
+            "must be whole seconds, as exp counts them",
+        );
+        findings.expect(
             registry.lease >= registry.heartbeat.saturating_mul(2),
             "registry.lease",
             "must be at least twice registry.heartbeat, or one late heartbeat takes the node out",
@@ -310,19 +347,55 @@ impl Config {
 const MASKED: &str = "is masked: a printout of print-config holds no secrets";
 
 fn secret(key: &str, value: &SecretString, findings: &mut Findings) {
-    match value.expose_secret() {
+    secret_text(key, value.expose_secret(), findings);
+}
+
+fn secret_text(key: &str, text: &str, findings: &mut Findings) {
+    match text {
         "" => findings.add(key, "must not be empty"),
         MASK => findings.add(key, MASKED),
         _ => {}
     }
 }
 
-fn api_key(key: &str, value: &SecretString, findings: &mut Findings) {
-    secret(key, value, findings);
+fn api_key(key: &str, value: &KeySecret, findings: &mut Findings) {
+    secret_text(key, value.text(), findings);
     findings.expect(
-        value.expose_secret().bytes().all(|b| b.is_ascii_graphic()),
+        value.text().bytes().all(|b| b.is_ascii_graphic()),
         key,
         "must be visible ASCII without spaces, as it goes into a header",
+    );
+    findings.expect(
+        !value.is_hashed() || value.digest().is_some(),
+        key,
+        "begins with sha256: and must go on with the 64 hexadecimal digits of the key's SHA-256",
+    );
+}
+
+fn redis_url(key: &str, url: &SecretString, findings: &mut Findings) {
+    let url = url.expose_secret();
+    let parsed = Url::parse(url).ok();
+    let usable = parsed
+        .as_ref()
+        .is_some_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.has_host())
+        && url.into_connection_info().is_ok();
+    if !usable {
+        findings.add(
+            key,
+            "not a redis://[user:password@]host[:port][/database] or rediss:// URL",
+        );
+    } else if parsed.is_some_and(|url| url.password() == Some(MASK)) {
+        findings.add(key, MASKED);
+    }
+}
+
+/// RFC 6901 section 3. The empty one is the session as a whole, which is nobody's id, name or role.
+fn pointer(key: &str, text: &str, findings: &mut Findings) {
+    let mut escapes = text.split('~').skip(1);
+    findings.expect(
+        text.starts_with('/') && escapes.all(|rest| rest.starts_with(['0', '1'])),
+        key,
+        "must be a JSON pointer such as /user/id",
     );
 }
 

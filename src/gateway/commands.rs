@@ -12,12 +12,13 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Inner,
+    endings::closed,
+    live::Live,
     message::{AckReply, Message, Target},
 };
 use crate::{
     bus::Inbox,
     connection::{ConnectionId, Instance, UserId},
-    ending::Ending,
     registry::EndTarget,
 };
 
@@ -53,8 +54,13 @@ pub(super) enum Command {
         message: Message,
         timeout_ms: u64,
     },
-    /// End connections.
-    End { target: EndTarget, ending: Ending },
+    /// Hand a message to every connection of a namespace. Nobody waits for a receipt.
+    Broadcast { message: Message },
+    /// End the connections that have been ordered to end, among those of a target. The orders are in the registry: which
+    /// they are, and how they end.
+    End { target: EndTarget },
+    /// End the connections that came in by a token.
+    EndToken { token_id: String },
 }
 
 /// What came of it, on one node.
@@ -201,14 +207,25 @@ impl Inner {
                         .await;
                 });
             }
-            Command::End { target, ending } => {
+            Command::Broadcast { message } => self.broadcast_here(&message),
+            Command::End { target } => {
                 tokio::spawn(async move {
-                    let deadline = Instant::now() + END_DEADLINE;
-                    let closed = self.end_and_wait(&target, &ending, deadline).await;
-                    self.confirm(from, request, Receipt::Ended { closed }).await;
+                    let ended = self.carry_out_orders(&target).await;
+                    self.confirm_ended(from, request, ended).await;
+                });
+            }
+            Command::EndToken { token_id } => {
+                tokio::spawn(async move {
+                    let ended = self.end_token(&token_id);
+                    self.confirm_ended(from, request, ended).await;
                 });
             }
         }
+    }
+
+    async fn confirm_ended(self: Arc<Self>, to: Instance, request: u64, ended: Vec<Arc<Live>>) {
+        let closed = closed(ended, Instant::now() + END_DEADLINE).await;
+        self.confirm(to, request, Receipt::Ended { closed }).await;
     }
 
     async fn confirm(self: Arc<Self>, to: Instance, request: u64, receipt: Receipt) {

@@ -4,11 +4,11 @@
 //! credentials, then the registry. So a client that is told it is connected is one that every node can see. Handlers are
 //! set in the middleware too: set later they miss the end of a connection that is closed at once, and the first events.
 
-use std::{fmt, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use socketioxide::{
-    extract::{Event, SocketRef, TryData},
+    extract::{SocketRef, TryData},
     socket::DisconnectReason,
 };
 use tokio::time::Instant;
@@ -17,44 +17,20 @@ use super::{
     Inner,
     events::{EventLimiter, Verdict},
     live::Live,
+    refusal::Refusal,
 };
 use crate::{
-    auth::{AuthError, Credentials, device_id},
-    connection::{ConnectionId, Tally},
+    auth::{Credentials, device_id},
+    connection::Tally,
     ending::Ending,
     transport::{Session, SessionGuard, engine::Adapter},
 };
 
-/// Why a CONNECT packet is refused. `Display` is what the client's `connect_error` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
-    /// The credentials.
-    Auth(AuthError),
-    /// Nothing that the client did: its transport is cut before it can read this, so that it tries again by itself. A
-    /// `connect_error` would make it stop.
-    Unavailable,
-}
+/// The namespace whose connections may use a backend's verbs.
+const ADMIN: &str = "/admin";
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auth(error) => error.fmt(f),
-            Self::Unavailable => f.write_str("Service unavailable"),
-        }
-    }
-}
-
-impl Refusal {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Auth(AuthError::Missing) => "missing",
-            Self::Auth(AuthError::Invalid) => "invalid",
-            Self::Auth(AuthError::Expired) => "expired",
-            Self::Auth(AuthError::AdminRequired | AuthError::AccessDenied) => "role",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
+/// How often a CONNECT packet that waits looks whether it still has to.
+const HOLD: Duration = Duration::from_millis(200);
 
 /// What the middleware leaves for the connect handler, in the socket's extensions.
 #[derive(Clone)]
@@ -64,9 +40,10 @@ struct Arrival {
     since: Instant,
 }
 
-/// The connection that a socket is, in the socket's extensions: how the members of a room are found.
+/// The connection that a socket is, in the socket's extensions. A guest's socket becomes another connection's when it says who
+/// it is.
 #[derive(Clone)]
-pub(super) struct ConnectionOf(pub(super) ConnectionId);
+pub(super) struct Current(pub(super) Arc<Live>);
 
 impl Inner {
     /// The connect middleware of a namespace.
@@ -80,6 +57,7 @@ impl Inner {
         let Some(session) = session_of(&socket) else {
             return Err(Refusal::Unavailable);
         };
+        self.hold(&session).await;
         let refusal = match self
             .try_arrive(namespace, &session, &socket, auth, since)
             .await
@@ -89,13 +67,29 @@ impl Inner {
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         match refusal {
-            Refusal::Auth(error) => {
-                tracing::debug!(%namespace, refusal = %error, "CONNECT refused");
+            // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
+            Refusal::Unavailable | Refusal::Full if session.is_ending() => session.closed().await,
+            Refusal::Unavailable | Refusal::Full => session.abort(),
+            refusal => {
+                tracing::debug!(%namespace, %refusal, "CONNECT refused");
                 session.refused();
             }
-            Refusal::Unavailable => session.abort(),
         }
         Err(refusal)
+    }
+
+    /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections: to cut that, as
+    /// for a newcomer, would take them along.
+    async fn hold(&self, session: &Session) {
+        while !self.takes_connections()
+            && !session.is_ending()
+            && !self.hub.of_session(session.id).is_empty()
+        {
+            tokio::select! {
+                () = tokio::time::sleep(HOLD) => {}
+                () = session.over() => {}
+            }
+        }
     }
 
     async fn try_arrive(
@@ -106,7 +100,7 @@ impl Inner {
         auth: TryData<Value>,
         since: Instant,
     ) -> Result<(), Refusal> {
-        if session.is_ending() || !self.takes_connections() {
+        if session.is_ending() || session.connects_too_often() || !self.takes_connections() {
             return Err(Refusal::Unavailable);
         }
         let Some(rule) = self.auth.rule(namespace) else {
@@ -114,11 +108,7 @@ impl Inner {
         };
         let auth = auth.0.ok();
         let credentials = Credentials::from_handshake(auth.as_ref(), &session.handshake.headers);
-        let identity = self
-            .auth
-            .authenticate(&credentials, rule)
-            .await
-            .map_err(Refusal::Auth)?;
+        let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
@@ -128,27 +118,20 @@ impl Inner {
             namespace.clone(),
             device_id(auth.as_ref()),
             session.clone(),
-            EventLimiter::new(&self.config.limits),
+            EventLimiter::new(&self.limits()),
         );
-        self.hub.insert(&live);
+        if !self.hub.insert(&live, self.limits().connections as usize) {
+            return Err(Refusal::Full);
+        }
         session.mark_empty();
         self.listen(&live, socket);
-        let record = live.record(&self.node_id);
-        let registered = self.registry.register(&self.lease(), &record).await;
-        let tally = match registered {
+        let tally = match self.register(&live).await {
             Ok(tally) => tally,
-            Err(error) => {
-                tracing::warn!(connection = %live.id, %error, "can't register a connection");
-                self.depart(&live, "unavailable");
-                return Err(Refusal::Unavailable);
+            Err(refusal) => {
+                self.forsake(&live);
+                return Err(refusal);
             }
         };
-        live.set_registered();
-        self.hub.count(&live);
-        if record.transport != session.kind() {
-            // Upgraded while the registry was being told.
-            self.update(&live);
-        }
         if session.is_over() || live.is_gone() {
             // It went while the registry was being told; what its end said there may have been said too early.
             self.depart(&live, "transport_close");
@@ -161,26 +144,38 @@ impl Inner {
 
     /// Sets the handlers of a socket.
     fn listen(self: &Arc<Self>, live: &Arc<Live>, socket: &SocketRef<Adapter>) {
-        socket.extensions.insert(ConnectionOf(live.id.clone()));
-        let (gateway, departing) = (Arc::downgrade(self), Arc::downgrade(live));
-        socket.on_disconnect(move |reason: DisconnectReason| {
-            // Returns at once: until it has, the socket is still in its namespace.
-            if let (Some(gateway), Some(live)) = (gateway.upgrade(), departing.upgrade()) {
-                gateway.depart(&live, departure_label(reason));
-            }
-            std::future::ready(())
-        });
-        let (gateway, sender) = (Arc::downgrade(self), Arc::downgrade(live));
-        socket.on_fallback(move |Event(_): Event| {
-            if let (Some(gateway), Some(live)) = (gateway.upgrade(), sender.upgrade()) {
+        socket.extensions.insert(Current(live.clone()));
+        let gateway = Arc::downgrade(self);
+        socket.on_disconnect(
+            move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
+                // Returns at once: until it has, the socket is still in its namespace. Whoever ended it on this side sees to
+                // its departure, after the end of its session has begun.
+                if reason != DisconnectReason::ServerNSDisconnect
+                    && let (Some(gateway), Some(Current(live))) =
+                        (gateway.upgrade(), socket.extensions.get::<Current>())
+                {
+                    gateway.depart(&live, departure_label(reason));
+                }
+                std::future::ready(())
+            },
+        );
+        let gateway = Arc::downgrade(self);
+        socket.on_fallback(move |socket: SocketRef<Adapter>| {
+            if let (Some(gateway), Some(Current(live))) =
+                (gateway.upgrade(), socket.extensions.get::<Current>())
+            {
                 gateway.admit_event(&live);
             }
             std::future::ready(())
         });
+        self.serve_own(socket);
+        if &*live.namespace == ADMIN {
+            self.serve_admin(socket);
+        }
     }
 
     /// Holds an inbound event to the limits. Returns whether it is to be handled.
-    fn admit_event(self: &Arc<Self>, live: &Arc<Live>) -> bool {
+    pub(super) fn admit_event(self: &Arc<Self>, live: &Arc<Live>) -> bool {
         match live.events.judge() {
             Verdict::Accepted => true,
             Verdict::Refused => {
@@ -202,50 +197,51 @@ impl Inner {
         let Some(Arrival { live, tally, since }) = socket.extensions.remove::<Arrival>() else {
             return;
         };
-        let identity = live.identity.as_ref();
-        let ready = json!({
-            "connectionId": live.id,
-            "userId": live.user(),
-            "username": identity.and_then(|identity| identity.username.as_deref()),
-            "role": identity.and_then(|identity| identity.roles.first()),
-            "nodeId": self.node_id,
-            "expiresAt": identity.map(|identity| identity.expires_at),
-            "connections": tally.connections,
-            "devices": tally.devices,
-        });
-        self.join_rooms(&live, socket);
-        let told = live.set_ready(socket, &ready);
+        let ready = self.introduction(&live, tally);
+        let told = live.set_ready(socket, rooms_of(&live), &ready);
         // A session that was upgraded before it had a connection has nobody else to say so.
         live.session.check_upgrade();
         if told {
             self.metrics.connects(&live.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
+            self.watch(&live);
             tracing::debug!(connection = %live.id, user = ?live.user(), namespace = %live.namespace, "ready");
         } else if let Some(ending) = live.ending() {
             // Ordered to end between its registration and now.
-            self.carry_out(&live, &ending.clone());
+            self.carry_out(vec![live.clone()], &ending.clone());
         }
     }
 
-    /// The rooms that every connection is in: its user's, its device's, its roles'.
-    fn join_rooms(&self, live: &Live, socket: &SocketRef<Adapter>) {
-        let identity = live.identity.as_ref();
-        let user = live.user().map(|user| format!("user:{user}"));
-        let device = live
-            .device_id
-            .as_ref()
-            .map(|device| format!("device:{device}"));
-        let roles = identity
-            .into_iter()
-            .flat_map(|identity| &identity.roles)
-            .map(|role| format!("role:{role}"));
-        socket.join(
-            user.into_iter()
-                .chain(device)
-                .chain(roles)
-                .collect::<Vec<_>>(),
-        );
+    /// What a client is told of itself.
+    pub(super) fn introduction(&self, live: &Live, tally: Tally) -> Value {
+        let identity = live.identity();
+        let identity = identity.as_deref();
+        json!({
+            "connectionId": live.id,
+            "userId": live.user(),
+            "username": identity.and_then(|identity| identity.username.as_deref()),
+            "role": identity.and_then(|identity| identity.roles.first()),
+            "nodeId": self.node_id,
+            "expiresAt": live.expires_at(),
+            "connections": tally.connections,
+            "devices": tally.devices,
+        })
     }
+}
+
+/// The rooms that every connection is in: its user's, its device's, its roles'.
+pub(super) fn rooms_of(live: &Live) -> Vec<String> {
+    let identity = live.identity();
+    let user = live.user().map(|user| format!("user:{user}"));
+    let device = live
+        .device_id
+        .as_ref()
+        .map(|device| format!("device:{device}"));
+    let roles = identity
+        .iter()
+        .flat_map(|identity| &identity.roles)
+        .map(|role| format!("role:{role}"));
+    user.into_iter().chain(device).chain(roles).collect()
 }
 
 /// The session under a socket.

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use socketioxide::{BroadcastError, SocketError};
 use tokio::time::Instant;
 
 use super::{
     GatewayError, Inner,
     commands::{Command, Receipt},
-    live::{Live, NotSent},
+    live::{Live, NO_ARGUMENTS, NotSent},
     message::{AckReply, Acked, Delivery, Message, Target},
 };
 use crate::{
@@ -83,7 +84,8 @@ impl Inner {
     fn here(&self, target: &Target, message: &Message) -> Vec<Arc<Live>> {
         let mut lives = match target {
             Target::User(user) => self.hub.of_user(user),
-            Target::Connection(id) => self.hub.get(id).into_iter().collect(),
+            // It is in one namespace: to name that as well would be to say it twice.
+            Target::Connection(id) => return self.hub.get(id).into_iter().collect(),
             Target::Room(room) => self.in_room(&message.namespace, room),
         };
         lives.retain(|live| *live.namespace == *message.namespace);
@@ -98,8 +100,8 @@ impl Inner {
             .within(room.to_owned())
             .sockets()
             .into_iter()
-            .filter_map(|socket| socket.extensions.get::<super::connect::ConnectionOf>())
-            .filter_map(|connection| self.hub.get(&connection.0))
+            .filter_map(|socket| socket.extensions.get::<super::connect::Current>())
+            .map(|current| current.0)
             .collect()
     }
 
@@ -219,34 +221,55 @@ impl Inner {
     }
 
     /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
-    pub(super) async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
+    pub(super) async fn broadcast(
+        self: &Arc<Self>,
+        message: &Message,
+    ) -> Result<u64, GatewayError> {
         self.metrics.messages_sent("broadcast").increment(1);
-        let namespace = self
-            .io()
-            .and_then(|io| io.of(&message.namespace))
-            .ok_or_else(|| GatewayError::UnknownNamespace(message.namespace.clone()))?;
-        let listeners = self.bus.listeners(&message.namespace).await;
-        if listeners.is_err() {
-            // The adapter would publish first, fail, and leave out this node's own connections too.
-            emit(namespace.local(), message).await;
-        } else {
-            emit(namespace.broadcast(), message).await;
+        let command = Command::Broadcast {
+            message: message.clone(),
+        };
+        let (_, payload) = self.request(&command);
+        match self.bus.publish_all(payload).await {
+            Ok(nodes) => Ok(nodes),
+            Err(error) => {
+                // This node's own get it even while the others can't be reached.
+                self.broadcast_here(message);
+                Err(error.into())
+            }
         }
-        Ok(listeners?)
     }
-}
 
-/// The error says that some socket was full or gone; which of them got it is not to be had from it.
-async fn emit(
-    to: socketioxide::operators::BroadcastOperators<crate::transport::engine::Adapter>,
-    message: &Message,
-) {
-    let sent = match &message.data {
-        Some(data) => to.emit(&message.event, &(data,)).await,
-        None => to.emit(&message.event, &super::live::NO_ARGUMENTS).await,
-    };
-    if let Err(error) = sent {
-        tracing::debug!(%error, "broadcast");
+    /// Hands a message to every connection of a namespace on this node. It is encoded once for all of them, and accounted for
+    /// with each: what an adapter of another node's would do with it, nobody would be told.
+    pub(super) fn broadcast_here(self: &Arc<Self>, message: &Message) {
+        let Some(namespace) = self.io().and_then(|io| io.of(&message.namespace)) else {
+            return;
+        };
+        let lives = self.hub.in_namespace(&message.namespace);
+        let local = namespace.local();
+        // Ready at once: nothing of it leaves the node.
+        let sent = match &message.data {
+            Some(data) => local.emit(&message.event, &(data,)).now_or_never(),
+            None => local.emit(&message.event, &NO_ARGUMENTS).now_or_never(),
+        };
+        let full = match sent {
+            Some(Err(BroadcastError::Socket(errors))) => errors
+                .iter()
+                .filter(|error| matches!(error, SocketError::InternalChannelFull))
+                .count() as u64,
+            _ => 0,
+        };
+        self.metrics.messages_dropped("queue_full").increment(full);
+        self.metrics
+            .messages_delivered("broadcast")
+            .increment((lives.len() as u64).saturating_sub(full));
+        let (weight, limit) = (message.weight(), self.send_queue_bytes());
+        for live in lives {
+            if live.session.sent(weight, limit) {
+                live.session.stalled();
+            }
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::{Inner, live::Live};
+use super::{Inner, expiry::Watch, live::Live};
 use crate::{ending::Ending, transport::Session};
 
 /// How many connections one call unregisters at the most.
@@ -24,8 +24,9 @@ impl Inner {
         if !live.depart_once() {
             return;
         }
+        self.watches.send(Watch::Forget(live.id.clone())).ok();
         let left = self.hub.remove(live);
-        self.unregister(live);
+        self.unregister_closed(live);
         let label = live
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));
@@ -48,6 +49,30 @@ impl Inner {
         if left == 0 && !live.session.is_ending() {
             self.clone().expire_empty(live.session.clone());
         }
+    }
+
+    /// A connection was refused by the registry: it has never been there. The registry is told so all the same, in case the
+    /// refusal is one that it does not know of.
+    pub(super) fn forsake(&self, live: &Arc<Live>) {
+        live.set_gone();
+        if live.depart_once() {
+            self.hub.remove(live);
+            self.unregister(live);
+        }
+    }
+
+    /// Has the registry told once nothing can reach the client any more: who orders an end, on whatever node, may take
+    /// "not in the registry" for "closed".
+    fn unregister_closed(self: &Arc<Self>, live: &Arc<Live>) {
+        if !live.session.is_ending() {
+            self.unregister(live);
+            return;
+        }
+        let (gateway, live) = (self.clone(), live.clone());
+        tokio::spawn(async move {
+            live.session.closed().await;
+            gateway.unregister(&live);
+        });
     }
 
     /// Has the registry told that a connection is out.

@@ -32,6 +32,12 @@ impl Inner {
         let mut gone = Vec::new();
         for lives in sessions {
             ticks.tick().await;
+            // As they are by now: a namespace joined meanwhile and left out would need its transport, and the others would be
+            // told to stay away.
+            let lives = lives
+                .first()
+                .map(|live| self.hub.of_session(live.session.id))
+                .unwrap_or_default();
             self.end_all(&lives, &ending);
             gone.extend(lives);
         }

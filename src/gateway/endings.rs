@@ -6,18 +6,19 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     GatewayError, Inner,
-    commands::{Command, Receipt},
+    commands::{Command, Receipt, Request},
     live::{Live, Phase},
     message::Disconnected,
 };
 use crate::{
     connection::{Connection, ConnectionId},
     ending::Ending,
-    registry::{EndTarget, Entry},
+    registry::{EndOrder, EndTarget, Entry, Fence, RegistryError},
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -26,147 +27,235 @@ const PROMISE: Duration = Duration::from_secs(5);
 /// How often it looks into the registry for what nobody has confirmed: a node that died, a connection that went by itself.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Waits until connections of this node are closed and out of the registry. Returns those that are, by the deadline.
+pub(super) async fn closed(lives: Vec<Arc<Live>>, deadline: Instant) -> Vec<ConnectionId> {
+    let mut closed = Vec::with_capacity(lives.len());
+    for live in lives {
+        if timeout_at(deadline, live.closed()).await.is_ok() {
+            closed.push(live.id.clone());
+        }
+    }
+    closed
+}
+
 impl Inner {
     /// Ends connections of this node: each is told why, and with the last one of a session its transport is closed.
-    /// Connections that are being ended already are left to that.
+    /// Connections that are being ended already are left to that, and one that has not arrived yet is ended when it does.
     pub(super) fn end_all(self: &Arc<Self>, lives: &[Arc<Live>], ending: &Ending) {
         // All are marked before the first is ended: whether a session has others left is then the same for each.
-        let ending_now: Vec<_> = lives
+        let marked: Vec<_> = lives
             .iter()
             .filter(|live| live.set_ending(ending.clone()))
             .collect();
-        for live in ending_now {
-            // One that has not arrived yet is ended when it does.
-            if live.phase() == Phase::Ready {
-                self.carry_out(live, ending);
+        let ready = marked
+            .into_iter()
+            .filter(|live| live.phase() == Phase::Ready)
+            .cloned()
+            .collect();
+        self.carry_out(ready, ending);
+    }
+
+    /// Ends connections as their ending says.
+    pub(super) fn carry_out(self: &Arc<Self>, lives: Vec<Arc<Live>>, ending: &Ending) {
+        let mut over = Vec::new();
+        for live in &lives {
+            let alone = self
+                .hub
+                .of_session(live.session.id)
+                .iter()
+                .all(|other| other.ending().is_some());
+            // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
+            // can end this one.
+            live.say_goodbye(ending, !(ending.reconnect && alone));
+            if alone {
+                over.push(live.session.clone());
             }
         }
-    }
-
-    /// Ends one connection as its ending says.
-    pub(super) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, ending: &Ending) {
-        let alone = self
-            .hub
-            .of_session(live.session.id)
-            .iter()
-            .all(|other| other.ending().is_some());
-        // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
-        // can end this one.
-        live.say_goodbye(ending, !(ending.reconnect && alone));
-        if alone {
-            live.session.end();
+        // After the last goodbye: the end of a session lets nothing more into its queue.
+        for session in over {
+            session.end();
         }
-        self.depart(live, Ending::label(ending.code));
-    }
-
-    /// The connections of this node that an order means.
-    pub(super) fn meant(&self, target: &EndTarget) -> Vec<Arc<Live>> {
-        match target {
-            EndTarget::User { user, except } => {
-                let mut lives = self.hub.of_user(user);
-                lives.retain(|live| !except.contains(&live.id));
-                lives
-            }
-            EndTarget::Connection(Entry { id, .. }) => self.hub.get(id).into_iter().collect(),
-        }
-    }
-
-    /// Ends connections of this node and waits until they are closed and out of the registry. Returns which are.
-    pub(super) async fn end_and_wait(
-        self: &Arc<Self>,
-        target: &EndTarget,
-        ending: &Ending,
-        deadline: Instant,
-    ) -> Vec<ConnectionId> {
-        let lives = self.meant(target);
-        self.end_all(&lives, ending);
-        let mut closed = Vec::with_capacity(lives.len());
         for live in lives {
-            if timeout_at(deadline, live.closed()).await.is_ok() {
-                closed.push(live.id.clone());
-            }
+            self.depart(&live, Ending::label(ending.code));
         }
-        closed
     }
 
-    /// Ends connections on every node. Answers when all that were listed before are closed and out of the registry, or
-    /// after [`PROMISE`] with those that could not be confirmed.
+    /// The connections of this node that an order may mean. Which it does mean is in the registry.
+    fn concerned(&self, target: &EndTarget) -> Vec<Arc<Live>> {
+        match target {
+            EndTarget::Connection(Entry { id, .. }) => self.hub.get(id).into_iter().collect(),
+            target => target
+                .user()
+                .map_or_else(Vec::new, |user| self.hub.of_user(user)),
+        }
+    }
+
+    /// Ends the connections of this node that have been ordered to end, among those of a target. Returns them.
+    pub(super) async fn carry_out_orders(self: &Arc<Self>, target: &EndTarget) -> Vec<Arc<Live>> {
+        match self.ordered(self.concerned(target)).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                // The orders stand; once the registry is there again they are found.
+                tracing::warn!(%error, "can't read the orders to end connections");
+                self.look_for_orders();
+                Vec::new()
+            }
+        }
+    }
+
+    /// Ends those of `lives` that have been ordered to end. Returns them.
+    pub(super) async fn ordered(
+        self: &Arc<Self>,
+        lives: Vec<Arc<Live>>,
+    ) -> Result<Vec<Arc<Live>>, RegistryError> {
+        let entries: Vec<_> = lives.iter().map(|live| live.entry()).collect();
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut ended = Vec::new();
+        for (entry, ending) in self.registry.orders(&entries).await? {
+            if let Some(live) = lives.iter().find(|live| live.id == entry.id) {
+                ended.push((live.clone(), ending));
+            }
+        }
+        // One session's connections end together, so that none of them takes the others for staying.
+        for (live, ending) in &ended {
+            let same: Vec<_> = ended
+                .iter()
+                .filter(|(other, how)| other.session.id == live.session.id && how == ending)
+                .map(|(other, _)| other.clone())
+                .collect();
+            self.end_all(&same, ending);
+        }
+        Ok(ended.into_iter().map(|(live, _)| live).collect())
+    }
+
+    /// Ends the connections of this node that came in by a token. Returns them.
+    pub(super) fn end_token(self: &Arc<Self>, token_id: &str) -> Vec<Arc<Live>> {
+        let mut lives = self.hub.all();
+        lives.retain(|live| live.grant().token_id.as_deref() == Some(token_id));
+        self.end_all(&lives, &Ending::of(Ending::TOKEN_REVOKED));
+        lives
+    }
+
+    /// Ends connections on every node, with what keeps their user out from now on. Answers when all that were listed before
+    /// are closed and out of the registry, or after [`PROMISE`] with those that could not be confirmed.
     pub(super) async fn disconnect(
         self: &Arc<Self>,
         target: EndTarget,
+        fence: Option<Fence>,
         ending: &Ending,
     ) -> Result<Disconnected, GatewayError> {
+        Ok(self.order(target, fence, ending).await?.0)
+    }
+
+    /// The same; with [`Fence::RevokeBefore`] also says from when on grants count.
+    pub(super) async fn order(
+        self: &Arc<Self>,
+        target: EndTarget,
+        fence: Option<Fence>,
+        ending: &Ending,
+    ) -> Result<(Disconnected, Option<Timestamp>), GatewayError> {
         let deadline = Instant::now() + PROMISE;
         let command = Command::End {
             target: target.clone(),
-            ending: ending.clone(),
         };
-        let (mut request, payload) = self.request(&command);
+        let (request, payload) = self.request(&command);
+        let order = EndOrder {
+            target: &target,
+            fence: fence.as_ref(),
+            ending,
+        };
         let ordered = self
             .registry
-            .order_end(&target, ending, &self.instance, &payload)
+            .order_end(order, &self.instance, &payload)
             .await?;
         let listed = ordered.connections;
-        let mut open: HashSet<ConnectionId> = listed.iter().map(|c| c.id.clone()).collect();
+        let here: Vec<_> = listed
+            .iter()
+            .filter_map(|connection| self.hub.get(&connection.id))
+            .collect();
+        self.end_all(&here, ending);
+        let mut open: HashSet<_> = listed.iter().map(|c| c.id.clone()).collect();
+        let still_there = async || self.still_listed(&target).await;
+        settle(&mut open, here, request, still_there, deadline).await;
+        Ok((outcome(&listed, &open), ordered.revoked_before))
+    }
 
-        let gateway = self.clone();
-        let (local_target, local_ending) = (target.clone(), ending.clone());
-        let local = tokio::spawn(async move {
-            gateway
-                .end_and_wait(&local_target, &local_ending, deadline)
-                .await
-        });
-        tokio::pin!(local);
-        let mut local_done = false;
-        let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
-        while !open.is_empty() {
-            tokio::select! {
-                closed = &mut local, if !local_done => {
-                    local_done = true;
-                    for id in closed.unwrap_or_default() {
-                        open.remove(&id);
-                    }
-                }
-                receipt = request.next() => {
-                    if let Some((_, Receipt::Ended { closed })) = receipt {
-                        for id in closed {
-                            open.remove(&id);
-                        }
-                    }
-                }
-                _ = looks.tick() => {
-                    if let Ok(there) = self.still_listed(&target).await {
-                        open.retain(|id| there.contains(id));
-                    }
-                }
-                () = tokio::time::sleep_until(deadline) => break,
+    /// Refuses a token and ends the connections that came in by it, on every node: no index leads to them, so all are asked.
+    pub(super) async fn revoke_token(
+        self: &Arc<Self>,
+        token_id: &str,
+        until: Option<Timestamp>,
+    ) -> Result<Disconnected, GatewayError> {
+        self.registry.revoke_token(token_id, until).await?;
+        let command = Command::EndToken {
+            token_id: token_id.to_owned(),
+        };
+        let (mut request, payload) = self.request(&command);
+        let heard = self.bus.publish_all(payload).await?;
+        let deadline = Instant::now() + PROMISE;
+        let receipts = request.collect(heard as usize, deadline).await;
+        let mut disconnected = Disconnected::default();
+        for receipt in receipts {
+            if let Receipt::Ended { closed } = receipt
+                && !closed.is_empty()
+            {
+                disconnected.disconnected += closed.len() as u64;
+                disconnected.nodes += 1;
             }
         }
-        Ok(outcome(&listed, &open))
+        Ok(disconnected)
     }
 
     /// Which of the connections that an order means are in the registry.
     async fn still_listed(
         &self,
         target: &EndTarget,
-    ) -> Result<HashSet<ConnectionId>, GatewayError> {
-        Ok(match target {
-            EndTarget::User { user, .. } => self
-                .registry
-                .user(user)
-                .await?
-                .connections
-                .into_iter()
-                .map(|connection| connection.id)
-                .collect(),
-            EndTarget::Connection(entry) => self
-                .registry
-                .connection(&entry.id)
-                .await?
-                .into_iter()
-                .map(|connection| connection.id)
-                .collect(),
-        })
+    ) -> Result<HashSet<ConnectionId>, RegistryError> {
+        let there = match target {
+            EndTarget::Connection(entry) => {
+                Vec::from_iter(self.registry.connection(&entry.id).await?)
+            }
+            target => match target.user() {
+                Some(user) => self.registry.user(user).await?.connections,
+                None => Vec::new(),
+            },
+        };
+        Ok(there.into_iter().map(|connection| connection.id).collect())
+    }
+}
+
+/// Waits until nothing is open: by this node's own, by the receipts of others, and by looks into the registry.
+async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>>(
+    open: &mut HashSet<ConnectionId>,
+    here: Vec<Arc<Live>>,
+    mut request: Request<'_>,
+    still_there: impl Fn() -> F,
+    deadline: Instant,
+) {
+    let local = closed(here, deadline);
+    tokio::pin!(local);
+    let mut local_done = false;
+    let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+    while !open.is_empty() {
+        tokio::select! {
+            closed = &mut local, if !local_done => {
+                local_done = true;
+                open.retain(|id| !closed.contains(id));
+            }
+            receipt = request.next() => {
+                if let Some((_, Receipt::Ended { closed })) = receipt {
+                    open.retain(|id| !closed.contains(id));
+                }
+            }
+            _ = looks.tick() => {
+                if let Ok(Ok(there)) = timeout_at(deadline, still_there()).await {
+                    open.retain(|id| there.contains(id));
+                }
+            }
+            () = tokio::time::sleep_until(deadline) => break,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
-use super::live::Live;
+use super::live::{Live, Phase};
 use crate::{
     connection::{ConnectionId, TransportKind, UserId},
     metrics::Metrics,
@@ -34,9 +34,14 @@ impl Hub {
         }
     }
 
-    /// Takes a connection in.
-    pub(crate) fn insert(&self, live: &Arc<Live>) {
+    /// Takes a connection in, if it is its session's first only while there are fewer than `limit` (0: no limit). Returns
+    /// whether it did. A session is let in before its connection comes, and so others may have come in between.
+    pub(crate) fn insert(&self, live: &Arc<Live>, limit: usize) -> bool {
         let mut index = self.index.lock();
+        let first = !index.sessions.contains_key(&live.session.id);
+        if first && limit > 0 && index.connections.len() >= limit {
+            return false;
+        }
         if let Some(user) = live.user() {
             index
                 .users
@@ -50,6 +55,7 @@ impl Hub {
             .or_default()
             .push(live.clone());
         index.connections.insert(live.id.clone(), live.clone());
+        true
     }
 
     /// Counts a connection that the registry has, or counts it anew after a change of its transport.
@@ -77,8 +83,9 @@ impl Hub {
         let left = take_from(&mut index.sessions, &live.session.id, live);
         if let Some(kind) = index.counted.remove(&live.id) {
             self.gauge(live, kind, -1.0);
-            self.metrics.users().set(index.users.len() as f64);
         }
+        // Also for one that was never counted: its user may have been, when another connection was.
+        self.metrics.users().set(index.users.len() as f64);
         left
     }
 
@@ -108,6 +115,13 @@ impl Hub {
             .get(&session)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// The connections of a namespace that their clients know of.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Vec<Arc<Live>> {
+        let mut lives = self.all();
+        lives.retain(|live| *live.namespace == *namespace && live.phase() == Phase::Ready);
+        lives
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {

@@ -15,12 +15,13 @@ use socketioxide::{AckError, SendError, SocketError, TransportType, extract::Soc
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{events::EventLimiter, message::Message};
+use super::{events::EventLimiter, message::Message, refusal};
 use crate::{
     auth::Identity,
+    config::Limits,
     connection::{Connection, ConnectionId, NodeId, TransportKind, UserId},
     ending::Ending,
-    registry::Entry,
+    registry::{Entry, Grant},
     transport::{Session, engine::Adapter},
 };
 
@@ -48,8 +49,12 @@ pub(crate) enum NotSent {
 pub(crate) struct Live {
     /// Its id.
     pub id: ConnectionId,
-    /// Who it is; none for a guest.
-    pub identity: Option<Identity>,
+    /// Its user; none for a guest. Never changes: a guest that says who it is becomes another connection.
+    user: Option<UserId>,
+    /// What its user has last shown: a token may be refreshed.
+    identity: Mutex<Option<Arc<Identity>>>,
+    /// Whether the client has been told that this token is about to run out.
+    warned: AtomicBool,
     /// Its namespace.
     pub namespace: Arc<str>,
     /// The device that its client named.
@@ -91,7 +96,9 @@ impl Live {
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
-            identity,
+            user: identity.as_ref().map(|identity| identity.user_id.clone()),
+            identity: Mutex::new(identity.map(Arc::new)),
+            warned: AtomicBool::new(false),
             namespace,
             device_id,
             session,
@@ -112,7 +119,77 @@ impl Live {
 
     /// Its user; none for a guest.
     pub(crate) fn user(&self) -> Option<&UserId> {
-        self.identity.as_ref().map(|identity| &identity.user_id)
+        self.user.as_ref()
+    }
+
+    /// What its user has last shown; none for a guest.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.identity.lock().clone()
+    }
+
+    /// What revocations are held against.
+    pub(crate) fn grant(&self) -> Grant {
+        self.identity()
+            .as_deref()
+            .map(refusal::grant)
+            .unwrap_or_default()
+    }
+
+    /// When its token runs out; none for what does not.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.identity.lock().as_ref()?.expires_at
+    }
+
+    /// Another token of its user's, in place of the one before.
+    pub(crate) fn renew(&self, identity: Identity) {
+        *self.identity.lock() = Some(Arc::new(identity));
+        self.warned.store(false, Ordering::Release);
+    }
+
+    /// Whether its client has been warned of its token's end.
+    pub(crate) fn is_warned(&self) -> bool {
+        self.warned.load(Ordering::Acquire)
+    }
+
+    /// Tells its client that the token is about to run out.
+    pub(crate) fn warn(&self, expires_at: Timestamp) {
+        self.warned.store(true, Ordering::Release);
+        self.tell("tokenExpiring", &json!({ "expiresAt": expires_at }));
+    }
+
+    /// The connection that a guest becomes.
+    pub(crate) fn as_user(
+        &self,
+        id: ConnectionId,
+        identity: Identity,
+        limits: &Limits,
+    ) -> Arc<Self> {
+        Self::new(
+            id,
+            Some(identity),
+            self.namespace.clone(),
+            self.device_id.clone(),
+            self.session.clone(),
+            EventLimiter::new(limits),
+        )
+    }
+
+    /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
+    /// the guest. Returns whether the guest was there.
+    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>) -> bool {
+        let mut before = guest.state.lock();
+        if before.phase != Phase::Ready {
+            return false;
+        }
+        let mut state = self.state.lock();
+        before.phase = Phase::Gone;
+        state.phase = Phase::Ready;
+        state.socket = before.socket.take();
+        if let Some(socket) = &state.socket {
+            socket.join(rooms);
+        }
+        guest.departed.store(true, Ordering::Release);
+        true
     }
 
     /// What names it in the registry.
@@ -132,7 +209,7 @@ impl Live {
             node_id: node_id.clone(),
             transport: self.session.kind(),
             connected_at: self.connected_at,
-            expires_at: self.identity.as_ref().map(|identity| identity.expires_at),
+            expires_at: self.expires_at(),
             device_id: self.device_id.clone(),
             remote_addr: Some(self.session.handshake.remote_addr.to_string()),
             user_agent: self.session.handshake.user_agent.clone(),
@@ -173,15 +250,22 @@ impl Live {
         self.ending.set(ending).is_ok()
     }
 
-    /// Takes the socket, and tells the client that it is connected, unless it has been given an ending meanwhile or is
-    /// gone. Returns whether it was told.
-    pub(crate) fn set_ready(&self, socket: &SocketRef<Adapter>, ready: &Value) -> bool {
+    /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending
+    /// meanwhile or is gone. Returns whether it was told.
+    pub(crate) fn set_ready(
+        &self,
+        socket: &SocketRef<Adapter>,
+        rooms: Vec<String>,
+        ready: &Value,
+    ) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Arriving {
             return false;
         }
         state.phase = Phase::Ready;
         state.socket = Some(socket.clone());
+        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
+        socket.join(rooms);
         self.ending().is_none() && socket.emit("ready", ready).is_ok()
     }
 
@@ -298,9 +382,14 @@ impl Live {
 
     /// Sends the client an `error` event.
     pub(crate) fn send_error(&self, message: &str) {
+        self.tell("error", &json!({ "message": message }));
+    }
+
+    /// Sends the client an event of Switchboard's own.
+    fn tell(&self, event: &str, data: &Value) {
         let state = self.state.lock();
         if let Ok(socket) = self.sendable(&state) {
-            socket.emit("error", &json!({ "message": message })).ok();
+            socket.emit(event, data).ok();
         }
     }
 

@@ -1,11 +1,15 @@
 //! A node's membership of the cluster: its lease, and what it does when it has lost sight of the others.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::Inner;
-use crate::registry::{Entry, Heartbeat, Lease, NodeReport, RegistryError};
+use super::{Inner, live::Live};
+use crate::registry::{Admission, Entry, Heartbeat, Lease, NodeReport, RegistryError};
 
 /// How soon a heartbeat that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
@@ -28,14 +32,13 @@ impl Inner {
     /// until the node leaves.
     pub(super) async fn keep_membership(self: Arc<Self>) {
         let mut gaps = self.bus.gaps();
-        let mut exact = false;
         loop {
-            let beat = self.beat(&mut exact).await;
+            let beat = self.beat().await;
             let pause = match beat {
                 Ok(()) => self.config.registry.heartbeat,
                 Err(error) => {
                     tracing::debug!(%error, "heartbeat");
-                    exact = false;
+                    self.inexact.store(true, Ordering::Release);
                     RETRY.min(self.config.registry.heartbeat)
                 }
             };
@@ -43,7 +46,7 @@ impl Inner {
                 () = tokio::time::sleep(pause) => {}
                 () = self.beat_now.notified() => {}
                 gap = gaps.changed() => match gap {
-                    Ok(()) => exact = false,
+                    Ok(()) => self.inexact.store(true, Ordering::Release),
                     // The bus is closed: so is the node, nearly.
                     Err(_) => tokio::time::sleep(pause).await,
                 }
@@ -51,8 +54,14 @@ impl Inner {
         }
     }
 
-    /// One heartbeat. `exact` says whether the registry is known to hold just this node's connections; made true here.
-    async fn beat(self: &Arc<Self>, exact: &mut bool) -> Result<(), RegistryError> {
+    /// Has the registry searched for orders that this node could not read.
+    pub(super) fn look_for_orders(&self) {
+        self.inexact.store(true, Ordering::Release);
+        self.beat_now.notify_one();
+    }
+
+    /// One heartbeat. Makes the registry exact where it may not be.
+    async fn beat(self: &Arc<Self>) -> Result<(), RegistryError> {
         let sent = Instant::now();
         let lapsed = if self.joined() {
             let Heartbeat { held, lapsed } = self
@@ -62,7 +71,7 @@ impl Inner {
             if !held {
                 tracing::warn!(lease = %self.lease(), "the lease has run out; joining anew");
                 self.next_epoch();
-                *exact = false;
+                self.inexact.store(true, Ordering::Release);
             }
             lapsed
         } else {
@@ -73,9 +82,11 @@ impl Inner {
             self.set_joined();
         }
         self.renewed(sent);
-        if !*exact {
-            self.resync().await?;
-            *exact = true;
+        if self.inexact.swap(false, Ordering::AcqRel)
+            && let Err(error) = self.resync().await
+        {
+            self.inexact.store(true, Ordering::Release);
+            return Err(error);
         }
         for lease in lapsed.into_iter().filter(|lease| *lease != self.lease()) {
             self.reap(&lease).await?;
@@ -117,25 +128,42 @@ impl Inner {
             self.registry.unregister(&lease, &stale).await?;
         }
         let missing = lives.iter().filter(|live| !held.contains(&live.entry()));
-        let again = missing.map(|live| async {
-            self.registry
-                .register(&lease, &live.record(&self.node_id))
-                .await?;
-            if live.is_gone() {
-                self.unregister(live);
-            }
-            Ok::<_, RegistryError>(())
-        });
+        let again = missing.map(|live| self.register_again(&lease, live));
         futures_util::future::try_join_all(again).await?;
 
-        let entries: Vec<_> = lives.iter().map(|live| live.entry()).collect();
-        for (entry, ending) in self.registry.orders(&entries).await? {
+        self.ordered(lives.clone()).await?;
+        let grants: Vec<_> = lives
+            .iter()
+            .map(|live| (live.entry(), live.grant()))
+            .collect();
+        for (entry, bar) in self.registry.standing(&grants).await? {
             if let Some(live) = self.hub.get(&entry.id) {
-                self.end_all(&[live], &ending);
+                self.end_all(&[live], &bar.ending());
             }
         }
         if !lives.is_empty() {
             tracing::info!(connections = lives.len(), "the registry is exact again");
+        }
+        Ok(())
+    }
+
+    /// Puts a connection back that the registry has lost.
+    async fn register_again(
+        self: &Arc<Self>,
+        lease: &Lease,
+        live: &Arc<Live>,
+    ) -> Result<(), RegistryError> {
+        let record = live.record(&self.node_id);
+        // It has been let in before: the limit is not held against it.
+        let admission = self
+            .registry
+            .register(lease, &record, &live.grant(), None)
+            .await?;
+        if let Admission::Refused(bar) = admission {
+            self.end_all(std::slice::from_ref(live), &bar.ending());
+        }
+        if live.is_gone() {
+            self.unregister(live);
         }
         Ok(())
     }

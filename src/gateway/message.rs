@@ -23,7 +23,7 @@ pub struct Message {
 pub enum Target {
     /// All connections of a user in the message's namespace.
     User(UserId),
-    /// One connection, if it is in the message's namespace.
+    /// One connection, whatever the message's namespace.
     Connection(ConnectionId),
     /// The connections in a room of the message's namespace.
     Room(String),
@@ -84,23 +84,42 @@ pub struct Disconnected {
 }
 
 impl Message {
-    /// Roughly how many bytes it takes on the wire.
+    /// Whether its event is one that clients can tell from what the protocol itself says.
+    pub(crate) fn is_sendable(&self) -> bool {
+        const RESERVED: [&str; 6] = [
+            "connect",
+            "connect_error",
+            "disconnect",
+            "disconnecting",
+            "newListener",
+            "removeListener",
+        ];
+        !self.event.is_empty() && !RESERVED.contains(&self.event.as_str())
+    }
+
+    /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the
+    /// bytes that a polling client has fetched, and an excess would pile up against a client that fetches everything.
     pub(crate) fn weight(&self) -> usize {
-        fn of(value: &Value) -> usize {
-            match value {
-                Value::String(text) => text.len() + 2,
-                Value::Array(items) => items.iter().map(of).sum::<usize>() + items.len() + 1,
-                Value::Object(fields) => {
-                    fields
-                        .iter()
-                        .map(|(k, v)| k.len() + of(v) + 4)
-                        .sum::<usize>()
-                        + 2
-                }
-                _ => 8,
-            }
-        }
-        self.event.len() + self.namespace.len() + self.data.as_ref().map_or(0, of) + 8
+        let data = self.data.as_ref().map_or(0, |data| {
+            let mut bytes = Count(0);
+            serde_json::to_writer(&mut bytes, data).ok();
+            bytes.0
+        });
+        self.event.len() + data
+    }
+}
+
+/// Counts what is written.
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

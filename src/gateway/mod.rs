@@ -7,11 +7,15 @@
 //!  whatever ends it ───────────────────────────────────────▶ departure ─▶ registry.unregister
 //! ```
 //!
+//! - `refusal` is why somebody is not let in; `own` what clients may do about themselves, `admin` what administrators may.
+//! - `expiry` and `recheck` watch over what connections came in by; `access` and `sessions` are a backend's verbs on it.
 //! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
 //! - `hub` finds this node's connections, `live` is one of them.
 //! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
 //! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
 
+pub mod access;
+mod admin;
 mod commands;
 mod connect;
 mod deliver;
@@ -19,10 +23,15 @@ mod departure;
 mod drain;
 mod endings;
 mod events;
+mod expiry;
 mod hub;
 mod live;
 mod membership;
 pub mod message;
+mod own;
+mod recheck;
+mod refusal;
+mod sessions;
 
 use std::{
     sync::{
@@ -34,7 +43,7 @@ use std::{
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use socketioxide::{
     ParserConfig, SocketIo,
@@ -48,17 +57,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{commands::Requests, hub::Hub, live::Live};
+use self::{commands::Requests, expiry::Watch, hub::Hub, live::Live, refusal::Refusal};
 use crate::{
-    auth::Authenticator,
+    auth::{Authenticator, token::MintError},
     bus::{Bus, BusError, Inbox},
-    config::Config,
+    config::{Config, Jwt, Limits, PerUserPolicy},
     connection::{Connection, ConnectionId, Instance, NodeId, UserId},
     ending::Ending,
     metrics::Metrics,
     registry::{
-        EndTarget, Entry, Lease, Node, Presence, Registry, RegistryError, Totals, UserEntry,
-        UsersPage,
+        EndTarget, Entry, Fence, Lease, LimitPolicy, Node, Presence, Registry, RegistryError,
+        Totals, Updated, UserEntry, UserLimit, UsersPage,
     },
     transport::{
         Engine, Session, SessionEvents,
@@ -92,6 +101,9 @@ pub enum GatewayError {
     /// No such namespace in the configuration.
     #[error("no such namespace: {0}")]
     UnknownNamespace(String),
+    /// No token can be issued.
+    #[error(transparent)]
+    Mint(#[from] MintError),
 }
 
 /// What a gateway is made of.
@@ -126,6 +138,8 @@ struct Inner {
     instance: Instance,
     started_at: Timestamp,
     auth: Authenticator,
+    /// What a reload may change.
+    settings: RwLock<Settings>,
     registry: Arc<dyn Registry>,
     bus: Bus,
     metrics: Metrics,
@@ -134,14 +148,23 @@ struct Inner {
     /// Set once, when the namespaces are mounted.
     io: OnceLock<SocketIo<Adapter>>,
     departures: mpsc::UnboundedSender<Arc<Live>>,
+    watches: mpsc::UnboundedSender<Watch>,
     membership: Mutex<Membership>,
     /// Has the next heartbeat sent at once.
     beat_now: Notify,
+    /// The registry may not hold just this node's connections, or orders that this node has not seen.
+    inexact: AtomicBool,
     draining: AtomicBool,
     /// Ends the heartbeats: a node that has left must not join again.
     leaving: CancellationToken,
     /// Stops the node's tasks.
     stop: CancellationToken,
+}
+
+/// What a node may take over while it runs.
+struct Settings {
+    jwt: Jwt,
+    limits: Arc<Limits>,
 }
 
 struct Membership {
@@ -168,6 +191,7 @@ impl Gateway {
             metrics,
         } = parts;
         let (departures, departing) = mpsc::unbounded_channel();
+        let (watches, watching) = mpsc::unbounded_channel();
         let lease = Lease {
             instance: instance.clone(),
             epoch: 1,
@@ -177,17 +201,23 @@ impl Gateway {
             instance,
             started_at: Timestamp::now(),
             auth,
+            settings: RwLock::new(Settings {
+                jwt: config.auth.jwt.clone(),
+                limits: Arc::new(config.limits.clone()),
+            }),
             registry,
             hub: Hub::new(metrics.clone()),
             requests: Requests::default(),
             io: OnceLock::new(),
             departures,
+            watches,
             membership: Mutex::new(Membership {
                 lease,
                 joined: false,
                 renewed: None,
             }),
             beat_now: Notify::new(),
+            inexact: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -202,6 +232,11 @@ impl Gateway {
 
         inner.spawn(inner.clone().receive(inbox));
         inner.spawn(inner.clone().unregister_all(departing));
+        inner.spawn(inner.clone().watch_expiry(watching));
+        if inner.config.auth.session.is_on() {
+            let every = inner.config.auth.session.recheck;
+            inner.spawn(inner.clone().recheck_sessions(every));
+        }
         let membership = inner.clone().keep_membership();
         inner.spawn(
             inner
@@ -227,7 +262,7 @@ impl Gateway {
 
     /// Hands a message to connections, wherever they are. No connection is an answer, not an error.
     pub async fn send(&self, target: &Target, message: &Message) -> Result<Delivery, GatewayError> {
-        self.known(&message.namespace)?;
+        self.inner.known(&message.namespace)?;
         self.inner.send(target, message).await
     }
 
@@ -238,13 +273,13 @@ impl Gateway {
         message: &Message,
         timeout: Duration,
     ) -> Result<Acked, GatewayError> {
-        self.known(&message.namespace)?;
+        self.inner.known(&message.namespace)?;
         self.inner.send_with_ack(user, message, timeout).await
     }
 
     /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
     pub async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
-        self.known(&message.namespace)?;
+        self.inner.known(&message.namespace)?;
         self.inner.broadcast(message).await
     }
 
@@ -267,18 +302,21 @@ impl Gateway {
         Ok(self.inner.registry.presence(users).await?)
     }
 
-    /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s.
+    /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s. With
+    /// `revoke_tokens` nobody comes back with a token that was issued before.
     pub async fn disconnect_user(
         &self,
         user: &UserId,
         except: Vec<ConnectionId>,
         ending: &Ending,
+        revoke_tokens: bool,
     ) -> Result<Disconnected, GatewayError> {
         let target = EndTarget::User {
             user: user.clone(),
             except,
         };
-        self.inner.disconnect(target, ending).await
+        let fence = revoke_tokens.then_some(Fence::RevokeBefore(None));
+        self.inner.disconnect(target, fence, ending).await
     }
 
     /// One connection.
@@ -299,7 +337,7 @@ impl Gateway {
             user: connection.user_id,
             id: connection.id,
         });
-        Ok(Some(self.inner.disconnect(target, ending).await?))
+        Ok(Some(self.inner.disconnect(target, None, ending).await?))
     }
 
     /// The live nodes.
@@ -324,19 +362,15 @@ impl Gateway {
 
     /// Whether the configuration has the namespace.
     pub fn has_namespace(&self, path: &str) -> bool {
-        self.inner
-            .config
-            .namespaces
-            .iter()
-            .any(|namespace| namespace.path == path)
+        self.inner.known(path).is_ok()
     }
 
-    fn known(&self, namespace: &str) -> Result<(), GatewayError> {
-        if self.has_namespace(namespace) {
-            Ok(())
-        } else {
-            Err(GatewayError::UnknownNamespace(namespace.to_owned()))
-        }
+    /// Takes over what of a new configuration a running node can: the key that it signs with, and the limits of newcomers.
+    pub fn reload(&self, config: &Config) {
+        *self.inner.settings.write() = Settings {
+            jwt: config.auth.jwt.clone(),
+            limits: Arc::new(config.limits.clone()),
+        };
     }
 }
 
@@ -350,11 +384,48 @@ impl Inner {
     fn update(self: &Arc<Self>, live: &Arc<Live>) {
         let (gateway, live) = (self.clone(), live.clone());
         tokio::spawn(async move {
-            let record = live.record(&gateway.node_id);
-            if let Err(error) = gateway.registry.update(&gateway.lease(), &record).await {
-                tracing::warn!(connection = %live.id, %error, "can't update a connection");
+            let (lease, record) = (gateway.lease(), live.record(&gateway.node_id));
+            match gateway
+                .registry
+                .update(&lease, &record, &live.grant())
+                .await
+            {
+                Ok(Updated::Done | Updated::Gone) => {}
+                Ok(Updated::Refused(bar)) => gateway.end_all(&[live], &bar.ending()),
+                Err(error) => {
+                    tracing::warn!(connection = %live.id, %error, "can't update a connection");
+                }
             }
         });
+    }
+
+    fn known(&self, namespace: &str) -> Result<(), GatewayError> {
+        let mut known = self.config.namespaces.iter();
+        match known.any(|known| known.path == namespace) {
+            true => Ok(()),
+            false => Err(GatewayError::UnknownNamespace(namespace.to_owned())),
+        }
+    }
+
+    /// The keys of tokens, as of now.
+    fn jwt(&self) -> Jwt {
+        self.settings.read().jwt.clone()
+    }
+
+    /// The limits of whoever comes now.
+    fn limits(&self) -> Arc<Limits> {
+        self.settings.read().limits.clone()
+    }
+
+    fn user_limit(&self) -> Option<UserLimit> {
+        let limits = self.limits();
+        (limits.connections_per_user > 0).then(|| UserLimit {
+            max: limits.connections_per_user,
+            policy: match limits.connections_per_user_policy {
+                PerUserPolicy::Reject => LimitPolicy::Reject,
+                PerUserPolicy::EvictOldest => LimitPolicy::EvictOldest,
+            },
+        })
     }
 
     fn engine_settings(&self) -> EngineSettings {
@@ -412,7 +483,7 @@ impl Inner {
             let middleware = move |socket: SocketRef<Adapter>, auth: TryData<Value>| async move {
                 match arriving.upgrade() {
                     Some(gateway) => gateway.arrive(&path, socket, auth).await,
-                    None => Err(connect::Refusal::Unavailable),
+                    None => Err(Refusal::Unavailable),
                 }
             };
             let handler = move |socket: SocketRef<Adapter>| async move {
@@ -512,7 +583,7 @@ impl SessionEvents for Events {
             inner.metrics.connect_errors("unavailable").increment(1);
             return Err(wrong);
         }
-        let limit = inner.config.limits.connections as usize;
+        let limit = inner.limits().connections as usize;
         if limit > 0 && inner.hub.len() >= limit {
             inner.metrics.connect_errors("full").increment(1);
             return Err("full");

@@ -7,6 +7,11 @@
 //! | `P:{sX}:users` | STRING: how many users have an entry in the shard |
 //! | `P:{sX}:seen:<user>` | STRING: when a user's last connection ended, in ms; expires |
 //! | `P:{sX}:ending` | HASH id → order to end; expires |
+//! | `P:{sX}:ban:<user>` | STRING: a ban; expires with it |
+//! | `P:{sX}:revoked:<user>` | STRING: grants issued before this, in ms, are refused; expires |
+//! | `P:{sX}:jti:<digest>` | STRING: a token that is revoked, in all shards; expires |
+//! | `P:{sX}:over:<user>\0<digest>` | STRING: a session that has ended; expires |
+//! | `P:{sX}:family:<id>` | HASH: a refresh family; expires |
 //! | `P:{nodes}:leases` | ZSET lease → when it runs out, in ms of Redis's clock |
 //! | `P:{nodes}:info` | HASH lease → last heartbeat and report |
 //! | `P:{nodes}:names` | HASH lease → name of the node |
@@ -16,9 +21,9 @@
 //! `P` is `registry.prefix`; `X` is the shard, `0` to `f`. What the braces hold is all that Redis Cluster hashes, so the keys
 //! of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no brace itself.
 //!
-//! Users are escaped ([`escape`]), so that a zero byte can end them.
+//! Users are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
 
-use super::{Entry, Lease};
+use super::{Entry, Family, Lease, RegistryError, SessionId};
 use crate::connection::{ConnectionId, Instance, UserId};
 
 /// One of the parts that the registry is divided into. A user is in one of them, with all its connections.
@@ -61,7 +66,15 @@ impl Shard {
 
     /// The shard that an id says it is of; none if it is not of the shape that the registry gives out.
     pub fn of_id(id: &ConnectionId) -> Option<Self> {
-        let text = id.as_str();
+        Self::of_text(id.as_str())
+    }
+
+    /// The same for a refresh family.
+    pub fn of_family(id: &SessionId) -> Option<Self> {
+        Self::of_text(id.as_str())
+    }
+
+    fn of_text(text: &str) -> Option<Self> {
         let (digit, random) = text.split_at_checked(1)?;
         let shaped = text.len() == ID_LENGTH
             && random
@@ -86,7 +99,31 @@ impl Shard {
     /// A new id: in its user's shard, or for a guest in any.
     pub fn new_id(user: Option<&UserId>) -> ConnectionId {
         let shard = user.map_or_else(|| Self(rand::random::<u8>() % Self::COUNT), Self::of_user);
-        ConnectionId::random(char::from(b"0123456789abcdef"[usize::from(shard.0)]))
+        ConnectionId::random(shard.digit())
+    }
+
+    /// A new id for a family of `user`, of the same shape.
+    pub fn new_family_id(user: &UserId) -> SessionId {
+        ConnectionId::random(Self::of_user(user).digit())
+            .as_str()
+            .into()
+    }
+
+    /// The shard of a family that is to be opened.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Corrupt`] if its id is made up or another user's.
+    pub fn of_opened(family: &Family) -> Result<Self, RegistryError> {
+        Self::of_family(&family.id)
+            .filter(|shard| *shard == Self::of_user(&family.user))
+            .ok_or_else(|| {
+                RegistryError::Corrupt(format!("id {:?} is not one for its user", family.id))
+            })
+    }
+
+    fn digit(self) -> char {
+        char::from(b"0123456789abcdef"[usize::from(self.0)])
     }
 }
 
@@ -158,11 +195,49 @@ impl Keys {
         self.shard(shard, "users")
     }
 
-    /// When a user was last seen. Takes the user as [`escape`] gave it; empty for a guest, whose key nobody writes.
-    pub fn seen(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
-        let mut key = self.shard(shard, "seen:").into_bytes();
+    fn of_user(&self, shard: Shard, name: &str, escaped: &[u8]) -> Vec<u8> {
+        let mut key = self.shard(shard, name).into_bytes();
         key.extend(escaped);
         key
+    }
+
+    /// When a user was last seen. Takes the user as [`escape`] gave it; empty for a guest, whose key nobody writes. So do
+    /// the next three.
+    pub fn seen(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "seen:", escaped)
+    }
+
+    /// A user's ban.
+    pub fn ban(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "ban:", escaped)
+    }
+
+    /// When a user's grants were revoked.
+    pub fn revoked(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "revoked:", escaped)
+    }
+
+    /// The end of a user's session, by its digest; empty for none, whose key nobody writes.
+    pub fn over(&self, shard: Shard, escaped: &[u8], digest: &str) -> Vec<u8> {
+        let mut key = self.of_user(shard, "over:", escaped);
+        key.push(0);
+        key.extend(digest.bytes());
+        key
+    }
+
+    /// What all of [`Keys::over`] begin with, for scripts that learn the user.
+    pub fn over_prefix(&self, shard: Shard) -> String {
+        self.shard(shard, "over:")
+    }
+
+    /// The revocation of a token, by the digest of its id; empty for none, whose key nobody writes.
+    pub fn token(&self, shard: Shard, digest: &str) -> String {
+        self.shard(shard, &format!("jti:{digest}"))
+    }
+
+    /// A refresh family.
+    pub fn family(&self, shard: Shard, id: &SessionId) -> String {
+        self.shard(shard, &format!("family:{}", id.as_str()))
     }
 
     /// The orders to end connections of a shard.

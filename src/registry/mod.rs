@@ -2,7 +2,7 @@
 //!
 //! The registry is the cluster's one memory: a connection is in it from before its client hears `ready` until it is gone.
 //! Two homes keep the same contract, [`memory`] for a node that runs alone and [`redis`] for a fleet; one conformance
-//! suite (`tests/it/registry_contract.rs`) holds both to it.
+//! suite (`tests/registry_contract`) holds both to it.
 //!
 //! # The contract
 //!
@@ -11,10 +11,16 @@
 //! - A lease that has run out never comes back: the node joins with the next epoch and registers its connections anew.
 //!   Whoever reaps the old epoch can therefore not hit the new entries.
 //! - Every write can be repeated: a call that timed out may have happened, and is made again.
-//! - `register` and `order_end` of one user have one order. Whoever registered before the order is in its list.
+//! - `register`, `update` and `order_end` of one user have one order. Whoever registered before the order is in its list;
+//!   whoever comes after it meets the fence that was put up with it. Nobody is neither.
+//! - What is held against a user (bans, revocations, ended sessions) is so by the registry's clock, on every node, and
+//!   outlives them all.
 //! - Reads never ask another node, and never scan: each costs what its answer weighs, plus the number of nodes.
 
+mod admission;
 mod cursor;
+mod families;
+mod fence;
 pub mod keys;
 pub mod memory;
 pub mod redis;
@@ -27,6 +33,13 @@ use utoipa::ToSchema;
 use crate::{
     connection::{Connection, ConnectionId, Instance, NodeId, Tally, UserId},
     ending::Ending,
+};
+
+pub use admission::{Admission, Bar, Grant, LimitPolicy, SessionId, Updated, UserLimit};
+pub use families::{Families, Family, Rotation, TokenHash, Turn};
+pub use fence::{
+    Ban, EndOrder, EndTarget, Fence, Ordered, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT,
+    TOKEN_MARGIN,
 };
 
 /// One unbroken membership of one run of one node. Written `instance.epoch`.
@@ -138,6 +151,8 @@ pub struct UserEntry {
     pub connections: Vec<Connection>,
     /// When the user's last connection ended, while that is kept; none while the user is online.
     pub last_seen: Option<Timestamp>,
+    /// Whether the user is kept out.
+    pub banned: bool,
 }
 
 /// One user's presence.
@@ -169,20 +184,6 @@ pub struct Totals {
     pub users: u64,
 }
 
-/// Which connections an order to end means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EndTarget {
-    /// All of a user's but those named.
-    User {
-        /// Whose.
-        user: UserId,
-        /// The ones that stay.
-        except: Vec<ConnectionId>,
-    },
-    /// One connection, of a user or of a guest.
-    Connection(Entry),
-}
-
 /// Whose nodes a payload is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whom {
@@ -201,15 +202,6 @@ pub struct Routed {
     pub heard: bool,
 }
 
-/// What an order to end found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ordered {
-    /// The connections that were listed when the order was given, and that it means.
-    pub connections: Vec<Connection>,
-    /// The other nodes among those that hold them, which have been told.
-    pub routed: Vec<Routed>,
-}
-
 /// Why the registry can't answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -226,7 +218,7 @@ pub enum RegistryError {
 
 /// The contract; see the module.
 #[async_trait]
-pub trait Registry: Send + Sync + 'static {
+pub trait Registry: Families + 'static {
     /// A new id for a connection of `user`. It may carry a routing hint, so ids that others made up are never registered.
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId;
 
@@ -247,16 +239,29 @@ pub trait Registry: Send + Sync + 'static {
     /// is removed by one node only. Does nothing to a lease that still holds. Orders to end stay: the node may come back.
     async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError>;
 
-    /// Adds a connection, or puts it back as it is now. Returns what its user has with it; a guest has itself.
-    /// One round trip. Unavailable, and nothing added, if the lease does not hold. Times are kept to the millisecond.
+    /// Adds a connection, or puts it back as it is now, unless something is held against its user or grant. One round trip.
+    /// Unavailable, and nothing added, if the lease does not hold. Times are kept to the millisecond.
+    ///
+    /// An id that is there already is not counted twice, and not refused for its number. One that was let in before and is not
+    /// there any more, as its node had lost its lease, is registered without a limit.
+    ///
+    /// A guest that turns out to be a user is registered as a new connection, whose id is another, and then the guest is
+    /// unregistered.
     async fn register(
         &self,
         lease: &Lease,
         connection: &Connection,
-    ) -> Result<Tally, RegistryError>;
+        grant: &Grant,
+        limit: Option<UserLimit>,
+    ) -> Result<Admission, RegistryError>;
 
-    /// Writes a connection anew (another transport, another expiry) if it is there; does not bring back one that is gone.
-    async fn update(&self, lease: &Lease, connection: &Connection) -> Result<(), RegistryError>;
+    /// Writes a connection anew (another transport, a refreshed token) if it is there and its grant holds.
+    async fn update(
+        &self,
+        lease: &Lease,
+        connection: &Connection,
+        grant: &Grant,
+    ) -> Result<Updated, RegistryError>;
 
     /// Removes connections; those that are gone already count as removed.
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError>;
@@ -291,20 +296,42 @@ pub trait Registry: Send + Sync + 'static {
         payload: &[u8],
     ) -> Result<Vec<Routed>, RegistryError>;
 
-    /// Orders the end of connections: lists them, writes the order down for each (so that a node that misses the message
-    /// finds it with [`Registry::orders`]), and publishes `payload` to the nodes that hold them, but not to `skip`. An
-    /// order is forgotten when its connection is unregistered, and after an hour. It is also written for entries whose lease
-    /// has run out, in case their node comes back with them; those are not in the list.
+    /// Orders the end of connections, in one go: puts up the fence, lists them, writes the order down for each (so that a node
+    /// that misses the message finds it with [`Registry::orders`]), and publishes `payload` to the nodes that hold them, but not
+    /// to `skip`. An order is forgotten when its connection is unregistered, and after an hour. It is also written for entries
+    /// whose lease has run out, in case their node comes back with them; those are not in the list.
     async fn order_end(
         &self,
-        target: &EndTarget,
-        ending: &Ending,
+        order: EndOrder<'_>,
         skip: &Instance,
         payload: &[u8],
     ) -> Result<Ordered, RegistryError>;
 
     /// Which of `entries` have been ordered to end, and how.
     async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError>;
+
+    /// Which of `connections` may not be there, and why: what a node asks for its own after it lost sight of the registry, and
+    /// for one before it does something that takes a right. [`Bar::TooMany`] is not among the answers. No round trip for each,
+    /// and no scan. The ids are not looked at.
+    async fn standing(
+        &self,
+        connections: &[(Entry, Grant)],
+    ) -> Result<Vec<(Entry, Bar)>, RegistryError>;
+
+    /// A user's ban. Given by [`Registry::order_end`].
+    async fn ban_of(&self, user: &UserId) -> Result<Option<Ban>, RegistryError>;
+
+    /// Lifts a user's ban. Whether there was one.
+    async fn unban(&self, user: &UserId) -> Result<bool, RegistryError>;
+
+    /// Revokes one token by its `jti`, for whatever user, until it expires (and [`TOKEN_MARGIN`]); none: for [`TOKEN_KEPT`].
+    /// Never shortens. When this answers, no connection is registered by it any more; those that are there are for every node
+    /// to find among its own, as no index leads to them.
+    async fn revoke_token(
+        &self,
+        token_id: &str,
+        until: Option<Timestamp>,
+    ) -> Result<(), RegistryError>;
 
     /// Whether the last that was heard of the registry was good. Reads a flag; never waits.
     fn is_up(&self) -> bool;

@@ -301,7 +301,7 @@ impl Engine {
                 let poll = Poll::start(&session);
                 let mut response = pin!(call(protocol, slim));
                 let at_once = futures_util::poll!(response.as_mut());
-                session.poll_served();
+                session.poll_served(at_once.is_pending());
                 let response = match at_once {
                     std::task::Poll::Ready(response) => response,
                     std::task::Poll::Pending => response.await,

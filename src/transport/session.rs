@@ -2,13 +2,15 @@
 
 use std::{
     net::IpAddr,
+    num::NonZeroU32,
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use secrecy::SecretString;
@@ -20,6 +22,11 @@ use crate::connection::TransportKind;
 
 /// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
 const MAX_REFUSALS: u32 = 10;
+
+/// How many CONNECT packets a session may send at once, and how many a second from then on. Each costs a look at its
+/// credentials, two scripts in Redis and a line in the log; DISCONNECT makes room for the next.
+const CONNECT_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
 /// How long the end of a polling session waits for its client to fetch what was written before.
 const POLL_DEADLINE: Duration = Duration::from_millis(750);
@@ -64,7 +71,10 @@ pub struct Session {
     /// What its handshake request said.
     pub handshake: Handshake,
     kind: AtomicU8,
+    /// Only while the session is not closed: whoever holds on to the session must not hold on to the stream.
     wire: Mutex<Option<Arc<Wire>>>,
+    /// What the wire had carried when it was closed.
+    carried: OnceLock<(u64, u64)>,
     polling: Option<Polling>,
     events: Arc<dyn SessionEvents>,
     engine: Weak<Engine>,
@@ -76,6 +86,7 @@ pub struct Session {
     stalled: AtomicBool,
     /// Cancelled when nothing can reach the peer any more.
     closed: CancellationToken,
+    connects: DefaultDirectRateLimiter,
     refusals: AtomicU32,
     last_empty: AtomicU64,
 }
@@ -110,6 +121,7 @@ impl Session {
             handshake,
             kind: AtomicU8::new(kind as u8),
             wire: Mutex::new(None),
+            carried: OnceLock::new(),
             polling: (kind == TransportKind::Polling).then(|| Polling {
                 sid: Mutex::new(None),
                 requests: Mutex::new(Requests {
@@ -127,6 +139,9 @@ impl Session {
             over: CancellationToken::new(),
             stalled: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            connects: RateLimiter::direct(
+                Quota::per_second(CONNECTS_PER_SECOND).allow_burst(CONNECT_BURST),
+            ),
             refusals: AtomicU32::new(0),
             last_empty: AtomicU64::new(0),
         })
@@ -143,10 +158,11 @@ impl Session {
 
     /// Bytes read and written over the WebSocket, if there is one.
     pub fn traffic(&self) -> (u64, u64) {
-        self.wire
-            .lock()
-            .as_ref()
-            .map_or((0, 0), |wire| wire.traffic())
+        let wire = self.wire.lock();
+        match wire.as_ref() {
+            Some(wire) => wire.traffic(),
+            None => self.carried.get().copied().unwrap_or_default(),
+        }
     }
 
     /// Whether the session is ending or over: nothing new is let in on it.
@@ -159,9 +175,19 @@ impl Session {
         self.over.is_cancelled()
     }
 
+    /// Waits until the engine has let the session go.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
     /// Whether what the engine still has to say may not reach the peer.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
+    }
+
+    /// Counts a CONNECT packet. Returns whether it is one too many.
+    pub fn connects_too_often(&self) -> bool {
+        self.connects.check().is_err()
     }
 
     /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
@@ -238,6 +264,12 @@ impl Session {
                 }
             }
         }
+        {
+            let mut wire = self.wire.lock();
+            if let Some(wire) = wire.take() {
+                self.carried.set(wire.traffic()).ok();
+            }
+        }
         self.closed.cancel();
     }
 
@@ -301,9 +333,13 @@ impl Session {
         }
     }
 
-    /// A GET request has begun, and has taken what was there, if anything was.
-    pub(super) fn poll_served(&self) {
+    /// A GET request has begun, and has taken what was there; `waits` if nothing was.
+    pub(super) fn poll_served(&self, waits: bool) {
         if let Some(polling) = &self.polling {
+            if waits {
+                // Fetched, all of it, whatever was counted: a fetch may overtake the count of what it fetches.
+                polling.unfetched.store(0, Ordering::Relaxed);
+            }
             polling.served.send_modify(|count| *count += 1);
         }
     }

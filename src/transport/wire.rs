@@ -146,12 +146,22 @@ impl Wire {
     /// a half-closed stream then lingers for its peer's own end in a task of its own.
     pub async fn finish(self: Arc<Self>) {
         self.set_inflow(Inflow::Closing);
-        let flushed = tokio::time::timeout(FLUSH_DEADLINE, self.drained()).await;
-        if flushed.is_err() || self.backlog.lock().dead {
+        tokio::time::timeout(FLUSH_DEADLINE, self.drained())
+            .await
+            .ok();
+        let flushed = {
+            let mut backlog = self.backlog.lock();
+            let flushed = !backlog.dead && backlog.chunks.is_empty();
+            backlog.dead |= flushed;
+            flushed
+        };
+        if !flushed {
             self.abort();
             return;
         }
-        self.backlog.lock().dead = true;
+        // The engine may still be waiting for the rest of a message: that is no reason to reset what the client has yet to
+        // receive.
+        self.set_inflow(Inflow::Over);
         if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_ok() {
             tokio::spawn(tokio::time::timeout(LINGER, self.discard_until_eof()));
         }

@@ -1,6 +1,7 @@
 // Connections closed at random moments of their handshake leave nothing behind.
 
 import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readlinkSync } from 'node:fs';
 import net from 'node:net';
 import WebSocket from 'ws';
 import { connect, connected, connectPacket, eventually, exchange, onBothRegistries, parseMetrics, pause, Polling, RawSocket, seeded, someone, test, token } from './harness.mjs';
@@ -194,3 +195,29 @@ onBothRegistries((world) => {
     }
   });
 }, { env });
+
+/** How many sockets a node has open. */
+const sockets = ({ pid }) =>
+  readdirSync(`/proc/${pid}/fd`).filter((fd) => {
+    try {
+      return readlinkSync(`/proc/${pid}/fd/${fd}`).startsWith('socket:');
+    } catch {
+      return false;
+    }
+  }).length;
+
+for (const away of [false, true]) {
+  test(`clients that have left hold no file descriptor${away ? ', also while Redis is away' : ''}`, { skip: !existsSync('/proc/self/fd') && 'needs /proc' }, async ({ node, redis }) => {
+    const store = await redis();
+    // Long, so that nothing that waits for it gets there.
+    const door = await node({ redis: store, env: { SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '60s' } });
+    const clients = await Promise.all(Array.from({ length: 30 }, () => connected(door, { user: someone('leaver'), reconnection: false })));
+    const most = sockets(door);
+    if (away) await store.stop();
+    for (const client of clients) client.socket.disconnect();
+    await eventually('the sockets of 30 clients are closed', async () => {
+      const left = sockets(door);
+      assert.ok(left <= most - 28, `${most} with them, ${left} without`);
+    }, { ms: 10000 });
+  });
+}

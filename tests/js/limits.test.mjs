@@ -74,6 +74,39 @@ test('a client that stays within a connected namespace is not timed out by the h
   assert.equal(client.count('disconnect'), 0);
 });
 
+test('limits.connections: handshakes at the same moment do not slip in together', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_LIMITS__CONNECTIONS: '5' } });
+  // All have their transport before the first of them is a connection.
+  const raws = await Promise.all(Array.from({ length: 30 }, () => new RawSocket(door.url).open()));
+  const ends = await Promise.allSettled(raws.map((raw) => {
+    raw.ws.send(`40${JSON.stringify({ token: token(someone('full')) })}`);
+    return raw.until(/^42\["ready"/);
+  }));
+  assert.equal(ends.filter((end) => end.status === 'fulfilled').length, 5);
+  assert.equal((await door.api.stats()).connections, 5);
+});
+
+test('CONNECT and DISCONNECT over and over end the transport', async ({ node }) => {
+  const door = await node();
+  const auth = { token: token(someone('restless')) };
+  const raw = await new RawSocket(door.url).open();
+  let connects = 0;
+  raw.ws.on('message', (data) => {
+    if (!data.toString().startsWith('42["ready"')) return;
+    connects += 1;
+    raw.ws.send('41');
+    raw.ws.send(connectPacket(auth));
+  });
+  // One that comes before the DISCONNECT is through is ignored, so they are sent until one is taken.
+  const again = setInterval(() => raw.ws.send(connectPacket(auth)), 5);
+  try {
+    await within(20000, 'the server closes the transport', raw.closed);
+  } finally {
+    clearInterval(again);
+  }
+  assert.ok(connects >= 20 && connects < 200, `expected a burst to pass, ${connects} did`);
+});
+
 test('a request head of 1 MB is refused', async ({ node }) => {
   const door = await node();
   const huge = tcp(door, `GET /socket.io/?EIO=4&transport=polling HTTP/1.1\r\nHost: x\r\nX-Huge: ${'h'.repeat(1_000_000)}`);

@@ -112,10 +112,14 @@ onBothRegistries((world) => {
   });
 
   test('a hundred bad tokens on one transport, and the next client is fine', async () => {
-    const raw = await new RawSocket(world.door.url).open();
-    for (let i = 0; i < 100 && raw.ws.readyState === WebSocket.OPEN; i += 1) raw.ws.send(`40{"token":"bad-${i}"}`);
-    await raw.until(/^44\{"message":"Invalid token"\}$/);
-    raw.ws.terminate();
+    // Ten times: packets that come while the transport is being ended must not take the answer with them, and whether one
+    // comes at that moment is chance.
+    for (let round = 0; round < 10; round += 1) {
+      const raw = await new RawSocket(world.door.url).open();
+      for (let i = 0; i < 100 && raw.ws.readyState === WebSocket.OPEN; i += 1) raw.ws.send(`40{"token":"bad-${i}"}`);
+      await raw.until(/^44\{"message":"Invalid token"\}$/);
+      raw.ws.terminate();
+    }
     await connected(world.door, { user: someone() });
   });
 

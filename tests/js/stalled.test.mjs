@@ -1,7 +1,7 @@
 // A client that reads nothing cannot stay: not when it is told to go, and not by filling the node's memory.
 
 import assert from 'node:assert/strict';
-import { connected, eventually, onBothRegistries, parseMetrics, Polling, RawSocket, someone, test, token } from './harness.mjs';
+import { connected, eventually, onBothRegistries, parseMetrics, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
 
 // On loopback the kernel takes about 4 MB before a writer to somebody who reads nothing has to wait; this is three times that.
 const CHUNK = 'x'.repeat(400_000);
@@ -81,7 +81,22 @@ onBothRegistries((world) => {
     assert.deepEqual(answer, { disconnected: 1, nodes: 1, remaining: [] });
     assert.ok(took < 1000, `expected the answer within a second, it took ${took} ms`);
     assert.equal((await world.api.user(user)).online, false);
+    const { status } = await session.post('42["x"]');
+    assert.equal(status, 400, 'expected the session to be closed when disconnect has answered');
     await session.refused();
+  });
+
+  test('a client in the middle of a message is told and half-closed, not reset', async () => {
+    const user = someone('halfway');
+    const raw = new RawSocket(world.door.url);
+    await raw.connect({ token: token(user) });
+    const stream = raw.ws._socket;
+    const how = new Promise((resolve) => stream.once('end', () => resolve('end')).once('error', (error) => resolve(error.code)));
+    // A text frame of 4,096 bytes, of which six come.
+    stream.write(Buffer.from([0x81, 0xfe, 0x10, 0x00, 1, 2, 3, 4, 5, 6]));
+    assert.deepEqual((await world.api.disconnect(user)).remaining, []);
+    assert.equal(await within(5000, 'the stream ends', how), 'end');
+    assert.equal(raw.packets.at(-1), '41');
   });
 
   test('300 events to a client that reads nothing do not keep it from being disconnected', async () => {

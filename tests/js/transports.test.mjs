@@ -52,6 +52,18 @@ onBothRegistries((world) => {
     });
   }
 
+  test('a polling client that fetches everything is no slow consumer, whatever it is sent', async () => {
+    const user = someone('counted');
+    const client = await connected(world.door, { user, transports: ['polling'] });
+    // Short on the wire, and much of it: what is counted as sent must not be more than what is counted as fetched.
+    const data = Array.from({ length: 20_000 }, () => 0);
+    for (let i = 1; i <= 40; i += 1) {
+      await world.api.send(user, 'zeroes', data);
+      await client.wait('zeroes', { nth: i });
+    }
+    assert.equal(client.count('disconnect'), 0, client.history().slice(-300));
+  });
+
   test('polling first, then upgraded: the API shows websocket after it', async () => {
     const user = someone('upgrade');
     const client = connect(world.door, { user, transports: ['polling', 'websocket'] });

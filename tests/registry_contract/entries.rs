@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use switchboard::{
     connection::{Connection, ConnectionId, TransportKind},
-    registry::{RegistryError, UserEntry},
+    registry::{Grant, RegistryError, Updated, UserEntry},
 };
 
 use super::home::{Home, LONG, entry, fleet, tally};
@@ -197,14 +197,16 @@ pub(super) async fn a_guest_is_found_by_its_id_only(home: &dyn Home) {
 
 pub(super) async fn an_update_changes_what_is_there_and_brings_nothing_back(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
+    let none = Grant::default();
     let connection = a.connect("42").await;
     let upgraded = Connection {
         expires_at: None,
         transport: TransportKind::Polling,
         ..connection.clone()
     };
-    a.registry.update(&a.lease, &upgraded).await.unwrap();
-    a.registry.update(&a.lease, &upgraded).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(a.update(&upgraded, &none).await, Updated::Done);
+    }
     assert_eq!(
         b.registry.user(&"42".into()).await.unwrap().connections,
         [upgraded]
@@ -215,7 +217,7 @@ pub(super) async fn an_update_changes_what_is_there_and_brings_nothing_back(home
         namespace: "/b".into(),
         ..connection.clone()
     };
-    b.registry.update(&b.lease, &stolen).await.unwrap();
+    assert_eq!(b.update(&stolen, &none).await, Updated::Gone);
     assert_eq!(
         b.registry
             .connection(&connection.id)
@@ -227,7 +229,7 @@ pub(super) async fn an_update_changes_what_is_there_and_brings_nothing_back(home
     );
 
     a.unregister(&[&connection]).await;
-    a.registry.update(&a.lease, &connection).await.unwrap();
+    assert_eq!(a.update(&connection, &none).await, Updated::Gone);
     assert_eq!(b.registry.user(&"42".into()).await.unwrap().connections, []);
     assert_eq!(b.registry.connection(&connection.id).await.unwrap(), None);
 }

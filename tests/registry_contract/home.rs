@@ -12,11 +12,12 @@ use jiff::Timestamp;
 use switchboard::{
     config::{Presence, Redis as RedisConfig, RegistryTiming},
     connection::{Connection, Instance, Tally, TransportKind, UserId},
+    ending::Ending,
     link,
     metrics::Metrics,
     registry::{
-        Entry, Lease, NodeReport, Registry, RegistryError, memory::MemoryRegistry,
-        redis::RedisRegistry,
+        Admission, Bar, EndOrder, EndTarget, Entry, Fence, Grant, Lease, NodeReport, Ordered,
+        Registry, RegistryError, Updated, UserLimit, memory::MemoryRegistry, redis::RedisRegistry,
     },
 };
 
@@ -269,7 +270,69 @@ impl Peer {
         &self,
         connection: &Connection,
     ) -> Result<Tally, RegistryError> {
-        self.registry.register(&self.lease, connection).await
+        match self.admit(connection, &Grant::default(), None).await? {
+            Admission::Admitted { tally, .. } => Ok(tally),
+            Admission::Refused(bar) => panic!("{bar:?}"),
+        }
+    }
+
+    pub(super) async fn admit(
+        &self,
+        connection: &Connection,
+        grant: &Grant,
+        limit: Option<UserLimit>,
+    ) -> Result<Admission, RegistryError> {
+        self.registry
+            .register(&self.lease, connection, grant, limit)
+            .await
+    }
+
+    /// What keeps a new connection of a user out; if nothing does, it is gone again.
+    pub(super) async fn bar(&self, user: &str, grant: &Grant) -> Option<Bar> {
+        let connection = self.connection(user);
+        match self.admit(&connection, grant, None).await.unwrap() {
+            Admission::Admitted { .. } => {
+                self.unregister(&[&connection]).await;
+                None
+            }
+            Admission::Refused(bar) => Some(bar),
+        }
+    }
+
+    /// A new connection of a user that came in by a grant, registered.
+    pub(super) async fn connect_by(&self, user: &str, grant: &Grant) -> Connection {
+        let connection = self.connection(user);
+        let admission = self.admit(&connection, grant, None).await.unwrap();
+        assert!(
+            matches!(admission, Admission::Admitted { .. }),
+            "{admission:?}"
+        );
+        connection
+    }
+
+    pub(super) async fn update(&self, connection: &Connection, grant: &Grant) -> Updated {
+        self.registry
+            .update(&self.lease, connection, grant)
+            .await
+            .unwrap()
+    }
+
+    /// Orders the end of connections; its own node needs no telling.
+    pub(super) async fn order(
+        &self,
+        target: &EndTarget,
+        fence: Option<&Fence>,
+        ending: &Ending,
+    ) -> Ordered {
+        let order = EndOrder {
+            target,
+            fence,
+            ending,
+        };
+        self.registry
+            .order_end(order, &self.lease.instance, b"payload")
+            .await
+            .unwrap()
     }
 
     /// A new connection of a user, registered.
@@ -316,6 +379,13 @@ pub(super) fn entry(connection: &Connection) -> Entry {
     Entry {
         user: connection.user_id.clone(),
         id: connection.id.clone(),
+    }
+}
+
+pub(super) fn all_of(user: &str) -> EndTarget {
+    EndTarget::User {
+        user: user.into(),
+        except: Vec::new(),
     }
 }
 

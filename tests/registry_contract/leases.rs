@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use switchboard::{
     ending::Ending,
-    registry::{EndTarget, NodeReport, RegistryError, UserEntry, Whom},
+    registry::{Grant, NodeReport, RegistryError, Updated, UserEntry, Whom},
 };
 
-use super::home::{Home, LONG, SHORT, fleet, tally};
+use super::home::{Home, LONG, SHORT, all_of, fleet, tally};
 
 pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dyn Home) {
     let [a, b] = fleet(home, SHORT, LONG).await;
@@ -56,15 +56,7 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
         routed.iter().map(|it| &it.instance).collect::<Vec<_>>(),
         [&b.lease.instance]
     );
-    let target = EndTarget::User {
-        user: "both".into(),
-        except: Vec::new(),
-    };
-    let ordered = b
-        .registry
-        .order_end(&target, &Ending::of(4500), &nobody, b"")
-        .await
-        .unwrap();
+    let ordered = a.order(&all_of("both"), None, &Ending::of(4500)).await;
     assert_eq!(ordered.connections, std::slice::from_ref(&stays));
     assert_eq!(ordered.routed.len(), 1);
     let again = b.connect("both").await;
@@ -180,7 +172,7 @@ pub(super) async fn unregistering_under_the_old_epoch_leaves_the_new_one_alone(h
     let again = a.rejoin_with(&b).await;
     again.register(&back).await;
     a.unregister(&[&back]).await;
-    a.registry.update(&a.lease, &back).await.unwrap();
+    assert_eq!(a.update(&back, &Grant::default()).await, Updated::Gone);
     assert_eq!(b.ids("42").await, [back.id.to_string()]);
     again.unregister(&[&back]).await;
     assert_eq!(b.ids("42").await, [""; 0]);

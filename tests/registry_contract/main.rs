@@ -5,11 +5,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod entries;
+mod families;
+mod fences;
 mod home;
 mod leases;
+mod limits;
 mod orders;
 mod reads;
 mod redis;
+mod redis_fences;
 
 macro_rules! conformance {
     ($($module:ident: $($case:ident)*;)*) => {
@@ -69,4 +73,32 @@ conformance! {
         an_order_can_mean_one_connection
         an_order_is_forgotten_with_its_connection
         an_order_outlives_the_reaping_of_its_node;
+    limits:
+        one_too_many_is_refused
+        those_that_are_ordered_to_end_do_not_count
+        the_oldest_make_room
+        equals_make_room_in_the_order_of_their_ids
+        a_dead_nodes_connections_do_not_count
+        a_rush_does_not_get_past_the_limit;
+    fences:
+        a_ban_keeps_out_until_it_is_lifted
+        a_ban_runs_out
+        a_revocation_only_goes_forward
+        a_revocation_ends_what_is_older
+        a_kick_that_revokes_means_everybody_but_those_that_stay
+        a_token_is_revoked_for_whoever_has_it
+        a_session_that_has_ended_stays_ended
+        an_update_is_held_against_the_fences_too
+        nothing_is_held_against_a_guest
+        a_node_learns_which_of_its_connections_may_not_be_there
+        nobody_slips_in_behind_a_fence;
+    families:
+        a_token_is_passed_on
+        a_family_that_is_not_there_is_unknown
+        two_tabs_get_the_same_successor
+        a_token_that_is_used_again_kills_its_family
+        the_grace_is_short
+        a_family_is_closed_by_whoever_has_its_token
+        a_family_is_forgotten_when_it_expires
+        what_is_held_against_a_user_is_held_against_its_families;
 }

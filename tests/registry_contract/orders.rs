@@ -8,7 +8,7 @@ use switchboard::{
     registry::{EndTarget, Ordered, Routed, Whom},
 };
 
-use super::home::{Home, LONG, Peer, SHORT, entry, fleet};
+use super::home::{Home, LONG, Peer, SHORT, all_of, entry, fleet};
 
 fn nodes(routed: &[Routed]) -> BTreeSet<&Instance> {
     // Nobody listens to the bus in these cases.
@@ -19,10 +19,7 @@ fn nodes(routed: &[Routed]) -> BTreeSet<&Instance> {
 }
 
 async fn order(peer: &Peer, target: EndTarget, ending: &Ending) -> Ordered {
-    peer.registry
-        .order_end(&target, ending, &peer.lease.instance, b"payload")
-        .await
-        .unwrap()
+    peer.order(&target, None, ending).await
 }
 
 pub(super) async fn a_route_names_the_nodes_that_hold_the_user(home: &dyn Home) {
@@ -113,11 +110,7 @@ pub(super) async fn an_order_lists_what_it_means_and_is_found_by_whoever_missed_
     let orders = b.registry.orders(&[entry(&theirs)]).await.unwrap();
     assert_eq!(orders, [(entry(&theirs), softer)]);
 
-    let nobody = EndTarget::User {
-        user: "44".into(),
-        except: Vec::new(),
-    };
-    assert_eq!(order(&a, nobody, &ending).await, Ordered::default());
+    assert_eq!(order(&a, all_of("44"), &ending).await, Ordered::default());
 }
 
 pub(super) async fn an_order_can_mean_one_connection(home: &dyn Home) {
@@ -174,10 +167,6 @@ pub(super) async fn an_order_outlives_the_reaping_of_its_node(home: &dyn Home) {
     let after = a.connect("43").await;
     a.beat().await;
     let ending = Ending::of(Ending::BANNED);
-    let all_of = |user: &str| EndTarget::User {
-        user: user.into(),
-        except: Vec::new(),
-    };
     order(&b, all_of("42"), &ending).await;
     b.sees_lapse_of(&a.lease).await;
     // Out of sight: it can't be told, but it may come back.

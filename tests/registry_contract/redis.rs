@@ -14,23 +14,33 @@ use switchboard::{
     connection::{Connection, Instance},
     ending::Ending,
     registry::{
-        EndTarget, RegistryError, Whom,
+        Admission, EndTarget, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
         keys::{Keys, Shard},
     },
 };
 
-use super::home::{Home, LONG, Peer, Redis, RedisServer, entry, eventually, fleet, tally, timing};
+use super::home::{
+    Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, tally, timing,
+};
 
 const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36";
 
-async fn raw(home: &Redis) -> MultiplexedConnection {
+const LIMIT: Option<UserLimit> = Some(UserLimit {
+    max: 10,
+    policy: LimitPolicy::EvictOldest,
+});
+
+pub(super) async fn raw(home: &Redis) -> MultiplexedConnection {
     home.client()
         .get_multiplexed_async_connection()
         .await
         .unwrap()
 }
 
-async fn info(raw: &mut MultiplexedConnection, section: &str) -> HashMap<String, String> {
+pub(super) async fn info(
+    raw: &mut MultiplexedConnection,
+    section: &str,
+) -> HashMap<String, String> {
     let text: String = redis::cmd("INFO")
         .arg(section)
         .query_async(raw)
@@ -42,11 +52,23 @@ async fn info(raw: &mut MultiplexedConnection, section: &str) -> HashMap<String,
         .collect()
 }
 
+pub(super) async fn reset_stats(raw: &mut MultiplexedConnection) {
+    let mut reset = redis::cmd("CONFIG");
+    let _: () = reset.arg("RESETSTAT").query_async(raw).await.unwrap();
+}
+
+/// How often a command was called, by `INFO commandstats`; none if not at all.
+pub(super) fn calls(stats: &HashMap<String, String>, command: &str) -> Option<u64> {
+    let stat = stats.get(&format!("cmdstat_{command}"))?;
+    let calls = stat.strip_prefix("calls=")?.split(',').next()?;
+    calls.parse().ok()
+}
+
 async fn used_memory(raw: &mut MultiplexedConnection) -> u64 {
     info(raw, "memory").await["used_memory"].parse().unwrap()
 }
 
-async fn key_names(raw: &mut MultiplexedConnection) -> Vec<Vec<u8>> {
+pub(super) async fn key_names(raw: &mut MultiplexedConnection) -> Vec<Vec<u8>> {
     redis::cmd("KEYS").arg("*").query_async(raw).await.unwrap()
 }
 
@@ -74,8 +96,15 @@ async fn a_connection_weighs_at_most_400_bytes() {
                 user_agent: Some(BROWSER.into()),
                 ..peer.connection(&format!("{:010}", n - u32::from(n % 3 == 2)))
             };
+            let grant = Grant {
+                issued_at: Some(connection.connected_at - Duration::from_secs(u64::from(n % 900))),
+                token_id: Some(format!("6f1d8c1e-4f0a-4b8e-9a51-{n:012}")),
+                // One of four, but not the ones with a device alone.
+                session: (n % 4 == n / 4 % 4).then(|| format!("session-{n}").into()),
+            };
             async move {
-                peer.register(&connection).await;
+                let admission = peer.admit(&connection, &grant, LIMIT).await.unwrap();
+                assert!(matches!(admission, Admission::Admitted { .. }));
             }
         })
         .await;
@@ -89,25 +118,46 @@ async fn registering_is_one_command() {
     let server = RedisServer::start().await;
     let home = Redis::of(&server);
     let [a, _b] = fleet(&home, LONG, LONG).await;
-    a.connect("42").await;
-    let mut raw = raw(&home).await;
-    let _: () = redis::cmd("CONFIG")
-        .arg("RESETSTAT")
-        .query_async(&mut raw)
-        .await
-        .unwrap();
-    for n in 0..100 {
-        a.connect(&format!("user{n}")).await;
-    }
-    let stats = info(&mut raw, "commandstats").await;
-    let calls = |command: &str| {
-        let stat = stats.get(&format!("cmdstat_{command}"))?;
-        let calls = stat.strip_prefix("calls=")?.split(',').next()?;
-        calls.parse::<u64>().ok()
+    let limit = LIMIT.map(|limit| UserLimit { max: 2, ..limit });
+    let grant = Grant {
+        issued_at: Some(Timestamp::now()),
+        token_id: Some("t".into()),
+        session: Some("s".into()),
     };
-    assert_eq!(calls("evalsha"), Some(100));
+    a.admit(&a.connection("42"), &grant, limit).await.unwrap();
+    let mut raw = raw(&home).await;
+    reset_stats(&mut raw).await;
+    let mut made_room = 0;
+    for n in 0..100 {
+        let connection = a.connection(&format!("user{}", n % 30));
+        let admission = a.admit(&connection, &grant, limit).await.unwrap();
+        made_room += match admission {
+            Admission::Admitted { evicted, .. } => evicted.len(),
+            Admission::Refused(bar) => panic!("{bar:?}"),
+        };
+    }
+    assert!(made_room > 0);
+    let stats = info(&mut raw, "commandstats").await;
+    assert_eq!(calls(&stats, "evalsha"), Some(100));
     for other in ["eval", "script|load", "multi"] {
-        assert_eq!(calls(other), None, "{other}");
+        assert_eq!(calls(&stats, other), None, "{other}");
+    }
+}
+
+/// Every key begins with the prefix, and the tag of the nodes or of a shard.
+pub(super) fn assert_named(names: &[Vec<u8>], prefix: &str) {
+    for name in names {
+        let shown = String::from_utf8_lossy(name).into_owned();
+        let rest = shown
+            .strip_prefix(&format!("{prefix}:{{"))
+            .unwrap_or_else(|| panic!("{shown}"));
+        let (tag, _) = rest.split_once("}:").unwrap_or_else(|| panic!("{shown}"));
+        let digit = tag.strip_prefix('s').filter(|it| it.len() == 1);
+        assert!(
+            tag == "nodes"
+                || digit.is_some_and(|it| it.parse::<u8>().is_ok() || "abcdef".contains(it)),
+            "{shown}"
+        );
     }
 }
 
@@ -126,32 +176,13 @@ async fn every_key_carries_the_prefix_and_a_hash_tag() {
         let gone = a.connect(user).await;
         a.unregister(&[&gone]).await;
         kept.push(a.connect(user).await);
-        let target = EndTarget::User {
-            user: user.into(),
-            except: Vec::new(),
-        };
-        a.registry
-            .order_end(&target, &Ending::of(4500), &a.lease.instance, b"")
-            .await
-            .unwrap();
+        a.order(&all_of(user), None, &Ending::of(4500)).await;
     }
     a.register(&a.guest()).await;
     let mut raw = raw(&home).await;
     let names = key_names(&mut raw).await;
     assert!(names.len() > 20, "all kinds of keys are there");
-    for name in names {
-        let shown = String::from_utf8_lossy(&name).into_owned();
-        let rest = shown
-            .strip_prefix("gw-7:{")
-            .unwrap_or_else(|| panic!("{shown}"));
-        let (tag, _) = rest.split_once("}:").unwrap_or_else(|| panic!("{shown}"));
-        let digit = tag.strip_prefix('s').filter(|it| it.len() == 1);
-        assert!(
-            tag == "nodes"
-                || digit.is_some_and(|it| it.parse::<u8>().is_ok() || "abcdef".contains(it)),
-            "{shown}"
-        );
-    }
+    assert_named(&names, "gw-7");
     // Nothing is left behind but what is to be: the times at which users were last seen.
     a.unregister(&kept.iter().collect::<Vec<_>>()).await;
     a.registry.leave(&a.lease).await.unwrap();
@@ -271,7 +302,7 @@ async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
         .subscribe(keys.node_channel(&b.lease.instance))
         .await
         .unwrap();
-    let payload = b"\0\xff payload \r\n";
+    let payload = b"\0\xff routed \r\n";
     let nobody = Instance::from("nobody");
     let routed = a
         .registry
@@ -283,15 +314,14 @@ async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
         assert_eq!(it.heard, it.instance == b.lease.instance);
     }
     let target = EndTarget::Connection(entry(&theirs));
-    let ordered = a
-        .registry
-        .order_end(&target, &Ending::of(4500), &a.lease.instance, b"end")
-        .await
-        .unwrap();
+    let ordered = a.order(&target, None, &Ending::of(4500)).await;
     assert!(ordered.routed[0].heard);
     let mut messages = subscriber.on_message();
     assert_eq!(messages.next().await.unwrap().get_payload_bytes(), payload);
-    assert_eq!(messages.next().await.unwrap().get_payload_bytes(), b"end");
+    assert_eq!(
+        messages.next().await.unwrap().get_payload_bytes(),
+        b"payload"
+    );
 }
 
 #[tokio::test]
@@ -314,10 +344,7 @@ async fn orders_that_nobody_fetched_are_cleared_away() {
     );
 
     let target = EndTarget::Connection(entry(&connection));
-    a.registry
-        .order_end(&target, &Ending::of(4500), &a.lease.instance, b"")
-        .await
-        .unwrap();
+    a.order(&target, None, &Ending::of(4500)).await;
     let left: Vec<String> = redis::cmd("HKEYS")
         .arg(&key)
         .query_async(&mut raw)

@@ -153,6 +153,35 @@ async fn what_is_wrong_with_a_body_has_a_status_and_a_place() {
             "too_long",
             "reason",
         ),
+        (
+            "users/1/disconnect",
+            json!({"revokeTokens": "yes"}),
+            400,
+            "malformed",
+            "revokeTokens",
+        ),
+        (
+            "users/1/revoke-tokens",
+            json!({"issuedBefore": "now"}),
+            400,
+            "malformed",
+            "issuedBefore",
+        ),
+        ("tokens/revoke", json!({}), 400, "malformed", "`jti`"),
+        (
+            "tokens/revoke",
+            json!({"jti": ""}),
+            422,
+            "invalid_token_id",
+            "jti",
+        ),
+        (
+            "tokens/revoke",
+            json!({"jti": "t", "expiresAt": 5}),
+            400,
+            "malformed",
+            "expiresAt",
+        ),
     ] {
         let answer = call("POST", &format!("/v1/{path}"), body.clone()).await;
         assert_eq!(answer.status, status, "{path} {body} {}", answer.text);

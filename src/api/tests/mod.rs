@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod calls;
 mod document;
 mod edges;
@@ -38,6 +39,17 @@ impl TokenVerifier for NoTokens {
 }
 
 async fn state() -> ApiState {
+    state_of(Config::default()).await
+}
+
+/// The state of a node that can sign tokens.
+async fn issuing() -> ApiState {
+    let mut config = Config::default();
+    config.auth.jwt.secret = Some("a secret of at least thirty-two bytes".into());
+    state_of(config).await
+}
+
+async fn state_of(mut config: Config) -> ApiState {
     let named = |name: &str, scopes: &[Scope]| ApiKey {
         name: name.into(),
         key: name.into(),
@@ -49,22 +61,17 @@ async fn state() -> ApiState {
             named("read", &[Scope::Read]),
             named("send", &[Scope::Send]),
             named("disconnect", &[Scope::Disconnect]),
+            named("admin", &[Scope::Admin]),
         ],
     };
-    let limits = config::Limits {
-        max_payload: ByteSize::kb(1),
-        ..config::Limits::default()
-    };
-    ApiState::new(
-        alone().await,
-        ApiAuth::new(&keys, Arc::new(NoTokens)),
-        &limits,
-    )
+    config.cors.allowed_origins = vec!["https://shop.example.com".into()];
+    config.limits.max_payload = ByteSize::kb(1);
+    let keys = Arc::new(ApiAuth::new(&keys, Arc::new(NoTokens)));
+    ApiState::new(alone(config.clone()).await, keys, &config)
 }
 
 /// The gateway of a node that runs alone, once it is ready.
-async fn alone() -> Gateway {
-    let config = Config::default();
+async fn alone(config: Config) -> Gateway {
     let instance = Instance::random();
     let (bus, inbox) = Bus::memory(&instance);
     let (gateway, _) = Gateway::start(Parts {
@@ -131,6 +138,10 @@ fn request(method: &str, path: &str, key: Option<&str>) -> http::request::Builde
 
 /// A call with a JSON body, or with none if that is null.
 async fn call(method: &str, path: &str, body: Value) -> Answer {
+    call_at(&public(state().await), method, path, body).await
+}
+
+async fn call_at(router: &Router, method: &str, path: &str, body: Value) -> Answer {
     let request = request(method, path, Some(KEY));
     let request = match body {
         Value::Null => request.body(Body::empty()),
@@ -138,5 +149,5 @@ async fn call(method: &str, path: &str, body: Value) -> Answer {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.to_string().into()),
     };
-    ask(&public(state().await), request.unwrap()).await
+    ask(router, request.unwrap()).await
 }

@@ -99,7 +99,7 @@ fn variables_become_what_their_keys_take() {
         "redis://:a,b@localhost"
     );
     assert_eq!(config.auth.jwt.secret.unwrap().expose_secret(), "123456");
-    assert_eq!(config.api.key.unwrap().expose_secret(), "true");
+    assert_eq!(config.api.key.unwrap().text(), "true");
     assert_eq!(
         config.auth.jwt.issuer,
         ["https://a.example", "https://b.example"]
@@ -145,8 +145,41 @@ fn api_keys_come_with_names_and_scopes() {
         load_toml("[[api.keys]]\nname = 'billing'\nkey = 'k1'\nscopes = ['read', 'send']").unwrap();
 
     assert_eq!(config.api.keys[0].name, "billing");
-    assert_eq!(config.api.keys[0].key.expose_secret(), "k1");
+    assert_eq!(config.api.keys[0].key.text(), "k1");
     assert_eq!(config.api.keys[0].scopes, [Scope::Read, Scope::Send]);
+}
+
+#[test]
+fn sessions_are_on_when_there_are_secrets() {
+    let redis = ("SWITCHBOARD_REDIS_URL", "redis://a");
+    let secrets = ("SWITCHBOARD_AUTH__SESSION__SECRETS", "new, old");
+    let own = (
+        "SWITCHBOARD_AUTH__SESSION__REDIS_URL",
+        "redis://:a,b@sessions",
+    );
+    let pointers = ("SWITCHBOARD_AUTH__SESSION__USER_ID_POINTER", "/a,/b");
+
+    let off = load_env([redis, own]).unwrap();
+    assert!(!off.auth.session.is_on() && off.session_redis().is_none());
+    assert_eq!(
+        off.auth.session.user_id_pointer,
+        ["/userId", "/user/id", "/passport/user"]
+    );
+    let shared = load_env([redis, secrets, pointers]).unwrap();
+    let url = |config: &Config| {
+        config.session_redis().unwrap().urls[0]
+            .expose_secret()
+            .to_owned()
+    };
+    assert_eq!(shared.auth.session.secrets.len(), 2);
+    assert_eq!(shared.auth.session.user_id_pointer, ["/a", "/b"]);
+    assert_eq!(url(&shared), "redis://a");
+    for variables in [&[redis, secrets, own][..], &[secrets, own]] {
+        let config = load_env(variables.iter().copied()).unwrap();
+        assert_eq!(url(&config), "redis://:a,b@sessions");
+    }
+    let one = load_toml("auth.session.user_id_pointer = '/uid'").unwrap();
+    assert_eq!(one.auth.session.user_id_pointer, ["/uid"]);
 }
 
 #[test]
@@ -176,7 +209,7 @@ fn a_file_can_hold_a_variable_s_value() {
 
     let jwt = config.auth.jwt;
     assert_eq!(jwt.secret.unwrap().expose_secret(), " s3cret ");
-    assert_eq!(config.api.key.unwrap().expose_secret(), "k3y");
+    assert_eq!(config.api.key.unwrap().text(), "k3y");
     assert_eq!(config.redis.urls[0].expose_secret(), "redis://:p@localhost");
     assert_eq!(jwt.previous_secrets.len(), 2);
     assert_eq!(jwt.public_key_file.unwrap().to_str().unwrap(), key);
@@ -197,7 +230,7 @@ fn an_unknown_key_is_an_error_wherever_it_is() {
             "namespaces.0.role",
         ),
         ("[[api.keys]]\nnaem = 'x'", "api.keys.0.naem"),
-        ("[auth.session]\nsecrets = ['x']", "auth.session"),
+        ("[auth.session]\nsecret = 'x'", "auth.session.secret"),
         ("[redis]\nurl = 'redis://x'", "redis.url"),
     ];
     for (text, key) in cases {
@@ -320,7 +353,7 @@ fn validation_says_where_the_value_came_from() {
     let sources = Sources {
         file: Some(file.path.clone()),
         environment: environment([
-            ("SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES", "10B"),
+            ("SWITCHBOARD_LIMITS__EVENTS_BURST", "0"),
             ("SWITCHBOARD_AUTH__JWT__ALGORITHMS", "HS256,none"),
         ]),
         ..Sources::default()
@@ -336,8 +369,8 @@ fn validation_says_where_the_value_came_from() {
     };
 
     assert_eq!(
-        origin("limits.send_queue_bytes").unwrap(),
-        "from SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES"
+        origin("limits.events_burst").unwrap(),
+        "from SWITCHBOARD_LIMITS__EVENTS_BURST"
     );
     assert_eq!(
         origin("auth.jwt.algorithms.1").unwrap(),
@@ -364,6 +397,10 @@ fn no_error_shows_a_secret() {
         "redis.urls = ['http://:hush@x']",
         "redis.urls = ['redis://:hu/hush@x']",
         "auth.jwt.jwks_url = 'https://u:hush@x'",
+        "api.key = 'sha256:hush'",
+        "auth.session.secrets = 'hush'",
+        "auth.session = 'hush'",
+        "auth.session.redis_url = 'redis://:hush@x:y'",
         "auth.jwt.secret = 'a'\nauth.jwt.secret = 'hush'",
         "auth.jwt.secret = hush",
         "'auth.jwt.secret' = 'hush'",
@@ -380,6 +417,8 @@ fn no_error_shows_a_secret() {
         ("SWITCHBOARD_API__KEYS", "hush"),
         ("SWITCHBOARD_API__KEYS", "[{\"key\":\"hush\"}]"),
         ("SWITCHBOARD_API_KEY", "hush hush"),
+        ("SWITCHBOARD_API_KEY", "sha256:hush"),
+        ("SWITCHBOARD_AUTH__SESSION__SECRETS", "hush"),
         ("SWITCHBOARD_JWTSECRET", "hush"),
     ];
     for (name, value) in variables {
@@ -441,6 +480,7 @@ fn the_table_has_every_key_of_the_sections() {
     config.auth.jwt.jwks_file = Some("j".into());
     config.auth.jwt.jwks_url = Some("u".into());
     config.auth.jwt.user_id_claim = Some("c".into());
+    config.auth.session.redis_url = Some("r".into());
 
     fn leaves(prefix: &str, table: &toml::Table, into: &mut Vec<String>) {
         for (name, value) in table {

@@ -21,8 +21,8 @@ fn nothing_configured_on_loopback_is_development_mode() {
         let secret = effective.config.auth.jwt.secret.unwrap();
         assert_eq!(secret.expose_secret(), made_up.secret.expose_secret());
         let key = effective.config.api.key.unwrap();
-        assert_eq!(key.expose_secret(), made_up.api_key.expose_secret());
-        assert_ne!(secret.expose_secret(), key.expose_secret());
+        assert_eq!(key.text(), made_up.api_key.expose_secret());
+        assert_ne!(secret.expose_secret(), key.text());
         assert!(secret.expose_secret().len() >= 32);
     }
 }
@@ -102,4 +102,28 @@ fn any_source_of_keys_counts() {
         assert!(effective.development.is_none());
         assert!(effective.config.auth.jwt.secret.is_none());
     }
+}
+
+#[test]
+fn session_cookies_let_in_as_well() {
+    let secrets = ("SWITCHBOARD_AUTH__SESSION__SECRETS", "s");
+    let redis = ("SWITCHBOARD_REDIS_URL", "redis://a");
+    let listen = ("SWITCHBOARD_LISTEN", "0.0.0.0:1");
+
+    let with_key = effective([secrets, redis, listen, KEY]).unwrap();
+    assert!(with_key.development.is_none());
+    assert_eq!(with_key.warnings, [""; 0]);
+    assert!(with_key.config.auth.jwt.secret.is_none());
+
+    let without = effective([secrets, redis]).unwrap();
+    assert!(without.development.is_none());
+    assert!(without.warnings[0].contains("nobody can call"));
+}
+
+#[test]
+fn a_queue_that_no_large_message_fits_is_a_warning() {
+    let queue = ("SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES", "64KB");
+    let warnings = effective([SECRET, KEY, queue]).unwrap().warnings;
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("limits.send_queue_bytes (64KB)"));
 }

@@ -36,13 +36,17 @@ fn timing() {
             "limits.handshake_timeout",
         ),
         ("limits.write_deadline = '0s'", "limits.write_deadline"),
+        ("auth.refresh_ttl = '0s'", "auth.refresh_ttl"),
+        ("auth.token_ttl = '0s'", "auth.token_ttl"),
+        ("auth.token_ttl = '1500ms'", "auth.token_ttl"),
+        ("auth.session.recheck = '0s'", "auth.session.recheck"),
         ("drain.window = '11years'", "drain.window"),
     ]);
     assert_fine(&[
         "registry.heartbeat = '3s'\nregistry.lease = '6s'",
         "drain.delay = '0s'\ndrain.window = '0s'",
         "presence.last_seen = '0s'",
-        "auth.jwt.leeway = '0s'",
+        "auth.jwt.leeway = '0s'\nauth.refresh_lead = '0s'",
     ]);
 }
 
@@ -127,21 +131,14 @@ fn origins() {
 fn sizes_and_rates() {
     assert_wrong(&[
         ("limits.max_payload = '999B'", "limits.max_payload"),
-        (
-            "limits.max_payload = '65MB'\nlimits.send_queue_bytes = '65MB'",
-            "limits.max_payload",
-        ),
-        (
-            "limits.send_queue_bytes = '999KB'",
-            "limits.send_queue_bytes",
-        ),
-        ("limits.max_payload = '2MB'", "limits.send_queue_bytes"),
+        ("limits.max_payload = '65MB'", "limits.max_payload"),
         ("limits.events_per_second = 0", "limits.events_per_second"),
         ("limits.events_burst = 0", "limits.events_burst"),
     ]);
     assert_fine(&[
         "limits.max_payload = 1000",
-        "limits.max_payload = '64MB'\nlimits.send_queue_bytes = '64MB'",
+        "limits.max_payload = '64MB'",
+        "limits.send_queue_bytes = '1B'",
     ]);
 }
 
@@ -184,6 +181,7 @@ fn secrets_and_api_keys() {
         ("api.key = ''", "api.key"),
         ("api.key = '***'", "api.key"),
         ("api.key = \"a\\n\"", "api.key"),
+        ("api.key = 'sha256:abc'", "api.key"),
         (
             "api.keys = [{ name = '', key = 'k', scopes = ['read'] }]",
             "api.keys.0.name",
@@ -212,6 +210,72 @@ fn secrets_and_api_keys() {
             "api.key = 'k'\napi.keys = [{ name = 'a', key = 'k', scopes = ['read'] }]",
             "api.keys.0.key",
         ),
+        (
+            "api.key = 'k'\napi.keys = [{ name = 'a', key = 'sha256:8254c329a92850f6d539dd376f4816ee2764517da5e0235514af433164480d7a', scopes = ['read'] }]",
+            "api.keys.0.key",
+        ),
+    ]);
+}
+
+#[test]
+fn sessions() {
+    assert_wrong(&[
+        ("auth.session.secrets = ['x']", "auth.session.secrets"),
+        (
+            "redis.urls = ['redis://a']\nauth.session.secrets = ['x', '']",
+            "auth.session.secrets.1",
+        ),
+        (
+            "redis.urls = ['redis://a']\nauth.session.secrets = ['***']",
+            "auth.session.secrets.0",
+        ),
+        (
+            "auth.session.redis_url = 'localhost'",
+            "auth.session.redis_url",
+        ),
+        (
+            "auth.session.redis_url = 'redis://:***@localhost'",
+            "auth.session.redis_url",
+        ),
+        ("auth.session.cookie_name = ''", "auth.session.cookie_name"),
+        (
+            "auth.session.cookie_name = 'a=b'",
+            "auth.session.cookie_name",
+        ),
+        (
+            "auth.session.cookie_name = 'a b'",
+            "auth.session.cookie_name",
+        ),
+        (
+            "auth.session.key_prefix = \"a\\n\"",
+            "auth.session.key_prefix",
+        ),
+        (
+            "auth.session.user_id_pointer = []",
+            "auth.session.user_id_pointer",
+        ),
+        (
+            "auth.session.user_id_pointer = ['/a', 'b']",
+            "auth.session.user_id_pointer.1",
+        ),
+        (
+            "auth.session.user_id_pointer = ''",
+            "auth.session.user_id_pointer.0",
+        ),
+        (
+            "auth.session.username_pointer = '/a~2'",
+            "auth.session.username_pointer",
+        ),
+        (
+            "auth.session.role_pointer = '/a~'",
+            "auth.session.role_pointer",
+        ),
+    ]);
+    assert_fine(&[
+        "auth.session.secrets = ['x']\nredis.urls = ['redis://a']",
+        "auth.session.secrets = ['x']\nauth.session.redis_url = 'rediss://a'",
+        "auth.session.cookie_name = '__Host-sid'\nauth.session.key_prefix = ''",
+        "auth.session.user_id_pointer = '/a~1b/~0/0'",
     ]);
 }
 

@@ -3,6 +3,8 @@
 //! Everything is in one map behind one lock. Several handles can share it ([`MemoryRegistry::sharing`]); that serves tests, in
 //! which they stand for several nodes. There is no bus between them, so whatever is routed is not heard.
 
+mod families;
+mod fences;
 mod store;
 
 use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
@@ -13,18 +15,17 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    EndTarget, Entry, Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry,
-    RegistryError, Routed, Totals, UserEntry, UsersPage, Whom, cursor, keys::Shard,
+    Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
+    Presence, Registry, RegistryError, Routed, Totals, Updated, UserEntry, UserLimit, UsersPage,
+    Whom, cursor, fence::to_millisecond, keys::Shard,
 };
 use crate::{
     config,
-    connection::{Connection, ConnectionId, Instance, Tally, UserId},
+    connection::{Connection, ConnectionId, Instance, NodeId, Tally, UserId},
     ending::Ending,
 };
-use store::{Membership, Store};
-
-/// How long an order to end is kept.
-const ORDERS_KEPT: Duration = Duration::from_secs(3600);
+use fences::Standing;
+use store::{Held, Membership, Store};
 
 /// A handle; clones share the store.
 #[derive(Clone, Debug)]
@@ -56,9 +57,14 @@ fn entry_of(connection: &Connection) -> Entry {
     }
 }
 
-/// To the millisecond, as the other home keeps it.
-fn rounded(time: Timestamp) -> Timestamp {
-    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+/// The connection as it is kept, by this node.
+fn kept(connection: &Connection, node_id: NodeId) -> Connection {
+    Connection {
+        node_id,
+        connected_at: to_millisecond(connection.connected_at),
+        expires_at: connection.expires_at.map(to_millisecond),
+        ..connection.clone()
+    }
 }
 
 impl MemoryRegistry {
@@ -82,7 +88,7 @@ impl MemoryRegistry {
     fn membership(&self, report: &NodeReport) -> Membership {
         Membership {
             ends: Instant::now() + self.lease,
-            renewed: rounded(Timestamp::now()),
+            renewed: to_millisecond(Timestamp::now()),
             report: report.clone(),
         }
     }
@@ -115,6 +121,8 @@ impl Registry for MemoryRegistry {
         let now = Instant::now();
         store.seen.retain(|_, (_, until)| now < *until);
         store.orders.retain(|_, (_, until)| now < *until);
+        store.fences.forget();
+        store.families.forget();
         Ok(Heartbeat {
             held,
             lapsed: store.lapsed(),
@@ -125,7 +133,7 @@ impl Registry for MemoryRegistry {
         let mut store = self.store.lock();
         if let Some(membership) = store.leases.get_mut(lease) {
             membership.ends = Instant::now();
-            membership.renewed = rounded(Timestamp::now());
+            membership.renewed = to_millisecond(Timestamp::now());
         }
         store.reap(lease, self.last_seen);
         Ok(())
@@ -139,7 +147,9 @@ impl Registry for MemoryRegistry {
         &self,
         lease: &Lease,
         connection: &Connection,
-    ) -> Result<Tally, RegistryError> {
+        grant: &Grant,
+        limit: Option<UserLimit>,
+    ) -> Result<Admission, RegistryError> {
         let entry = entry_of(connection);
         if Shard::of_entry(&entry).is_none() {
             return Err(RegistryError::Corrupt(format!(
@@ -153,43 +163,59 @@ impl Registry for MemoryRegistry {
                 "the lease {lease} has run out"
             )));
         };
-        let connection = Connection {
-            node_id,
-            connected_at: rounded(connection.connected_at),
-            expires_at: connection.expires_at.map(rounded),
-            ..connection.clone()
+        if let Some(bar) = store.barred(&entry, grant) {
+            return Ok(Admission::Refused(bar));
+        }
+        let Some(evicted) = store.make_room(&entry, limit) else {
+            return Ok(Admission::Refused(Bar::TooMany));
         };
         store.owners.insert(entry.id.clone(), entry.user.clone());
-        store
-            .entries
-            .insert(entry.clone(), (lease.clone(), connection));
-        Ok(entry.user.map_or(
-            Tally {
-                connections: 1,
-                devices: 1,
-            },
-            |user| store.tally(&user),
-        ))
+        let held = Held {
+            lease: lease.clone(),
+            connection: kept(connection, node_id),
+            grant: grant.clone(),
+        };
+        store.entries.insert(entry.clone(), held);
+        let tally = match &entry.user {
+            Some(user) => Tally::of(
+                store
+                    .live_of(user)
+                    .map(|held| &held.connection)
+                    .filter(|it| evicted.iter().all(|evicted| evicted.id != it.id))
+                    .map(|it| it.device_id.as_deref()),
+            ),
+            None => Tally::of([None]),
+        };
+        Ok(Admission::Admitted { tally, evicted })
     }
 
-    async fn update(&self, lease: &Lease, connection: &Connection) -> Result<(), RegistryError> {
+    async fn update(
+        &self,
+        lease: &Lease,
+        connection: &Connection,
+        grant: &Grant,
+    ) -> Result<Updated, RegistryError> {
+        let entry = entry_of(connection);
         let mut store = self.store.lock();
-        if let Some((holder, kept)) = store.entries.get_mut(&entry_of(connection))
-            && holder == lease
-        {
-            *kept = Connection {
-                node_id: kept.node_id.clone(),
-                connected_at: rounded(connection.connected_at),
-                expires_at: connection.expires_at.map(rounded),
-                ..connection.clone()
-            };
+        let bar = store.barred(&entry, grant);
+        let Some(held) = store
+            .entries
+            .get_mut(&entry)
+            .filter(|held| held.lease == *lease)
+        else {
+            return Ok(Updated::Gone);
+        };
+        if let Some(bar) = bar {
+            return Ok(Updated::Refused(bar));
         }
-        Ok(())
+        held.connection = kept(connection, held.connection.node_id.clone());
+        held.grant = grant.clone();
+        Ok(Updated::Done)
     }
 
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
         let mut store = self.store.lock();
-        let now = rounded(Timestamp::now());
+        let now = to_millisecond(Timestamp::now());
         for entry in entries {
             store.remove(lease, entry, now, self.last_seen);
             if !store.entries.contains_key(entry) {
@@ -205,7 +231,10 @@ impl Registry for MemoryRegistry {
 
     async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
         let store = self.store.lock();
-        let connections: Vec<_> = store.live_of(user).map(|(_, it)| it.clone()).collect();
+        let connections: Vec<_> = store
+            .live_of(user)
+            .map(|held| held.connection.clone())
+            .collect();
         let last_seen = match connections.as_slice() {
             [] if !self.last_seen.is_zero() => store.last_seen(user),
             _ => None,
@@ -213,6 +242,7 @@ impl Registry for MemoryRegistry {
         Ok(UserEntry {
             connections,
             last_seen,
+            banned: store.fences.ban(user).is_some(),
         })
     }
 
@@ -242,7 +272,7 @@ impl Registry for MemoryRegistry {
             let next = store
                 .entries
                 .range((Bound::Excluded(after), Bound::Unbounded))
-                .find_map(|(entry, (lease, _))| store.live(lease).and(entry.user.clone()));
+                .find_map(|(entry, held)| store.live(&held.lease).and(entry.user.clone()));
             let Some(user) = next else {
                 return Ok(page);
             };
@@ -264,8 +294,8 @@ impl Registry for MemoryRegistry {
                 id: id.clone(),
             })
         });
-        let live = found.filter(|(lease, _)| store.live(lease).is_some());
-        Ok(live.map(|(_, connection)| connection.clone()))
+        let live = found.filter(|held| store.live(&held.lease).is_some());
+        Ok(live.map(|held| held.connection.clone()))
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
@@ -304,53 +334,79 @@ impl Registry for MemoryRegistry {
     ) -> Result<Vec<Routed>, RegistryError> {
         let store = self.store.lock();
         Ok(match whom {
-            Whom::User(user) => routed(store.live_of(user).map(|(lease, _)| lease), skip),
+            Whom::User(user) => routed(store.live_of(user).map(|held| &held.lease), skip),
             Whom::Connection(entry) => {
                 let found = store.entries.get(entry);
-                let live = found.filter(|(lease, _)| store.live(lease).is_some());
-                routed(live.iter().map(|(lease, _)| lease), skip)
+                let live = found.filter(|held| store.live(&held.lease).is_some());
+                routed(live.iter().map(|held| &held.lease), skip)
             }
         })
     }
 
     async fn order_end(
         &self,
-        target: &EndTarget,
-        ending: &Ending,
+        order: EndOrder<'_>,
         skip: &Instance,
         _payload: &[u8],
     ) -> Result<Ordered, RegistryError> {
         let mut store = self.store.lock();
-        let meant: Vec<(Lease, Connection)> = match target {
-            EndTarget::User { user, except } => store
-                .all_of(user)
-                .filter(|(_, connection)| !except.contains(&connection.id))
-                .cloned()
-                .collect(),
-            EndTarget::Connection(entry) => store.entries.get(entry).cloned().into_iter().collect(),
-        };
+        let mut revoked_before = None;
+        if let (Some(fence), Some(user)) = (order.fence, order.target.user()) {
+            match store.put_up(user, fence) {
+                Standing::Up { revoked } => revoked_before = revoked,
+                Standing::Over => return Ok(Ordered::default()),
+            }
+        }
+        let meant = store.meant(order.target);
         // Those whose lease has run out too: their node may come back with them.
-        for (_, connection) in &meant {
-            let order = (ending.clone(), Instant::now() + ORDERS_KEPT);
-            store.orders.insert(connection.id.clone(), order);
+        for held in &meant {
+            store.order(held.connection.id.clone(), order.ending);
         }
         let live: Vec<_> = meant
             .into_iter()
-            .filter(|(lease, _)| store.live(lease).is_some())
+            .filter(|held| store.live(&held.lease).is_some())
             .collect();
         Ok(Ordered {
-            routed: routed(live.iter().map(|(lease, _)| lease), skip),
-            connections: live.into_iter().map(|(_, connection)| connection).collect(),
+            routed: routed(live.iter().map(|held| &held.lease), skip),
+            connections: live.into_iter().map(|held| held.connection).collect(),
+            revoked_before,
         })
     }
 
     async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError> {
         let store = self.store.lock();
-        let orders = entries.iter().filter_map(|entry| {
-            let (ending, until) = store.orders.get(&entry.id)?;
-            (Instant::now() < *until).then(|| (entry.clone(), ending.clone()))
-        });
+        let orders = entries
+            .iter()
+            .filter_map(|entry| Some((entry.clone(), store.order_of(&entry.id)?.clone())));
         Ok(orders.collect())
+    }
+
+    async fn standing(
+        &self,
+        connections: &[(Entry, Grant)],
+    ) -> Result<Vec<(Entry, Bar)>, RegistryError> {
+        let store = self.store.lock();
+        let standing = connections
+            .iter()
+            .filter_map(|(entry, grant)| Some((entry.clone(), store.barred(entry, grant)?)));
+        Ok(standing.collect())
+    }
+
+    async fn ban_of(&self, user: &UserId) -> Result<Option<Ban>, RegistryError> {
+        Ok(self.store.lock().fences.ban(user).cloned())
+    }
+
+    async fn unban(&self, user: &UserId) -> Result<bool, RegistryError> {
+        Ok(self.store.lock().fences.unban(user))
+    }
+
+    async fn revoke_token(
+        &self,
+        token_id: &str,
+        until: Option<Timestamp>,
+    ) -> Result<(), RegistryError> {
+        self.store.lock().fences.revoke_token(token_id, until);
+        Ok(())
     }
 
     fn is_up(&self) -> bool {

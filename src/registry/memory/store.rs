@@ -11,7 +11,15 @@ use tokio::time::Instant;
 use crate::{
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
-    registry::{Entry, Lease, NodeReport},
+    registry::{
+        Bar, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, UserLimit,
+        fence::ORDER_KEPT,
+    },
+};
+
+use super::{
+    families::Families,
+    fences::{Fences, Standing},
 };
 
 #[derive(Debug, Default)]
@@ -19,13 +27,25 @@ pub(super) struct Store {
     /// Leases that hold, and those that have run out and are not reaped.
     pub(super) leases: BTreeMap<Lease, Membership>,
     /// In the order of users, guests first, and of ids within a user.
-    pub(super) entries: BTreeMap<Entry, (Lease, Connection)>,
+    pub(super) entries: BTreeMap<Entry, Held>,
     /// Whose a connection is.
     pub(super) owners: HashMap<ConnectionId, Option<UserId>>,
     /// When the last connection of each user ended, and when that is forgotten.
     pub(super) seen: HashMap<UserId, (Timestamp, Instant)>,
     /// Orders to end, and when they are forgotten.
     pub(super) orders: HashMap<ConnectionId, (Ending, Instant)>,
+    /// What is held against users.
+    pub(super) fences: Fences,
+    /// Refresh families.
+    pub(super) families: Families,
+}
+
+/// What an entry is of.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    pub(super) connection: Connection,
+    pub(super) grant: Grant,
 }
 
 #[derive(Debug)]
@@ -51,7 +71,7 @@ impl Store {
     }
 
     /// A user's entries, in the order of their ids, whatever their leases.
-    pub(super) fn all_of(&self, user: &UserId) -> impl Iterator<Item = &(Lease, Connection)> {
+    pub(super) fn all_of(&self, user: &UserId) -> impl Iterator<Item = &Held> {
         let start = Entry {
             user: Some(user.clone()),
             id: "".into(),
@@ -62,15 +82,15 @@ impl Store {
             .map(|(_, held)| held)
     }
 
-    pub(super) fn live_of(&self, user: &UserId) -> impl Iterator<Item = &(Lease, Connection)> {
+    pub(super) fn live_of(&self, user: &UserId) -> impl Iterator<Item = &Held> {
         self.all_of(user)
-            .filter(|(lease, _)| self.live(lease).is_some())
+            .filter(|held| self.live(&held.lease).is_some())
     }
 
     pub(super) fn tally(&self, user: &UserId) -> Tally {
         Tally::of(
             self.live_of(user)
-                .map(|(_, connection)| connection.device_id.as_deref()),
+                .map(|held| held.connection.device_id.as_deref()),
         )
     }
 
@@ -83,7 +103,7 @@ impl Store {
             .filter(|(_, until)| Instant::now() < *until);
         let lapsed = self
             .all_of(user)
-            .filter_map(|(lease, _)| self.leases.get(lease));
+            .filter_map(|held| self.leases.get(&held.lease));
         lapsed
             .map(|membership| membership.renewed)
             .chain(kept.map(|(time, _)| *time))
@@ -101,7 +121,7 @@ impl Store {
         if self
             .entries
             .get(entry)
-            .is_none_or(|(holder, _)| holder != lease)
+            .is_none_or(|held| held.lease != *lease)
         {
             return false;
         }
@@ -122,10 +142,7 @@ impl Store {
     }
 
     pub(super) fn entries_of(&self, lease: &Lease) -> Vec<Entry> {
-        let entries = self
-            .entries
-            .iter()
-            .filter(|(_, (holder, _))| holder == lease);
+        let entries = self.entries.iter().filter(|(_, held)| held.lease == *lease);
         entries.map(|(entry, _)| entry.clone()).collect()
     }
 
@@ -152,5 +169,95 @@ impl Store {
             .iter()
             .filter(|(_, membership)| !membership.holds());
         lapsed.map(|(lease, _)| lease.clone()).collect()
+    }
+
+    /// What is held against a grant.
+    pub(super) fn barred(&self, entry: &Entry, grant: &Grant) -> Option<Bar> {
+        self.fences.barred(entry.user.as_ref()?, grant)
+    }
+
+    /// The order to end that a connection has.
+    pub(super) fn order_of(&self, id: &ConnectionId) -> Option<&Ending> {
+        let (ending, until) = self.orders.get(id)?;
+        (Instant::now() < *until).then_some(ending)
+    }
+
+    pub(super) fn order(&mut self, id: ConnectionId, ending: &Ending) {
+        self.orders
+            .insert(id, (ending.clone(), Instant::now() + ORDER_KEPT));
+    }
+
+    /// Makes room for a newcomer. Who goes, with those that an earlier call made go; none if there is no room to be had.
+    pub(super) fn make_room(
+        &mut self,
+        newcomer: &Entry,
+        limit: Option<UserLimit>,
+    ) -> Option<Vec<Entry>> {
+        let (Some(user), Some(limit)) = (&newcomer.user, limit.filter(|limit| limit.max > 0))
+        else {
+            return Some(Vec::new());
+        };
+        let full = Ending::of(Ending::LIMIT);
+        let max = limit.max as usize;
+        let (mut stay, mut gone) = (Vec::new(), Vec::new());
+        for held in self.live_of(user) {
+            let Connection {
+                id, connected_at, ..
+            } = &held.connection;
+            match self.order_of(id) {
+                _ if *id == newcomer.id => {}
+                None => stay.push((*connected_at, id.clone())),
+                Some(order) if *order == full => gone.push(id.clone()),
+                Some(_) => {}
+            }
+        }
+        let evicts = limit.policy == LimitPolicy::EvictOldest;
+        if !self.entries.contains_key(newcomer) && stay.len() >= max {
+            if !evicts {
+                return None;
+            }
+            stay.sort();
+            for (_, id) in stay.drain(..=stay.len() - max) {
+                self.order(id.clone(), &full);
+                gone.push(id);
+            }
+        }
+        if !evicts {
+            gone.clear();
+        }
+        let user = newcomer.user.clone();
+        let gone = gone.into_iter().map(|id| Entry {
+            user: user.clone(),
+            id,
+        });
+        Some(gone.collect())
+    }
+
+    /// Puts up a fence against a user.
+    pub(super) fn put_up(&mut self, user: &UserId, fence: &Fence) -> Standing {
+        if let Fence::EndSession(session) = fence {
+            self.families.close(user, session);
+        }
+        self.fences.put_up(user, fence)
+    }
+
+    /// The entries that an order to end means, whatever their leases.
+    pub(super) fn meant(&self, target: &EndTarget) -> Vec<Held> {
+        let chosen = |user, chosen: &dyn Fn(&Held) -> bool| {
+            let of_user = self.all_of(user).filter(|held| chosen(held));
+            of_user.cloned().collect()
+        };
+        match target {
+            EndTarget::User { user, except } => {
+                chosen(user, &|held| !except.contains(&held.connection.id))
+            }
+            EndTarget::Revoked { user } => {
+                chosen(user, &|held| self.fences.is_revoked(user, &held.grant))
+            }
+            EndTarget::Session { user, session } => {
+                chosen(user, &|held| held.grant.session.as_ref() == Some(session))
+            }
+            EndTarget::Connection(entry) => self.entries.get(entry).cloned().into_iter().collect(),
+        }
     }
 }

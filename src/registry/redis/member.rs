@@ -1,7 +1,7 @@
 //! How a connection is written down: one member of its shard's `conns`.
 //!
-//! `user \0 id \0 lease \0 namespace \0 device \0 rest`. What scripts and counting look at comes first and is text; the rest
-//! is MessagePack, packed tightly, as memory is what a registry of a million connections costs.
+//! `user \0 id \0 lease \0 namespace \0 device \0 start \0 issued \0 session \0 rest`. What scripts and counting look at comes
+//! first and is text; the rest is MessagePack. Packed tightly, as memory is what a registry of a million connections costs.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     connection::{Connection, ConnectionId, NodeId, TransportKind, UserId},
     registry::{
-        Entry, Lease, RegistryError,
+        Entry, Grant, Lease, RegistryError, SessionId,
         keys::{escape, unescape},
     },
 };
@@ -19,9 +19,9 @@ use crate::{
 /// In front of a device's name, so that an empty name is not the same as none.
 const NAMED: u8 = b'+';
 
-/// What no script needs to know: transport; ms since 1970 of the start; ms from there to the expiry; address; user agent.
+/// What no script needs to know: transport; ms from the start to the expiry; address; user agent.
 #[derive(Serialize, Deserialize)]
-struct Rest(u8, i64, Option<i64>, Option<Address>, Option<String>);
+struct Rest(u8, Option<i64>, Option<Address>, Option<String>);
 
 /// An address as numbers if it is the usual spelling of one.
 #[derive(Serialize, Deserialize)]
@@ -72,12 +72,33 @@ pub(super) fn user_of(field: &[u8]) -> Result<Option<UserId>, RegistryError> {
         .ok_or_else(|| corrupt(field))
 }
 
+/// A time as ms since 1970 to the base of 36, in 8 characters for the next decades. What is before 1970 is 1970.
+fn compact(time: Timestamp) -> String {
+    let mut left = u64::try_from(time.as_millisecond()).unwrap_or(0);
+    let mut digits = Vec::with_capacity(8);
+    loop {
+        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(left % 36) as usize]);
+        left /= 36;
+        if left == 0 {
+            return digits
+                .iter()
+                .rev()
+                .map(|&digit| char::from(digit))
+                .collect();
+        }
+    }
+}
+
 fn corrupt(what: &[u8]) -> RegistryError {
     RegistryError::Corrupt(format!("entry {:?}", String::from_utf8_lossy(what)))
 }
 
 /// The member that stands for a connection.
-pub(super) fn encode(lease: &Lease, connection: &Connection) -> Result<Vec<u8>, RegistryError> {
+pub(super) fn encode(
+    lease: &Lease,
+    connection: &Connection,
+    grant: &Grant,
+) -> Result<Vec<u8>, RegistryError> {
     let transport = match connection.transport {
         TransportKind::Polling => 0,
         TransportKind::Websocket => 1,
@@ -85,29 +106,42 @@ pub(super) fn encode(lease: &Lease, connection: &Connection) -> Result<Vec<u8>, 
     let start = connection.connected_at.as_millisecond();
     let rest = Rest(
         transport,
-        start,
         connection
             .expires_at
             .map(|end| end.as_millisecond() - start),
         connection.remote_addr.as_deref().map(Address::from),
         connection.user_agent.clone(),
     );
-    let mut member = user_field(connection.user_id.as_ref());
-    member.push(0);
-    member.extend(connection.id.as_str().bytes());
-    member.push(0);
-    member.extend(lease.to_string().bytes());
-    member.push(0);
-    member.extend(escape(&connection.namespace));
-    member.push(0);
-    if let Some(device) = &connection.device_id {
-        member.push(NAMED);
-        member.extend(escape(device));
+    let device = match &connection.device_id {
+        Some(device) => [&[NAMED], escape(device).as_slice()].concat(),
+        None => Vec::new(),
+    };
+    let mut member = Vec::with_capacity(256);
+    for field in [
+        user_field(connection.user_id.as_ref()),
+        connection.id.as_str().into(),
+        lease.to_string().into(),
+        escape(&connection.namespace),
+        device,
+        compact(connection.connected_at).into(),
+        grant.issued_at.map(compact).unwrap_or_default().into(),
+        session_field(grant).into(),
+    ] {
+        member.extend(field);
+        member.push(0);
     }
-    member.push(0);
     rmp_serde::encode::write(&mut member, &rest)
         .map_err(|error| RegistryError::Corrupt(format!("entry {}: {error}", connection.id)))?;
     Ok(member)
+}
+
+/// The session of an entry as it is written down; empty for none.
+pub(super) fn session_field(grant: &Grant) -> String {
+    grant
+        .session
+        .as_ref()
+        .map(SessionId::digest)
+        .unwrap_or_default()
 }
 
 /// A member taken apart, and not yet decoded: all that counting and choosing need.
@@ -119,22 +153,37 @@ pub(super) struct Member<'a> {
     pub(super) lease: &'a str,
     namespace: &'a [u8],
     device: &'a str,
+    start: &'a str,
     rest: &'a [u8],
 }
 
 impl<'a> Member<'a> {
     pub(super) fn parse(member: &'a [u8]) -> Result<Self, RegistryError> {
         let text = |field: &'a [u8]| std::str::from_utf8(field).ok();
-        let mut fields = member.splitn(6, |byte| *byte == 0);
-        let mut next = || fields.next();
+        let fields: Vec<_> = member.splitn(9, |byte| *byte == 0).collect();
+        let &[
+            user,
+            id,
+            lease,
+            namespace,
+            device,
+            start,
+            _issued,
+            _session,
+            rest,
+        ] = fields.as_slice()
+        else {
+            return Err(corrupt(member));
+        };
         (|| {
             Some(Self {
-                user: next()?,
-                id: text(next()?)?,
-                lease: text(next()?)?,
-                namespace: next()?,
-                device: text(next()?)?,
-                rest: next()?,
+                user,
+                id: text(id)?,
+                lease: text(lease)?,
+                namespace,
+                device: text(device)?,
+                start: text(start)?,
+                rest,
             })
         })()
         .ok_or_else(|| corrupt(member))
@@ -161,8 +210,8 @@ impl<'a> Member<'a> {
 
     fn decode(&self, node_id: &NodeId) -> Option<Connection> {
         let Entry { user, id } = self.entry().ok()?;
-        let Rest(transport, start, expiry, address, user_agent) =
-            rmp_serde::from_slice(self.rest).ok()?;
+        let start = i64::from_str_radix(self.start, 36).ok()?;
+        let Rest(transport, expiry, address, user_agent) = rmp_serde::from_slice(self.rest).ok()?;
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
         Some(Connection {
             id: ConnectionId::clone(&id),
@@ -258,11 +307,32 @@ mod tests {
             },
         ];
         for case in cases {
-            let bytes = encode(&lease, &case).unwrap();
+            let bytes = encode(&lease, &case, &Grant::default()).unwrap();
             let member = Member::parse(&bytes).unwrap();
             assert_eq!(member.lease, "abc.2");
             assert_eq!(member.connection(&"n".into()).unwrap(), case);
         }
+    }
+
+    #[test]
+    fn scripts_find_what_a_grant_says_before_the_rest() {
+        let lease = Lease {
+            instance: "abc".into(),
+            epoch: 2,
+        };
+        let grant = Grant {
+            issued_at: Some(Timestamp::from_second(1_790_000_000).unwrap()),
+            token_id: Some("t".into()),
+            session: Some("s3cr3t".into()),
+        };
+        let bytes = encode(&lease, &connection("0aaa"), &grant).unwrap();
+        let fields: Vec<_> = bytes.splitn(9, |byte| *byte == 0).collect();
+        assert_eq!(fields[5], b"mubbs7ln");
+        assert_eq!(fields[6], b"mubbs7i8");
+        assert_eq!(fields[7], SessionId::from("s3cr3t").digest().as_bytes());
+        assert_eq!(compact(Timestamp::UNIX_EPOCH), "0");
+        let before = Timestamp::from_second(-1).unwrap();
+        assert_eq!(compact(before), "0", "and not a number that wraps around");
     }
 
     #[test]
@@ -271,7 +341,7 @@ mod tests {
             instance: "abc".into(),
             epoch: 2,
         };
-        let good = encode(&lease, &connection("0aaa")).unwrap();
+        let good = encode(&lease, &connection("0aaa"), &Grant::default()).unwrap();
         for end in 0..good.len() {
             let read =
                 Member::parse(&good[..end]).and_then(|member| member.connection(&"n".into()));

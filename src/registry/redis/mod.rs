@@ -10,6 +10,10 @@
 //! their user (`member.rs`). A user's connections are a range of it, and the pages of everybody online are successive ranges.
 //! `n:<lease>` says which entries a lease has, and which user an id belongs to.
 //!
+//! What is held against a user, and the user's refresh families, are keys of that shard too, and `register` looks at them: so
+//! an order to end that puts up a fence and a handshake come one after the other. The revocation of a single token says
+//! nothing of its user, so it is in every shard.
+//!
 //! # Who is believed
 //!
 //! `leases` says until when a node is believed, by the clock of Redis alone. Reading is two commands sent at once: the
@@ -23,6 +27,8 @@
 //! the entry, so it leaves alone what has come back under the next one. Whatever was written under a lease after it was reaped
 //! (its node slept, or Redis came back empty) is reaped when the node joins again: joining marks the lease before as run out.
 
+mod families;
+mod fences;
 mod leases;
 mod member;
 mod orders;
@@ -34,14 +40,17 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
+use jiff::Timestamp;
+
 use super::{
-    EndTarget, Entry, Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry,
-    RegistryError, Routed, Totals, UserEntry, UsersPage, Whom,
+    Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
+    Presence, Registry, RegistryError, Routed, Totals, Updated, UserEntry, UserLimit, UsersPage,
+    Whom,
     keys::{Keys, Shard},
 };
 use crate::{
     config,
-    connection::{Connection, ConnectionId, Instance, Tally, UserId},
+    connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
     link::{Link, LinkError, Pool},
     metrics::Metrics,
@@ -141,12 +150,19 @@ impl Registry for RedisRegistry {
         &self,
         lease: &Lease,
         connection: &Connection,
-    ) -> Result<Tally, RegistryError> {
-        self.add(lease, connection).await
+        grant: &Grant,
+        limit: Option<UserLimit>,
+    ) -> Result<Admission, RegistryError> {
+        self.add(lease, connection, grant, limit).await
     }
 
-    async fn update(&self, lease: &Lease, connection: &Connection) -> Result<(), RegistryError> {
-        self.replace(lease, connection).await
+    async fn update(
+        &self,
+        lease: &Lease,
+        connection: &Connection,
+        grant: &Grant,
+    ) -> Result<Updated, RegistryError> {
+        self.replace(lease, connection, grant).await
     }
 
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
@@ -192,16 +208,38 @@ impl Registry for RedisRegistry {
 
     async fn order_end(
         &self,
-        target: &EndTarget,
-        ending: &Ending,
+        order: EndOrder<'_>,
         skip: &Instance,
         payload: &[u8],
     ) -> Result<Ordered, RegistryError> {
-        self.order(target, ending, skip, payload).await
+        self.order(order, skip, payload).await
     }
 
     async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError> {
         self.read_orders(entries).await
+    }
+
+    async fn standing(
+        &self,
+        connections: &[(Entry, Grant)],
+    ) -> Result<Vec<(Entry, Bar)>, RegistryError> {
+        self.read_standing(connections).await
+    }
+
+    async fn ban_of(&self, user: &UserId) -> Result<Option<Ban>, RegistryError> {
+        self.read_ban(user).await
+    }
+
+    async fn unban(&self, user: &UserId) -> Result<bool, RegistryError> {
+        self.lift_ban(user).await
+    }
+
+    async fn revoke_token(
+        &self,
+        token_id: &str,
+        until: Option<Timestamp>,
+    ) -> Result<(), RegistryError> {
+        self.revoke_everywhere(token_id, until).await
     }
 
     fn is_up(&self) -> bool {

@@ -1,22 +1,67 @@
 //! Telling the nodes that hold a user, and orders to end connections.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::{
     RedisRegistry,
+    fences::ban_text,
     member::{self, Member},
     milliseconds,
 };
 use crate::{
     connection::{ConnectionId, Instance},
     ending::Ending,
-    registry::{EndTarget, Entry, Ordered, RegistryError, Routed, Whom, keys::Shard},
+    registry::{
+        EndOrder, EndTarget, Entry, Fence, Ordered, REVOCATION_KEPT, RegistryError, Routed,
+        SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Shard,
+    },
 };
 
-/// How long an order is kept: longer than any node is away and comes back with its connections.
-const KEPT: Duration = Duration::from_secs(3600);
+/// A fence as `order_end.lua` takes it.
+#[derive(Default)]
+struct FenceArgs {
+    kind: &'static str,
+    value: String,
+    kept: String,
+    /// Empty for none: nobody writes the keys of that.
+    session: SessionId,
+}
+
+impl FenceArgs {
+    fn of(fence: Option<&Fence>) -> Result<Self, RegistryError> {
+        Ok(match fence {
+            None => Self::default(),
+            Some(Fence::Ban(ban)) => Self {
+                kind: "ban",
+                value: ban_text(ban)?,
+                kept: ban
+                    .until
+                    .map(|until| until.as_millisecond().to_string())
+                    .unwrap_or_default(),
+                ..Self::default()
+            },
+            Some(Fence::RevokeBefore(before)) => Self {
+                kind: "revoke",
+                value: before
+                    .map(|before| before.as_millisecond().to_string())
+                    .unwrap_or_default(),
+                kept: milliseconds(REVOCATION_KEPT).to_string(),
+                ..Self::default()
+            },
+            Some(Fence::EndSession(session)) => Self {
+                kind: "session",
+                kept: milliseconds(SESSION_KEPT).to_string(),
+                session: session.clone(),
+                ..Self::default()
+            },
+        })
+    }
+}
+
+/// An ending as `ending` keeps it, behind the time at which it was ordered.
+pub(super) fn order_text(ending: &Ending) -> Result<Vec<u8>, RegistryError> {
+    rmp_serde::to_vec(ending).map_err(|error| RegistryError::Corrupt(format!("order: {error}")))
+}
 
 fn routed(rows: Vec<(String, u64)>) -> Vec<Routed> {
     rows.into_iter()
@@ -61,37 +106,54 @@ impl RedisRegistry {
 
     pub(super) async fn order(
         &self,
-        target: &EndTarget,
-        ending: &Ending,
+        order: EndOrder<'_>,
         skip: &Instance,
         payload: &[u8],
     ) -> Result<Ordered, RegistryError> {
-        let (shard, user, id, except): (_, _, _, &[ConnectionId]) = match target {
-            EndTarget::User { user, except } => (Shard::of_user(user), Some(user), "", except),
-            EndTarget::Connection(entry) => match Shard::of_entry(entry) {
-                Some(shard) => (shard, entry.user.as_ref(), entry.id.as_str(), &[]),
+        let EndOrder { target, ending, .. } = order;
+        let user = target.user();
+        let (shard, id) = match (target, user) {
+            (EndTarget::Connection(entry), _) => match Shard::of_entry(entry) {
+                Some(shard) => (shard, entry.id.as_str()),
                 None => return Ok(Ordered::default()),
             },
+            (_, Some(user)) => (Shard::of_user(user), ""),
+            (_, None) => return Ok(Ordered::default()),
         };
-        let order = rmp_serde::to_vec(ending)
-            .map_err(|error| RegistryError::Corrupt(format!("order: {error}")))?;
+        let (scope, of_session, except): (_, _, &[ConnectionId]) = match target {
+            EndTarget::User { except, .. } => ("all", String::new(), except),
+            EndTarget::Revoked { .. } => ("revoked", String::new(), &[]),
+            EndTarget::Session { session, .. } => ("session", session.digest(), &[]),
+            EndTarget::Connection(_) => ("all", String::new(), &[]),
+        };
+        let fence = FenceArgs::of(order.fence.filter(|_| user.is_some()))?;
+        let user = member::user_field(user);
         let mut script = self.scripts.order_end.prepare_invoke();
         script
             .key(self.keys.conns(shard))
             .key(self.keys.leases())
             .key(self.keys.names())
             .key(self.keys.ending(shard))
-            .arg(member::user_field(user))
+            .key(self.keys.ban(shard, &user))
+            .key(self.keys.revoked(shard, &user))
+            .key(self.keys.over(shard, &user, &fence.session.digest()))
+            .key(self.keys.family(shard, &fence.session))
+            .arg(user)
             .arg(id)
             .arg(skip.as_str())
             .arg(self.keys.channel_prefix())
             .arg(payload)
-            .arg(order)
-            .arg(milliseconds(KEPT));
+            .arg(order_text(ending)?)
+            .arg(milliseconds(ORDER_KEPT))
+            .arg(scope)
+            .arg(of_session)
+            .arg(fence.kind)
+            .arg(fence.value)
+            .arg(fence.kept);
         for id in except {
             script.arg(id.as_str());
         }
-        let (members, rows): (Vec<(Vec<u8>, String)>, _) =
+        let (members, rows, revoked): (Vec<(Vec<u8>, String)>, _, Option<i64>) =
             self.link.query("order_end", &script).await?;
         let connections = members
             .iter()
@@ -100,6 +162,7 @@ impl RedisRegistry {
         Ok(Ordered {
             connections,
             routed: routed(rows),
+            revoked_before: revoked.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         })
     }
 
@@ -155,7 +218,7 @@ fn read_order(order: &[u8], now: Timestamp) -> Result<Option<Ending>, RegistryEr
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
         .ok_or_else(corrupt)?;
     // By this node's clock against that of Redis: what they differ is nothing to an hour.
-    if now.duration_since(given).as_secs() > KEPT.as_secs() as i64 {
+    if now.duration_since(given).as_secs() > ORDER_KEPT.as_secs() as i64 {
         return Ok(None);
     }
     rmp_serde::from_slice(&order[colon + 1..])

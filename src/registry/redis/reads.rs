@@ -40,9 +40,10 @@ fn read<T: FromRedisValue>(value: Option<Value>) -> Result<T, RegistryError> {
 
 impl RedisRegistry {
     pub(super) async fn read_user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
-        let (leases, mut found) = tokio::try_join!(
+        let (leases, mut found, ban) = tokio::try_join!(
             self.leases(),
-            self.entries_of("user", std::slice::from_ref(user))
+            self.entries_of("user", std::slice::from_ref(user)),
+            self.read_ban(user),
         )?;
         let (members, seen) = found.pop().unwrap_or_default();
         let mut connections = Vec::new();
@@ -60,6 +61,7 @@ impl RedisRegistry {
         Ok(UserEntry {
             connections,
             last_seen,
+            banned: ban.is_some(),
         })
     }
 

@@ -37,4 +37,8 @@ scripts! {
     remove = "remove";
     route = "route";
     order_end = "order_end";
+    revoke_token = "revoke_token";
+    open_family = "open_family";
+    rotate = "rotate";
+    close_family = "close_family";
 }

@@ -3,10 +3,14 @@
 use futures_util::future::try_join_all;
 use redis::ScriptInvocation;
 
-use super::{CHUNK, RedisRegistry, member, milliseconds};
+use super::{CHUNK, RedisRegistry, fences::bar_of, member, milliseconds, orders::order_text};
 use crate::{
     connection::{Connection, Tally},
-    registry::{Entry, Lease, RegistryError, keys::Shard},
+    ending::Ending,
+    registry::{
+        Admission, Entry, Grant, Lease, LimitPolicy, RegistryError, Updated, UserLimit,
+        fence::ORDER_KEPT, keys::Shard,
+    },
 };
 
 /// The shard of a connection that is to be written.
@@ -25,52 +29,76 @@ impl RedisRegistry {
         &self,
         lease: &Lease,
         connection: &Connection,
-    ) -> Result<Tally, RegistryError> {
+        grant: &Grant,
+        limit: Option<UserLimit>,
+    ) -> Result<Admission, RegistryError> {
         let shard = shard_of(connection)?;
-        let counted: Option<(u64, u64)> = self
-            .link
-            .query(
-                "register",
-                self.scripts
-                    .register
-                    .key(self.keys.conns(shard))
-                    .key(self.keys.held(shard, lease))
-                    .key(self.keys.users(shard))
-                    .key(self.keys.leases())
-                    .arg(lease.to_string())
-                    .arg(member::user_field(connection.user_id.as_ref()))
-                    .arg(connection.id.as_str())
-                    .arg(member::encode(lease, connection)?),
-            )
-            .await?;
-        counted
-            .map(|(connections, devices)| Tally {
+        let user = connection.user_id.as_ref();
+        let limit = limit.filter(|_| user.is_some());
+        let eviction = match limit.map(|limit| limit.policy) {
+            Some(LimitPolicy::EvictOldest) => order_text(&Ending::of(Ending::LIMIT))?,
+            Some(LimitPolicy::Reject) | None => Vec::new(),
+        };
+        let mut script = self.scripts.register.prepare_invoke();
+        script
+            .key(self.keys.conns(shard))
+            .key(self.keys.held(shard, lease))
+            .key(self.keys.users(shard))
+            .key(self.keys.leases())
+            .key(self.keys.ending(shard));
+        self.fences(&mut script, shard, user, grant);
+        script
+            .arg(lease.to_string())
+            .arg(member::user_field(user))
+            .arg(connection.id.as_str())
+            .arg(member::encode(lease, connection, grant)?)
+            .arg(limit.map_or(0, |limit| limit.max))
+            .arg(eviction)
+            .arg(milliseconds(ORDER_KEPT));
+        let answer: Option<(String, u64, u64, Vec<String>)> =
+            self.link.query("register", &script).await?;
+        let Some((bar, connections, devices, evicted)) = answer else {
+            return Err(RegistryError::Unavailable(format!(
+                "the lease {lease} has run out"
+            )));
+        };
+        if let Some(bar) = bar_of(&bar)? {
+            return Ok(Admission::Refused(bar));
+        }
+        let evicted = evicted.into_iter().map(|id| Entry {
+            user: connection.user_id.clone(),
+            id: id.into(),
+        });
+        Ok(Admission::Admitted {
+            tally: Tally {
                 connections,
                 devices,
-            })
-            .ok_or_else(|| RegistryError::Unavailable(format!("the lease {lease} has run out")))
+            },
+            evicted: evicted.collect(),
+        })
     }
 
     pub(super) async fn replace(
         &self,
         lease: &Lease,
         connection: &Connection,
-    ) -> Result<(), RegistryError> {
+        grant: &Grant,
+    ) -> Result<Updated, RegistryError> {
         let shard = shard_of(connection)?;
-        let _: i64 = self
-            .link
-            .query(
-                "update",
-                self.scripts
-                    .update
-                    .key(self.keys.conns(shard))
-                    .arg(lease.to_string())
-                    .arg(member::user_field(connection.user_id.as_ref()))
-                    .arg(connection.id.as_str())
-                    .arg(member::encode(lease, connection)?),
-            )
-            .await?;
-        Ok(())
+        let user = connection.user_id.as_ref();
+        let mut script = self.scripts.update.prepare_invoke();
+        script.key(self.keys.conns(shard));
+        self.fences(&mut script, shard, user, grant);
+        script
+            .arg(lease.to_string())
+            .arg(member::user_field(user))
+            .arg(connection.id.as_str())
+            .arg(member::encode(lease, connection, grant)?);
+        let bar: Option<String> = self.link.query("update", &script).await?;
+        Ok(match bar {
+            None => Updated::Gone,
+            Some(bar) => bar_of(&bar)?.map_or(Updated::Done, Updated::Refused),
+        })
     }
 
     /// One script for each shard and [`CHUNK`], all sent at once.

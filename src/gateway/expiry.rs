@@ -1,0 +1,161 @@
+//! The end of a token on a connection that lives on: a warning ahead of it, then the end.
+//!
+//! One queue for all connections of the node, with one entry each: when to look at the connection again. What is to be done
+//! then is decided by what its token says by that time, so a token that has been refreshed meanwhile, or a clock that has
+//! been set, needs no care.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::time::{DelayQueue, delay_queue::Key};
+
+use super::{Inner, live::Live};
+use crate::{connection::ConnectionId, ending::Ending};
+
+/// The longest time until a connection is looked at again: timers follow a clock that stands still while a machine sleeps.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// What the queue is told.
+pub(super) enum Watch {
+    /// Look at a connection now.
+    Look(ConnectionId),
+    /// It is gone.
+    Forget(ConnectionId),
+}
+
+/// What a look at a connection finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finding {
+    /// Nothing yet; look again after this.
+    Later(Duration),
+    /// The client is to be warned, and looked at again after this.
+    Warn(Duration),
+    /// The token is over.
+    Over,
+}
+
+impl Inner {
+    /// Has the expiry of a connection's token watched, from what the token says now.
+    pub(super) fn watch(&self, live: &Live) {
+        if live.expires_at().is_some() {
+            // Fails only when the node's tasks have stopped.
+            self.watches.send(Watch::Look(live.id.clone())).ok();
+        }
+    }
+
+    /// Watches over tokens, until the node is gone.
+    pub(super) async fn watch_expiry(self: Arc<Self>, mut watches: mpsc::UnboundedReceiver<Watch>) {
+        let mut queue = DelayQueue::new();
+        let mut keys: HashMap<ConnectionId, Key> = HashMap::new();
+        loop {
+            let id = tokio::select! {
+                watch = watches.recv() => match watch {
+                    Some(Watch::Look(id)) => id,
+                    Some(Watch::Forget(id)) => {
+                        if let Some(key) = keys.remove(&id) {
+                            queue.remove(&key);
+                        }
+                        continue;
+                    }
+                    None => return,
+                },
+                Some(due) = queue.next(), if !queue.is_empty() => {
+                    let id = due.into_inner();
+                    keys.remove(&id);
+                    id
+                }
+            };
+            if let Some(key) = keys.remove(&id) {
+                queue.remove(&key);
+            }
+            let Some(live) = self.hub.get(&id) else {
+                continue;
+            };
+            if let Some(wait) = self.look(&live) {
+                keys.insert(id.clone(), queue.insert(id, wait));
+            }
+        }
+    }
+
+    /// Does what is due for a connection. Returns when to look again.
+    fn look(self: &Arc<Self>, live: &Arc<Live>) -> Option<Duration> {
+        let expires_at = live.expires_at()?;
+        let left = SystemTime::from(expires_at)
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let leeway = self.config.auth.jwt.leeway;
+        let overdue = SystemTime::now()
+            .duration_since(SystemTime::from(expires_at))
+            .unwrap_or_default();
+        let lead = self.config.auth.refresh_lead;
+        match finding(left, overdue, lead, leeway, live.is_warned()) {
+            Finding::Later(wait) => Some(wait),
+            Finding::Warn(wait) => {
+                live.warn(expires_at);
+                Some(wait)
+            }
+            Finding::Over => {
+                let ending = Ending::of(Ending::TOKEN_EXPIRED);
+                self.end_all(std::slice::from_ref(live), &ending);
+                None
+            }
+        }
+    }
+}
+
+/// A token is good for `leeway` after its `exp`, as at the door: a client that were sent away earlier would be let in again
+/// with the same token.
+fn finding(
+    left: Duration,
+    overdue: Duration,
+    lead: Duration,
+    leeway: Duration,
+    warned: bool,
+) -> Finding {
+    if left.is_zero() && overdue >= leeway {
+        return Finding::Over;
+    }
+    let to_the_end = left + leeway.saturating_sub(overdue);
+    if warned || left.is_zero() {
+        Finding::Later(to_the_end.min(LONGEST))
+    } else if left <= lead {
+        Finding::Warn(to_the_end.min(LONGEST))
+    } else {
+        Finding::Later((left - lead).min(LONGEST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_connection_is_warned_once_and_ended_after_the_leeway() {
+        let cases = [
+            // left, overdue, warned
+            ((600, 0, false), Finding::Later(s(570))),
+            ((30, 0, false), Finding::Warn(s(35))),
+            ((10, 0, false), Finding::Warn(s(15))),
+            ((10, 0, true), Finding::Later(s(15))),
+            ((0, 0, true), Finding::Later(s(5))),
+            ((0, 3, true), Finding::Later(s(2))),
+            ((0, 5, true), Finding::Over),
+            ((0, 5, false), Finding::Over),
+            ((0, 4000, true), Finding::Over),
+            ((100_000, 0, false), Finding::Later(LONGEST)),
+        ];
+        for ((left, overdue, warned), expected) in cases {
+            let found = finding(s(left), s(overdue), s(30), s(5), warned);
+            assert_eq!(found, expected, "{left} {overdue} {warned}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What a client may do about itself: refresh its token, see its devices, log one of them out, and, as a guest, say who it
+//! is. Each is an event with an acknowledgement.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use socketioxide::extract::{AckSender, SocketRef, TryData};
+
+use super::{
+    Inner,
+    connect::{self, Current},
+    live::Live,
+    refusal::{self, Refusal},
+};
+use crate::{
+    auth::{AuthError, Identity},
+    connection::{ConnectionId, Tally},
+    ending::Ending,
+    registry::{Admission, EndTarget, Entry, RegistryError, Updated},
+    transport::engine::Adapter,
+};
+
+/// Why a request is refused. `Display` is what its acknowledgement says.
+#[derive(Debug, thiserror::Error)]
+enum Denied {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("Service unavailable")]
+    Registry(#[from] RegistryError),
+    #[error("Not authenticated")]
+    Guest,
+    #[error("Already authenticated")]
+    NoGuest,
+    #[error("Unknown connection")]
+    UnknownConnection,
+    #[error("Invalid arguments")]
+    Arguments,
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<AuthError> for Denied {
+    fn from(error: AuthError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// `{ok: true, …}` or `{ok: false, error}`.
+fn acknowledge(ack: AckSender<Adapter>, outcome: Result<Value, impl std::fmt::Display>) {
+    let answer = match outcome {
+        Ok(Value::Object(mut fields)) => {
+            fields.insert("ok".into(), true.into());
+            Value::Object(fields)
+        }
+        Ok(_) => json!({ "ok": true }),
+        Err(error) => json!({ "ok": false, "error": error.to_string() }),
+    };
+    // A client that did not ask for an answer, or is gone, gets none.
+    ack.send(&answer).ok();
+}
+
+impl Inner {
+    /// Sets the handlers of what a client may do about itself.
+    pub(super) fn serve_own(self: &Arc<Self>, socket: &SocketRef<Adapter>) {
+        self.serve(socket, "refreshToken", async |gateway, live, _, token| {
+            gateway.refresh(&live, token).await
+        });
+        self.serve(socket, "devices", async |gateway, live, _, _| {
+            gateway.devices(&live).await
+        });
+        self.serve(socket, "logoutDevice", async |gateway, live, _, id| {
+            gateway.log_out_device(&live, id).await
+        });
+        self.serve(
+            socket,
+            "authenticate",
+            async |gateway, live, socket, token| gateway.authenticate(&live, &socket, token).await,
+        );
+    }
+
+    /// Sets one handler. It is held to the limits of inbound events, and gets the connection as it is by then.
+    pub(super) fn serve<E, F>(
+        self: &Arc<Self>,
+        socket: &SocketRef<Adapter>,
+        event: &'static str,
+        handle: impl Fn(Arc<Inner>, Arc<Live>, SocketRef<Adapter>, Value) -> F
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    ) where
+        F: Future<Output = Result<Value, E>> + Send + 'static,
+        E: std::fmt::Display + Send,
+    {
+        let gateway = Arc::downgrade(self);
+        socket.on(
+            event,
+            move |socket: SocketRef<Adapter>, argument: TryData<Value>, ack: AckSender<Adapter>| async move {
+                let (Some(gateway), Some(Current(live))) =
+                    (gateway.upgrade(), socket.extensions.get::<Current>())
+                else {
+                    return;
+                };
+                if gateway.admit_event(&live) {
+                    let argument = argument.0.unwrap_or(Value::Null);
+                    acknowledge(ack, handle(gateway, live, socket, argument).await);
+                }
+            },
+        );
+    }
+
+    /// A fresh token of the same user, in place of the one that the connection came in with.
+    async fn refresh(self: &Arc<Self>, live: &Arc<Live>, token: Value) -> Result<Value, Denied> {
+        let user = live.user().ok_or(Denied::Guest)?;
+        let identity = self.identify(live, token).await?;
+        if identity.user_id != *user {
+            return Err(AuthError::Invalid.into());
+        }
+        let expires_at = identity.expires_at;
+        // Through the registry before it counts here: a token that has been revoked renews nothing.
+        let mut record = live.record(&self.node_id);
+        record.expires_at = expires_at;
+        match self
+            .registry
+            .update(&self.lease(), &record, &refusal::grant(&identity))
+            .await?
+        {
+            Updated::Done => {}
+            Updated::Gone => return Err(Refusal::Unavailable.into()),
+            Updated::Refused(bar) => return Err(Refusal::Bar(bar).into()),
+        }
+        live.renew(identity);
+        self.watch(live);
+        Ok(json!({ "expiresAt": expires_at }))
+    }
+
+    /// The caller's own connections.
+    async fn devices(&self, live: &Live) -> Result<Value, Denied> {
+        let connections = match live.user() {
+            Some(user) => self.registry.user(user).await?.connections,
+            // Nobody but the guest itself is known to be the guest's.
+            None => vec![live.record(&self.node_id)],
+        };
+        Ok(json!({ "connections": connections }))
+    }
+
+    /// Ends another connection of the caller's.
+    async fn log_out_device(self: &Arc<Self>, live: &Live, id: Value) -> Result<Value, Denied> {
+        let user = live.user().ok_or(Denied::Guest)?;
+        let id: ConnectionId = id.as_str().ok_or(Denied::Arguments)?.into();
+        let connection = self
+            .registry
+            .connection(&id)
+            .await?
+            .filter(|connection| connection.user_id.as_ref() == Some(user))
+            .ok_or(Denied::UnknownConnection)?;
+        let target = EndTarget::Connection(Entry {
+            user: connection.user_id,
+            id: connection.id,
+        });
+        self.disconnect(target, None, &Ending::of(Ending::LOGGED_OUT))
+            .await
+            .map_err(|_| Refusal::Unavailable)?;
+        Ok(json!({}))
+    }
+
+    /// A guest says who it is: from here on the connection is its user's. It gets another id, as ids say where the registry
+    /// keeps them.
+    async fn authenticate(
+        self: &Arc<Self>,
+        guest: &Arc<Live>,
+        socket: &SocketRef<Adapter>,
+        token: Value,
+    ) -> Result<Value, Denied> {
+        if guest.user().is_some() {
+            return Err(Denied::NoGuest);
+        }
+        let identity = self.identify(guest, token).await?;
+        let id = self.registry.new_id(Some(&identity.user_id));
+        let live = guest.as_user(id, identity, &self.limits());
+        self.hub.insert(&live, 0);
+        let tally = match self.register(&live).await {
+            Ok(tally) => tally,
+            Err(refusal) => {
+                self.forsake(&live);
+                return Err(refusal.into());
+            }
+        };
+        socket.extensions.insert(Current(live.clone()));
+        if !live.take_over(guest, connect::rooms_of(&live)) || live.session.is_over() {
+            // It ended meanwhile; that end has met the guest only.
+            self.depart(&live, "transport_close");
+            return Err(Refusal::Unavailable.into());
+        }
+        self.hub.remove(guest);
+        self.unregister(guest);
+        tracing::debug!(guest = %guest.id, connection = %live.id, user = ?live.user(), "authenticated");
+        self.watch(&live);
+        if let Some(ending) = live.ending().cloned() {
+            self.carry_out(vec![live.clone()], &ending);
+        }
+        Ok(self.introduction(&live, tally))
+    }
+
+    /// Who a token says its bearer is, by the rules of the connection's namespace.
+    async fn identify(&self, live: &Live, token: Value) -> Result<Identity, Denied> {
+        let token = token.as_str().ok_or(AuthError::Invalid)?;
+        let rule = self.auth.rule(&live.namespace).ok_or(AuthError::Invalid)?;
+        let identity = self.auth.verify_for(token, &rule).await?;
+        rule.authorize(&identity)?;
+        Ok(identity)
+    }
+
+    /// Registers a connection, and carries out what that means for others of its user's.
+    pub(super) async fn register(self: &Arc<Self>, live: &Arc<Live>) -> Result<Tally, Refusal> {
+        let (record, admission) = loop {
+            let (lease, record) = (self.lease(), live.record(&self.node_id));
+            let admission = self
+                .registry
+                .register(&lease, &record, &live.grant(), self.user_limit())
+                .await;
+            // A lease that was lost meanwhile takes the entry along, and whoever made the registry exact did not know of it.
+            if admission.is_err() || lease == self.lease() {
+                break (record, admission);
+            }
+        };
+        let (tally, evicted) = match admission {
+            Ok(Admission::Admitted { tally, evicted }) => (tally, evicted),
+            Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),
+            Err(error) => {
+                tracing::warn!(connection = %live.id, %error, "can't register a connection");
+                return Err(Refusal::Unavailable);
+            }
+        };
+        live.set_registered();
+        self.hub.count(live);
+        if record.transport != live.session.kind() {
+            // Upgraded while the registry was being told.
+            self.update(live);
+        }
+        for entry in evicted {
+            self.evict(entry);
+        }
+        Ok(tally)
+    }
+
+    /// Has a connection ended that has been ordered to make room for another.
+    fn evict(self: &Arc<Self>, entry: Entry) {
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            let ending = Ending::of(Ending::LIMIT);
+            let target = EndTarget::Connection(entry);
+            if let Err(error) = gateway.disconnect(target, None, &ending).await {
+                // The order stands; the next one who is admitted, or a resync, carries it out.
+                tracing::warn!(%error, "can't end a connection that is to make room");
+            }
+        });
+    }
+}

@@ -1,0 +1,49 @@
+//! Connections that came in by a session cookie live as long as the session does: it is looked at again, in batches.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Inner, live::Live};
+use crate::{auth::SessionRef, ending::Ending};
+
+impl Inner {
+    /// Looks at the sessions again and again, until the node is gone.
+    pub(super) async fn recheck_sessions(self: Arc<Self>, every: Duration) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.recheck().await;
+        }
+    }
+
+    /// Ends the connections whose sessions are over, or another user's or role's.
+    async fn recheck(self: &Arc<Self>) {
+        let lives: Vec<Arc<Live>> = self.hub.all();
+        let identities: Vec<_> = lives
+            .into_iter()
+            .filter_map(|live| Some((live.identity()?, live)))
+            .collect();
+        let sessions: Vec<_> = identities
+            .iter()
+            .filter_map(|(identity, live)| match &identity.session {
+                Some(SessionRef::Cookie(id)) => Some((id.clone(), identity.as_ref(), live)),
+                _ => None,
+            })
+            .collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let asked: Vec<_> = sessions
+            .iter()
+            .map(|(id, identity, _)| (id.clone(), *identity))
+            .collect();
+        match self.auth.recheck(&asked).await {
+            Ok(over) => {
+                let ended: Vec<_> = over.into_iter().map(|at| sessions[at].2.clone()).collect();
+                self.end_all(&ended, &Ending::of(Ending::SESSION_ENDED));
+            }
+            // Nobody is ended for a store that is away; the next look finds what this one could not.
+            Err(error) => tracing::warn!(%error, "can't look at the sessions"),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a connection is refused for what its user is: one table for the door and for those inside.
+
+use std::fmt;
+
+use crate::{
+    auth::{AuthError, Identity, SessionRef},
+    registry::{Bar, Grant},
+};
+
+/// Why a CONNECT packet, or a token later on, is refused. `Display` is the contract's text of the `connect_error`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The credentials.
+    Auth(AuthError),
+    /// What is held against the user or the token.
+    Bar(Bar),
+    /// Nothing that the client did: its transport is cut before it can read this, so that it tries again by itself. A
+    /// `connect_error` would make it stop.
+    Unavailable,
+    /// The same, as the node holds as many connections as it may.
+    Full,
+}
+
+impl Refusal {
+    /// The value of the metric label `reason`.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Auth(AuthError::Missing) => "missing",
+            Self::Auth(AuthError::Invalid) => "invalid",
+            Self::Auth(AuthError::Expired) => "expired",
+            Self::Auth(AuthError::AdminRequired | AuthError::AccessDenied) => "role",
+            Self::Auth(AuthError::NotAuthenticated) | Self::Bar(Bar::SessionEnded) => "session",
+            Self::Auth(AuthError::Revoked) | Self::Bar(Bar::Revoked) => "revoked",
+            Self::Auth(AuthError::Banned) | Self::Bar(Bar::Banned) => "banned",
+            Self::Auth(AuthError::TooMany) | Self::Bar(Bar::TooMany) => "too_many",
+            Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl From<AuthError> for Refusal {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Unavailable => Self::Unavailable,
+            error => Self::Auth(error),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auth(error) => error.fmt(f),
+            Self::Bar(Bar::Banned) => AuthError::Banned.fmt(f),
+            Self::Bar(Bar::Revoked) => AuthError::Revoked.fmt(f),
+            Self::Bar(Bar::SessionEnded) => AuthError::NotAuthenticated.fmt(f),
+            Self::Bar(Bar::TooMany) => AuthError::TooMany.fmt(f),
+            Self::Unavailable | Self::Full => f.write_str("Service unavailable"),
+        }
+    }
+}
+
+/// What revocations are held against, of an identity.
+pub(super) fn grant(identity: &Identity) -> Grant {
+    Grant {
+        issued_at: identity.issued_at,
+        token_id: identity.token_id.clone(),
+        session: identity.session.as_ref().map(|session| match session {
+            SessionRef::Cookie(id) => id.expose().into(),
+            SessionRef::Family(id) => id.as_str().into(),
+        }),
+    }
+}

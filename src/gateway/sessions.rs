@@ -1,0 +1,136 @@
+//! Sessions that Switchboard keeps for a backend: a family of refresh tokens, each good once.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    GatewayError, Inner,
+    access::{Issued, SessionClaims},
+};
+use crate::{
+    auth::{
+        RefreshToken, SuccessorKey,
+        token::{self, NewToken},
+    },
+    connection::UserId,
+    ending::Ending,
+    registry::{EndTarget, Family, Fence, RegistryError, Rotation, Turn},
+};
+
+/// How long a refresh token that has just been used gets the same successor once more: two tabs that refresh at once with
+/// one cookie are no theft.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Inner {
+    /// Begins a session for a user whom the backend has logged in.
+    pub(super) async fn open_session(
+        &self,
+        user: &UserId,
+        claims: &SessionClaims,
+    ) -> Result<Issued, GatewayError> {
+        let family = Family {
+            id: self.registry.new_family_id(user),
+            user: user.clone(),
+            claims: serde_json::to_value(claims).map_err(corrupt)?,
+            expires_at: self.refresh_expiry()?,
+        };
+        let refresh_token = RefreshToken::new(family.id.as_str())
+            .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
+        self.registry
+            .open_family(&family, &refresh_token.hash())
+            .await?;
+        self.issue(&family, refresh_token)
+    }
+
+    /// Refreshes a session; none if the token is not good. One that was used before ends its session.
+    pub(super) async fn refresh_session(
+        self: &Arc<Self>,
+        presented: &SecretString,
+    ) -> Result<Option<Issued>, GatewayError> {
+        let Some(presented) = RefreshToken::parse(presented.expose_secret()) else {
+            return Ok(None);
+        };
+        let Some(secret) = self.jwt().secret else {
+            return Ok(None);
+        };
+        let successor = presented.successor(&SuccessorKey::new(&secret));
+        let turn = Turn {
+            presented: &presented.hash(),
+            successor: &successor.hash(),
+            grace: GRACE,
+            renew: Some(self.config.auth.refresh_ttl),
+        };
+        match self
+            .registry
+            .rotate(&presented.family().into(), turn)
+            .await?
+        {
+            Rotation::Rotated(family) | Rotation::Repeated(family) => {
+                self.issue(&family, successor).map(Some)
+            }
+            Rotation::Reused(family) => {
+                tracing::warn!(user = %family.user, "a refresh token was used twice; its session ends");
+                self.end_session(family).await?;
+                Ok(None)
+            }
+            Rotation::Refused(_) | Rotation::Unknown => Ok(None),
+        }
+    }
+
+    /// Ends a session and its connections. Whether there was one.
+    pub(super) async fn close_session(
+        self: &Arc<Self>,
+        presented: &SecretString,
+    ) -> Result<bool, GatewayError> {
+        let Some(presented) = RefreshToken::parse(presented.expose_secret()) else {
+            return Ok(false);
+        };
+        let id = presented.family().into();
+        match self.registry.close_family(&id, &presented.hash()).await? {
+            Some(family) => self.end_session(family).await.map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    async fn end_session(self: &Arc<Self>, family: Family) -> Result<(), GatewayError> {
+        let target = EndTarget::Session {
+            user: family.user,
+            session: family.id.clone(),
+        };
+        let fence = Fence::EndSession(family.id);
+        let ending = Ending::of(Ending::SESSION_ENDED);
+        self.disconnect(target, Some(fence), &ending).await?;
+        Ok(())
+    }
+
+    fn issue(&self, family: &Family, refresh_token: RefreshToken) -> Result<Issued, GatewayError> {
+        let claims: SessionClaims =
+            serde_json::from_value(family.claims.clone()).map_err(corrupt)?;
+        let new = NewToken {
+            roles: claims.roles,
+            username: claims.username,
+            extra: claims.extra.into_iter().collect(),
+            session: Some(family.id.as_str().to_owned()),
+            ..NewToken::new(family.user.clone(), self.config.auth.token_ttl)
+        };
+        let minted = token::mint(&self.jwt(), &new)?;
+        Ok(Issued {
+            token: minted.token,
+            expires_at: minted.expires_at,
+            refresh_token: refresh_token.text().clone(),
+            refresh_expires_at: family.expires_at,
+        })
+    }
+
+    fn refresh_expiry(&self) -> Result<Timestamp, GatewayError> {
+        Timestamp::now()
+            .checked_add(self.config.auth.refresh_ttl)
+            .map_err(corrupt)
+    }
+}
+
+fn corrupt(error: impl std::fmt::Display) -> GatewayError {
+    RegistryError::Corrupt(format!("a session: {error}")).into()
+}

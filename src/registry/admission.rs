@@ -1,0 +1,163 @@
+//! Whether a connection is let in: what it comes with, what is held against it, and the answer.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Entry;
+use crate::{connection::Tally, ending::Ending};
+
+/// The id of a login: of a refresh family, or of a session whose cookie a client has. Whoever knows that of a cookie is half
+/// way into the session, so `Debug` shows a digest, and so does the registry keep it.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(String);
+
+impl SessionId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What the registry keeps of it.
+    pub(super) fn digest(&self) -> String {
+        digest(&self.0)
+    }
+}
+
+impl From<&str> for SessionId {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<String> for SessionId {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionId(#{})", self.digest())
+    }
+}
+
+/// What stands for the id of a token or of a session: 12 characters for any length of id. 72 bits of SHA-256 are enough, as
+/// nobody gains by an id that collides with a revoked one.
+pub(super) fn digest(id: &str) -> String {
+    URL_SAFE_NO_PAD.encode(&Sha256::digest(id)[..9])
+}
+
+/// What a connection was let in by, and what revocations are held against. A guest's says nothing, and nothing is held
+/// against it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Grant {
+    /// When it was issued: `iat` of a token. A grant without it can't show that it is newer than a revocation.
+    pub issued_at: Option<Timestamp>,
+    /// `jti` of a token.
+    pub token_id: Option<String>,
+    /// The login that it stems from.
+    pub session: Option<SessionId>,
+}
+
+/// What is done about a user who has as many connections as a user may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitPolicy {
+    /// A further one is refused.
+    #[default]
+    Reject,
+    /// The oldest one ends.
+    EvictOldest,
+}
+
+/// How many connections a user may have on all nodes. Those that have an order to end don't count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserLimit {
+    /// So many; 0 is any number.
+    pub max: u32,
+    /// And then?
+    pub policy: LimitPolicy,
+}
+
+/// What keeps a connection out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Bar {
+    /// The user is banned.
+    Banned,
+    /// The token is revoked: itself, or all of the user's that are as old.
+    Revoked,
+    /// The login that it stems from is over.
+    SessionEnded,
+    /// The user has as many connections as a user may have.
+    TooMany,
+}
+
+impl Bar {
+    /// How a connection ends that is open and may not be.
+    pub fn ending(self) -> Ending {
+        Ending::of(match self {
+            Self::Banned => Ending::BANNED,
+            Self::Revoked => Ending::TOKEN_REVOKED,
+            Self::SessionEnded => Ending::SESSION_ENDED,
+            Self::TooMany => Ending::LIMIT,
+        })
+    }
+}
+
+/// What becomes of a connection that is registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is in.
+    Admitted {
+        /// What its user has with it, without those that are evicted; a guest has itself.
+        tally: Tally,
+        /// Connections that have been ordered to end ([`Ending::LIMIT`]) to make room. Their nodes have not been told: that
+        /// is the caller's. Also those that an earlier call evicted and that are still there, as its caller may have failed.
+        evicted: Vec<Entry>,
+    },
+    /// It is not, and nothing has changed.
+    Refused(Bar),
+}
+
+/// What becomes of a connection that is written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// It is as it was given.
+    Done,
+    /// It is not there under this lease, and is not brought back.
+    Gone,
+    /// Its grant does not hold. It is there as it was before.
+    Refused(Bar),
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_not_shown() {
+        let grant = Grant {
+            session: Some("s3cr3t-session".into()),
+            ..Grant::default()
+        };
+        let shown = format!("{grant:?}");
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+        let digest = SessionId::from("s3cr3t-session").digest();
+        assert_eq!(digest.len(), 12);
+        assert!(shown.contains(&digest), "{shown}");
+        assert_ne!(SessionId::from("s3cr3t-sessioo").digest(), digest);
+    }
+
+    #[test]
+    fn each_bar_has_the_code_of_the_contract() {
+        let codes = [Bar::Banned, Bar::Revoked, Bar::SessionEnded, Bar::TooMany]
+            .map(|bar| bar.ending().code);
+        assert_eq!(codes, [4501, 4502, 4503, 4504]);
+    }
+}

@@ -1,0 +1,85 @@
+//! Refresh families: one for each login, passed on from token to token.
+//!
+//! A family is as good as its current refresh token, of which the registry has nothing but a SHA-256. A token is good for
+//! once ([RFC 9700 section 4.14.2](https://www.rfc-editor.org/rfc/rfc9700#section-4.14.2)): using it makes its successor the
+//! current one, and a token that is neither current nor the one just replaced means that somebody else has it, and kills the
+//! family. Two tabs that refresh at once with one cookie are not that: for a short grace the token that was just replaced
+//! gets the same successor once more, which the caller derives from it, so that it is stored nowhere.
+//!
+//! The family's id is the [`SessionId`] of the connections that came in by its tokens. When it is killed or closed that
+//! session ends with it, in the same instant, for whoever comes; the connections that are there are the caller's to end.
+//! The fences of its user hold against a family as against a grant from the time at which it was opened.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{Bar, RegistryError, SessionId};
+use crate::connection::UserId;
+
+/// SHA-256 of a refresh token.
+pub type TokenHash = [u8; 32];
+
+/// A login that is kept up by refresh tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// From [`Families::new_family_id`].
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserId,
+    /// What goes into the tokens that it gets. Nothing secret.
+    pub claims: serde_json::Value,
+    /// When it is forgotten, by the registry's clock and to the millisecond.
+    pub expires_at: Timestamp,
+}
+
+/// The use of a refresh token.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn<'a> {
+    /// The token that was presented.
+    pub presented: &'a TokenHash,
+    /// The one that is to follow it: always the same one for the same token.
+    pub successor: &'a TokenHash,
+    /// For how long the token that was replaced last gets its successor again.
+    pub grace: Duration,
+    /// How long the family lives on from a rotation; none: its expiry stays.
+    pub renew: Option<Duration>,
+}
+
+/// What becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// The successor is the current token from here on.
+    Rotated(Family),
+    /// It was replaced just now; the successor has been the current one since. Nothing has changed.
+    Repeated(Family),
+    /// It was used before, or is not the family's. The family is dead; this answer comes for as long as it would have lived.
+    /// The caller ends the connections: [`super::EndTarget::Session`].
+    Reused(Family),
+    /// The token is right, but a fence holds. Nothing has changed.
+    Refused(Bar),
+    /// There is no such family, or it is closed or forgotten.
+    Unknown,
+}
+
+/// Where families are kept; see the module.
+#[async_trait]
+pub trait Families: Send + Sync {
+    /// A new id for a family of `user`.
+    fn new_family_id(&self, user: &UserId) -> SessionId;
+
+    /// Opens a family whose current token is `token`.
+    async fn open_family(&self, family: &Family, token: &TokenHash) -> Result<(), RegistryError>;
+
+    /// Uses a refresh token. One round trip; of any number of calls with one token, one rotates.
+    async fn rotate(&self, id: &SessionId, turn: Turn<'_>) -> Result<Rotation, RegistryError>;
+
+    /// Closes a family for whoever has its current token, or the one before that. Answers which it was, also when it is closed
+    /// or dead already: connections of its session may still be there, and are the caller's to end.
+    async fn close_family(
+        &self,
+        id: &SessionId,
+        token: &TokenHash,
+    ) -> Result<Option<Family>, RegistryError>;
+}

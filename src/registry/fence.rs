@@ -1,0 +1,119 @@
+//! Fences: what keeps a user's connections out from now on. And the orders that end those that are there.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Routed, SessionId};
+use crate::{
+    connection::{Connection, ConnectionId, UserId},
+    ending::Ending,
+};
+
+/// How long a revocation of a user's tokens is kept: longer than a token lives. Nothing bounds `exp`, but a token that is
+/// good for over a year is one that nobody meant to expire.
+pub const REVOCATION_KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+
+/// How long the revocation of one token is kept if nobody says when it expires.
+pub const TOKEN_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long the revocation of a token outlives its `exp`: nodes let tokens live a little longer by their clocks and leeway.
+pub const TOKEN_MARGIN: Duration = Duration::from_secs(3600);
+
+/// How long the end of a session is kept. A family that it ended stays ended for as long as it would have lived.
+pub const SESSION_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long an order to end is kept: longer than any node is away and comes back with its connections.
+pub(super) const ORDER_KEPT: Duration = Duration::from_secs(3600);
+
+/// A user is kept out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ban {
+    /// For people.
+    pub reason: Option<String>,
+    /// Until then, by the registry's clock and to the millisecond; none: until it is lifted.
+    pub until: Option<Timestamp>,
+}
+
+/// What is put up against a user's newcomers together with an order to end, so that nobody slips in behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Nobody, in place of any ban before. One that is over already is none: it lifts the one before, and the order that it
+    /// comes with means nobody.
+    Ban(Ban),
+    /// Nobody with a grant that was issued before this, or that does not say when; none: before now, by the registry's clock.
+    /// It only ever goes forward. Kept for [`REVOCATION_KEPT`].
+    ///
+    /// An `iat` counts in seconds, so for the rest of the second a token that is newer is refused as well.
+    RevokeBefore(Option<Timestamp>),
+    /// Nobody by this session. If it is a refresh family of the user's, that is closed. Kept for [`SESSION_KEPT`].
+    EndSession(SessionId),
+}
+
+/// Which connections an order to end means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndTarget {
+    /// All of a user's but those named. With a fence, those stay only until they come back or are looked at again
+    /// ([`super::Registry::standing`]): what they were let in by does not hold any more.
+    User {
+        /// Whose.
+        user: UserId,
+        /// The ones that stay.
+        except: Vec<ConnectionId>,
+    },
+    /// Those of a user's that the revocation of the user's tokens is held against: the one that comes with the order, or else
+    /// an earlier one. What that means is known where the order is given; other nodes ask for the [`super::Registry::orders`].
+    Revoked {
+        /// Whose.
+        user: UserId,
+    },
+    /// Those of a user's that came in by a session.
+    Session {
+        /// Whose.
+        user: UserId,
+        /// By which.
+        session: SessionId,
+    },
+    /// One connection, of a user or of a guest.
+    Connection(Entry),
+}
+
+impl EndTarget {
+    /// The user whose connections are meant; none for a guest's.
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::User { user, .. } | Self::Revoked { user } | Self::Session { user, .. } => {
+                Some(user)
+            }
+            Self::Connection(entry) => entry.user.as_ref(),
+        }
+    }
+}
+
+/// An order to end connections.
+#[derive(Clone, Copy, Debug)]
+pub struct EndOrder<'a> {
+    /// Which.
+    pub target: &'a EndTarget,
+    /// What is put up with it; none is a plain kick. Has no effect on guests.
+    pub fence: Option<&'a Fence>,
+    /// How they end.
+    pub ending: &'a Ending,
+}
+
+/// What an order to end found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ordered {
+    /// The connections that were listed when the order was given, and that it means.
+    pub connections: Vec<Connection>,
+    /// The other nodes among those that hold them, which have been told.
+    pub routed: Vec<Routed>,
+    /// With [`Fence::RevokeBefore`]: grants that were issued before this are refused.
+    pub revoked_before: Option<Timestamp>,
+}
+
+/// To the millisecond, as both homes keep times.
+pub(super) fn to_millisecond(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
+}

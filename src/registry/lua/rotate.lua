@@ -1,0 +1,39 @@
+-- Uses a refresh token.
+--
+-- KEYS[1] the family    KEYS[2] what nobody writes, in place of the revocation of a token    (and, of the family's user, which
+-- is read here: ban, revocation, end of the session that it is)
+-- ARGV[1], ARGV[2], ARGV[3] what the keys of those begin with    ARGV[4] digest of the family's id
+-- ARGV[5] hash of the token    ARGV[6] hash of its successor    ARGV[7] the grace, in ms    ARGV[8] how long the family lives on
+-- in ms; empty: as it would    ARGV[9] how long the end of a session is kept, in ms
+--
+-- Answers 'unknown', or what bars it; or 'rotated', 'repeated' or 'reused', and then user, claims and expiry.
+
+local user, claims, expires, opened, current, previous, rotated, dead = unpack(redis.call('HMGET', KEYS[1],
+  'user', 'claims', 'expires', 'opened', 'current', 'previous', 'rotated', 'dead'))
+if not user or dead == 'closed' then
+  return { 'unknown', '', '', '' }
+end
+
+local at = now()
+local over = ARGV[3] .. user .. '\0' .. ARGV[4]
+local repeated = ARGV[5] == previous and rotated + ARGV[7] >= at
+if dead or not (ARGV[5] == current or repeated) then
+  redis.call('HSET', KEYS[1], 'dead', 'reused')
+  redis.call('SET', over, '', 'PX', ARGV[9])
+  return { 'reused', user, claims, expires }
+end
+
+local bar = barred(ARGV[1] .. user, ARGV[2] .. user, KEYS[2], over, tonumber(opened))
+if bar then
+  return { bar, '', '', '' }
+end
+if repeated then
+  return { 'repeated', user, claims, expires }
+end
+if ARGV[8] ~= '' then
+  expires = string.format('%.0f', at + ARGV[8])
+end
+redis.call('HSET', KEYS[1], 'current', ARGV[6], 'previous', ARGV[5], 'rotated', string.format('%.0f', at),
+  'expires', expires)
+redis.call('PEXPIREAT', KEYS[1], expires)
+return { 'rotated', user, claims, expires }

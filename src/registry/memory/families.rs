@@ -1,0 +1,137 @@
+//! Refresh families, in process memory. The readable definition of what `rotate.lua` does.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{
+    MemoryRegistry,
+    fences::{Expiring, later, now},
+};
+use crate::{
+    connection::UserId,
+    registry::{
+        self, Family, Grant, RegistryError, Rotation, SessionId, TokenHash, Turn,
+        fence::to_millisecond, keys::Shard,
+    },
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Families(Expiring<SessionId, Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    family: Family,
+    opened: Timestamp,
+    current: TokenHash,
+    /// The token that was replaced last, and when.
+    previous: Option<(TokenHash, Timestamp)>,
+    dead: Option<Death>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    /// By logging out.
+    Closed,
+    /// By a token that was used before.
+    Reused,
+}
+
+impl Families {
+    /// Closes a family of this user.
+    pub(super) fn close(&mut self, user: &UserId, id: &SessionId) {
+        if let Some((kept, _)) = self.0.get_mut(id)
+            && kept.family.user == *user
+        {
+            kept.dead.get_or_insert(Death::Closed);
+        }
+    }
+
+    /// Frees what is over.
+    pub(super) fn forget(&mut self) {
+        self.0.forget();
+    }
+}
+
+#[async_trait]
+impl registry::Families for MemoryRegistry {
+    fn new_family_id(&self, user: &UserId) -> SessionId {
+        Shard::new_family_id(user)
+    }
+
+    async fn open_family(&self, family: &Family, token: &TokenHash) -> Result<(), RegistryError> {
+        Shard::of_opened(family)?;
+        let expires_at = to_millisecond(family.expires_at);
+        let kept = Kept {
+            family: Family {
+                expires_at,
+                ..family.clone()
+            },
+            opened: now(),
+            current: *token,
+            previous: None,
+            dead: None,
+        };
+        let families = &mut self.store.lock().families.0;
+        families.insert(family.id.clone(), kept, Some(expires_at));
+        Ok(())
+    }
+
+    async fn rotate(&self, id: &SessionId, turn: Turn<'_>) -> Result<Rotation, RegistryError> {
+        let store = &mut *self.store.lock();
+        let Some((kept, until)) = store.families.0.get_mut(id) else {
+            return Ok(Rotation::Unknown);
+        };
+        let now = now();
+        let current = *turn.presented == kept.current;
+        let repeated = kept.previous.is_some_and(|(previous, rotated)| {
+            *turn.presented == previous && later(rotated, turn.grace) >= now
+        });
+        match kept.dead {
+            Some(Death::Closed) => return Ok(Rotation::Unknown),
+            None if current || repeated => {}
+            None | Some(Death::Reused) => {
+                kept.dead = Some(Death::Reused);
+                store.fences.end_session(&kept.family.user, id);
+                return Ok(Rotation::Reused(kept.family.clone()));
+            }
+        }
+        let grant = Grant {
+            issued_at: Some(kept.opened),
+            token_id: None,
+            session: Some(id.clone()),
+        };
+        if let Some(bar) = store.fences.barred(&kept.family.user, &grant) {
+            return Ok(Rotation::Refused(bar));
+        }
+        if repeated {
+            return Ok(Rotation::Repeated(kept.family.clone()));
+        }
+        kept.previous = Some((kept.current, now));
+        kept.current = *turn.successor;
+        if let Some(renew) = turn.renew {
+            kept.family.expires_at = later(now, renew);
+            *until = Some(kept.family.expires_at);
+        }
+        Ok(Rotation::Rotated(kept.family.clone()))
+    }
+
+    async fn close_family(
+        &self,
+        id: &SessionId,
+        token: &TokenHash,
+    ) -> Result<Option<Family>, RegistryError> {
+        let store = &mut *self.store.lock();
+        let found = store.families.0.get_mut(id).filter(|(kept, _)| {
+            *token == kept.current
+                || kept
+                    .previous
+                    .is_some_and(|(previous, _)| *token == previous)
+        });
+        let Some((kept, _)) = found else {
+            return Ok(None);
+        };
+        kept.dead.get_or_insert(Death::Closed);
+        store.fences.end_session(&kept.family.user, id);
+        Ok(Some(kept.family.clone()))
+    }
+}

@@ -1,0 +1,124 @@
+//! Refresh families, each one hash in its user's shard.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{RedisRegistry, fences::bar_of, member, milliseconds};
+use crate::{
+    connection::UserId,
+    registry::{
+        Families, Family, RegistryError, Rotation, SESSION_KEPT, SessionId, TokenHash, Turn,
+        keys::Shard,
+    },
+};
+
+/// Reads a family that a script answers.
+fn family(
+    id: &SessionId,
+    user: &[u8],
+    claims: &str,
+    expires: &str,
+) -> Result<Family, RegistryError> {
+    let corrupt = || RegistryError::Corrupt(format!("family {id:?}"));
+    Ok(Family {
+        id: id.clone(),
+        user: member::user_of(user)?.ok_or_else(corrupt)?,
+        claims: serde_json::from_str(claims).map_err(|_| corrupt())?,
+        expires_at: expires
+            .parse()
+            .ok()
+            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+            .ok_or_else(corrupt)?,
+    })
+}
+
+#[async_trait]
+impl Families for RedisRegistry {
+    fn new_family_id(&self, user: &UserId) -> SessionId {
+        Shard::new_family_id(user)
+    }
+
+    async fn open_family(&self, family: &Family, token: &TokenHash) -> Result<(), RegistryError> {
+        let shard = Shard::of_opened(family)?;
+        let _: i64 = self
+            .link
+            .query(
+                "open_family",
+                self.scripts
+                    .open_family
+                    .key(self.keys.family(shard, &family.id))
+                    .arg(member::user_field(Some(&family.user)))
+                    .arg(family.claims.to_string())
+                    .arg(family.expires_at.as_millisecond())
+                    .arg(token.as_slice()),
+            )
+            .await?;
+        Ok(())
+    }
+
+    async fn rotate(&self, id: &SessionId, turn: Turn<'_>) -> Result<Rotation, RegistryError> {
+        let Some(shard) = Shard::of_family(id) else {
+            return Ok(Rotation::Unknown);
+        };
+        let (outcome, user, claims, expires): (String, Vec<u8>, String, String) = self
+            .link
+            .query(
+                "rotate",
+                self.scripts
+                    .rotate
+                    .key(self.keys.family(shard, id))
+                    .key(self.keys.token(shard, ""))
+                    .arg(self.keys.ban(shard, b""))
+                    .arg(self.keys.revoked(shard, b""))
+                    .arg(self.keys.over_prefix(shard))
+                    .arg(id.digest())
+                    .arg(turn.presented.as_slice())
+                    .arg(turn.successor.as_slice())
+                    .arg(milliseconds(turn.grace))
+                    .arg(
+                        turn.renew
+                            .map(|renew| milliseconds(renew).to_string())
+                            .unwrap_or_default(),
+                    )
+                    .arg(milliseconds(SESSION_KEPT)),
+            )
+            .await?;
+        let family = || family(id, &user, &claims, &expires);
+        Ok(match outcome.as_str() {
+            "unknown" => Rotation::Unknown,
+            "rotated" => Rotation::Rotated(family()?),
+            "repeated" => Rotation::Repeated(family()?),
+            "reused" => Rotation::Reused(family()?),
+            bar => match bar_of(bar)? {
+                Some(bar) => Rotation::Refused(bar),
+                None => return Err(RegistryError::Corrupt("a rotation without outcome".into())),
+            },
+        })
+    }
+
+    async fn close_family(
+        &self,
+        id: &SessionId,
+        token: &TokenHash,
+    ) -> Result<Option<Family>, RegistryError> {
+        let Some(shard) = Shard::of_family(id) else {
+            return Ok(None);
+        };
+        let closed: Option<(Vec<u8>, String, String)> = self
+            .link
+            .query(
+                "close_family",
+                self.scripts
+                    .close_family
+                    .key(self.keys.family(shard, id))
+                    .arg(self.keys.over_prefix(shard))
+                    .arg(id.digest())
+                    .arg(token.as_slice())
+                    .arg(milliseconds(SESSION_KEPT)),
+            )
+            .await?;
+        closed
+            .map(|(user, claims, expires)| family(id, &user, &claims, &expires))
+            .transpose()
+    }
+}

@@ -1,0 +1,171 @@
+//! What is held against users: bans, revocations, ended sessions.
+
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use redis::ScriptInvocation;
+
+use super::{RedisRegistry, member, milliseconds};
+use crate::{
+    connection::UserId,
+    registry::{
+        Ban, Bar, Entry, Grant, RegistryError, TOKEN_KEPT, TOKEN_MARGIN, admission::digest,
+        fence::to_millisecond, keys::Shard,
+    },
+};
+
+/// How many connections one MGET asks about, at four keys each: takes Redis well below a millisecond.
+const ASKED_AT_ONCE: usize = 250;
+
+/// Whether a fence stands: the user's ban, the user's revocation, the token's, the session's end.
+type Fences = (
+    Option<Vec<u8>>,
+    Option<i64>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+);
+
+/// Reads what `barred` in `prelude.lua` says, or the limit of `register.lua`; none is an empty text.
+pub(super) fn bar_of(text: &str) -> Result<Option<Bar>, RegistryError> {
+    Ok(Some(match text {
+        "" => return Ok(None),
+        "banned" => Bar::Banned,
+        "revoked" => Bar::Revoked,
+        "ended" => Bar::SessionEnded,
+        "too many" => Bar::TooMany,
+        other => return Err(RegistryError::Corrupt(format!("bar {other:?}"))),
+    }))
+}
+
+/// The same as `barred` in `prelude.lua`.
+fn barred((ban, revoked, token, session): &Fences, grant: &Grant) -> Option<Bar> {
+    let issued = grant.issued_at.map(|time| time.as_millisecond().max(0));
+    if ban.is_some() {
+        Some(Bar::Banned)
+    } else if token.is_some()
+        || revoked.is_some_and(|before| issued.is_none_or(|issued| issued < before))
+    {
+        Some(Bar::Revoked)
+    } else {
+        session.as_ref().map(|_| Bar::SessionEnded)
+    }
+}
+
+/// A ban as Redis keeps it: JSON, so that operators can read it.
+pub(super) fn ban_text(ban: &Ban) -> Result<String, RegistryError> {
+    let ban = Ban {
+        until: ban.until.map(to_millisecond),
+        ..ban.clone()
+    };
+    serde_json::to_string(&ban).map_err(|error| RegistryError::Corrupt(format!("ban: {error}")))
+}
+
+impl RedisRegistry {
+    /// The keys of the fences that a grant is held against, in the order of `barred` in `prelude.lua`.
+    fn fence_keys(&self, shard: Shard, user: Option<&UserId>, grant: &Grant) -> [Vec<u8>; 4] {
+        // A guest has nothing held against it: these are keys that nobody writes.
+        let (user, grant) = match user {
+            Some(user) => (member::user_field(Some(user)), grant),
+            None => (Vec::new(), &Grant::default()),
+        };
+        let token = grant.token_id.as_deref().map(digest).unwrap_or_default();
+        [
+            self.keys.ban(shard, &user),
+            self.keys.revoked(shard, &user),
+            self.keys.token(shard, &token).into(),
+            self.keys.over(shard, &user, &member::session_field(grant)),
+        ]
+    }
+
+    /// Gives a script those keys.
+    pub(super) fn fences(
+        &self,
+        script: &mut ScriptInvocation<'_>,
+        shard: Shard,
+        user: Option<&UserId>,
+        grant: &Grant,
+    ) {
+        for key in self.fence_keys(shard, user, grant) {
+            script.key(key);
+        }
+    }
+
+    pub(super) async fn read_ban(&self, user: &UserId) -> Result<Option<Ban>, RegistryError> {
+        let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
+        let mut get = redis::cmd("GET");
+        get.arg(self.keys.ban(shard, &user));
+        let ban: Option<String> = self.link.query("ban", &get).await?;
+        ban.map(|ban| {
+            serde_json::from_str(&ban)
+                .map_err(|error| RegistryError::Corrupt(format!("ban: {error}")))
+        })
+        .transpose()
+    }
+
+    pub(super) async fn lift_ban(&self, user: &UserId) -> Result<bool, RegistryError> {
+        let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
+        let mut del = redis::cmd("DEL");
+        del.arg(self.keys.ban(shard, &user));
+        Ok(self.link.query("unban", &del).await?)
+    }
+
+    /// In every shard, as the token's user is not known; all sent at once.
+    pub(super) async fn revoke_everywhere(
+        &self,
+        token_id: &str,
+        until: Option<Timestamp>,
+    ) -> Result<(), RegistryError> {
+        let token = digest(token_id);
+        let margin = i64::try_from(TOKEN_MARGIN.as_millis()).unwrap_or(i64::MAX);
+        let ends = until
+            .map(|until| until.as_millisecond().saturating_add(margin).to_string())
+            .unwrap_or_default();
+        let revocations: Vec<_> = Shard::all()
+            .map(|shard| {
+                let mut script = self.scripts.revoke_token.prepare_invoke();
+                script
+                    .key(self.keys.token(shard, &token))
+                    .arg(&ends)
+                    .arg(milliseconds(TOKEN_KEPT));
+                script
+            })
+            .collect();
+        let revocations = revocations
+            .iter()
+            .map(|script| self.link.query::<i64>("revoke_token", script));
+        try_join_all(revocations).await?;
+        Ok(())
+    }
+
+    /// Commands of [`ASKED_AT_ONCE`] connections of one shard each, all sent together.
+    pub(super) async fn read_standing(
+        &self,
+        connections: &[(Entry, Grant)],
+    ) -> Result<Vec<(Entry, Bar)>, RegistryError> {
+        let mut shards = vec![Vec::new(); usize::from(Shard::COUNT)];
+        for (entry, grant) in connections {
+            if let Some(user) = &entry.user {
+                shards[Shard::of_user(user).index()].push((entry, grant));
+            }
+        }
+        let mut pipeline = redis::pipe();
+        let mut asked = Vec::new();
+        for (shard, of_shard) in Shard::all().zip(&shards) {
+            for chunk in of_shard.chunks(ASKED_AT_ONCE) {
+                let mget = pipeline.cmd("MGET");
+                for (entry, grant) in chunk {
+                    mget.arg(&self.fence_keys(shard, entry.user.as_ref(), grant));
+                }
+                asked.extend(chunk);
+            }
+        }
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let found: Vec<Vec<Fences>> = self.pool.query("standing", &pipeline).await?;
+        let standing = asked
+            .into_iter()
+            .zip(found.into_iter().flatten())
+            .filter_map(|((entry, grant), fences)| Some((entry.clone(), barred(&fences, grant)?)));
+        Ok(standing.collect())
+    }
+}

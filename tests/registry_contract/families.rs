@@ -1,0 +1,303 @@
+//! Refresh families.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use switchboard::{
+    ending::Ending,
+    registry::{
+        Ban, Bar, EndTarget, Family, Fence, Grant, RegistryError, Rotation, SessionId, TokenHash,
+        Turn,
+    },
+};
+
+use super::home::{Home, LONG, Peer, all_of, eventually, fleet};
+
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The `n`th token of a family, hashed.
+pub(super) fn token(family: &SessionId, n: u32) -> TokenHash {
+    Sha256::digest(format!("{}.secret.{n}", family.as_str())).into()
+}
+
+/// A family of a user, opened with its token 0.
+pub(super) async fn open(peer: &Peer, user: &str) -> Family {
+    let family = of(peer, user);
+    let first = token(&family.id, 0);
+    peer.registry.open_family(&family, &first).await.unwrap();
+    family
+}
+
+fn of(peer: &Peer, user: &str) -> Family {
+    Family {
+        id: peer.registry.new_family_id(&user.into()),
+        user: user.into(),
+        claims: json!({"role": "admin", "username": "é\0", "n": [1, null]}),
+        expires_at: Timestamp::from_millisecond(Timestamp::now().as_millisecond() + 3_600_000)
+            .unwrap(),
+    }
+}
+
+/// Uses token `n` of a family for token `n + 1`.
+pub(super) async fn rotate(peer: &Peer, family: &Family, n: u32) -> Rotation {
+    rotate_within(peer, family, n, GRACE).await
+}
+
+async fn rotate_within(peer: &Peer, family: &Family, n: u32, grace: Duration) -> Rotation {
+    let turn = Turn {
+        presented: &token(&family.id, n),
+        successor: &token(&family.id, n + 1),
+        grace,
+        renew: None,
+    };
+    peer.registry.rotate(&family.id, turn).await.unwrap()
+}
+
+fn by(family: &Family) -> Grant {
+    Grant {
+        issued_at: Some(Timestamp::now() + SignedDuration::from_secs(60)),
+        token_id: None,
+        session: Some(family.id.clone()),
+    }
+}
+
+pub(super) async fn a_token_is_passed_on(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let emoji = "😀".repeat(256);
+    for user in ["42", "a\0b", "{x}", "\u{1}", &emoji] {
+        let family = open(&a, user).await;
+        let other = open(&a, user).await;
+        assert_ne!(family.id, other.id);
+        for n in 0..5 {
+            let peer = [&a, &b][n as usize % 2];
+            let rotation = rotate(peer, &family, n).await;
+            assert_eq!(rotation, Rotation::Rotated(family.clone()));
+        }
+        assert_eq!(a.bar(user, &by(&family)).await, None);
+        assert_eq!(rotate(&b, &other, 0).await, Rotation::Rotated(other));
+    }
+}
+
+pub(super) async fn a_family_that_is_not_there_is_unknown(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let real = open(&a, "42").await;
+    let digit = &real.id.as_str()[..1];
+    let elsewhere = if digit == "0" { '1' } else { '0' };
+    let misplaced = format!("{elsewhere}{}", &real.id.as_str()[1..]);
+    for id in ["", "x", "../../etc", "é", "0\0", "{s0}", &misplaced] {
+        let made_up = Family {
+            id: id.into(),
+            ..real.clone()
+        };
+        let first = token(&made_up.id, 0);
+        let opened = a.registry.open_family(&made_up, &first).await;
+        assert!(matches!(opened, Err(RegistryError::Corrupt(_))), "{id}");
+        assert_eq!(rotate(&b, &made_up, 0).await, Rotation::Unknown, "{id}");
+        let closed = b.registry.close_family(&made_up.id, &first).await.unwrap();
+        assert_eq!(closed, None, "{id}");
+    }
+    let never_opened = of(&a, "42");
+    assert_eq!(rotate(&b, &never_opened, 0).await, Rotation::Unknown);
+    assert_eq!(rotate(&b, &real, 0).await, Rotation::Rotated(real));
+}
+
+pub(super) async fn two_tabs_get_the_same_successor(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    for round in 0..20 {
+        let family = open(&a, &format!("user{round}")).await;
+        let tabs = (0..8).map(|n| rotate([&a, &b][n % 2], &family, 0));
+        let mut answers = join_all(tabs).await;
+        answers.sort_by_key(|it| matches!(it, Rotation::Repeated(_)));
+        assert_eq!(answers[0], Rotation::Rotated(family.clone()));
+        for answer in &answers[1..] {
+            assert_eq!(*answer, Rotation::Repeated(family.clone()));
+        }
+        // Both go on from there; the one that comes second has its grace again.
+        assert_eq!(
+            rotate(&b, &family, 1).await,
+            Rotation::Rotated(family.clone())
+        );
+        assert_eq!(rotate(&a, &family, 1).await, Rotation::Repeated(family));
+    }
+}
+
+pub(super) async fn a_token_that_is_used_again_kills_its_family(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let sibling = open(&a, "42").await;
+    let stranger = open(&a, "43").await;
+    // Two back; before the first turn, one that is not the family's at all.
+    for (turns, used) in [(2, 0), (3, 1), (0, 7)] {
+        let family = open(&a, "42").await;
+        for n in 0..turns {
+            rotate(&a, &family, n).await;
+        }
+        assert_eq!(b.bar("42", &by(&family)).await, None);
+        let reused = Rotation::Reused(family.clone());
+        assert_eq!(rotate(&b, &family, used).await, reused);
+        // The good token is dead with it; and whoever missed the answer gets it again.
+        assert_eq!(rotate(&a, &family, turns).await, reused);
+        assert_eq!(rotate(&b, &family, used).await, reused);
+        assert_eq!(
+            b.bar("42", &by(&family)).await,
+            Some(Bar::SessionEnded),
+            "{turns} turns"
+        );
+    }
+    for (other, user) in [(&sibling, "42"), (&stranger, "43")] {
+        assert_eq!(b.bar(user, &by(other)).await, None);
+        assert_eq!(rotate(&b, other, 0).await, Rotation::Rotated(other.clone()));
+    }
+}
+
+pub(super) async fn the_grace_is_short(home: &dyn Home) {
+    let [a, _b] = fleet(home, LONG, LONG).await;
+    let family = open(&a, "42").await;
+    rotate(&a, &family, 0).await;
+    eventually("a moment has passed", async || {
+        let again = rotate_within(&a, &family, 0, Duration::from_millis(1)).await;
+        match again {
+            Rotation::Repeated(_) => false,
+            Rotation::Reused(_) => true,
+            other => panic!("{other:?}"),
+        }
+    })
+    .await;
+    assert_eq!(rotate(&a, &family, 1).await, Rotation::Reused(family));
+}
+
+pub(super) async fn a_family_is_closed_by_whoever_has_its_token(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    for presented in [1, 0] {
+        let family = open(&a, "42").await;
+        let other = open(&a, "42").await;
+        rotate(&a, &family, 0).await;
+        let close = async |n| {
+            let token = token(&family.id, n);
+            b.registry.close_family(&family.id, &token).await.unwrap()
+        };
+        assert_eq!(close(2).await, None, "not its token");
+        assert_eq!(b.bar("42", &by(&family)).await, None);
+        // Twice, as the answer may get lost.
+        for _ in 0..2 {
+            assert_eq!(close(presented).await, Some(family.clone()));
+        }
+        assert_eq!(b.bar("42", &by(&family)).await, Some(Bar::SessionEnded));
+        // A tab that comes late is not a thief.
+        for n in [1, 0, 5] {
+            assert_eq!(rotate(&a, &family, n).await, Rotation::Unknown);
+        }
+        assert_eq!(rotate(&a, &other, 0).await, Rotation::Rotated(other));
+    }
+}
+
+pub(super) async fn a_family_is_forgotten_when_it_expires(home: &dyn Home) {
+    let [a, _b] = fleet(home, LONG, LONG).await;
+    let after =
+        |ms: i64| Timestamp::from_millisecond(Timestamp::now().as_millisecond() + ms).unwrap();
+    let brief = Family {
+        expires_at: after(500),
+        ..of(&a, "42")
+    };
+    let first = token(&brief.id, 0);
+    a.registry.open_family(&brief, &first).await.unwrap();
+    let renewed = open(&a, "42").await;
+    let over = Family {
+        expires_at: after(-1),
+        ..of(&a, "42")
+    };
+    let token_of_over = token(&over.id, 0);
+    a.registry.open_family(&over, &token_of_over).await.unwrap();
+    assert_eq!(rotate(&a, &over, 0).await, Rotation::Unknown);
+
+    let before = Timestamp::now().as_millisecond();
+    let turn = Turn {
+        presented: &token(&renewed.id, 0),
+        successor: &token(&renewed.id, 1),
+        grace: GRACE,
+        renew: Some(LONG),
+    };
+    let Rotation::Rotated(family) = a.registry.rotate(&renewed.id, turn).await.unwrap() else {
+        panic!("not rotated");
+    };
+    let lives_on = family.expires_at.as_millisecond() - LONG.as_millis() as i64;
+    assert!((before..=Timestamp::now().as_millisecond()).contains(&lives_on));
+    assert_eq!(
+        rotate(&a, &renewed, 1).await,
+        Rotation::Rotated(family.clone()),
+        "and stays so"
+    );
+
+    eventually("it is forgotten", async || {
+        // The first call rotates, the next ones are in the grace.
+        rotate(&a, &brief, 0).await == Rotation::Unknown
+    })
+    .await;
+    assert!(Timestamp::now() >= brief.expires_at);
+    let shorter = Turn {
+        presented: &token(&renewed.id, 2),
+        successor: &token(&renewed.id, 3),
+        grace: GRACE,
+        renew: Some(Duration::from_millis(100)),
+    };
+    assert!(matches!(
+        a.registry.rotate(&renewed.id, shorter).await.unwrap(),
+        Rotation::Rotated(_)
+    ));
+    eventually("it is forgotten", async || {
+        rotate(&a, &renewed, 2).await == Rotation::Unknown
+    })
+    .await;
+}
+
+pub(super) async fn what_is_held_against_a_user_is_held_against_its_families(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let family = open(&a, "42").await;
+    let ban = Fence::Ban(Ban::default());
+    b.order(&all_of("42"), Some(&ban), &Ending::of(4501)).await;
+    assert_eq!(rotate(&a, &family, 0).await, Rotation::Refused(Bar::Banned));
+    b.registry.unban(&"42".into()).await.unwrap();
+    assert_eq!(
+        rotate(&a, &family, 0).await,
+        Rotation::Rotated(family.clone())
+    );
+
+    // A revocation means also what the old login would get from now on, for good.
+    let revocation = Fence::RevokeBefore(None);
+    let opened_before = async || {
+        b.order(&all_of("42"), Some(&revocation), &Ending::of(4502))
+            .await;
+        rotate(&a, &family, 1).await == Rotation::Refused(Bar::Revoked)
+    };
+    eventually("a moment has passed since it was opened", opened_before).await;
+    let again = open(&a, "42").await;
+    assert_eq!(
+        rotate(&a, &again, 0).await,
+        Rotation::Rotated(again.clone())
+    );
+
+    // Another user's order does not reach it, whatever session it names; its user's does.
+    let end = Fence::EndSession(again.id.clone());
+    let namesake = (0..)
+        .map(|n: u32| n.to_string())
+        .find(|user| {
+            let id = a.registry.new_family_id(&user.as_str().into());
+            user != "42" && id.as_str()[..1] == again.id.as_str()[..1]
+        })
+        .unwrap();
+    b.order(&all_of(&namesake), Some(&end), &Ending::of(4503))
+        .await;
+    assert_eq!(
+        rotate(&a, &again, 1).await,
+        Rotation::Rotated(again.clone())
+    );
+    let target = EndTarget::Session {
+        user: "42".into(),
+        session: again.id.clone(),
+    };
+    b.order(&target, Some(&end), &Ending::of(4503)).await;
+    assert_eq!(rotate(&a, &again, 2).await, Rotation::Unknown);
+    assert_eq!(b.bar("42", &by(&again)).await, Some(Bar::SessionEnded));
+}
