@@ -16,9 +16,8 @@ use std::{
 };
 
 use axum::{body::Body, response::IntoResponse};
-use base64::Engine as _;
 use engineioxide::service::NotFoundService;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
@@ -27,12 +26,14 @@ use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use socketioxide::{adapter::Emitter, service::SocketIoService};
 use socketioxide_redis::CustomRedisAdapter;
-use tungstenite::handshake::derive_accept_key;
 
 use super::{
     listener::{HttpStream, Peer, unavailable},
     origin::Origins,
     peer::client_addr,
+    request::{
+        Query, cut, forbidden, refused, slim_request, switching_protocols, websocket_accept,
+    },
     session::{Handshake, Session, SessionEvents, SessionGuard, SessionId},
     wire::{EngineStream, Wire, WireLimits},
 };
@@ -404,37 +405,6 @@ struct OpenPacket {
     sid: String,
 }
 
-/// The parameters that Engine.IO reads from the query. Nothing else in it is looked at: no token, ever.
-struct Query<'a> {
-    version: Option<&'a str>,
-    transport: Option<&'a str>,
-    sid: Option<&'a str>,
-}
-
-impl<'a> Query<'a> {
-    fn of(uri: &'a Uri) -> Self {
-        let find = |name: &str| {
-            uri.query()
-                .unwrap_or_default()
-                .split('&')
-                .filter_map(|pair| pair.split_once('='))
-                .find_map(|(key, value)| (key == name).then_some(value))
-        };
-        Self {
-            version: find("EIO"),
-            transport: find("transport"),
-            sid: find("sid"),
-        }
-    }
-}
-
-/// A request that shares nothing with the one it stands for.
-fn slim_request(uri: &str) -> Request<()> {
-    let mut request = Request::new(());
-    *request.uri_mut() = uri.parse().unwrap_or_default();
-    request
-}
-
 async fn call(protocol: &Protocol, request: Request<Body>) -> Response<bytes::Bytes> {
     let Ok(response) = Service::<Request<Body>>::call(protocol, request).await;
     let (parts, body) = response.into_parts();
@@ -443,61 +413,4 @@ async fn call(protocol: &Protocol, request: Request<Body>) -> Response<bytes::By
         Err(error) => match error {},
     };
     Response::from_parts(parts, body)
-}
-
-/// RFC 6455 section 4.2.1: what makes a request one for a WebSocket. Returns `Sec-WebSocket-Accept`.
-fn websocket_accept<B>(request: &Request<B>) -> Option<String> {
-    let headers = request.headers();
-    let has = |name: HeaderName, token: &str| {
-        headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .any(|part| part.trim().eq_ignore_ascii_case(token))
-    };
-    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
-    let sixteen_bytes = base64::engine::general_purpose::STANDARD
-        .decode(key.as_bytes())
-        .is_ok_and(|nonce| nonce.len() == 16);
-    (request.method() == Method::GET
-        && has(header::CONNECTION, "upgrade")
-        && has(header::UPGRADE, "websocket")
-        && has(header::SEC_WEBSOCKET_VERSION, "13")
-        && sixteen_bytes)
-        .then(|| derive_accept_key(key.as_bytes()))
-}
-
-fn switching_protocols(accept: &str) -> Response<Body> {
-    (
-        StatusCode::SWITCHING_PROTOCOLS,
-        [
-            (header::CONNECTION, "Upgrade"),
-            (header::UPGRADE, "websocket"),
-            (header::SEC_WEBSOCKET_ACCEPT, accept),
-        ],
-    )
-        .into_response()
-}
-
-fn refused(code: u8, message: &str) -> Response<Body> {
-    error(StatusCode::BAD_REQUEST, code, message)
-}
-
-fn forbidden() -> Response<Body> {
-    error(StatusCode::FORBIDDEN, 4, "Forbidden")
-}
-
-/// Engine.IO's own errors, as the JavaScript server words them.
-fn error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
-    (
-        status,
-        axum::Json(serde_json::json!({ "code": code, "message": message })),
-    )
-        .into_response()
-}
-
-/// The longest prefix of at most `max` bytes.
-fn cut(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
 }

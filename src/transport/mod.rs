@@ -23,6 +23,7 @@ mod frames;
 pub mod listener;
 pub mod origin;
 pub mod peer;
+mod request;
 pub mod session;
 pub mod wire;
 
