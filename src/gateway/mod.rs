@@ -10,12 +10,14 @@
 //! - `refusal` is why somebody is not let in; `own` what clients may do about themselves, `admin` what administrators may.
 //! - `expiry` and `recheck` watch over what connections came in by; `access` and `sessions` are a backend's verbs on it.
 //! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
+//! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
 //! - `hub` finds this node's connections, `live` is one of them.
 //! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
 //! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
 
 pub mod access;
 mod admin;
+mod carriers;
 mod commands;
 mod connect;
 mod deliver;
@@ -28,6 +30,7 @@ mod hub;
 mod live;
 mod membership;
 pub mod message;
+mod mount;
 mod own;
 mod recheck;
 mod refusal;
@@ -35,7 +38,7 @@ mod sessions;
 
 use std::{
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -44,20 +47,14 @@ use std::{
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
-use serde_json::Value;
-use socketioxide::{
-    ParserConfig, SocketIo,
-    extract::{SocketRef, TryData},
-    handler::ConnectHandler,
-};
-use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
+use socketioxide::SocketIo;
 use tokio::{
     sync::{Notify, mpsc},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{commands::Requests, expiry::Watch, hub::Hub, live::Live, refusal::Refusal};
+use self::{carriers::Events, commands::Requests, expiry::Watch, hub::Hub, live::Live};
 use crate::{
     auth::{Authenticator, token::MintError},
     bus::{Bus, BusError, Inbox},
@@ -69,25 +66,10 @@ use crate::{
         EndTarget, Entry, Fence, Lease, LimitPolicy, Node, Presence, Registry, RegistryError,
         Totals, Updated, UserEntry, UserLimit, UsersPage,
     },
-    transport::{
-        Engine, Session, SessionEvents,
-        engine::{Adapter, EngineSettings, Protocol},
-        origin::Origins,
-        wire::WireLimits,
-    },
+    transport::{Engine, engine::Adapter},
 };
 
 pub use message::{AckReply, Acked, Delivery, Disconnected, Message, Target};
-
-/// How many packets the engine queues for a client. Over a WebSocket they pass at once into the wire, which bounds them in
-/// bytes; this bound is for what is sent between two runs of the engine's writer. The memory is taken as it is used.
-const ENGINE_QUEUE: usize = 16 * 1024;
-
-/// The read buffer of a WebSocket. Small: it is held for as long as the connection is (measured: 16.1 KB a connection).
-const READ_BUFFER: usize = 512;
-
-/// Binary attachments of one packet; the JavaScript server's own bound.
-const MAX_ATTACHMENTS: usize = 10;
 
 /// Why a verb can't be carried out.
 #[derive(Debug, thiserror::Error)]
@@ -174,9 +156,6 @@ struct Membership {
     renewed: Option<Instant>,
 }
 
-/// What a session tells, passed on to the gateway. Weak: the gateway owns the sessions, in the end.
-struct Events(OnceLock<Weak<Inner>>);
-
 impl Gateway {
     /// Builds the gateway and its engine, and starts its tasks. It takes nobody in before it has joined the cluster.
     pub async fn start(parts: Parts) -> (Self, Arc<Engine>) {
@@ -225,7 +204,7 @@ impl Gateway {
             bus,
             metrics,
         });
-        let events = Arc::new(Events(OnceLock::from(Arc::downgrade(&inner))));
+        let events = Arc::new(Events::of(&inner));
         let engine = Engine::new(inner.engine_settings(), events);
         let protocol = inner.mount().await;
         engine.mount(protocol);
@@ -428,83 +407,8 @@ impl Inner {
         })
     }
 
-    fn engine_settings(&self) -> EngineSettings {
-        let limits = &self.config.limits;
-        EngineSettings {
-            wire: WireLimits {
-                queue_bytes: self.send_queue_bytes(),
-                write_deadline: limits.write_deadline,
-            },
-            max_payload: limits.max_payload.as_u64() as usize,
-            body_timeout: limits.handshake_timeout,
-            origins: Origins::new(&self.config.cors.allowed_origins),
-            trusted_proxies: self.config.trusted_proxies.clone(),
-        }
-    }
-
     fn send_queue_bytes(&self) -> usize {
         self.config.limits.send_queue_bytes.as_u64() as usize
-    }
-
-    /// Makes the Socket.IO server and mounts the configured namespaces.
-    async fn mount(self: &Arc<Self>) -> Protocol {
-        let Config {
-            limits,
-            ping,
-            registry,
-            namespaces,
-            ..
-        } = &*self.config;
-        let max_payload = limits.max_payload.as_u64();
-        let adapter = RedisAdapterConfig::new()
-            .with_prefix(Bus::adapter_prefix(&registry.prefix))
-            .with_request_timeout(Duration::from_secs(1));
-        let parser = ParserConfig::common()
-            .max_incoming_binaries(MAX_ATTACHMENTS)
-            .max_incoming_binary_buf_size(max_payload as usize)
-            .packet_completion_timeout(Duration::from_secs(5));
-        let (protocol, io) = SocketIo::builder()
-            .req_path("/socket.io")
-            .ping_interval(ping.interval)
-            .ping_timeout(ping.timeout)
-            .upgrade_timeout(limits.handshake_timeout)
-            .connect_timeout(limits.handshake_timeout)
-            .max_buffer_size(ENGINE_QUEUE)
-            .max_payload(max_payload)
-            .ws_read_buffer_size(READ_BUFFER)
-            .ws_max_message_size(max_payload as usize)
-            .ws_max_frame_size(max_payload as usize)
-            .with_parser(parser)
-            .with_adapter::<Adapter>(RedisAdapterCtr::new_with_driver(self.bus.clone(), adapter))
-            .build_svc();
-        for namespace in namespaces {
-            let path: Arc<str> = namespace.path.as_str().into();
-            let (arriving, arrived) = (Arc::downgrade(self), Arc::downgrade(self));
-            let middleware = move |socket: SocketRef<Adapter>, auth: TryData<Value>| async move {
-                match arriving.upgrade() {
-                    Some(gateway) => gateway.arrive(&path, socket, auth).await,
-                    None => Err(Refusal::Unavailable),
-                }
-            };
-            let handler = move |socket: SocketRef<Adapter>| async move {
-                if let Some(gateway) = arrived.upgrade() {
-                    gateway.ready(&socket);
-                }
-            };
-            if let Err(error) = io
-                .ns(namespace.path.clone(), handler.with(middleware))
-                .await
-            {
-                // The configuration has been validated, and the bus takes subscriptions while Redis is away.
-                tracing::error!(
-                    namespace = namespace.path,
-                    ?error,
-                    "can't mount a namespace"
-                );
-            }
-        }
-        self.io.set(io).ok();
-        protocol
     }
 
     fn io(&self) -> Option<&SocketIo<Adapter>> {
@@ -567,69 +471,5 @@ impl Inner {
     /// Whether a CONNECT packet can be answered now.
     fn takes_connections(&self) -> bool {
         !self.is_draining() && self.registry.is_up()
-    }
-}
-
-impl Events {
-    fn inner(&self) -> Option<Arc<Inner>> {
-        self.0.get()?.upgrade()
-    }
-}
-
-impl SessionEvents for Events {
-    fn admit(&self) -> Result<(), &'static str> {
-        let inner = self.inner().ok_or("stopped")?;
-        if let Some(wrong) = inner.unready().first() {
-            inner.metrics.connect_errors("unavailable").increment(1);
-            return Err(wrong);
-        }
-        let limit = inner.limits().connections as usize;
-        if limit > 0 && inner.hub.len() >= limit {
-            inner.metrics.connect_errors("full").increment(1);
-            return Err("full");
-        }
-        Ok(())
-    }
-
-    fn stalled(&self, session: &Arc<Session>) {
-        let Some(inner) = self.inner() else {
-            return;
-        };
-        let lives = inner.hub.of_session(session.id);
-        inner
-            .metrics
-            .messages_dropped("slow_consumer")
-            .increment(lives.len() as u64);
-        inner.end_all(&lives, &Ending::of(Ending::SLOW_CONSUMER));
-        session.end();
-    }
-
-    fn is_websocket(&self, session: &Session) -> bool {
-        self.inner().is_some_and(|inner| {
-            let lives = inner.hub.of_session(session.id);
-            lives.iter().any(|live| live.is_on_websocket())
-        })
-    }
-
-    fn upgraded(&self, session: &Arc<Session>) {
-        let Some(inner) = self.inner() else {
-            return;
-        };
-        for live in inner.hub.of_session(session.id) {
-            if !live.is_registered() {
-                continue;
-            }
-            inner.hub.count(&live);
-            inner.update(&live);
-        }
-    }
-
-    fn over(&self, session: &Arc<Session>) {
-        let Some(inner) = self.inner() else {
-            return;
-        };
-        for live in inner.hub.of_session(session.id) {
-            inner.depart(&live, "transport_close");
-        }
     }
 }

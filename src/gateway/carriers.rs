@@ -1,0 +1,81 @@
+//! What the sessions that carry connections tell the gateway.
+
+use std::sync::{Arc, Weak};
+
+use super::Inner;
+use crate::{
+    ending::Ending,
+    transport::{Session, SessionEvents},
+};
+
+/// What a session tells, passed on to the gateway. Weak: the gateway owns the sessions, in the end.
+pub(super) struct Events(Weak<Inner>);
+
+impl Events {
+    /// What the gateway hears of its sessions.
+    pub(super) fn of(gateway: &Arc<Inner>) -> Self {
+        Self(Arc::downgrade(gateway))
+    }
+
+    fn inner(&self) -> Option<Arc<Inner>> {
+        self.0.upgrade()
+    }
+}
+
+impl SessionEvents for Events {
+    fn admit(&self) -> Result<(), &'static str> {
+        let inner = self.inner().ok_or("stopped")?;
+        if let Some(wrong) = inner.unready().first() {
+            inner.metrics.connect_errors("unavailable").increment(1);
+            return Err(wrong);
+        }
+        let limit = inner.limits().connections as usize;
+        if limit > 0 && inner.hub.len() >= limit {
+            inner.metrics.connect_errors("full").increment(1);
+            return Err("full");
+        }
+        Ok(())
+    }
+
+    fn stalled(&self, session: &Arc<Session>) {
+        let Some(inner) = self.inner() else {
+            return;
+        };
+        let lives = inner.hub.of_session(session.id);
+        inner
+            .metrics
+            .messages_dropped("slow_consumer")
+            .increment(lives.len() as u64);
+        inner.end_all(&lives, &Ending::of(Ending::SLOW_CONSUMER));
+        session.end();
+    }
+
+    fn is_websocket(&self, session: &Session) -> bool {
+        self.inner().is_some_and(|inner| {
+            let lives = inner.hub.of_session(session.id);
+            lives.iter().any(|live| live.is_on_websocket())
+        })
+    }
+
+    fn upgraded(&self, session: &Arc<Session>) {
+        let Some(inner) = self.inner() else {
+            return;
+        };
+        for live in inner.hub.of_session(session.id) {
+            if !live.is_registered() {
+                continue;
+            }
+            inner.hub.count(&live);
+            inner.update(&live);
+        }
+    }
+
+    fn over(&self, session: &Arc<Session>) {
+        let Some(inner) = self.inner() else {
+            return;
+        };
+        for live in inner.hub.of_session(session.id) {
+            inner.depart(&live, "transport_close");
+        }
+    }
+}
