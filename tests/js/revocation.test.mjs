@@ -113,6 +113,19 @@ onBothRegistries((world) => {
     assert.equal((await world.api.connection(guest.id)).userId, null);
   });
 
+  test('both namespaces of one transport are told before it closes, however close together they end', async () => {
+    // Whether one end overtakes the other's goodbye is chance, so it is tried often.
+    for (let round = 0; round < 60; round += 1) {
+      const user = someone('both');
+      const root = await connected(world.door, { user, reconnection: false, label: `round ${round}: ${user}` });
+      const open = root.join('/public');
+      await open.ready();
+      if (round % 2) await world.api.ban(user);
+      else await world.api.disconnect(user);
+      for (const client of [root, open]) await client.kicked(round % 2 ? 4501 : 4500);
+    }
+  });
+
   test('a ban over HTTP polling ends the session', async () => {
     const user = someone('banned');
     const session = await Polling.open(world.door.url);
