@@ -1,14 +1,16 @@
 //! Refresh tokens: opaque, single use, and each with exactly one successor.
 //!
-//! A token is `<family>.<secret>`. The family is what a login opened and a logout ends; the secret is 32 random bytes. Of a
-//! token only its SHA-256 is kept, so who reads the store can't refresh.
+//! A token is `<family>.<secret>`. The family is what a login opened and a logout ends; the secret is 16 random bytes and a tag
+//! of 16 bytes over them and the family, by a key that only the nodes have. Of a token only its SHA-256 is kept, so who reads
+//! the store can't refresh. The tag tells a token that was used before from one that somebody made up who knows the family's
+//! id: every access token shows it, as its `sid`.
 //!
-//! The successor is derived from the token, by HMAC with a key that only the nodes have. Two tabs that bring the same cookie
+//! The successor is derived from the token, by HMAC with the same key. Two tabs that bring the same cookie
 //! at once get the same successor, then, though nothing but hashes is kept, and on whichever node each of them asks.
 
 use std::fmt;
 
-use aws_lc_rs::hmac;
+use aws_lc_rs::{constant_time::verify_slices_are_equal, hmac};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -18,6 +20,9 @@ const MAX_FAMILY_BYTES: usize = 64;
 
 /// 32 bytes in base64url without padding (RFC 4648 §5).
 const SECRET_CHARS: usize = 43;
+
+/// Of a secret, the part that is not its tag, in bytes.
+const NONCE_BYTES: usize = 16;
 
 /// What the key is derived for: the secret that it comes from also signs tokens, and no token's signed part is this.
 const PURPOSE: &[u8] = b"switchboard refresh-token successor v1";
@@ -31,8 +36,8 @@ pub struct RefreshToken {
 
 impl RefreshToken {
     /// A new token of a family. None unless the family's id is 1 to 64 characters of `A-Za-z0-9_-`.
-    pub fn new(family: &str) -> Option<Self> {
-        is_family(family).then(|| Self::of(family, &rand::random()))
+    pub fn new(family: &str, key: &SuccessorKey) -> Option<Self> {
+        is_family(family).then(|| Self::of(family, &rand::random(), key))
     }
 
     /// Reads what a client presents. None for what can't be a token, such as one that is written in another way than it
@@ -49,7 +54,10 @@ impl RefreshToken {
         })
     }
 
-    fn of(family: &str, secret: &[u8; 32]) -> Self {
+    fn of(family: &str, nonce: &[u8; NONCE_BYTES], key: &SuccessorKey) -> Self {
+        let mut secret = [0; 32];
+        secret[..NONCE_BYTES].copy_from_slice(nonce);
+        secret[NONCE_BYTES..].copy_from_slice(&key.tag(family, nonce));
         Self {
             text: format!("{family}.{}", URL_SAFE_NO_PAD.encode(secret)).into(),
             family_len: family.len(),
@@ -73,10 +81,19 @@ impl RefreshToken {
 
     /// The token that comes after it in its family: always the same one, by the same key.
     pub fn successor(&self, key: &SuccessorKey) -> Self {
-        let tag = hmac::sign(&key.0, self.text.expose_secret().as_bytes());
-        let mut secret = [0; 32];
-        secret.copy_from_slice(tag.as_ref());
-        Self::of(self.family(), &secret)
+        let derived = hmac::sign(&key.0, self.text.expose_secret().as_bytes());
+        let mut nonce = [0; NONCE_BYTES];
+        nonce.copy_from_slice(&derived.as_ref()[..NONCE_BYTES]);
+        Self::of(self.family(), &nonce, key)
+    }
+
+    /// Whether it was issued by who has the key, whenever that was.
+    pub fn is_by(&self, key: &SuccessorKey) -> bool {
+        let secret = &self.text.expose_secret()[self.family_len + 1..];
+        URL_SAFE_NO_PAD.decode(secret).is_ok_and(|secret| {
+            let (nonce, tag) = secret.split_at(NONCE_BYTES);
+            verify_slices_are_equal(&key.tag(self.family(), nonce), tag).is_ok()
+        })
     }
 }
 
@@ -97,6 +114,17 @@ impl SuccessorKey {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.expose_secret().as_bytes());
         let derived = hmac::sign(&secret, PURPOSE);
         Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
+    }
+
+    /// No token is `<family>` and 16 bytes behind a 0, so no successor is derived from what a tag is over.
+    fn tag(&self, family: &str, nonce: &[u8]) -> [u8; 32 - NONCE_BYTES] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(family.as_bytes());
+        context.update(&[0]);
+        context.update(nonce);
+        let mut tag = [0; 32 - NONCE_BYTES];
+        tag.copy_from_slice(&context.sign().as_ref()[..32 - NONCE_BYTES]);
+        tag
     }
 }
 
@@ -130,7 +158,7 @@ mod tests {
     fn a_token_is_read_back_as_itself() {
         let longest = "f".repeat(64);
         for family in ["a", "0f_-Z", &longest] {
-            let token = RefreshToken::new(family).unwrap();
+            let token = RefreshToken::new(family, &key("s")).unwrap();
             assert_eq!(token.family(), family);
             let read = RefreshToken::parse(text(&token)).unwrap();
             assert_eq!(read.family(), family);
@@ -138,8 +166,8 @@ mod tests {
             assert_eq!(text(&token).len(), family.len() + 44);
         }
         let (one, two) = (
-            RefreshToken::new("a").unwrap(),
-            RefreshToken::new("a").unwrap(),
+            RefreshToken::new("a", &key("s")).unwrap(),
+            RefreshToken::new("a", &key("s")).unwrap(),
         );
         assert_ne!(one.hash(), two.hash());
     }
@@ -174,13 +202,13 @@ mod tests {
             assert!(RefreshToken::parse(&bad).is_none(), "{bad:.80}");
         }
         for family in ["", "a.b", "a b", &"f".repeat(65)] {
-            assert!(RefreshToken::new(family).is_none(), "{family}");
+            assert!(RefreshToken::new(family, &key("s")).is_none(), "{family}");
         }
     }
 
     #[test]
     fn a_successor_is_one_and_the_same_for_all_who_have_the_key() {
-        let token = RefreshToken::new("family").unwrap();
+        let token = RefreshToken::new("family", &key("s")).unwrap();
         let (one, two) = (token.successor(&key("s")), token.successor(&key("s")));
         assert_eq!(text(&one), text(&two));
         assert_eq!(one.family(), "family");
@@ -188,10 +216,31 @@ mod tests {
 
         let third = one.successor(&key("s"));
         let other_key = token.successor(&key("t"));
-        let other_token = RefreshToken::new("family").unwrap().successor(&key("s"));
+        let other_token = RefreshToken::new("family", &key("s"))
+            .unwrap()
+            .successor(&key("s"));
         let hashes = [&token, &one, &third, &other_key, &other_token].map(RefreshToken::hash);
         for (index, hash) in hashes.iter().enumerate() {
             assert!(!hashes[index + 1..].contains(hash), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_was_made_up_is_by_nobody() {
+        let token = RefreshToken::new("family", &key("s")).unwrap();
+        let made_up = |text: &str| RefreshToken::parse(text).unwrap();
+        for token in [&token, &token.successor(&key("s")), &made_up(text(&token))] {
+            assert!(token.is_by(&key("s")));
+            assert!(!token.is_by(&key("t")));
+        }
+        let (_, secret) = text(&token).split_once('.').unwrap();
+        assert!(!made_up(&format!("other.{secret}")).is_by(&key("s")));
+        assert!(!made_up(&format!("family.{}", "A".repeat(43))).is_by(&key("s")));
+        for at in [0, 15, 16, 31] {
+            let mut bytes = URL_SAFE_NO_PAD.decode(secret).unwrap();
+            bytes[at] ^= 1;
+            let text = format!("family.{}", URL_SAFE_NO_PAD.encode(bytes));
+            assert!(!made_up(&text).is_by(&key("s")), "{at}");
         }
     }
 
@@ -202,13 +251,13 @@ mod tests {
         let successor = token.successor(&key("test-only"));
         assert_eq!(
             text(&successor),
-            "family.ye2Cz52jPOKhfNDkCZDyONyI5l5PvuP5z2Y2Pyaojtc"
+            "family.ye2Cz52jPOKhfNDkCZDyOA5Oz86HsUlilRCTBqeOAJs"
         );
     }
 
     #[test]
     fn debug_shows_nothing() {
-        let token = RefreshToken::new("family").unwrap();
+        let token = RefreshToken::new("family", &key("s")).unwrap();
         let shown = format!("{token:?} {:?}", key("hush"));
         assert_eq!(shown, "RefreshToken(…) SuccessorKey(…)");
     }

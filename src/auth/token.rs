@@ -30,7 +30,7 @@ pub struct NewToken {
     /// that subtract it from `exp` expect.
     pub session: Option<String>,
     /// Further claims. They win over the configured `iss` and `aud` and the fields above, but can't be `sub`, `iat`,
-    /// `exp` or `jti`; nor do they change the `sid` above.
+    /// `exp` or `jti`; nor do they change the `sid` above, or the claim of `auth.jwt.user_id_claim`.
     pub extra: Vec<(String, Value)>,
 }
 
@@ -127,14 +127,15 @@ pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
     if let Some(username) = &new.username {
         set("username", json!(username));
     }
-    if let Some(claim) = &config.user_id_claim {
-        set(claim, json!(new.user));
-    }
     for (name, value) in &new.extra {
         if ["sub", "iat", "exp", "jti"].contains(&&**name) {
             return Err(MintError::Reserved(name.clone()));
         }
         set(name, value.clone());
+    }
+    // After the further claims: whose a token is, none of them decides.
+    if let Some(claim) = &config.user_id_claim {
+        set(claim, json!(new.user));
     }
     set("sub", json!(new.user));
     match &new.session {
@@ -226,6 +227,31 @@ mod tests {
                 .unwrap();
             assert_eq!(identity.user_id, "42".into());
             assert_eq!(identity.roles, ["a", "b"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_further_claim_makes_it_somebody_else_s() {
+        for (claim, extra) in [
+            ("uid", ("uid", json!("victim"))),
+            ("user.id", ("user", json!({"id": "victim"}))),
+            ("/user/id", ("user", json!({"id": "victim"}))),
+            ("/user/id", ("/user/id", json!("victim"))),
+        ] {
+            let jwt = config::Jwt {
+                user_id_claim: Some(claim.into()),
+                ..jwt()
+            };
+            let new = NewToken {
+                extra: vec![(extra.0.into(), extra.1)],
+                ..NewToken::new("42", Duration::from_secs(60))
+            };
+            let minted = mint(&jwt, &new).unwrap();
+            let identity = door(&jwt)
+                .verify(minted.token.expose_secret())
+                .await
+                .unwrap();
+            assert_eq!(identity.user_id, "42".into(), "{claim}");
         }
     }
 

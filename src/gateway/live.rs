@@ -175,16 +175,22 @@ impl Live {
     }
 
     /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
-    /// the guest. Returns whether the guest was there.
-    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>) -> bool {
+    /// the guest. `known` makes the socket known as this connection's. Returns whether it did: not if one of the two is
+    /// gone, or another has taken the guest's place.
+    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>, known: impl FnOnce()) -> bool {
         let mut before = guest.state.lock();
         if before.phase != Phase::Ready {
             return false;
         }
         let mut state = self.state.lock();
+        if state.phase != Phase::Arriving {
+            return false;
+        }
         before.phase = Phase::Gone;
         state.phase = Phase::Ready;
         state.socket = before.socket.take();
+        // Under the lock: whoever ends the guest from here on finds whom to end instead.
+        known();
         if let Some(socket) = &state.socket {
             socket.join(rooms);
         }

@@ -135,6 +135,12 @@ impl Inner {
         }
         live.renew(identity);
         self.watch(live);
+        // Whoever has revoked this token since then has looked for it on a connection that still had the one before.
+        let renewed = [(live.entry(), live.grant())];
+        if let Some((_, bar)) = self.registry.standing(&renewed).await?.first() {
+            self.end_all(std::slice::from_ref(live), &bar.ending());
+            return Err(Refusal::Bar(*bar).into());
+        }
         Ok(json!({ "expiresAt": expires_at }))
     }
 
@@ -190,14 +196,27 @@ impl Inner {
                 return Err(refusal.into());
             }
         };
-        socket.extensions.insert(Current(live.clone()));
-        if !live.take_over(guest, connect::rooms_of(&live)) || live.session.is_over() {
-            // It ended meanwhile; that end has met the guest only.
+        let current = Current(live.clone());
+        let known = || {
+            socket.extensions.insert(current);
+        };
+        if !live.take_over(guest, connect::rooms_of(&live), known) {
+            // It ended meanwhile, or is somebody by now. What an end of its session said to the registry may have been said
+            // too early.
             self.depart(&live, "transport_close");
+            self.unregister(&live);
             return Err(Refusal::Unavailable.into());
         }
         self.hub.remove(guest);
         self.unregister(guest);
+        if live.session.is_over() || !socket.connected() {
+            // That end may have met the guest only.
+            self.depart(&live, "transport_close");
+            return Err(Refusal::Unavailable.into());
+        }
+        if let Some(ending) = guest.ending() {
+            live.set_ending(ending.clone());
+        }
         tracing::debug!(guest = %guest.id, connection = %live.id, user = ?live.user(), "authenticated");
         self.watch(&live);
         if let Some(ending) = live.ending().cloned() {

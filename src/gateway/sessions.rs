@@ -36,7 +36,9 @@ impl Inner {
             claims: serde_json::to_value(claims).map_err(corrupt)?,
             expires_at: self.refresh_expiry()?,
         };
-        let refresh_token = RefreshToken::new(family.id.as_str())
+        let key = self.refresh_keys().into_iter().next();
+        let key = key.ok_or_else(|| corrupt("there is no key to issue a refresh token with"))?;
+        let refresh_token = RefreshToken::new(family.id.as_str(), &key)
             .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
         self.registry
             .open_family(&family, &refresh_token.hash())
@@ -52,12 +54,14 @@ impl Inner {
         let Some(presented) = RefreshToken::parse(presented.expose_secret()) else {
             return Ok(None);
         };
-        let Some(secret) = self.jwt().secret else {
+        let keys = self.refresh_keys();
+        let Some(key) = keys.first() else {
             return Ok(None);
         };
-        let successor = presented.successor(&SuccessorKey::new(&secret));
+        let successor = presented.successor(key);
         let turn = Turn {
             presented: &presented.hash(),
+            genuine: keys.iter().any(|key| presented.is_by(key)),
             successor: &successor.hash(),
             grace: GRACE,
             renew: Some(self.config.auth.refresh_ttl),
@@ -122,6 +126,17 @@ impl Inner {
             refresh_token: refresh_token.text().clone(),
             refresh_expires_at: family.expires_at,
         })
+    }
+
+    /// What refresh tokens are issued with, first, and what they may have been issued with before; none on a node that issues
+    /// no tokens.
+    fn refresh_keys(&self) -> Vec<SuccessorKey> {
+        let jwt = self.jwt();
+        let Some(secret) = &jwt.secret else {
+            return Vec::new();
+        };
+        let secrets = std::iter::once(secret).chain(&jwt.previous_secrets);
+        secrets.map(SuccessorKey::new).collect()
     }
 
     fn refresh_expiry(&self) -> Result<Timestamp, GatewayError> {

@@ -39,6 +39,9 @@ pub struct Family {
 pub struct Turn<'a> {
     /// The token that was presented.
     pub presented: &'a TokenHash,
+    /// Whether it is known to have been issued once. One that is neither that nor good is nobody's theft: whoever has seen a
+    /// family's id can make it up, and it kills nothing.
+    pub genuine: bool,
     /// The one that is to follow it: always the same one for the same token.
     pub successor: &'a TokenHash,
     /// For how long the token that was replaced last gets its successor again.
@@ -54,12 +57,12 @@ pub enum Rotation {
     Rotated(Family),
     /// It was replaced just now; the successor has been the current one since. Nothing has changed.
     Repeated(Family),
-    /// It was used before, or is not the family's. The family is dead; this answer comes for as long as it would have lived.
+    /// It is genuine, and was used before. The family is dead; this answer comes for as long as it would have lived.
     /// The caller ends the connections: [`super::EndTarget::Session`].
     Reused(Family),
     /// The token is right, but a fence holds. Nothing has changed.
     Refused(Bar),
-    /// There is no such family, or it is closed or forgotten.
+    /// There is no such family, or it is closed or forgotten, or the token is not one of its.
     Unknown,
 }
 

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import jwt from 'jsonwebtoken';
-import { CONNECT_ERRORS, connect, connected, expectProblem, onBothRegistries, segment, someone, soon, test, token } from './harness.mjs';
+import { CONNECT_ERRORS, connect, connected, eventually, expectProblem, onBothRegistries, segment, someone, soon, test, token } from './harness.mjs';
 
 const LEAD = 2000;
 const env = { SWITCHBOARD_AUTH__JWT__LEEWAY: '0s', SWITCHBOARD_AUTH__REFRESH_LEAD: `${LEAD}ms` };
@@ -267,6 +267,25 @@ onBothRegistries((world) => {
     assert.equal(guest.count('disconnect'), 0, guest.history());
     // And the right one is taken afterwards.
     assert.equal((await guest.granted('authenticate', token(user))).userId, user);
+  });
+
+  test('authenticate: of two users at once a guest becomes one, wholly', async () => {
+    for (let round = 0; round < 10; round += 1) {
+      const users = [someone('one'), someone('two')];
+      const guest = connect(world.door, { auth: {}, namespace: '/public', reconnection: false });
+      await guest.ready();
+      const answers = await Promise.all(users.map((user) => guest.ask('authenticate', token(user))));
+      const taken = answers.filter((answer) => answer.ok);
+      assert.equal(taken.length, 1, JSON.stringify(answers));
+      const [{ userId, connectionId }] = taken;
+      const { connections } = await guest.granted('devices');
+      assert.deepEqual(connections.map((one) => [one.userId, one.id]), [[userId, connectionId]]);
+      for (const user of users) {
+        await eventually(`${user} is ${user === userId ? '' : 'not '}there`, async () => (await world.api.user(user)).online === (user === userId));
+      }
+      guest.socket.disconnect();
+      await eventually('it is gone', async () => !(await world.api.user(userId)).online);
+    }
   });
 
   test('authenticate: nobody becomes another user', async () => {

@@ -86,6 +86,21 @@ onBothRegistries((world) => {
     await refreshed(new Jar().keep(opened.cookie), world.door);
   });
 
+  test('who has seen an access token can\'t end its session with a made-up cookie', async () => {
+    const user = someone('seen');
+    const { opened, jar } = await login(world.api, user);
+    const client = connect(world.door, { token: opened.token });
+    await client.ready();
+    const { sid } = jwt.decode(opened.token);
+    assert.equal(opened.refreshToken.split('.')[0], sid);
+    const madeUp = () => new Jar().keep(`refreshToken=${sid}.${'A'.repeat(43)}; Path=/`);
+    await refusedRefresh(madeUp(), world.desk, 'a cookie that was made up');
+    await refreshed(jar, world.door);
+    await refusedRefresh(madeUp(), world.desk, 'a cookie that was made up');
+    await refreshed(jar, world.desk);
+    assert.equal(client.count('disconnect'), 0, client.history());
+  });
+
   test('a cookie that comes back two generations later kills its family', async () => {
     const user = someone('stolen');
     const { jar } = await login(world.api, user);

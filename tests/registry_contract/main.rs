@@ -95,6 +95,7 @@ conformance! {
     families:
         a_token_is_passed_on
         a_family_that_is_not_there_is_unknown
+        a_token_that_was_made_up_kills_nothing
         two_tabs_get_the_same_successor
         a_token_that_is_used_again_kills_its_family
         the_grace_is_short

@@ -80,7 +80,8 @@ impl Families for RedisRegistry {
                             .map(|renew| milliseconds(renew).to_string())
                             .unwrap_or_default(),
                     )
-                    .arg(milliseconds(SESSION_KEPT)),
+                    .arg(milliseconds(SESSION_KEPT))
+                    .arg(if turn.genuine { "1" } else { "" }),
             )
             .await?;
         let family = || family(id, &user, &claims, &expires);
