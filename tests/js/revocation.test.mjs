@@ -358,7 +358,7 @@ for (const [way, break_] of [['is cut off from Redis', (link) => link.cut()], ['
     for (const { codes, there } of cases) await ended(there, codes);
     await eventually('the node that is back is ready', async () => (await far.api.request('GET', '/readyz')).status === 200, { ms: 20000 });
     for (const { user, given, message } of cases) {
-      assert.equal((await near.api.user(user)).online, false);
+      await eventually('nothing is listed of those whom it concerned', async () => (await near.api.user(user)).online === false);
       for (const at of [near, far]) await connect(at, { token: given }).refused(message);
     }
     assert.equal(bystander.count('disconnect'), 0, `expected nobody else to be touched; history: ${bystander.history()}`);
