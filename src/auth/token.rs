@@ -29,6 +29,8 @@ pub struct NewToken {
     /// §2), so that a token fetched right after a revocation outlives it. Without one `iat` is in whole seconds, as scripts
     /// that subtract it from `exp` expect.
     pub session: Option<String>,
+    /// `iat` of a token of a session, by the clock that revocations go by; none: now, by this machine's.
+    pub issued_at: Option<Timestamp>,
     /// Further claims. They win over the configured `iss` and `aud` and the fields above, but can't be `sub`, `iat`,
     /// `exp` or `jti`; nor do they change the `sid` above, or the claim of `auth.jwt.user_id_claim`.
     pub extra: Vec<(String, Value)>,
@@ -43,6 +45,7 @@ impl NewToken {
             username: None,
             ttl,
             session: None,
+            issued_at: None,
             extra: Vec::new(),
         }
     }
@@ -141,7 +144,8 @@ pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
     match &new.session {
         Some(session) => {
             set("sid", json!(session));
-            set("iat", json!(now.as_millisecond() as f64 / 1000.0));
+            let issued_at = new.issued_at.unwrap_or(now);
+            set("iat", json!(issued_at.as_millisecond() as f64 / 1000.0));
         }
         None => {
             set("iat", json!(issued_at));
@@ -293,6 +297,21 @@ mod tests {
         assert!((before..=Timestamp::now().as_millisecond()).contains(&issued_at));
         let lives = minted.expires_at.as_millisecond() - issued_at;
         assert!((59_000..=60_000).contains(&lives), "{lives}");
+    }
+
+    #[tokio::test]
+    async fn it_bears_the_time_that_it_is_given() {
+        let issued_at = Timestamp::now() - jiff::SignedDuration::from_secs(7);
+        let new = NewToken {
+            session: Some("family".into()),
+            issued_at: Some(issued_at),
+            ..NewToken::new("42", Duration::from_secs(60))
+        };
+        let minted = mint(&jwt(), &new).unwrap();
+        let verified = door(&jwt()).verify(minted.token.expose_secret()).await;
+        let borne = verified.unwrap().issued_at.unwrap();
+        assert_eq!(borne.as_millisecond(), issued_at.as_millisecond());
+        assert!(minted.expires_at > Timestamp::now() + jiff::SignedDuration::from_secs(55));
     }
 
     #[test]

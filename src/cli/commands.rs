@@ -43,6 +43,7 @@ pub fn mint(sources: &Sources, args: TokenArgs) -> anyhow::Result<ExitCode> {
             username: args.username,
             ttl: args.ttl,
             session: None,
+            issued_at: None,
             extra: args.claims,
         },
     )?;

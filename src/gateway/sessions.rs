@@ -40,10 +40,11 @@ impl Inner {
         let key = key.ok_or_else(|| corrupt("there is no key to issue a refresh token with"))?;
         let refresh_token = RefreshToken::new(family.id.as_str(), &key)
             .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
-        self.registry
+        let at = self
+            .registry
             .open_family(&family, &refresh_token.hash())
             .await?;
-        self.issue(&family, refresh_token)
+        self.issue(&family, refresh_token, Some(at))
     }
 
     /// Refreshes a session; none if the token is not good. One that was used before ends its session.
@@ -66,13 +67,13 @@ impl Inner {
             grace: GRACE,
             renew: Some(self.config.auth.refresh_ttl),
         };
-        match self
+        let (rotation, at) = self
             .registry
             .rotate(&presented.family().into(), turn)
-            .await?
-        {
+            .await?;
+        match rotation {
             Rotation::Rotated(family) | Rotation::Repeated(family) => {
-                self.issue(&family, successor).map(Some)
+                self.issue(&family, successor, at).map(Some)
             }
             Rotation::Reused(family) => {
                 tracing::warn!(user = %family.user, "a refresh token was used twice; its session ends");
@@ -109,7 +110,14 @@ impl Inner {
         Ok(())
     }
 
-    fn issue(&self, family: &Family, refresh_token: RefreshToken) -> Result<Issued, GatewayError> {
+    /// `at` is when the registry let the family have it: a revocation that comes before this answers holds against it, and one
+    /// whose clock is behind this node's does too.
+    fn issue(
+        &self,
+        family: &Family,
+        refresh_token: RefreshToken,
+        at: Option<Timestamp>,
+    ) -> Result<Issued, GatewayError> {
         let claims: SessionClaims =
             serde_json::from_value(family.claims.clone()).map_err(corrupt)?;
         let new = NewToken {
@@ -117,6 +125,7 @@ impl Inner {
             username: claims.username,
             extra: claims.extra.into_iter().collect(),
             session: Some(family.id.as_str().to_owned()),
+            issued_at: at,
             ..NewToken::new(family.user.clone(), self.config.auth.token_ttl)
         };
         let minted = token::mint(&self.jwt(), &new)?;

@@ -72,11 +72,21 @@ pub trait Families: Send + Sync {
     /// A new id for a family of `user`.
     fn new_family_id(&self, user: &UserId) -> SessionId;
 
-    /// Opens a family whose current token is `token`.
-    async fn open_family(&self, family: &Family, token: &TokenHash) -> Result<(), RegistryError>;
+    /// Opens a family whose current token is `token`. Returns when, by the registry's clock and to the millisecond: what is
+    /// issued for it bears that time, as it is the registry's that a revocation bears.
+    async fn open_family(
+        &self,
+        family: &Family,
+        token: &TokenHash,
+    ) -> Result<Timestamp, RegistryError>;
 
-    /// Uses a refresh token. One round trip; of any number of calls with one token, one rotates.
-    async fn rotate(&self, id: &SessionId, turn: Turn<'_>) -> Result<Rotation, RegistryError>;
+    /// Uses a refresh token. One round trip; of any number of calls with one token, one rotates. Also returns when that was,
+    /// as [`Families::open_family`] does; none if there can be no such family.
+    async fn rotate(
+        &self,
+        id: &SessionId,
+        turn: Turn<'_>,
+    ) -> Result<(Rotation, Option<Timestamp>), RegistryError>;
 
     /// Closes a family for whoever has its current token, or the one before that. Answers which it was, also when it is closed
     /// or dead already: connections of its session may still be there, and are the caller's to end.

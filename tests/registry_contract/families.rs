@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use switchboard::{
     ending::Ending,
     registry::{
-        Ban, Bar, EndTarget, Family, Fence, Grant, RegistryError, Rotation, SessionId, TokenHash,
-        Turn,
+        Ban, Bar, EndOrder, EndTarget, Family, Fence, Grant, RegistryError, Rotation, SessionId,
+        TokenHash, Turn,
     },
 };
 
@@ -54,7 +54,7 @@ async fn rotate_within(peer: &Peer, family: &Family, n: u32, grace: Duration) ->
         grace,
         renew: None,
     };
-    peer.registry.rotate(&family.id, turn).await.unwrap()
+    peer.registry.rotate(&family.id, turn).await.unwrap().0
 }
 
 fn by(family: &Family) -> Grant {
@@ -116,7 +116,7 @@ pub(super) async fn a_token_that_was_made_up_kills_nothing(home: &dyn Home) {
             grace: Duration::ZERO,
             renew: None,
         };
-        peer.registry.rotate(&family.id, turn).await.unwrap()
+        peer.registry.rotate(&family.id, turn).await.unwrap().0
     };
     assert_eq!(made_up(&b, 7).await, Rotation::Unknown);
     assert_eq!(a.bar("42", &by(&family)).await, None);
@@ -132,6 +132,42 @@ pub(super) async fn a_token_that_was_made_up_kills_nothing(home: &dyn Home) {
         Rotation::Reused(family.clone())
     );
     assert_eq!(made_up(&b, 2).await, Rotation::Unknown);
+}
+
+pub(super) async fn what_is_issued_before_a_revocation_bears_an_earlier_time(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let family = of(&a, "42");
+    let first = token(&family.id, 0);
+    let opened = a.registry.open_family(&family, &first).await.unwrap();
+    let turn = Turn {
+        presented: &first,
+        genuine: true,
+        successor: &token(&family.id, 1),
+        grace: GRACE,
+        renew: None,
+    };
+    let (rotation, at) = b.registry.rotate(&family.id, turn).await.unwrap();
+    assert_eq!(rotation, Rotation::Rotated(family.clone()));
+    let at = at.unwrap();
+    assert!(opened <= at);
+    let ending = Ending::of(Ending::TOKEN_REVOKED);
+    let order = EndOrder {
+        target: &EndTarget::Revoked { user: "42".into() },
+        fence: Some(&Fence::RevokeBefore(None)),
+        ending: &ending,
+    };
+    let ordered = a
+        .registry
+        .order_end(order, &a.lease.instance, b"")
+        .await
+        .unwrap();
+    assert!(at <= ordered.revoked_before.unwrap());
+    let (rotation, later) = b.registry.rotate(&family.id, turn).await.unwrap();
+    assert!(matches!(
+        rotation,
+        Rotation::Refused(Bar::Revoked) | Rotation::Repeated(_)
+    ));
+    assert!(later.unwrap() >= ordered.revoked_before.unwrap());
 }
 
 pub(super) async fn two_tabs_get_the_same_successor(home: &dyn Home) {
@@ -250,7 +286,7 @@ pub(super) async fn a_family_is_forgotten_when_it_expires(home: &dyn Home) {
         grace: GRACE,
         renew: Some(LONG),
     };
-    let Rotation::Rotated(family) = a.registry.rotate(&renewed.id, turn).await.unwrap() else {
+    let Rotation::Rotated(family) = a.registry.rotate(&renewed.id, turn).await.unwrap().0 else {
         panic!("not rotated");
     };
     let lives_on = family.expires_at.as_millisecond() - LONG.as_millis() as i64;
@@ -275,7 +311,7 @@ pub(super) async fn a_family_is_forgotten_when_it_expires(home: &dyn Home) {
         renew: Some(Duration::from_millis(100)),
     };
     assert!(matches!(
-        a.registry.rotate(&renewed.id, shorter).await.unwrap(),
+        a.registry.rotate(&renewed.id, shorter).await.unwrap().0,
         Rotation::Rotated(_)
     ));
     eventually("it is forgotten", async || {

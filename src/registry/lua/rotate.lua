@@ -7,37 +7,39 @@
 -- in ms; empty: as it would    ARGV[9] how long the end of a session is kept, in ms    ARGV[10] whether the token is known to
 -- have been issued once: 1, or empty
 --
--- Answers 'unknown', or what bars it; or 'rotated', 'repeated' or 'reused', and then user, claims and expiry.
+-- Answers 'unknown', or what bars it; or 'rotated', 'repeated' or 'reused', and then user, claims and expiry. Last comes when
+-- that was, in ms.
 
+local at = now()
+local asked = string.format('%.0f', at)
 local user, claims, expires, opened, current, previous, rotated, dead = unpack(redis.call('HMGET', KEYS[1],
   'user', 'claims', 'expires', 'opened', 'current', 'previous', 'rotated', 'dead'))
 if not user or dead == 'closed' then
-  return { 'unknown', '', '', '' }
+  return { 'unknown', '', '', '', asked }
 end
 
-local at = now()
 local over = ARGV[3] .. user .. '\0' .. ARGV[4]
 local repeated = ARGV[5] == previous and rotated + ARGV[7] >= at
 if dead or not (ARGV[5] == current or repeated) then
   if ARGV[10] == '' then
-    return { 'unknown', '', '', '' }
+    return { 'unknown', '', '', '', asked }
   end
   redis.call('HSET', KEYS[1], 'dead', 'reused')
   redis.call('SET', over, '', 'PX', ARGV[9])
-  return { 'reused', user, claims, expires }
+  return { 'reused', user, claims, expires, asked }
 end
 
 local bar = barred(ARGV[1] .. user, ARGV[2] .. user, KEYS[2], over, tonumber(opened))
 if bar then
-  return { bar, '', '', '' }
+  return { bar, '', '', '', asked }
 end
 if repeated then
-  return { 'repeated', user, claims, expires }
+  return { 'repeated', user, claims, expires, asked }
 end
 if ARGV[8] ~= '' then
   expires = string.format('%.0f', at + ARGV[8])
 end
-redis.call('HSET', KEYS[1], 'current', ARGV[6], 'previous', ARGV[5], 'rotated', string.format('%.0f', at),
+redis.call('HSET', KEYS[1], 'current', ARGV[6], 'previous', ARGV[5], 'rotated', asked,
   'expires', expires)
 redis.call('PEXPIREAT', KEYS[1], expires)
-return { 'rotated', user, claims, expires }
+return { 'rotated', user, claims, expires, asked }

@@ -58,42 +58,51 @@ impl registry::Families for MemoryRegistry {
         Shard::new_family_id(user)
     }
 
-    async fn open_family(&self, family: &Family, token: &TokenHash) -> Result<(), RegistryError> {
+    async fn open_family(
+        &self,
+        family: &Family,
+        token: &TokenHash,
+    ) -> Result<Timestamp, RegistryError> {
         Shard::of_opened(family)?;
-        let expires_at = to_millisecond(family.expires_at);
+        let (opened, expires_at) = (now(), to_millisecond(family.expires_at));
         let kept = Kept {
             family: Family {
                 expires_at,
                 ..family.clone()
             },
-            opened: now(),
+            opened,
             current: *token,
             previous: None,
             dead: None,
         };
         let families = &mut self.store.lock().families.0;
         families.insert(family.id.clone(), kept, Some(expires_at));
-        Ok(())
+        Ok(opened)
     }
 
-    async fn rotate(&self, id: &SessionId, turn: Turn<'_>) -> Result<Rotation, RegistryError> {
+    async fn rotate(
+        &self,
+        id: &SessionId,
+        turn: Turn<'_>,
+    ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
+        let now = now();
+        let answer = |rotation| Ok((rotation, Some(now)));
         let store = &mut *self.store.lock();
         let Some((kept, until)) = store.families.0.get_mut(id) else {
-            return Ok(Rotation::Unknown);
+            return answer(Rotation::Unknown);
         };
-        let now = now();
         let current = *turn.presented == kept.current;
         let repeated = kept.previous.is_some_and(|(previous, rotated)| {
             *turn.presented == previous && later(rotated, turn.grace) >= now
         });
         match kept.dead {
-            Some(Death::Closed) => return Ok(Rotation::Unknown),
+            Some(Death::Closed) => return answer(Rotation::Unknown),
             None if current || repeated => {}
-            None | Some(Death::Reused) if !turn.genuine => return Ok(Rotation::Unknown),
+            None | Some(Death::Reused) if !turn.genuine => return answer(Rotation::Unknown),
             None | Some(Death::Reused) => {
                 kept.dead = Some(Death::Reused);
                 store.fences.end_session(&kept.family.user, id);
-                return Ok(Rotation::Reused(kept.family.clone()));
+                return answer(Rotation::Reused(kept.family.clone()));
             }
         }
         let grant = Grant {
@@ -102,10 +111,10 @@ impl registry::Families for MemoryRegistry {
             session: Some(id.clone()),
         };
         if let Some(bar) = store.fences.barred(&kept.family.user, &grant) {
-            return Ok(Rotation::Refused(bar));
+            return answer(Rotation::Refused(bar));
         }
         if repeated {
-            return Ok(Rotation::Repeated(kept.family.clone()));
+            return answer(Rotation::Repeated(kept.family.clone()));
         }
         kept.previous = Some((kept.current, now));
         kept.current = *turn.successor;
@@ -113,7 +122,7 @@ impl registry::Families for MemoryRegistry {
             kept.family.expires_at = later(now, renew);
             *until = Some(kept.family.expires_at);
         }
-        Ok(Rotation::Rotated(kept.family.clone()))
+        answer(Rotation::Rotated(kept.family.clone()))
     }
 
     async fn close_family(

@@ -32,15 +32,27 @@ fn family(
     })
 }
 
+/// Reads a time that a script answers.
+fn time(ms: &str) -> Result<Timestamp, RegistryError> {
+    ms.parse()
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
+        .ok_or_else(|| RegistryError::Corrupt(format!("time {ms:?}")))
+}
+
 #[async_trait]
 impl Families for RedisRegistry {
     fn new_family_id(&self, user: &UserId) -> SessionId {
         Shard::new_family_id(user)
     }
 
-    async fn open_family(&self, family: &Family, token: &TokenHash) -> Result<(), RegistryError> {
+    async fn open_family(
+        &self,
+        family: &Family,
+        token: &TokenHash,
+    ) -> Result<Timestamp, RegistryError> {
         let shard = Shard::of_opened(family)?;
-        let _: i64 = self
+        let at: String = self
             .link
             .query(
                 "open_family",
@@ -53,14 +65,18 @@ impl Families for RedisRegistry {
                     .arg(token.as_slice()),
             )
             .await?;
-        Ok(())
+        time(&at)
     }
 
-    async fn rotate(&self, id: &SessionId, turn: Turn<'_>) -> Result<Rotation, RegistryError> {
+    async fn rotate(
+        &self,
+        id: &SessionId,
+        turn: Turn<'_>,
+    ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
         let Some(shard) = Shard::of_family(id) else {
-            return Ok(Rotation::Unknown);
+            return Ok((Rotation::Unknown, None));
         };
-        let (outcome, user, claims, expires): (String, Vec<u8>, String, String) = self
+        let (outcome, user, claims, expires, at): (String, Vec<u8>, String, String, String) = self
             .link
             .query(
                 "rotate",
@@ -85,7 +101,7 @@ impl Families for RedisRegistry {
             )
             .await?;
         let family = || family(id, &user, &claims, &expires);
-        Ok(match outcome.as_str() {
+        let rotation = match outcome.as_str() {
             "unknown" => Rotation::Unknown,
             "rotated" => Rotation::Rotated(family()?),
             "repeated" => Rotation::Repeated(family()?),
@@ -94,7 +110,8 @@ impl Families for RedisRegistry {
                 Some(bar) => Rotation::Refused(bar),
                 None => return Err(RegistryError::Corrupt("a rotation without outcome".into())),
             },
-        })
+        };
+        Ok((rotation, Some(time(&at)?)))
     }
 
     async fn close_family(
