@@ -100,7 +100,11 @@ impl Inner {
         auth: TryData<Value>,
         since: Instant,
     ) -> Result<(), Refusal> {
-        if session.is_ending() || session.connects_too_often() || !self.takes_connections() {
+        if session.connects_too_often() {
+            // In order: what earlier packets are answered goes out first.
+            session.end();
+        }
+        if session.is_ending() || !self.takes_connections() {
             return Err(Refusal::Unavailable);
         }
         let Some(rule) = self.auth.rule(namespace) else {
