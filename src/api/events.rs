@@ -14,23 +14,13 @@ use super::{
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
 };
-use crate::gateway::{Acked, Delivery, Message, Target};
+use crate::gateway::{Acked, Delivery, Message, RESERVED_EVENTS, Target};
 
 /// The longest event name, in bytes.
 const MAX_EVENT_BYTES: usize = 256;
 
 /// How long a client may be waited for, in milliseconds.
 const MAX_ACK_TIMEOUT_MS: i64 = 30_000;
-
-/// Event names that mean something to Socket.IO's clients and servers themselves; `socket.io-client` throws on them.
-const RESERVED: [&str; 6] = [
-    "connect",
-    "connect_error",
-    "disconnect",
-    "disconnecting",
-    "newListener",
-    "removeListener",
-];
 
 /// An event for a user.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -207,7 +197,7 @@ fn message(
             format!("event: a name has 1 to {MAX_EVENT_BYTES} bytes"),
         ));
     }
-    if RESERVED.contains(&event.as_str()) {
+    if RESERVED_EVENTS.contains(&event.as_str()) {
         return Err(ApiError::new(
             ErrorCode::ReservedEvent,
             format!("event: {event:?} is Socket.IO's own"),
@@ -305,7 +295,7 @@ mod tests {
 
     #[test]
     fn names_of_events_are_checked() {
-        for name in RESERVED {
+        for name in RESERVED_EVENTS {
             assert_eq!(
                 code(name, None, None),
                 Some(ErrorCode::ReservedEvent),

@@ -126,6 +126,12 @@ fn checked(argument: Value) -> Result<Value, Denied> {
     }
 }
 
+/// Who asks, as the audit lines of the API name whoever comes with a token.
+fn caller(live: &Live) -> String {
+    live.user()
+        .map_or_else(|| "guest".to_owned(), |user| format!("jwt:{user}"))
+}
+
 fn arguments<T: DeserializeOwned>(argument: Value) -> Result<T, Denied> {
     Ok(serde_json::from_value(argument)?)
 }
@@ -178,7 +184,7 @@ impl Inner {
                     Ok(_) => "done".to_owned(),
                     Err(error) => error.to_string(),
                 };
-                tracing::info!(target: "audit", who = ?live.user(), what = event, %whom, result);
+                tracing::info!(target: "audit", who = caller(&live), what = event, %whom, result);
                 outcome
             }
         });
@@ -191,7 +197,7 @@ impl Inner {
             None => return Ok(()),
             Some(ending) => ending,
         };
-        tracing::info!(target: "audit", who = ?live.user(), what = "admin", result = UNAUTHORIZED);
+        tracing::info!(target: "audit", who = caller(live), what = "admin", result = UNAUTHORIZED);
         live.send_error(UNAUTHORIZED);
         self.end_all(std::slice::from_ref(live), &ending);
         Err(Denied::Unauthorized)

@@ -6,6 +6,16 @@ use utoipa::ToSchema;
 
 use crate::connection::{ConnectionId, UserId};
 
+/// Event names that mean something to Socket.IO's clients and servers themselves; `socket.io-client` throws on them.
+pub const RESERVED_EVENTS: [&str; 6] = [
+    "connect",
+    "connect_error",
+    "disconnect",
+    "disconnecting",
+    "newListener",
+    "removeListener",
+];
+
 /// An event for clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
@@ -86,15 +96,7 @@ pub struct Disconnected {
 impl Message {
     /// Whether its event is one that clients can tell from what the protocol itself says.
     pub(crate) fn is_sendable(&self) -> bool {
-        const RESERVED: [&str; 6] = [
-            "connect",
-            "connect_error",
-            "disconnect",
-            "disconnecting",
-            "newListener",
-            "removeListener",
-        ];
-        !self.event.is_empty() && !RESERVED.contains(&self.event.as_str())
+        !self.event.is_empty() && !RESERVED_EVENTS.contains(&self.event.as_str())
     }
 
     /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the

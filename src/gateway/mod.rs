@@ -69,7 +69,7 @@ use crate::{
     transport::{Engine, engine::Adapter},
 };
 
-pub use message::{AckReply, Acked, Delivery, Disconnected, Message, Target};
+pub use message::{AckReply, Acked, Delivery, Disconnected, Message, RESERVED_EVENTS, Target};
 
 /// Why a verb can't be carried out.
 #[derive(Debug, thiserror::Error)]
