@@ -129,11 +129,15 @@ const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
 ];
 
 /// The values of `reason` of refused handshakes.
-const CONNECT_ERRORS: [&str; 6] = [
+const CONNECT_ERRORS: [&str; 10] = [
     "missing",
     "invalid",
     "expired",
     "role",
+    "session",
+    "revoked",
+    "banned",
+    "too_many",
     "full",
     "unavailable",
 ];

@@ -29,8 +29,10 @@ impl Refusal {
             Self::Auth(AuthError::Invalid) => "invalid",
             Self::Auth(AuthError::Expired) => "expired",
             Self::Auth(AuthError::AdminRequired | AuthError::AccessDenied) => "role",
-            Self::Auth(AuthError::NotAuthenticated) | Self::Bar(Bar::SessionEnded) => "session",
-            Self::Auth(AuthError::Revoked) | Self::Bar(Bar::Revoked) => "revoked",
+            Self::Auth(AuthError::NotAuthenticated) => "session",
+            Self::Auth(AuthError::Revoked) | Self::Bar(Bar::Revoked | Bar::SessionEnded) => {
+                "revoked"
+            }
             Self::Auth(AuthError::Banned) | Self::Bar(Bar::Banned) => "banned",
             Self::Auth(AuthError::TooMany) | Self::Bar(Bar::TooMany) => "too_many",
             Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
@@ -53,8 +55,8 @@ impl fmt::Display for Refusal {
         match self {
             Self::Auth(error) => error.fmt(f),
             Self::Bar(Bar::Banned) => AuthError::Banned.fmt(f),
-            Self::Bar(Bar::Revoked) => AuthError::Revoked.fmt(f),
-            Self::Bar(Bar::SessionEnded) => AuthError::NotAuthenticated.fmt(f),
+            // It is a token that says which session it is of; to its client it is one that was revoked.
+            Self::Bar(Bar::Revoked | Bar::SessionEnded) => AuthError::Revoked.fmt(f),
             Self::Bar(Bar::TooMany) => AuthError::TooMany.fmt(f),
             Self::Unavailable | Self::Full => f.write_str("Service unavailable"),
         }

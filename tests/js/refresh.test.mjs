@@ -149,6 +149,7 @@ onBothRegistries((world) => {
     assert.deepEqual((await world.api.user(user)).connections.map((one) => one.id), [stays.id]);
     assert.equal(cookieOf(here.jar), undefined, 'expected the browser to be told to forget the cookie');
     await refusedRefresh(old, world.desk, 'the cookie of a session that was logged out');
+    await connect(world.desk, { token: here.opened.token }).refused('Token revoked');
     await refreshed(elsewhere.jar, world.door);
     assert.equal(stays.count('disconnect'), 0, stays.history());
   });
