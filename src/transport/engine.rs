@@ -254,7 +254,7 @@ impl Engine {
             wire.abort();
             return;
         }
-        let stream = EngineStream::new(wire, session, parts.read_buf);
+        let stream = EngineStream::new(wire, session, &parts.read_buf);
         if let Err(error) = protocol.call((stream, slim)).await {
             tracing::debug!(%error, "the engine refused a handshake");
         }

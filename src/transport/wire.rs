@@ -308,12 +308,14 @@ pub struct EngineStream {
 
 impl EngineStream {
     /// Wraps a wire for the engine. `early` is what hyper had read beyond the upgrade request.
-    pub fn new(wire: Arc<Wire>, session: Arc<Session>, early: Bytes) -> Self {
+    pub fn new(wire: Arc<Wire>, session: Arc<Session>, early: &[u8]) -> Self {
         Self {
             upgrading: session.is_upgrading(),
             wire,
             session,
-            early,
+            // A copy, also of nothing: a slice of hyper's read buffer, even an empty one, keeps all of that alive (measured:
+            // 4.4 KB a connection).
+            early: Bytes::copy_from_slice(early),
             frames: Frames::default(),
             closing: false,
         }
