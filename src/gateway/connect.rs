@@ -102,7 +102,7 @@ impl Inner {
     ) -> Result<(), Refusal> {
         if session.connects_too_often() {
             // In order: what earlier packets are answered goes out first.
-            session.end();
+            session.end_after_answers();
         }
         if session.is_ending() || !self.takes_connections() {
             return Err(Refusal::Unavailable);

@@ -28,6 +28,9 @@ const MAX_REFUSALS: u32 = 10;
 const CONNECT_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
 const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
+/// How long the answers to refused packets get to leave before the session that sent too many of them ends.
+const ANSWERS: Duration = Duration::from_millis(50);
+
 /// How long the end of a polling session waits for its client to fetch what was written before.
 const POLL_DEADLINE: Duration = Duration::from_millis(750);
 
@@ -193,7 +196,20 @@ impl Session {
     /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
     pub fn refused(self: &Arc<Self>) {
         if self.refusals.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSALS {
-            self.end();
+            self.end_after_answers();
+        }
+    }
+
+    /// Ends the session a moment later; nothing new is let in from now on. A client that sends its packets along with the
+    /// handshake may be refused before the engine's writer has run at all, and a writer that finds its session closed at its
+    /// start writes nothing.
+    pub fn end_after_answers(self: &Arc<Self>) {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            let session = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWERS).await;
+                session.finish().await;
+            });
         }
     }
 
