@@ -1,7 +1,7 @@
 //! Node to node. The bus moves bytes and says whether it can; what they mean is the gateway's.
 //!
-//! It is two things on one pair of Redis connections: the driver of `socketioxide_redis`' adapter (broadcasts), and for
-//! each node a channel of its own, plus one that all nodes listen on, for commands that want a receipt.
+//! It is two things on one pair of Redis connections: for each node a channel of its own, plus one that all nodes listen
+//! on, for commands and receipts; and the driver of `socketioxide_redis`' adapter, for whoever emits through socketioxide.
 //!
 //! Delivery is at most once, in order per publisher. A message may be lost while a link is down, and that is never
 //! silent: [`Bus::gaps`] counts up after each time the node may have missed something, and the gateway then reads from the
