@@ -47,7 +47,5 @@ that counts takes. A JSON string is a TOML string too.
 
 {{/* The whole file. */}}
 {{- define "switchboard.config" -}}
-listen = "{{ .Values.listenAddress }}:{{ .Values.containerPorts.http }}"
-internal_listen = "{{ .Values.listenAddress }}:{{ .Values.containerPorts.internal }}"
-{{- include "switchboard.tomlTable" (dict "path" "" "table" .Values.config) }}
+{{- include "switchboard.tomlTable" (dict "path" "" "table" .Values.config) | trim }}
 {{- end }}
