@@ -73,6 +73,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
   "apiKeys" "SWITCHBOARD_API__KEYS"
   "redisUrl" "SWITCHBOARD_REDIS_URL"
   "redisUrls" "SWITCHBOARD_REDIS__URLS"
+  "redisSentinelPassword" "SWITCHBOARD_REDIS__SENTINEL_PASSWORD"
   "sessionSecrets" "SWITCHBOARD_AUTH__SESSION__SECRETS"
   "sessionRedisUrl" "SWITCHBOARD_AUTH__SESSION__REDIS_URL" }}
 {{- $default := default (include "switchboard.fullname" .) .Values.secrets.name }}
