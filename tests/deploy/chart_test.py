@@ -192,7 +192,7 @@ class Configuration(unittest.TestCase):
                 self.assertEqual(shown["node_id"], "sb-switchboard-5d7c9-abcde")
                 self.assertEqual({port["name"]: port["containerPort"] for port in container(world)["ports"]}, {"http": http, "internal": internal})
         self.assertEqual(shown["limits"]["connections_per_user_policy"], "evict_oldest")
-        self.assertEqual(shown["limits"]["connections"], 100000)
+        self.assertEqual(shown["limits"]["connections"], 2500000)
         self.assertEqual(shown["namespaces"][2]["path"], '/quo"te\\d')
 
     def test_the_schema_knows_the_keys_of_the_binary_and_no_secret_one(self):
