@@ -29,7 +29,7 @@ export function expressions(dashboard = JSON.parse(readFileSync(DASHBOARD, 'utf8
 /** `expr` with Grafana's variables replaced. Throws on one that is unknown: Prometheus would take its name for a label's value. */
 export function substitute(expr, { job = 'switchboard', instance = '.*', rateInterval = '1m', range = '1h' } = {}) {
   const values = { job, instance, __rate_interval: rateInterval, __interval: rateInterval, __range: range };
-  return expr.replace(/\$\{?(\w+)(?::\w+)?\}?/g, (variable, name) => {
+  return expr.replace(/\$\{?([A-Za-z_]\w*)(?::\w+)?\}?/g, (variable, name) => {
     if (!(name in values)) throw new Error(`no value for ${variable} in ${expr}`);
     return values[name];
   });
