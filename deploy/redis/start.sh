@@ -1,0 +1,24 @@
+#!/bin/sh
+# Starts Redis with three users: switchboard, which may do what switchboard.acl lists; admin, for operators; and probe, whose
+# password is none and who may only PING. The passwords were made by deploy/secrets/make.sh; the ACL holds their hashes.
+#
+# The ACL is written at every start, so that a changed list is in force after a restart. Arguments go to redis-server.
+set -eu
+
+secrets=${SECRETS:-/run/secrets}
+rules=${RULES:-/etc/switchboard/switchboard.acl}
+users=/tmp/users.acl
+
+hash() {
+  sha256sum <"$secrets/$1" | cut -d ' ' -f 1
+}
+
+umask 077
+{
+  echo "user default reset off"
+  echo "user probe reset on nopass -@all +ping"
+  echo "user admin reset on #$(hash redis-admin-password) ~* &* +@all"
+  echo "user switchboard reset on #$(hash redis-password) $(grep -v '^#' "$rules" | tr '\n' ' ')"
+} >"$users"
+
+exec redis-server --bind '*' --protected-mode no --aclfile "$users" "$@"
