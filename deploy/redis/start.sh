@@ -15,7 +15,9 @@ hash() {
 
 umask 077
 {
-  echo "user default reset off"
+  # Off: nobody can log in as it. Yet it may do everything, since Redis replays the transactions of the append-only file in
+  # its name: with nothing allowed, Redis 8.0 drops them at a restart, and with them what scripts have written.
+  echo "user default reset off ~* &* +@all"
   echo "user probe reset on nopass -@all +ping"
   echo "user admin reset on #$(hash redis-admin-password) ~* &* +@all"
   echo "user switchboard reset on #$(hash redis-password) $(grep -v '^#' "$rules" | tr '\n' ' ')"

@@ -4,9 +4,13 @@ import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
 import { closeClients } from '../js/support/client.mjs';
 import { POLLING, byNode, crowd, someone } from './support/clients.mjs';
-import { compose, containers, deaths } from './support/docker.mjs';
+import { compose, containers, deaths, redis } from './support/docker.mjs';
 
 afterEach(() => closeClients());
+
+test('nothing was refused by Redis\'s ACL while nodes and Redis came and went', async () => {
+  assert.equal((await redis('ACL', 'LOG')).join(' '), '');
+});
 
 test('docker compose down drains: every client is told, every node exits with 0, and the volumes stay', async () => {
   const user = someone('last');

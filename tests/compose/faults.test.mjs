@@ -2,10 +2,11 @@
 
 import assert from 'node:assert/strict';
 import { afterEach, before, describe, test } from 'node:test';
+import { exchange } from '../js/support/api.mjs';
 import { closeClients } from '../js/support/client.mjs';
 import { eventually } from '../js/support/wait.mjs';
 import { POLLING, byNode, crowd, ends, everybodyListed, lastNode, someone } from './support/clients.mjs';
-import { api as operators, compose, containerOf, containers, docker, redis, seconds, settled, up } from './support/docker.mjs';
+import { PUBLIC, api as operators, compose, containerOf, containers, docker, redis, seconds, settled, up } from './support/docker.mjs';
 
 let api;
 before(async () => {
@@ -44,6 +45,8 @@ describe('docker kill of Redis', () => {
     assert.equal(byNode(clients).size, 3);
     const banned = someone('banned');
     await api.ban(banned, { reason: 'before the outage' });
+    // A family is written by a script of several writes, which the append-only file has as a transaction.
+    const { refreshToken } = await api.openSession(user);
     // Written at most a second ago (appendfsync everysec): what is asked for here is in the file.
     await redis('WAITAOF', '1', '0', '5000');
     const refused = (await redis('ACL', 'LOG')).join(' ');
@@ -68,6 +71,8 @@ describe('docker kill of Redis', () => {
     }
     assert.equal((await api.banOf(banned)).banned, true, 'expected the ban to have outlived Redis');
     await api.unban(banned);
+    const { status, text } = await exchange(PUBLIC, 'POST', '/api/refresh-token', { headers: { cookie: `refreshToken=${refreshToken}`, 'content-length': 0 } });
+    assert.equal(status, 200, `expected the refresh token to have outlived Redis: ${text}`);
     assert.deepEqual([refused, (await redis('ACL', 'LOG')).join(' ')], ['', ''], 'expected nothing to be refused by the ACL, also on the way back');
   });
 

@@ -7,15 +7,13 @@ import { afterEach, before, describe, test } from 'node:test';
 import { exchange } from '../js/support/api.mjs';
 import { closeClients } from '../js/support/client.mjs';
 import { join, POLLING, someone } from './support/clients.mjs';
-import { PUBLIC, ROOT, api as operators, inside, redis, run, seconds, token } from './support/docker.mjs';
+import { PUBLIC, ROOT, api as operators, inside, mayRun, redis, run, seconds, token } from './support/docker.mjs';
 
 let api;
 before(async () => {
   api = await operators();
 });
 afterEach(() => closeClients());
-
-const allowed = async (...command) => (await redis('ACL', 'DRYRUN', 'switchboard', ...command)).join(' ');
 
 /** Every file below a directory. */
 const files = (directory) => readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
@@ -34,30 +32,33 @@ describe('Redis', () => {
   test('has no user that anyone could be without a password, but one that may only PING', async () => {
     const ask = async (...args) => (await run('docker', ['compose', 'exec', '-T', 'redis', 'redis-cli', '--no-auth-warning', ...args])).stdout.trim();
     assert.match(await ask('PING'), /^NOAUTH/);
-    assert.match(await ask('--user', 'default', '--pass', '', 'PING'), /NOAUTH|WRONGPASS/);
     assert.equal(await ask('--user', 'probe', '--pass', 'x', 'PING'), 'PONG');
-    // Not asked for real: a refusal would be in the ACL's log, which the last test wants empty.
-    for (const command of [['GET', 'switchboard:x'], ['KEYS', '*'], ['INFO'], ['SUBSCRIBE', 'switchboard:bus:all']]) {
-      assert.notEqual((await redis('ACL', 'DRYRUN', 'probe', ...command)).join(' '), 'OK', `expected ${command} to be refused to probe`);
-    }
+    const users = Object.fromEntries((await redis('ACL', 'LIST')).map((line) => [line.split(' ')[1], line]));
+    assert.deepEqual(Object.keys(users).sort(), ['admin', 'default', 'probe', 'switchboard']);
+    assert.match(users.default, / off (?!.*nopass)(?!.*#)/);
+    assert.match(users.probe, / on nopass .*resetchannels -@all \+ping$/);
+    for (const name of ['admin', 'switchboard']) assert.match(users[name], / on (?!.*nopass).*#[0-9a-f]{64} /);
   });
 
   test('lets Switchboard at its own keys, and reads sessions, and nothing else', async () => {
-    for (const command of [['SET', 'switchboard:{s0}:ban:x', '1'], ['MGET', 'sess:abc', 'sess:def'], ['PTTL', 'sess:abc'], ['PUBLISH', 'switchboard:bus:all', 'x'], ['SUBSCRIBE', 'switchboard:bus:x']]) {
-      assert.equal(await allowed(...command), 'OK', command.join(' '));
-    }
-    for (const command of [['SET', 'sess:abc', '1'], ['DEL', 'sess:abc'], ['GET', 'other'], ['SET', 'switchboardx', '1'], ['PUBLISH', 'other', 'x'], ['SUBSCRIBE', '__keyspace@0__:x'],
-      ['PSUBSCRIBE', 'switchboard:*'], ['FLUSHALL'], ['FLUSHDB'], ['KEYS', '*'], ['SCAN', '0'], ['CONFIG', 'GET', '*'], ['CONFIG', 'SET', 'dir', '/'], ['ACL', 'LIST'], ['SHUTDOWN'], ['DEBUG', 'SLEEP', '1'],
-      ['EVAL', 'return 1', '0'], ['SCRIPT', 'FLUSH'], ['SCRIPT', 'KILL'], ['CLIENT', 'LIST'], ['CLIENT', 'KILL', 'ID', '1'], ['INFO'], ['MONITOR'], ['REPLICAOF', 'x', '1'], ['SAVE'], ['MODULE', 'LIST']]) {
-      assert.notEqual(await allowed(...command), 'OK', `expected ${command.join(' ')} to be refused`);
-    }
+    const open = [['SET', 'switchboard:{s0}:ban:x', '1'], ['MGET', 'sess:abc', 'sess:def'], ['PTTL', 'sess:abc'], ['PUBLISH', 'switchboard:bus:all', 'x'], ['SUBSCRIBE', 'switchboard:bus:x']];
+    assert.deepEqual(await mayRun('switchboard', open), open.map(() => 'OK'));
+    const closed = [['SET', 'sess:abc', '1'], ['DEL', 'sess:abc'], ['GET', 'other'], ['SET', 'switchboardx', '1'], ['PUBLISH', 'other', 'x'], ['SUBSCRIBE', '__keyspace@0__:x'], ['PSUBSCRIBE', 'switchboard:*'],
+      ['FLUSHALL'], ['FLUSHDB'], ['KEYS', '*'], ['SCAN', '0'], ['CONFIG', 'GET', '*'], ['CONFIG', 'SET', 'dir', '/'], ['ACL', 'LIST'], ['SHUTDOWN'], ['DEBUG', 'SLEEP', '1'], ['EVAL', 'return 1', '0'],
+      ['SCRIPT', 'FLUSH'], ['SCRIPT', 'KILL'], ['CLIENT', 'LIST'], ['CLIENT', 'KILL', 'ID', '1'], ['INFO'], ['MONITOR'], ['REPLICAOF', 'x', '1'], ['SAVE'], ['MODULE', 'LIST']];
+    const wrong = (await mayRun('switchboard', closed)).flatMap((answer, i) => (answer === 'OK' ? [closed[i].join(' ')] : []));
+    assert.deepEqual(wrong, [], 'expected none of these to be allowed');
   });
 
   test('allows every command that the source names, and hardly one that it does not', async () => {
     const source = files(path.join(ROOT, 'src')).filter((file) => /\.(rs|lua)$/.test(file)).map((file) => readFileSync(file, 'utf8').split('#[cfg(test)]')[0]).join('\n');
     const named = new Set([...source.matchAll(/redis\.call\('([A-Z]+)'|(?:redis::cmd|\.cmd)\("([A-Z]+)"\)/g)].map(([, lua, rust]) => (lua ?? rust).toLowerCase()));
-    // By method and not by name: Cmd::publish, pipelines' get and hget.
-    for (const name of ['publish', 'get', 'hget']) named.add(name);
+    // Pipelines have methods that are called as the commands are; so has much else in Rust, whence the few names that don't count.
+    const known = new Set((await redis('COMMAND', 'LIST')).map((name) => name.toLowerCase()));
+    const ambiguous = new Set(['append', 'copy', 'info', 'keys', 'move', 'select', 'sort', 'time', 'touch', 'type', 'wait', 'watch']);
+    const rust = files(path.join(ROOT, 'src/registry/redis')).map((file) => readFileSync(file, 'utf8').split('#[cfg(test)]')[0]).join('\n');
+    for (const [, name] of rust.matchAll(/\.([a-z]+)\(/g)) if (known.has(name) && !ambiguous.has(name)) named.add(name);
+    named.add('publish');
     assert.ok(named.size > 20, `expected the source to name its commands, found ${[...named]}`);
     const granted = readFileSync(path.join(ROOT, 'deploy/redis/switchboard.acl'), 'utf8').split('\n').filter((line) => !line.startsWith('#')).join(' ').split(/\s+/)
       .filter((word) => word.startsWith('+')).map((word) => word.slice(1));

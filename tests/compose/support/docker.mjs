@@ -81,11 +81,19 @@ export async function token(user, claims = {}) {
 /** The HTTP API as operators reach it, with the fleet's own key. */
 export const api = async () => new Api(OPERATORS, await secret('api-key'));
 
+const AS_ADMIN = 'REDISCLI_AUTH=$(cat /run/secrets/redis-admin-password) redis-cli --no-auth-warning --user admin';
+
 /** A command of Redis's as its administrator; resolves to lines. */
-export const redis = async (...words) => {
-  const line = 'REDISCLI_AUTH=$(cat /run/secrets/redis-admin-password) exec redis-cli --no-auth-warning --user admin "$@"';
-  return (await inside('redis', 'sh', '-c', line, 'sh', ...words)).split('\n').filter(Boolean);
-};
+export const redis = async (...words) => (await inside('redis', 'sh', '-c', `${AS_ADMIN} "$@"`, 'sh', ...words)).split('\n').filter(Boolean);
+
+/** Whether `user` may run each of `commands`, without running one: resolves to "OK" or what is missing, for each. */
+export async function mayRun(user, commands) {
+  const lines = commands.map((words) => ['ACL', 'DRYRUN', user, ...words].map((word) => JSON.stringify(word)).join(' '));
+  const text = await inside('redis', 'sh', '-c', `printf '%s\\n' "$@" | ${AS_ADMIN}`, 'sh', ...lines);
+  const answers = text.split('\n').filter(Boolean);
+  assert.equal(answers.length, commands.length, `expected an answer to each of ${commands.join('; ')}, got ${text}`);
+  return answers;
+}
 
 /** Resolves when the fleet, the balancer and the registry agree on `nodes` ready nodes. */
 export async function settled(nodes) {
