@@ -111,6 +111,8 @@ impl App {
 
         let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = if config.redis.urls.is_empty() {
             let registry = MemoryRegistry::new(&config.registry, &config.presence);
+            // It hears itself, and there is nobody else.
+            metrics.bus_up().set(1);
             (Arc::new(registry), Bus::memory(&instance))
         } else {
             let client = link::client(&config.redis).context("redis.urls")?;

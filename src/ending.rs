@@ -32,6 +32,9 @@ macro_rules! endings {
                 }
             }
 
+            /// Every value of the metric label `reason` that [`Ending::label`] has.
+            pub const LABELS: [&str; [$($code),*].len() + 1] = [$($label,)* "other"];
+
             /// The value of the metric label `reason`: bounded, whatever code a backend made up.
             pub fn label(code: u16) -> &'static str {
                 match code {

@@ -12,6 +12,9 @@ use metrics::{
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use metrics_process::Collector;
+
+use crate::ending::Ending;
 
 /// Buckets of the durations that people wait for, in seconds.
 const SECONDS: &[f64] = &[
@@ -26,6 +29,7 @@ static METADATA: Metadata<'static> =
 pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
+    process: Collector,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -107,6 +111,11 @@ const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Registry operations that failed",
     ),
     (
+        "switchboard_connections_reaped_total",
+        Kind::Counter,
+        "Connections of nodes that died, taken out of the registry by this node",
+    ),
+    (
         "switchboard_bus_messages_total",
         Kind::Counter,
         "Messages on the bus",
@@ -126,6 +135,26 @@ const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         Kind::Histogram,
         "From CONNECT packet to ready",
     ),
+    (
+        "switchboard_ready",
+        Kind::Gauge,
+        "1 while /readyz answers 200",
+    ),
+    (
+        "switchboard_draining",
+        Kind::Gauge,
+        "1 from the signal that ends the node until it is gone",
+    ),
+    (
+        "switchboard_connections_limit",
+        Kind::Gauge,
+        "Connections that this node takes at the most; 0: no limit",
+    ),
+    (
+        "switchboard_build_info",
+        Kind::Gauge,
+        "1; the labels say what runs",
+    ),
 ];
 
 /// The values of `reason` of refused handshakes.
@@ -140,6 +169,17 @@ const CONNECT_ERRORS: [&str; 10] = [
     "too_many",
     "full",
     "unavailable",
+];
+
+/// The values of `reason` of connections that ended otherwise than by the server's order.
+const DEPARTURES: [&str; 7] = [
+    "transport_close",
+    "transport_error",
+    "ping_timeout",
+    "parse_error",
+    "multiple_polls",
+    "client_disconnect",
+    "server_disconnect",
 ];
 
 /// The values of `kind` of messages.
@@ -179,7 +219,9 @@ impl Metrics {
         let metrics = Self {
             handle: recorder.handle(),
             recorder: Arc::new(recorder),
+            process: Collector::default(),
         };
+        metrics::with_local_recorder(&*metrics.recorder, || metrics.process.describe());
         metrics.begin();
         Ok(metrics)
     }
@@ -193,7 +235,17 @@ impl Metrics {
             .chain(KINDS.map(|kind| self.messages_delivered(kind)))
             .chain(DROPS.map(|reason| self.messages_dropped(reason)))
             .chain(["in", "out"].map(|direction| self.bus_messages(direction)))
-            .chain([self.events_refused(), self.bus_reconnects()]);
+            .chain(
+                Ending::LABELS
+                    .into_iter()
+                    .chain(DEPARTURES)
+                    .map(|reason| self.disconnects(reason)),
+            )
+            .chain([
+                self.events_refused(),
+                self.bus_reconnects(),
+                self.connections_reaped(),
+            ]);
         for counter in counters {
             counter.increment(0);
         }
@@ -204,8 +256,12 @@ impl Metrics {
             self.histogram("switchboard_registry_duration_seconds", labels)
                 .record_many(0.0, 0);
         }
+        self.ready_duration().record_many(0.0, 0);
         let gauges = [
             self.bus_up(),
+            self.ready(),
+            self.draining(),
+            self.connections_limit(),
             self.users(),
             self.cluster_users(),
             self.cluster_connections(),
@@ -215,8 +271,10 @@ impl Metrics {
         }
     }
 
-    /// The Prometheus text of all series.
+    /// The Prometheus text of all series, those of the process read anew. Lists the process's files, so it takes longer the
+    /// more connections there are.
     pub fn render(&self) -> String {
+        metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.handle.render()
     }
 
@@ -341,6 +399,11 @@ impl Metrics {
             .record(took);
     }
 
+    /// Connections of nodes that died, taken out of the registry by this node.
+    pub fn connections_reaped(&self) -> Counter {
+        self.counter("switchboard_connections_reaped_total", Vec::new())
+    }
+
     /// Messages on the bus; `direction` is `in` or `out`.
     pub fn bus_messages(&self, direction: &'static str) -> Counter {
         self.counter(
@@ -362,5 +425,29 @@ impl Metrics {
     /// From CONNECT packet to `ready`.
     pub fn ready_duration(&self) -> Histogram {
         self.histogram("switchboard_ready_duration_seconds", Vec::new())
+    }
+
+    /// 1 while the node takes connections. Set before a rendering.
+    pub fn ready(&self) -> Gauge {
+        self.gauge("switchboard_ready", Vec::new())
+    }
+
+    /// 1 while the node sends its clients away. Set before a rendering.
+    pub fn draining(&self) -> Gauge {
+        self.gauge("switchboard_draining", Vec::new())
+    }
+
+    /// `limits.connections`. Set before a rendering.
+    pub fn connections_limit(&self) -> Gauge {
+        self.gauge("switchboard_connections_limit", Vec::new())
+    }
+
+    /// Always 1: which version runs as which node.
+    pub fn build_info(&self, node_id: &str) -> Gauge {
+        let labels = vec![
+            Label::new("version", env!("CARGO_PKG_VERSION")),
+            Label::new("node_id", node_id.to_owned()),
+        ];
+        self.gauge("switchboard_build_info", labels)
     }
 }

@@ -96,8 +96,8 @@ pub async fn metrics_open(State(state): State<ApiState>) -> Result<Response, Api
 
 /// On a thread of its own: folding the histograms of a busy node takes milliseconds, in which no socket would be served.
 async fn render(state: &ApiState) -> Result<Response, ApiError> {
-    let metrics = state.gateway.metrics().clone();
-    let text = tokio::task::spawn_blocking(move || metrics.render())
+    let gateway = state.gateway.clone();
+    let text = tokio::task::spawn_blocking(move || gateway.render_metrics())
         .await
         .map_err(|error| {
             tracing::error!(%error, "metrics could not be rendered");

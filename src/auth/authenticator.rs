@@ -212,8 +212,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Expired`] for a token that is past its `exp` and right otherwise, [`AuthError::Invalid`] for any
-    /// other.
+    /// [`AuthError::Expired`] for a token that is past its `exp` and right otherwise, [`AuthError::Unavailable`] for one whose
+    /// key may be in a JWK set that could not be fetched so far, [`AuthError::Invalid`] for any other.
     pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
         let inner = self.inner();
         Ok(inner.check(token, &inner.everywhere).await?)
@@ -249,7 +249,8 @@ impl Authenticator {
         self.inner().keys.warm_up().await;
     }
 
-    /// Whether a JWKS URL is configured that has given no keys so far: its tokens are refused until it does.
+    /// Whether a JWKS URL is configured that has given no keys so far: whoever brings its tokens is to try again until it
+    /// does.
     pub fn waits_for_keys(&self) -> bool {
         self.inner().keys.waits_for_keys()
     }

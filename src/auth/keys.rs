@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     auth::{
-        AuthConfigError,
+        AuthConfigError, AuthError,
         json::Object,
         jwks,
         jwt::{Header, Refusal},
@@ -170,7 +170,8 @@ impl KeyRing {
     ///
     /// A `kid` that a JWK set has stands for that key alone. Any other token is tried with each key that its `alg` fits
     /// and that its `kid` does not speak against. Only a token that no key at hand fits makes a JWKS URL be asked, and
-    /// only for an algorithm that a key from there could have: not for `HS256`.
+    /// only for an algorithm that a key from there could have: not for `HS256`. For as long as that URL has given nothing,
+    /// nobody can say whether such a token is good, and its bearer is to try again.
     pub(crate) async fn payload(&self, token: &str, header: &Header) -> Result<Object, Refusal> {
         let remote = self.remote.as_ref();
         let remote = remote.filter(|remote| remote.may_have(header.algorithm));
@@ -203,9 +204,16 @@ impl KeyRing {
                 true => key.kid == header.kid,
                 false => fits(key, header),
             });
-            return first(chosen, token, header).unwrap_or(Err(NO_KEY));
+            return first(chosen, token, header).unwrap_or(Err(if remote.is_loaded() {
+                NO_KEY
+            } else {
+                NO_SET
+            }));
         }
-        Err(NO_KEY)
+        Err(match remote {
+            Some(remote) if !remote.is_loaded() => NO_SET,
+            _ => NO_KEY,
+        })
     }
 
     /// Asks the JWKS URL, if there is one and it has not been asked yet.
@@ -237,6 +245,11 @@ impl KeyRing {
 }
 
 const NO_KEY: Refusal = Refusal::invalid("no key verifies it");
+
+const NO_SET: Refusal = Refusal::new(
+    AuthError::Unavailable,
+    "the JWK set that may have its key could not be fetched",
+);
 
 fn fits(key: &Key, header: &Header) -> bool {
     header.kid.is_none() || key.kid.is_none()

@@ -565,7 +565,7 @@ mod tests {
         let door = issuer.door(Timing::default());
         for _ in 0..100 {
             let token = Signer::P256.token(Some("a"));
-            assert_eq!(outcome(&door, token).await, Err(AuthError::Invalid));
+            assert_eq!(outcome(&door, token).await, Err(AuthError::Unavailable));
         }
         assert_eq!(issuer.asked(), 1);
         assert!(door.waits_for_keys());
@@ -578,7 +578,7 @@ mod tests {
         issuer.answer(Answer::Status(StatusCode::SERVICE_UNAVAILABLE));
         let door = issuer.door(eager());
         let token = || Signer::P256.token(Some("a"));
-        assert_eq!(outcome(&door, token()).await, Err(AuthError::Invalid));
+        assert_eq!(outcome(&door, token()).await, Err(AuthError::Unavailable));
         issuer.publish(json!([Signer::P256.jwk(Some("a"))]));
         assert_eq!(outcome(&door, token()).await, Ok(()));
     }
@@ -593,7 +593,7 @@ mod tests {
         });
         for _ in 0..10 {
             let token = Signer::P256.token(Some("a"));
-            assert_eq!(outcome(&door, token).await, Err(AuthError::Invalid));
+            assert_eq!(outcome(&door, token).await, Err(AuthError::Unavailable));
         }
         assert_eq!(issuer.asked(), 1);
 

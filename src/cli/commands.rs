@@ -73,7 +73,7 @@ pub async fn check_token(sources: &Sources, token: String) -> anyhow::Result<Exi
         token
     };
     let authenticator = Authenticator::new(&config.auth, &config.namespaces)?;
-    match authenticator.verify(token.trim()).await {
+    match authenticator.explain(token.trim()).await {
         Ok(identity) => {
             print(&serde_json::to_string_pretty(&identity_json(&identity))?)?;
             Ok(ExitCode::SUCCESS)

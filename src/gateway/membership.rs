@@ -102,6 +102,7 @@ impl Inner {
     async fn reap(&self, lapsed: &Lease) -> Result<(), RegistryError> {
         let connections = self.registry.reap(lapsed).await?;
         if connections > 0 {
+            self.metrics.connections_reaped().increment(connections);
             tracing::warn!(lease = %lapsed, connections, "reaped a node that is gone");
         }
         Ok(())

@@ -13,6 +13,7 @@
 //! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
 //! - `hub` finds this node's connections, `live` is one of them.
 //! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
+//! - `scrape` is what the metrics read of the node's state.
 //! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
 
 pub mod access;
@@ -34,6 +35,7 @@ mod mount;
 mod own;
 mod recheck;
 mod refusal;
+mod scrape;
 mod sessions;
 
 use std::{
@@ -204,6 +206,7 @@ impl Gateway {
             bus,
             metrics,
         });
+        inner.begin_series();
         let events = Arc::new(Events::of(&inner));
         let engine = Engine::new(inner.engine_settings(), events);
         let protocol = inner.mount().await;

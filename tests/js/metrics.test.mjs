@@ -1,7 +1,7 @@
 // Contract 7: what a node measures, and that it agrees with what the API says.
 
 import assert from 'node:assert/strict';
-import { API_KEY, connect, connected, eventually, expectProblem, onBothRegistries, parseMetrics, someone, test, token } from './harness.mjs';
+import { API_KEY, connect, connected, describe, eventually, expectProblem, onBothRegistries, parseMetrics, someone, test, token } from './harness.mjs';
 
 /** Of a node; `expected` are labels. */
 async function metricsOf(node) {
@@ -153,5 +153,72 @@ onBothRegistries((world) => {
     await eventually('switchboard_ready_duration_seconds_count went up by one', async () => {
       assert.equal((await metricsOf(world.door)).value('switchboard_ready_duration_seconds_count'), before + 1);
     });
+  });
+});
+
+describe('the state of a node', () => {
+  const gauge = (metrics, name) => metrics.value(name);
+  const gauges = async (node, expected) => {
+    const metrics = await metricsOf(node);
+    for (const [name, value] of Object.entries(expected)) {
+      assert.equal(metrics.series.get(name)?.length, 1, `expected one series of ${name}`);
+      assert.equal(gauge(metrics, name), value, `${name}, expected ${value}`);
+    }
+  };
+
+  test('a node that runs alone is ready, and says what it is', async ({ node }) => {
+    const one = await node({ name: 'alone', env: { SWITCHBOARD_LIMITS__CONNECTIONS: '7' } });
+    await gauges(one, { switchboard_ready: 1, switchboard_draining: 0, switchboard_bus_up: 1, switchboard_connections_limit: 7 });
+    const metrics = await metricsOf(one);
+    const [info] = metrics.series.get('switchboard_build_info');
+    const [{ version, nodeId }] = await one.api.nodes();
+    assert.deepEqual(info, { labels: { version, node_id: nodeId }, value: 1 });
+    for (const name of ['process_resident_memory_bytes', 'process_open_fds', 'process_max_fds', 'process_start_time_seconds', 'process_threads']) {
+      assert.equal(metrics.types.get(name), 'gauge', `expected the gauge ${name}`);
+      assert.ok(gauge(metrics, name) > 0, `expected ${name} to be above 0`);
+    }
+    assert.equal(metrics.types.get('process_cpu_seconds_total'), 'counter');
+    // A restart is told from the outside by the time of the start: the clock of boot and this one's may differ by a little.
+    assert.ok(Math.abs(gauge(metrics, 'process_start_time_seconds') - Date.now() / 1000) < 300);
+  });
+
+  test('what has not happened yet is 0, not absent: a rate sees the first time', async ({ node }) => {
+    const metrics = await metricsOf(await node({ name: 'fresh' }));
+    for (const name of ['switchboard_connections', 'switchboard_connects_total', 'switchboard_connect_errors_total', 'switchboard_disconnects_total', 'switchboard_messages_sent_total',
+      'switchboard_messages_delivered_total', 'switchboard_messages_dropped_total', 'switchboard_events_refused_total', 'switchboard_registry_errors_total',
+      'switchboard_connections_reaped_total', 'switchboard_bus_reconnects_total', 'switchboard_bus_messages_total', 'switchboard_ready_duration_seconds_count']) {
+      assert.ok(metrics.series.get(name)?.length, `expected ${name} from the start`);
+    }
+    const reasons = metrics.series.get('switchboard_disconnects_total').map((sample) => sample.labels.reason);
+    for (const reason of ['transport_close', 'slow_consumer', 'banned', 'other']) assert.ok(reasons.includes(reason), `expected reason="${reason}", got ${reasons}`);
+    assert.deepEqual(metrics.series.get('switchboard_connects_total').map((sample) => sample.labels.namespace).sort(), ['/', '/admin', '/public']);
+  });
+
+  test('a node that drains says so, and is not ready', async ({ node }) => {
+    const one = await node({ name: 'drained', env: { SWITCHBOARD_DRAIN__DELAY: '30s' } });
+    one.signal('SIGTERM');
+    await eventually('the gauges say that it drains', () => gauges(one, { switchboard_ready: 0, switchboard_draining: 1 }), { ms: 15000 });
+    assert.equal((await one.api.request('GET', '/readyz')).status, 503);
+  });
+
+  test('a node whose Redis is away is not ready until it is back', async ({ node, redis }) => {
+    const server = await redis();
+    const one = await node({ name: 'outage', redis: server });
+    await gauges(one, { switchboard_ready: 1, switchboard_bus_up: 1 });
+    await server.stop();
+    await eventually('the gauges say that Redis is away', () => gauges(one, { switchboard_ready: 0, switchboard_draining: 0, switchboard_bus_up: 0 }), { ms: 30000 });
+    await server.start();
+    await eventually('the gauges say that Redis is back', () => gauges(one, { switchboard_ready: 1, switchboard_bus_up: 1, switchboard_bus_reconnects_total: 1 }), { ms: 30000 });
+  });
+
+  test('what a dead node leaves in the registry is counted by whoever takes it out', async ({ node, redis }) => {
+    const server = await redis();
+    const [dead, alive] = await Promise.all(['dead', 'alive'].map((name) => node({ name, redis: server })));
+    await connected(dead, { user: someone() });
+    await connected(dead, { user: someone() });
+    await dead.kill();
+    await eventually('the two connections are counted as reaped', async () => {
+      assert.equal((await metricsOf(alive)).value('switchboard_connections_reaped_total'), 2);
+    }, { ms: 40000 });
   });
 });
