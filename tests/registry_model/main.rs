@@ -1,0 +1,76 @@
+//! The registry against a small model of it: random operations, crashes and losses, in memory and in a real Redis, with
+//! what every read says compared after each step, and the plan that fails made as short as it can be.
+//!
+//! `PROPTEST_CASES` says how many plans each test makes. A plan that failed is in `proptest-regressions` beside this file, and
+//! is run first from then on.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod home;
+mod model;
+mod plan;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+mod world;
+
+use proptest::{
+    prelude::*,
+    test_runner::{TestCaseError, TestRunner},
+};
+use tokio::runtime::Runtime;
+
+use home::Home;
+use plan::Op;
+use world::World;
+
+fn cases(default: u32) -> u32 {
+    let said = std::env::var("PROPTEST_CASES");
+    said.ok().and_then(|it| it.parse().ok()).unwrap_or(default)
+}
+
+fn runner(default_cases: u32) -> TestRunner {
+    TestRunner::new(ProptestConfig {
+        cases: cases(default_cases),
+        max_shrink_iters: 4000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
+}
+
+async fn carry_out(home: &Home, plan: &[Op]) -> Result<(), TestCaseError> {
+    let mut world = World::new(home).await?;
+    for (number, op) in plan.iter().enumerate() {
+        world
+            .step(op)
+            .await
+            .map_err(|why| TestCaseError::fail(format!("step {number}: {why}")))?;
+    }
+    world.end().await
+}
+
+#[test]
+fn memory_is_what_the_model_says() {
+    let runtime = Runtime::new().unwrap();
+    let told = runner(400).run(&plan::plan(), |plan| {
+        runtime.block_on(carry_out(&Home::memory(), &plan))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn redis_is_what_the_model_says() {
+    let runtime = Runtime::new().unwrap();
+    let (_server, home) = runtime.block_on(async {
+        let server = redis_server::Server::start().await;
+        let home = Home::redis(&server).await;
+        (server, home)
+    });
+    let told = runner(120).run(&plan::plan(), |plan| {
+        runtime.block_on(carry_out(&home, &plan))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
