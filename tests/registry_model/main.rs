@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod home;
+mod interleaved;
 mod model;
 mod plan;
 #[path = "../support/redis_server.rs"]
@@ -59,16 +60,44 @@ fn memory_is_what_the_model_says() {
     }
 }
 
-#[test]
-fn redis_is_what_the_model_says() {
+/// A Redis, three nodes around it, and what they run on.
+fn with_redis() -> (Runtime, redis_server::Server, Home) {
     let runtime = Runtime::new().unwrap();
-    let (_server, home) = runtime.block_on(async {
+    let (server, home) = runtime.block_on(async {
         let server = redis_server::Server::start().await;
         let home = Home::redis(&server).await;
         (server, home)
     });
-    let told = runner(120).run(&plan::plan(), |plan| {
+    (runtime, server, home)
+}
+
+#[test]
+fn redis_is_what_the_model_says() {
+    let (runtime, _server, home) = with_redis();
+    let told = runner(100).run(&plan::plan(), |plan| {
         runtime.block_on(carry_out(&home, &plan))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn memory_keeps_its_promises_to_many_at_once() {
+    let runtime = Runtime::new().unwrap();
+    let told = runner(400).run(&interleaved::rush(), |rush| {
+        runtime.block_on(interleaved::carry_out(&Home::memory(), &rush))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn redis_keeps_its_promises_to_many_at_once() {
+    let (runtime, _server, home) = with_redis();
+    let told = runner(200).run(&interleaved::rush(), |rush| {
+        runtime.block_on(interleaved::carry_out(&home, &rush))
     });
     if let Err(error) = told {
         panic!("{error}");
