@@ -12,6 +12,7 @@ mod model;
 mod plan;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod texts;
 mod world;
 
 use proptest::{
@@ -98,6 +99,41 @@ fn redis_keeps_its_promises_to_many_at_once() {
     let (runtime, _server, home) = with_redis();
     let told = runner(200).run(&interleaved::rush(), |rush| {
         runtime.block_on(interleaved::carry_out(&home, &rush))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+/// Text that looks like a cursor, an id or a key, or like nothing.
+fn any_text() -> impl Strategy<Value = String> {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    prop_oneof![
+        any::<String>(),
+        any::<Vec<u8>>()
+            .prop_map(|bytes| URL_SAFE_NO_PAD.encode([b"u1:", bytes.as_slice()].concat())),
+        "[0-9a-f][A-Za-z0-9_-]{22}",
+        "[a-z{}:\\x00\\x01]{1,12}",
+    ]
+}
+
+#[test]
+fn memory_takes_any_text() {
+    let runtime = Runtime::new().unwrap();
+    let home = Home::memory();
+    let told = runner(300).run(&any_text(), |text| {
+        runtime.block_on(texts::carry_out(&home, &text))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn redis_takes_any_text() {
+    let (runtime, _server, home) = with_redis();
+    let told = runner(200).run(&any_text(), |text| {
+        runtime.block_on(texts::carry_out(&home, &text))
     });
     if let Err(error) = told {
         panic!("{error}");

@@ -1,0 +1,194 @@
+//! The bus: what is no message, what is almost one, and what is one of another version.
+
+use futures_util::StreamExt;
+use rand::{Rng, seq::IndexedRandom};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::{
+    cases,
+    node::{KEY, Neighbour, Node},
+    noise, random,
+    redis_server::{PATIENCE, Server, until},
+    seed,
+};
+
+const UNREADABLE: &str = r#"switchboard_messages_dropped_total{reason="unreadable"}"#;
+
+async fn post(node: &Node, path: &str, body: Value) {
+    let answer = node
+        .http
+        .post(node.url(path))
+        .bearer_auth(KEY)
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert!(answer.status().is_success(), "{path}: {}", answer.status());
+}
+
+/// Messages and receipts that two nodes really exchange, about a user who is then gone.
+async fn real(redis: &Server, holder: &Node, other: &Node) -> Vec<Vec<u8>> {
+    let mut listener = redis.client().get_async_pubsub().await.unwrap();
+    listener.psubscribe("switchboard:bus:*").await.unwrap();
+    let url = format!(
+        "ws://{}/socket.io/?EIO=4&transport=websocket",
+        holder.address
+    );
+    let (mut victim, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+    let connect = format!("40{}", json!({ "token": Node::token("victim") }));
+    futures_util::SinkExt::send(&mut victim, connect.into())
+        .await
+        .unwrap();
+    until("the victim is there", async || {
+        other
+            .get("/v1/users/victim")
+            .await
+            .contains(r#""online":true"#)
+    })
+    .await;
+    post(
+        other,
+        "/v1/users/victim/events",
+        json!({ "event": "e", "data": "MARKER" }),
+    )
+    .await;
+    post(
+        other,
+        "/v1/users/victim/events",
+        json!({ "event": "e", "data": "MARKER", "ack": { "timeoutMs": 10 } }),
+    )
+    .await;
+    post(
+        other,
+        "/v1/events",
+        json!({ "messages": [{ "room": "user:victim", "event": "e", "data": "MARKER" }] }),
+    )
+    .await;
+    post(
+        other,
+        "/v1/tokens/revoke",
+        json!({ "jti": "no-such-token" }),
+    )
+    .await;
+    takes_what_a_backend_may_send(other).await;
+    post(other, "/v1/users/victim/disconnect", json!({})).await;
+    let mut messages = Vec::new();
+    let mut stream = listener.on_message();
+    while let Ok(Some(message)) =
+        timeout(std::time::Duration::from_millis(500), stream.next()).await
+    {
+        messages.push(message.get_payload_bytes().to_vec());
+    }
+    assert!(
+        messages.len() >= 6,
+        "{} messages and receipts",
+        messages.len()
+    );
+    messages
+}
+
+/// What JSON may be nested as deep as, a node takes from another.
+async fn takes_what_a_backend_may_send(other: &Node) {
+    let deepest = format!("{}1{}", "[".repeat(125), "]".repeat(125));
+    let body = format!(r#"{{"event":"e","data":{deepest}}}"#);
+    let send = other.http.post(other.url("/v1/users/victim/events"));
+    let send = send
+        .bearer_auth(KEY)
+        .header("content-type", "application/json")
+        .body(body);
+    let answer: Value = send.send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer, json!({ "connections": 1, "nodes": 1 }));
+}
+
+/// Replaces the marker by an array of an array of … nothing.
+fn nested(message: &[u8], depth: usize) -> Option<Vec<u8>> {
+    let marker = b"\xa6MARKER";
+    let at = message
+        .windows(marker.len())
+        .position(|part| part == marker)?;
+    let mut deep = message[..at].to_vec();
+    deep.extend(std::iter::repeat_n(0x91, depth));
+    deep.push(0xc0);
+    deep.extend(&message[at + marker.len()..]);
+    Some(deep)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_message_is_counted_and_changes_nothing() {
+    let redis = Server::start().await;
+    let [mut node, other] = [
+        Node::start(Some(&redis)).await,
+        Node::start(Some(&redis)).await,
+    ];
+    let real = real(&redis, &node, &other).await;
+    drop(other);
+    until("one node is left", async || {
+        let stats: Value = serde_json::from_str(&node.get("/v1/stats").await).unwrap();
+        stats["nodes"] == 1
+    })
+    .await;
+    let mut neighbour = Neighbour::move_in(&node).await;
+    let channels: Vec<String> = redis.run("PUBSUB CHANNELS switchboard:*").await;
+    let own: Vec<_> = channels
+        .iter()
+        .filter(|it| it.starts_with("switchboard:bus:"))
+        .collect();
+    assert!(own.len() >= 2, "its own and that of all: {channels:?}");
+
+    // Unreadable to a certainty: each is counted.
+    let seed = seed();
+    let mut certain = vec![Vec::new(), vec![1], vec![0xff; 100_000], b"hello".to_vec()];
+    for message in &real {
+        certain.push([&[2], &message[1..]].concat());
+        certain.extend(
+            (1..message.len())
+                .step_by(7)
+                .map(|end| message[..end].to_vec()),
+        );
+        certain.extend(nested(message, 100_000));
+    }
+    let before = node.series(UNREADABLE).await;
+    for payload in &certain {
+        let heard = redis.publish(own[0], payload).await;
+        node.is_sound();
+        assert_eq!(heard, 1, "{} bytes", payload.len());
+    }
+    until("all of them are counted", async || {
+        node.series(UNREADABLE).await == before + certain.len() as u64
+    })
+    .await;
+    neighbour.is_well(&node).await;
+    node.is_sound();
+
+    // Anything, on every channel that it listens on, those of the adapter too.
+    for case in 0..cases(3000) {
+        let mut random = random(seed, case);
+        let payload = match random.random_range(0..4) {
+            0 => noise::bytes(&mut random, 300),
+            1 => [vec![1], noise::bytes(&mut random, 300)].concat(),
+            _ => {
+                let message = real.choose(&mut random).unwrap();
+                noise::mutated_bytes(&mut random, message)
+            }
+        };
+        redis
+            .publish(channels.choose(&mut random).unwrap(), &payload)
+            .await;
+        if case % 200 == 0 {
+            neighbour.is_well(&node).await;
+            node.is_sound();
+        }
+    }
+    for message in &real {
+        for depth in [10, 100, 1000, 1020, 1023, 5000] {
+            if let Some(payload) = nested(message, depth) {
+                redis.publish(own[0], &payload).await;
+            }
+        }
+    }
+    timeout(PATIENCE, neighbour.is_well(&node)).await.unwrap();
+    node.is_sound();
+    assert!(neighbour.heard_nothing_else(), "a message that nobody sent");
+    node.has_only(neighbour.user).await;
+}
