@@ -180,6 +180,9 @@ async fn what_is_no_message_is_counted_and_changes_nothing() {
             node.is_sound();
         }
     }
+    for channel in &channels {
+        redis.publish(channel, &vec![0x91; 100_000]).await;
+    }
     for message in &real {
         for depth in [10, 100, 1000, 1020, 1023, 5000] {
             if let Some(payload) = nested(message, depth) {

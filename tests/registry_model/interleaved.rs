@@ -247,7 +247,7 @@ pub(super) async fn carry_out(home: &Home, (acts, dies): &Rush) -> Result<(), Te
             .map_err(|died| TestCaseError::fail(died.to_string()))?;
         done.map_err(failed)?;
     }
-    let known = known.lock();
+    let known = std::mem::take(&mut *known.lock());
     quiet(home, &known, dies.is_some()).await?;
     for (lease, _) in &nodes {
         home.nodes[0].leave(lease).await.map_err(failed)?;

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 use switchboard::{
     connection::UserId,
     registry::{
-        EndTarget, Entry, Lease, Registry, RegistryError, SessionId, Whom,
+        EndTarget, Entry, Lease, RegistryError, SessionId, Whom,
         keys::{Keys, Shard, escape, unescape},
     },
 };
