@@ -34,6 +34,7 @@ fn runner(default_cases: u32) -> TestRunner {
     TestRunner::new(ProptestConfig {
         cases: cases(default_cases),
         max_shrink_iters: 4000,
+        max_shrink_time: 120_000,
         failure_persistence: None,
         ..ProptestConfig::default()
     })

@@ -196,8 +196,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(node, target, fence, code, twice)| Op::Order { node, target, fence, code, twice }),
         1 => (user(), any::<bool>()).prop_map(|(user, twice)| Op::Unban { user, twice }),
         1 => (0..4_u8, 0..3_u8, any::<bool>()).prop_map(|(token, until, twice)| Op::RevokeToken { token, until, twice }),
-        1 => (user(), any::<bool>(), 0..4_u8).prop_map(|(user, expired, token)| Op::Open { user, expired, token }),
-        2 => (any::<u8>(), 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>()).prop_map(
+        3 => (user(), prop::bool::weighted(0.1), 0..4_u8).prop_map(|(user, expired, token)| Op::Open { user, expired, token }),
+        4 => (any::<u8>(), 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>()).prop_map(
             |(family, presented, successor, genuine, renew)| Op::Rotate { family, presented, successor, genuine, renew }
         ),
         1 => (any::<u8>(), 0..4_u8, any::<bool>()).prop_map(|(family, token, twice)| Op::Close { family, token, twice }),

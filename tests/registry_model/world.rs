@@ -558,14 +558,14 @@ impl<'a> World<'a> {
         code: u8,
     ) -> Outcome {
         let target = match target {
-            TargetPick::User { user, except } => EndTarget::User {
-                user: self.user(user),
-                except: except
-                    .and_then(|of| self.any(of))
-                    .map(|it| it.id.clone())
-                    .into_iter()
-                    .collect(),
-            },
+            TargetPick::User { user, except } => {
+                let spared = except.and_then(|of| self.any(of));
+                let of_spared = spared.and_then(|it| it.user_id.clone());
+                EndTarget::User {
+                    user: of_spared.unwrap_or_else(|| self.user(user)),
+                    except: spared.map(|it| it.id.clone()).into_iter().collect(),
+                }
+            }
             TargetPick::Revoked { user } => EndTarget::Revoked {
                 user: self.user(user),
             },
@@ -804,6 +804,23 @@ impl<'a> World<'a> {
             .map(|(entry, order)| (entry.id, order))
             .collect();
         prop_assert_eq!(&orders, &model.orders, "orders");
+        // And whoever came in by a family.
+        let by_family = model.families.values().map(|kept| {
+            let (user, id) = (kept.family.user.clone(), "any".into());
+            let grant = Grant {
+                issued_at: Some(Timestamp::MAX),
+                token_id: None,
+                session: Some(kept.family.id.clone()),
+            };
+            (
+                Entry {
+                    user: Some(user),
+                    id,
+                },
+                grant,
+            )
+        });
+        let all: Vec<_> = all.into_iter().chain(by_family).collect();
         let (standing, _) = timed(reader.standing(&all)).await?;
         let expected = all.iter().filter_map(|(entry, grant)| {
             Some((entry.clone(), model.barred(entry.user.as_ref(), grant)?))
