@@ -144,6 +144,8 @@ fn claims_may_say_anything() {
             let named = ["sub", "id", "userId"].iter().filter_map(|name| payload.get(name));
             let named = named.filter_map(|value| match value {
                 Value::String(text) => Some(text.clone()),
+                // A whole number is written as one, also if it came as a float.
+                Value::Number(number) if number.is_f64() => number.as_f64().map(|it| format!("{}", it as i64)),
                 Value::Number(number) => Some(number.to_string()),
                 _ => None,
             });

@@ -67,7 +67,15 @@ fn setting() -> impl Strategy<Value = (String, String)> {
         .filter(|key| !key.path.ends_with("_file"))
         .collect();
     prop_oneof![
-        9 => select(keys).prop_flat_map(|key| (Just(key.path.to_owned()), value(key.secret))),
+        9 => select(keys).prop_flat_map(|key| {
+            let url = key.path.contains("redis");
+            // Of a URL the password is secret, and the rest is shown.
+            let value = value(key.secret && !url).prop_map(move |value| match url {
+                true => format!("redis://:{MARK}@{value}"),
+                false => value,
+            });
+            (Just(key.path.to_owned()), value)
+        }),
         1 => ("[a-z_.]{1,20}", value(false)).prop_filter("no file", |(path, _)| !path.ends_with("file")),
     ]
 }
