@@ -32,6 +32,8 @@ mod sessions;
 pub mod token;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod hostile_cookies;

@@ -28,6 +28,11 @@ const VERSION: u8 = 1;
 /// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
 const END_DEADLINE: Duration = Duration::from_secs(6);
 
+/// How deep a message may be nested. What backends and clients send is JSON, which is read to a depth of 128; a few levels are
+/// around it. MessagePack of 1,024 levels, which is as far as its reader goes by itself, overflows a stack of 2 MB in a debug
+/// build, and that ends the process.
+const MAX_DEPTH: usize = 160;
+
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     /// Who asked, or who answers.
@@ -87,6 +92,16 @@ pub(super) struct Requests {
 struct Open {
     last: u64,
     waiting: HashMap<u64, mpsc::UnboundedSender<(Instance, Receipt)>>,
+}
+
+/// Reads a message; none if it is none of this version's.
+fn read(payload: &[u8]) -> Option<Envelope> {
+    let (&VERSION, body) = payload.split_first()? else {
+        return None;
+    };
+    let mut reader = rmp_serde::Deserializer::from_read_ref(body);
+    reader.set_max_depth(MAX_DEPTH);
+    Envelope::deserialize(&mut reader).ok()
 }
 
 /// One request that waits for receipts; dropping it is giving up.
@@ -158,11 +173,7 @@ impl Inner {
     /// Reads what the bus brings, in order, until it ends.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
         while let Some(payload) = inbox.recv().await {
-            let envelope = match payload.split_first() {
-                Some((&VERSION, body)) => rmp_serde::from_slice::<Envelope>(body).ok(),
-                _ => None,
-            };
-            match envelope {
+            match read(&payload) {
                 Some(Envelope {
                     from,
                     request,

@@ -20,6 +20,8 @@
 
 pub mod engine;
 mod frames;
+#[cfg(test)]
+mod fuzz;
 pub mod listener;
 pub mod origin;
 pub mod peer;

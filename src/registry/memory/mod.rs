@@ -102,6 +102,13 @@ impl Registry for MemoryRegistry {
 
     async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
         let mut store = self.store.lock();
+        let before = lease.epoch.checked_sub(1).map(|epoch| Lease {
+            epoch,
+            ..lease.clone()
+        });
+        if let Some(before) = before.and_then(|before| store.leases.get_mut(&before)) {
+            before.ends = before.ends.min(Instant::now());
+        }
         if store.leases.get(lease).is_none_or(Membership::holds) {
             store.leases.insert(lease.clone(), self.membership(report));
         }

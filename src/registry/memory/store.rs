@@ -127,9 +127,9 @@ impl Store {
         }
         self.entries.remove(entry);
         self.owners.remove(&entry.id);
+        // Also while other entries of the user are left: their leases may have run out before this connection ended.
         if let Some(user) = &entry.user
             && !keep.is_zero()
-            && self.all_of(user).next().is_none()
         {
             let seen = self
                 .seen

@@ -1,0 +1,315 @@
+//! Many callers at once, and what holds once they are done.
+//!
+//! What one call did not see of another is not compared; what no order of the calls can give is.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use proptest::{collection::vec, option, prelude::*, test_runner::TestCaseError};
+use switchboard::{
+    connection::{Connection, ConnectionId, Instance, TransportKind, UserId},
+    ending::Ending,
+    registry::{
+        Admission, Ban, EndOrder, EndTarget, Fence, Grant, Lease, LimitPolicy, NodeReport,
+        Registry, RegistryError, UserLimit,
+    },
+};
+
+use super::{
+    home::{Home, NODES},
+    model::entry,
+    world::USERS,
+};
+
+/// What one caller does, on whichever node it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Act {
+    Register {
+        user: u8,
+        limited: bool,
+    },
+    /// One of the caller's own, also twice at once.
+    Unregister {
+        of: u8,
+        twice: bool,
+    },
+    /// For good: nobody lifts it.
+    Ban {
+        user: u8,
+    },
+    Kick {
+        user: u8,
+    },
+    Read {
+        user: u8,
+    },
+    Totals,
+}
+
+/// A few callers' acts, and the node that dies while they are at it.
+pub(super) type Rush = (Vec<Vec<Act>>, Option<u8>);
+
+pub(super) fn rush() -> impl Strategy<Value = Rush> {
+    let user = || 0..3_u8;
+    let act = prop_oneof![
+        8 => (user(), any::<bool>()).prop_map(|(user, limited)| Act::Register { user, limited }),
+        4 => (any::<u8>(), any::<bool>()).prop_map(|(of, twice)| Act::Unregister { of, twice }),
+        1 => user().prop_map(|user| Act::Ban { user }),
+        1 => user().prop_map(|user| Act::Kick { user }),
+        2 => user().prop_map(|user| Act::Read { user }),
+        1 => Just(Act::Totals),
+    ];
+    (vec(vec(act, 1..12), 2..7), option::of(0..NODES as u8))
+}
+
+/// At most so many of a user where a limit is asked for.
+const MAX: u32 = 3;
+
+/// What is known of all calls once they are done.
+#[derive(Default)]
+struct Known {
+    admitted: BTreeSet<(UserId, ConnectionId)>,
+    /// That somebody asked to be gone.
+    unregistered: BTreeSet<ConnectionId>,
+    /// That an order of a ban listed.
+    listed: BTreeSet<ConnectionId>,
+    banned: BTreeSet<UserId>,
+    /// Of these, there may be more than the limit.
+    unlimited: BTreeSet<UserId>,
+}
+
+struct Caller {
+    registry: Arc<dyn Registry>,
+    lease: Lease,
+    report: NodeReport,
+    known: Arc<Mutex<Known>>,
+}
+
+impl Caller {
+    fn connection(&self, user: &UserId) -> Connection {
+        Connection {
+            id: self.registry.new_id(Some(user)),
+            user_id: Some(user.clone()),
+            namespace: "/".into(),
+            node_id: self.report.node_id.clone(),
+            transport: TransportKind::Websocket,
+            connected_at: Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap(),
+            expires_at: None,
+            device_id: None,
+            remote_addr: None,
+            user_agent: None,
+        }
+    }
+
+    async fn order(&self, user: &UserId, fence: Option<&Fence>) -> Result<(), RegistryError> {
+        let target = EndTarget::User {
+            user: user.clone(),
+            except: Vec::new(),
+        };
+        let order = EndOrder {
+            target: &target,
+            fence,
+            ending: &Ending::of(Ending::BANNED),
+        };
+        // Those that are ordered to end don't count towards a limit.
+        self.known.lock().unlimited.insert(user.clone());
+        let skip = &self.lease.instance;
+        let ordered = self.registry.order_end(order, skip, b"p").await?;
+        if fence.is_some() {
+            let mut known = self.known.lock();
+            known.banned.insert(user.clone());
+            known
+                .listed
+                .extend(ordered.connections.into_iter().map(|it| it.id));
+        }
+        Ok(())
+    }
+
+    /// Does its acts one by one. A lease that runs out under it is no error.
+    async fn act(&self, acts: &[Act]) -> Result<(), RegistryError> {
+        let mut mine: Vec<Connection> = Vec::new();
+        for act in acts {
+            match *act {
+                Act::Register { user, limited } => {
+                    let user = USERS[usize::from(user)].into();
+                    let connection = self.connection(&user);
+                    let limit = limited.then_some(UserLimit {
+                        max: MAX,
+                        policy: LimitPolicy::Reject,
+                    });
+                    if !limited {
+                        self.known.lock().unlimited.insert(user.clone());
+                    }
+                    let grant = Grant::default();
+                    let admission = self
+                        .registry
+                        .register(&self.lease, &connection, &grant, limit);
+                    match admission.await {
+                        Ok(Admission::Admitted { .. }) => {
+                            let id = connection.id.clone();
+                            self.known.lock().admitted.insert((user, id));
+                            mine.push(connection);
+                        }
+                        Ok(Admission::Refused(_)) => {}
+                        Err(RegistryError::Unavailable(why)) if why.contains("run out") => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Act::Unregister { of, twice } if !mine.is_empty() => {
+                    let gone = mine.swap_remove(usize::from(of) % mine.len());
+                    self.known.lock().unregistered.insert(gone.id.clone());
+                    let entries = [entry(&gone)];
+                    let once = || self.registry.unregister(&self.lease, &entries);
+                    if twice {
+                        tokio::try_join!(once(), once())?;
+                    } else {
+                        once().await?;
+                    }
+                }
+                Act::Unregister { .. } => {}
+                Act::Ban { user } => {
+                    let fence = Fence::Ban(Ban::default());
+                    self.order(&USERS[usize::from(user)].into(), Some(&fence))
+                        .await?;
+                }
+                Act::Kick { user } => {
+                    self.order(&USERS[usize::from(user)].into(), None).await?;
+                }
+                Act::Read { user } => {
+                    let read = self.registry.user(&USERS[usize::from(user)].into()).await?;
+                    let ids: BTreeSet<_> = read.connections.iter().map(|it| &it.id).collect();
+                    if ids.len() != read.connections.len() {
+                        return Err(RegistryError::Corrupt("an id twice in one answer".into()));
+                    }
+                }
+                Act::Totals => {
+                    self.registry.totals().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn failed(error: RegistryError) -> TestCaseError {
+    TestCaseError::fail(error.to_string())
+}
+
+pub(super) async fn carry_out(home: &Home, (acts, dies): &Rush) -> Result<(), TestCaseError> {
+    if let Some(redis) = &home.redis {
+        redis.flush_all().await;
+    }
+    let known = Arc::new(Mutex::new(Known::default()));
+    let mut nodes = Vec::new();
+    for (number, registry) in home.nodes.iter().enumerate() {
+        let lease = Lease {
+            instance: Instance::random(),
+            epoch: 1,
+        };
+        let report = NodeReport {
+            node_id: format!("node-{number}").into(),
+            version: "1".into(),
+            started_at: Timestamp::UNIX_EPOCH,
+            connections: 0,
+            users: 0,
+            draining: false,
+        };
+        registry.join(&lease, &report).await.map_err(failed)?;
+        nodes.push((lease, report));
+    }
+    let callers = acts.iter().enumerate().map(|(number, acts)| {
+        let (lease, report) = nodes[number % NODES].clone();
+        let caller = Caller {
+            registry: Arc::clone(&home.nodes[number % NODES]),
+            lease,
+            report,
+            known: Arc::clone(&known),
+        };
+        let acts = acts.clone();
+        tokio::spawn(async move { caller.act(&acts).await })
+    });
+    let mut tasks: Vec<_> = callers.collect();
+    if let Some(dies) = dies {
+        // Two nodes find it dead at the same moment, while the others go on.
+        let (lease, report) = nodes[usize::from(*dies)].clone();
+        let dying = Arc::clone(&home.dying);
+        let reapers = [Arc::clone(&home.nodes[0]), Arc::clone(&home.nodes[1])];
+        tasks.push(tokio::spawn(async move {
+            dying.heartbeat(&lease, &report).await?;
+            tokio::try_join!(reapers[0].reap(&lease), reapers[1].reap(&lease))?;
+            Ok(())
+        }));
+    }
+    for task in tasks {
+        let done = task
+            .await
+            .map_err(|died| TestCaseError::fail(died.to_string()))?;
+        done.map_err(failed)?;
+    }
+    let known = std::mem::take(&mut *known.lock());
+    quiet(home, &known, dies.is_some()).await?;
+    for (lease, _) in &nodes {
+        home.nodes[0].leave(lease).await.map_err(failed)?;
+    }
+    if let Some(redis) = &home.redis {
+        let left = redis.orphans().await;
+        let orders_only = left.iter().all(|key| key.ends_with("}:ending"));
+        prop_assert!(orders_only, "left in Redis: {:?}", left);
+    }
+    Ok(())
+}
+
+/// What holds whatever the order was.
+async fn quiet(home: &Home, known: &Known, died: bool) -> Result<(), TestCaseError> {
+    let registry = &home.nodes[2];
+    let totals = registry.totals().await.map_err(failed)?;
+    prop_assert_eq!(totals.nodes, NODES as u64 - u64::from(died));
+    let (mut connections, mut users) = (0, 0);
+    for user in USERS.map(UserId::from) {
+        let read = registry.user(&user).await.map_err(failed)?.connections;
+        connections += read.len() as u64;
+        users += u64::from(!read.is_empty());
+        for connection in &read {
+            let known_of = known
+                .admitted
+                .contains(&(user.clone(), connection.id.clone()));
+            prop_assert!(known_of, "{} was not let in", connection.id);
+            let gone = known.unregistered.contains(&connection.id);
+            prop_assert!(!gone, "{} is gone and listed", connection.id);
+            let found = registry.connection(&connection.id).await.map_err(failed)?;
+            prop_assert_eq!(found.as_ref(), Some(connection));
+        }
+        if !known.unlimited.contains(&user) {
+            prop_assert!(read.len() <= MAX as usize, "{} of {}", read.len(), user);
+        }
+        if !died {
+            let ids: BTreeSet<_> = read.into_iter().map(|it| it.id).collect();
+            let of_user = known.admitted.iter().filter(|(of, _)| *of == user);
+            let stay = of_user.filter(|(_, id)| !known.unregistered.contains(id));
+            let stay: BTreeSet<_> = stay.map(|(_, id)| id.clone()).collect();
+            prop_assert_eq!(ids, stay, "{} is lost or too much", user);
+            // Whoever is in was there before the ban, and the ban's order listed it.
+            if known.banned.contains(&user) {
+                let of_user = known.admitted.iter().filter(|(of, _)| *of == user);
+                for (_, id) in of_user.filter(|(_, id)| !known.unregistered.contains(id)) {
+                    prop_assert!(known.listed.contains(id), "{} slipped in behind a ban", id);
+                }
+            }
+        }
+    }
+    prop_assert_eq!(
+        (totals.connections, totals.users),
+        (connections, users),
+        "totals"
+    );
+    if let Some(redis) = &home.redis {
+        let counts = (connections, users as i64);
+        prop_assert_eq!(
+            redis.counted().await,
+            counts,
+            "entries and users as Redis counts them"
+        );
+    }
+    Ok(())
+}

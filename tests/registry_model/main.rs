@@ -1,0 +1,142 @@
+//! The registry against a small model of it: random operations, crashes and losses, in memory and in a real Redis, with
+//! what every read says compared after each step, and the plan that fails made as short as it can be.
+//!
+//! `PROPTEST_CASES` says how many plans each test makes. A plan that failed is in `proptest-regressions` beside this file, and
+//! is run first from then on.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod home;
+mod interleaved;
+mod model;
+mod plan;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
+mod texts;
+mod world;
+
+use proptest::{
+    prelude::*,
+    test_runner::{TestCaseError, TestRunner},
+};
+use tokio::runtime::Runtime;
+
+use home::Home;
+use plan::Op;
+use world::World;
+
+fn cases(default: u32) -> u32 {
+    let said = std::env::var("PROPTEST_CASES");
+    said.ok().and_then(|it| it.parse().ok()).unwrap_or(default)
+}
+
+fn runner(default_cases: u32) -> TestRunner {
+    TestRunner::new(ProptestConfig {
+        cases: cases(default_cases),
+        max_shrink_iters: 4000,
+        max_shrink_time: 120_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })
+}
+
+async fn carry_out(home: &Home, plan: &[Op]) -> Result<(), TestCaseError> {
+    let mut world = World::new(home).await?;
+    for (number, op) in plan.iter().enumerate() {
+        world
+            .step(op)
+            .await
+            .map_err(|why| TestCaseError::fail(format!("step {number}: {why}")))?;
+    }
+    world.end().await
+}
+
+#[test]
+fn memory_is_what_the_model_says() {
+    let runtime = Runtime::new().unwrap();
+    let told = runner(400).run(&plan::plan(), |plan| {
+        runtime.block_on(carry_out(&Home::memory(), &plan))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+/// A Redis, three nodes around it, and what they run on.
+fn with_redis() -> (Runtime, redis_server::Server, Home) {
+    let runtime = Runtime::new().unwrap();
+    let (server, home) = runtime.block_on(async {
+        let server = redis_server::Server::start().await;
+        let home = Home::redis(&server).await;
+        (server, home)
+    });
+    (runtime, server, home)
+}
+
+#[test]
+fn redis_is_what_the_model_says() {
+    let (runtime, _server, home) = with_redis();
+    let told = runner(100).run(&plan::plan(), |plan| {
+        runtime.block_on(carry_out(&home, &plan))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn memory_keeps_its_promises_to_many_at_once() {
+    let runtime = Runtime::new().unwrap();
+    let told = runner(400).run(&interleaved::rush(), |rush| {
+        runtime.block_on(interleaved::carry_out(&Home::memory(), &rush))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn redis_keeps_its_promises_to_many_at_once() {
+    let (runtime, _server, home) = with_redis();
+    let told = runner(200).run(&interleaved::rush(), |rush| {
+        runtime.block_on(interleaved::carry_out(&home, &rush))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+/// Text that looks like a cursor, an id or a key, or like nothing.
+fn any_text() -> impl Strategy<Value = String> {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    prop_oneof![
+        any::<String>(),
+        any::<Vec<u8>>()
+            .prop_map(|bytes| URL_SAFE_NO_PAD.encode([b"u1:", bytes.as_slice()].concat())),
+        "[0-9a-f][A-Za-z0-9_-]{22}",
+        "[a-z{}:\\x00\\x01]{1,12}",
+    ]
+}
+
+#[test]
+fn memory_takes_any_text() {
+    let runtime = Runtime::new().unwrap();
+    let home = Home::memory();
+    let told = runner(300).run(&any_text(), |text| {
+        runtime.block_on(texts::carry_out(&home, &text))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn redis_takes_any_text() {
+    let (runtime, _server, home) = with_redis();
+    let told = runner(200).run(&any_text(), |text| {
+        runtime.block_on(texts::carry_out(&home, &text))
+    });
+    if let Err(error) = told {
+        panic!("{error}");
+    }
+}

@@ -1,0 +1,431 @@
+//! What a registry is, without time, shards, keys or scripts: maps, and the rules of `switchboard::registry` read aloud.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use switchboard::{
+    connection::{Connection, ConnectionId, NodeId, Tally, UserId},
+    ending::Ending,
+    registry::{
+        Admission, Ban, Bar, EndTarget, Entry, Family, Fence, Grant, Lease, LimitPolicy, Rotation,
+        SessionId, Turn, Updated, UserLimit, keys::Shard,
+    },
+};
+
+/// When something happened: the clock before and after the call that did it.
+pub(super) type Moment = (Timestamp, Timestamp);
+
+fn later(a: Option<Moment>, b: Moment) -> Moment {
+    a.map_or(b, |a| (a.0.max(b.0), a.1.max(b.1)))
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Membership {
+    pub(super) holds: bool,
+    pub(super) renewed: Moment,
+    pub(super) node: NodeId,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    pub(super) connection: Connection,
+    pub(super) grant: Grant,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) family: Family,
+    pub(super) opened: Timestamp,
+    pub(super) current: [u8; 32],
+    pub(super) previous: Option<[u8; 32]>,
+    /// Closed, or used twice.
+    pub(super) dead: Option<&'static str>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Model {
+    pub(super) leases: BTreeMap<Lease, Membership>,
+    pub(super) entries: BTreeMap<Entry, Held>,
+    pub(super) orders: BTreeMap<ConnectionId, Ending>,
+    pub(super) bans: BTreeMap<UserId, Ban>,
+    pub(super) revoked: BTreeMap<UserId, Timestamp>,
+    /// In each shard, as a shard can be lost.
+    pub(super) tokens: BTreeSet<(Shard, String)>,
+    pub(super) over: BTreeSet<(UserId, SessionId)>,
+    pub(super) families: BTreeMap<SessionId, Kept>,
+    pub(super) seen: BTreeMap<UserId, Moment>,
+    /// Whether a connection that ends while an entry of its user's is left counts for when the user was last seen. If not, and
+    /// what is left is of a dead node, the answer is that node's last heartbeat, some seconds too early; from then on the model
+    /// only says how late it can be.
+    pub(super) each_end_is_seen: bool,
+}
+
+pub(super) fn entry(connection: &Connection) -> Entry {
+    Entry {
+        user: connection.user_id.clone(),
+        id: connection.id.clone(),
+    }
+}
+
+impl Model {
+    pub(super) fn holds(&self, lease: &Lease) -> bool {
+        self.leases.get(lease).is_some_and(|it| it.holds)
+    }
+
+    pub(super) fn lapsed(&self) -> Vec<Lease> {
+        let lapsed = self.leases.iter().filter(|(_, it)| !it.holds);
+        lapsed.map(|(lease, _)| lease.clone()).collect()
+    }
+
+    fn all_of(&self, user: &UserId) -> impl Iterator<Item = &Held> {
+        let of_user = move |entry: &Entry| entry.user.as_ref() == Some(user);
+        let entries = self.entries.iter();
+        entries.filter_map(move |(entry, held)| of_user(entry).then_some(held))
+    }
+
+    pub(super) fn live_of(&self, user: &UserId) -> Vec<&Held> {
+        self.all_of(user)
+            .filter(|it| self.holds(&it.lease))
+            .collect()
+    }
+
+    pub(super) fn tally(&self, user: &UserId) -> Tally {
+        Tally::of(
+            self.live_of(user)
+                .iter()
+                .map(|it| it.connection.device_id.as_deref()),
+        )
+    }
+
+    pub(super) fn online(&self) -> BTreeMap<UserId, Tally> {
+        let users = self.entries.keys().filter_map(|entry| entry.user.clone());
+        let tallies = users.map(|user| (user.clone(), self.tally(&user)));
+        tallies.filter(|(_, tally)| tally.connections > 0).collect()
+    }
+
+    /// None while the user is online.
+    pub(super) fn last_seen(&self, user: &UserId) -> Option<Moment> {
+        if !self.live_of(user).is_empty() {
+            return None;
+        }
+        let lapsed = self
+            .all_of(user)
+            .filter_map(|it| self.leases.get(&it.lease));
+        lapsed.fold(self.seen.get(user).copied(), |last, it| {
+            Some(later(last, it.renewed))
+        })
+    }
+
+    pub(super) fn join(&mut self, lease: &Lease, node: &NodeId, at: Moment) {
+        let new = |holds| Membership {
+            holds,
+            renewed: at,
+            node: node.clone(),
+        };
+        if lease.epoch > 1 {
+            let before = Lease {
+                epoch: lease.epoch - 1,
+                ..lease.clone()
+            };
+            self.leases.entry(before).or_insert(new(false)).holds = false;
+        }
+        if self.leases.get(lease).is_none_or(|it| it.holds) {
+            self.leases.insert(lease.clone(), new(true));
+        }
+    }
+
+    pub(super) fn beat(&mut self, lease: &Lease, at: Moment) -> bool {
+        let held = self.leases.get_mut(lease).filter(|it| it.holds);
+        held.map(|it| it.renewed = at).is_some()
+    }
+
+    pub(super) fn lapse(&mut self, lease: &Lease, at: Moment) {
+        if self.beat(lease, at)
+            && let Some(it) = self.leases.get_mut(lease)
+        {
+            it.holds = false;
+        }
+    }
+
+    pub(super) fn leave(&mut self, lease: &Lease, at: Moment) {
+        if let Some(it) = self.leases.get_mut(lease) {
+            (it.holds, it.renewed) = (false, at);
+        }
+        self.reap(lease);
+    }
+
+    pub(super) fn reap(&mut self, lease: &Lease) -> u64 {
+        let Some(lapsed) = self.leases.get(lease).filter(|it| !it.holds) else {
+            return 0;
+        };
+        let renewed = lapsed.renewed;
+        self.leases.remove(lease);
+        let of_lease = self.entries.iter().filter(|(_, it)| it.lease == *lease);
+        let entries: Vec<_> = of_lease.map(|(entry, _)| entry.clone()).collect();
+        for entry in &entries {
+            self.remove(entry, renewed);
+        }
+        entries.len() as u64
+    }
+
+    fn remove(&mut self, entry: &Entry, ended: Moment) {
+        self.entries.remove(entry);
+        if let Some(user) = &entry.user {
+            let last = self.seen.get(user);
+            let exact = last.is_none_or(|last| last.0 > Timestamp::MIN);
+            let counts = self.each_end_is_seen || exact && self.all_of(user).next().is_none();
+            let from = if counts { ended.0 } else { Timestamp::MIN };
+            let last = later(self.seen.get(user).copied(), (from, ended.1));
+            self.seen.insert(user.clone(), last);
+        }
+    }
+
+    pub(super) fn barred(&self, user: Option<&UserId>, grant: &Grant) -> Option<Bar> {
+        let user = user?;
+        let shard = Shard::of_user(user);
+        let token = grant
+            .token_id
+            .iter()
+            .any(|it| self.tokens.contains(&(shard, it.clone())));
+        let session = |it: &SessionId| self.over.contains(&(user.clone(), it.clone()));
+        if self.bans.contains_key(user) {
+            Some(Bar::Banned)
+        } else if self.is_revoked(user, grant) || token {
+            Some(Bar::Revoked)
+        } else {
+            grant
+                .session
+                .as_ref()
+                .filter(|it| session(it))
+                .map(|_| Bar::SessionEnded)
+        }
+    }
+
+    fn is_revoked(&self, user: &UserId, grant: &Grant) -> bool {
+        let before = self.revoked.get(user);
+        before.is_some_and(|before| grant.issued_at.is_none_or(|issued| issued < *before))
+    }
+
+    /// None: the lease does not hold.
+    pub(super) fn register(
+        &mut self,
+        lease: &Lease,
+        connection: &Connection,
+        grant: &Grant,
+        limit: Option<UserLimit>,
+    ) -> Option<Admission> {
+        let new = entry(connection);
+        if !self.holds(lease) {
+            return None;
+        }
+        if let Some(bar) = self.barred(new.user.as_ref(), grant) {
+            return Some(Admission::Refused(bar));
+        }
+        let full = Ending::of(Ending::LIMIT);
+        let mut evicted = Vec::new();
+        if let (Some(user), Some(limit)) = (&new.user, limit.filter(|it| it.max > 0)) {
+            let mut stay = Vec::new();
+            for held in self.live_of(user) {
+                let other = (held.connection.connected_at, held.connection.id.clone());
+                match self.orders.get(&other.1) {
+                    _ if other.1 == new.id => {}
+                    None => stay.push(other),
+                    Some(order) if *order == full => evicted.push(other.1),
+                    Some(_) => {}
+                }
+            }
+            stay.sort();
+            let too_many = (stay.len() + 1).saturating_sub(limit.max as usize);
+            if too_many > 0 && !self.entries.contains_key(&new) {
+                if limit.policy == LimitPolicy::Reject {
+                    return Some(Admission::Refused(Bar::TooMany));
+                }
+                for (_, id) in stay.into_iter().take(too_many) {
+                    self.orders.insert(id.clone(), full.clone());
+                    evicted.push(id);
+                }
+            }
+            if limit.policy == LimitPolicy::Reject {
+                evicted.clear();
+            }
+        }
+        let held = Held {
+            lease: lease.clone(),
+            connection: connection.clone(),
+            grant: grant.clone(),
+        };
+        self.entries.insert(new.clone(), held);
+        let tally = new.user.as_ref().map_or(Tally::of([None]), |user| {
+            let live = self.live_of(user).into_iter().map(|it| &it.connection);
+            let stay = live.filter(|it| !evicted.contains(&it.id));
+            Tally::of(stay.map(|it| it.device_id.as_deref()))
+        });
+        let user = new.user;
+        let evicted = evicted.into_iter().map(|id| Entry {
+            user: user.clone(),
+            id,
+        });
+        Some(Admission::Admitted {
+            tally,
+            evicted: evicted.collect(),
+        })
+    }
+
+    pub(super) fn update(
+        &mut self,
+        lease: &Lease,
+        connection: &Connection,
+        grant: &Grant,
+    ) -> Updated {
+        let bar = self.barred(connection.user_id.as_ref(), grant);
+        let held = self.entries.get_mut(&entry(connection));
+        match (held.filter(|it| it.lease == *lease), bar) {
+            (None, _) => Updated::Gone,
+            (_, Some(bar)) => Updated::Refused(bar),
+            (Some(held), None) => {
+                (held.connection, held.grant) = (connection.clone(), grant.clone());
+                Updated::Done
+            }
+        }
+    }
+
+    pub(super) fn unregister(&mut self, lease: &Lease, entries: &[Entry], at: Moment) {
+        for entry in entries {
+            if self.entries.get(entry).is_some_and(|it| it.lease == *lease) {
+                self.remove(entry, at);
+            }
+            if !self.entries.contains_key(entry) {
+                self.orders.remove(&entry.id);
+            }
+        }
+    }
+
+    /// What an order means, and those of it that are believed. `revoked`: what a revocation came out as.
+    pub(super) fn order(
+        &mut self,
+        target: &EndTarget,
+        fence: Option<&Fence>,
+        ending: &Ending,
+        revoked: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Vec<Held> {
+        match (fence, target.user()) {
+            (Some(Fence::Ban(ban)), Some(user)) if ban.until.is_some_and(|it| it <= now) => {
+                self.bans.remove(user);
+                return Vec::new();
+            }
+            (Some(Fence::Ban(ban)), Some(user)) => {
+                self.bans.insert(user.clone(), ban.clone());
+            }
+            (Some(Fence::RevokeBefore(_)), Some(user)) => {
+                self.revoked.extend(revoked.map(|it| (user.clone(), it)));
+            }
+            (Some(Fence::EndSession(session)), Some(user)) => {
+                self.over.insert((user.clone(), session.clone()));
+                let family = self.families.get_mut(session);
+                if let Some(kept) = family.filter(|it| it.family.user == *user) {
+                    kept.dead.get_or_insert("closed");
+                }
+            }
+            _ => {}
+        }
+        let means = |entry: &Entry, held: &Held| match target {
+            EndTarget::Connection(meant) => entry == meant,
+            EndTarget::User { user, except } => {
+                entry.user.as_ref() == Some(user) && !except.contains(&entry.id)
+            }
+            EndTarget::Revoked { user } => {
+                entry.user.as_ref() == Some(user) && self.is_revoked(user, &held.grant)
+            }
+            EndTarget::Session { user, session } => {
+                entry.user.as_ref() == Some(user) && held.grant.session.as_ref() == Some(session)
+            }
+        };
+        let meant = self
+            .entries
+            .iter()
+            .filter(|(entry, held)| means(entry, held));
+        let meant: Vec<_> = meant.map(|(_, held)| held.clone()).collect();
+        let ids = meant.iter().map(|it| it.connection.id.clone());
+        self.orders.extend(ids.map(|id| (id, ending.clone())));
+        meant
+            .into_iter()
+            .filter(|it| self.holds(&it.lease))
+            .collect()
+    }
+
+    /// The grace never ends here. `at`: when it was, as the registry said.
+    pub(super) fn rotate(&mut self, id: &SessionId, turn: Turn<'_>, at: Timestamp) -> Rotation {
+        let Some(kept) = self.families.get(id).filter(|it| it.family.expires_at > at) else {
+            return Rotation::Unknown;
+        };
+        let mut kept = kept.clone();
+        let current = *turn.presented == kept.current;
+        let repeated = Some(*turn.presented) == kept.previous;
+        if kept.dead == Some("closed") {
+            return Rotation::Unknown;
+        }
+        if kept.dead.is_some() || !(current || repeated) {
+            if !turn.genuine {
+                return Rotation::Unknown;
+            }
+            kept.dead = Some("reused");
+            self.over.insert((kept.family.user.clone(), id.clone()));
+            self.families.insert(id.clone(), kept.clone());
+            return Rotation::Reused(kept.family);
+        }
+        let grant = Grant {
+            issued_at: Some(kept.opened),
+            token_id: None,
+            session: Some(id.clone()),
+        };
+        if let Some(bar) = self.barred(Some(&kept.family.user), &grant) {
+            return Rotation::Refused(bar);
+        }
+        // A token that is the current one and the one before, as it came round again, is repeated.
+        if repeated {
+            return Rotation::Repeated(kept.family);
+        }
+        kept.previous = Some(kept.current);
+        kept.current = *turn.successor;
+        if let Some(renew) = turn.renew {
+            kept.family.expires_at = at.checked_add(renew).unwrap_or(Timestamp::MAX);
+        }
+        self.families.insert(id.clone(), kept.clone());
+        Rotation::Rotated(kept.family)
+    }
+
+    pub(super) fn close(
+        &mut self,
+        id: &SessionId,
+        token: &[u8; 32],
+        now: Timestamp,
+    ) -> Option<Family> {
+        let kept = self
+            .families
+            .get_mut(id)
+            .filter(|it| it.family.expires_at > now)?;
+        if kept.current != *token && kept.previous != Some(*token) {
+            return None;
+        }
+        kept.dead.get_or_insert("closed");
+        self.over.insert((kept.family.user.clone(), id.clone()));
+        Some(kept.family.clone())
+    }
+
+    /// Everything that one part of the registry knows is gone.
+    pub(super) fn lose(&mut self, shard: Shard) {
+        let lost = |user: &UserId| Shard::of_user(user) == shard;
+        self.entries
+            .retain(|entry, _| Shard::of_entry(entry) != Some(shard));
+        self.orders.retain(|id, _| Shard::of_id(id) != Some(shard));
+        self.bans.retain(|user, _| !lost(user));
+        self.revoked.retain(|user, _| !lost(user));
+        self.tokens.retain(|(of, _)| *of != shard);
+        self.over.retain(|(user, _)| !lost(user));
+        self.families
+            .retain(|id, _| Shard::of_family(id) != Some(shard));
+        self.seen.retain(|user, _| !lost(user));
+    }
+}
