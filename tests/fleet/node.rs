@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use switchboard::{
     App, auth,
     auth::token::{NewToken, mint},
-    config::Config,
+    config::{self, Config},
 };
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
@@ -29,6 +29,11 @@ pub(crate) struct Node {
 
 /// Nodes around one Redis, all of them ready.
 pub(crate) async fn fleet(redis: &Server, size: usize) -> Vec<Node> {
+    fleet_of(&redis.config(), size).await
+}
+
+/// The same around a Redis of whatever mode.
+pub(crate) async fn fleet_of(redis: &config::Redis, size: usize) -> Vec<Node> {
     auth::install_crypto().unwrap();
     let mut nodes = Vec::new();
     for number in 0..size {
@@ -41,13 +46,13 @@ pub(crate) async fn fleet(redis: &Server, size: usize) -> Vec<Node> {
 }
 
 impl Node {
-    async fn start(redis: &Server, number: usize) -> Self {
+    async fn start(redis: &config::Redis, number: usize) -> Self {
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             node_id: Some(format!("node-{number}")),
             ..Config::default()
         };
-        config.redis.urls = vec![SecretString::from(redis.url())];
+        config.redis = redis.clone();
         config.auth.jwt.secret = Some(SecretString::from(SECRET));
         config.api.key = Some(KEY.into());
         config.drain.window = Duration::ZERO;
