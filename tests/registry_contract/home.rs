@@ -13,11 +13,14 @@ use switchboard::{
     config::{self, Presence, RegistryTiming},
     connection::{Connection, Instance, Tally, TransportKind, UserId},
     ending::Ending,
-    link::Servers,
+    link::{Servers, Slot},
     metrics::Metrics,
     registry::{
         Admission, Bar, EndOrder, EndTarget, Entry, Fence, Grant, Lease, NodeReport, Ordered,
-        Registry, RegistryError, Updated, UserLimit, memory::MemoryRegistry, redis::RedisRegistry,
+        Registry, RegistryError, Updated, UserLimit,
+        keys::{Keys, Shard},
+        memory::MemoryRegistry,
+        redis::RedisRegistry,
     },
 };
 
@@ -88,6 +91,10 @@ impl InCluster {
             config: cluster.config(),
             prefix: format!("of-{:x}", rand::random::<u64>()),
         }
+    }
+
+    pub(super) fn slot_of(&self, shard: Shard) -> Slot {
+        Keys::new(&self.prefix).slot_of(shard)
     }
 }
 

@@ -72,7 +72,9 @@ impl Cluster {
             cluster.answers(server).await;
         }
         for (master, slots) in ["0 5460", "5461 10922", "10923 16383"].iter().enumerate() {
-            let () = cluster.run(master, &format!("CLUSTER ADDSLOTSRANGE {slots}")).await;
+            let () = cluster
+                .run(master, &format!("CLUSTER ADDSLOTSRANGE {slots}"))
+                .await;
             let () = cluster
                 .run(master, &format!("CLUSTER SET-CONFIG-EPOCH {}", master + 1))
                 .await;
@@ -157,18 +159,27 @@ impl Cluster {
         answer.unwrap_or_else(|error| panic!("{words}: {error}"))
     }
 
-    async fn try_run<T: FromRedisValue>(&self, server: usize, words: &str) -> redis::RedisResult<T> {
+    async fn try_run<T: FromRedisValue>(
+        &self,
+        server: usize,
+        words: &str,
+    ) -> redis::RedisResult<T> {
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
-        let mut connection = self.client(server).get_multiplexed_async_connection().await?;
+        let mut connection = self
+            .client(server)
+            .get_multiplexed_async_connection()
+            .await?;
         command.query_async(&mut connection).await
     }
 
     /// Which of the servers that run takes writes for a slot; none if none does.
     pub(crate) async fn master_of(&self, slot: Slot) -> Option<usize> {
-        let map = self.servers().into_map().await;
-        let port = map.at(slot)?.port;
+        let servers = self.servers();
+        let mut maps = servers.maps();
+        let map = maps.wait_for(|map| !map.servers().is_empty()).await;
+        let port = map.unwrap().at(slot)?.port;
         self.servers.iter().position(|server| server.port == port)
     }
 
