@@ -1,7 +1,7 @@
 //! Whether the bus works, and how often it may have missed something.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    link::{Address, Map},
+    link::{Address, Map, Slot},
     metrics::Metrics,
 };
 
@@ -26,8 +26,8 @@ pub(super) struct Health {
 #[derive(Default)]
 struct State {
     servers: BTreeMap<Address, Links>,
-    /// Every channel has a server.
-    whole: bool,
+    /// Those that have a wanted channel: what the others do is no matter of this node's. None if a channel has no server.
+    needed: Option<BTreeSet<Address>>,
     /// The bus has been up before.
     was_up: bool,
     /// Messages may have been missed since the bus was up.
@@ -65,7 +65,7 @@ impl Health {
         }
     }
 
-    /// Whether messages go out and come in, on every server.
+    /// Whether messages go out and come in, on every server that has a wanted channel.
     pub(super) fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
     }
@@ -74,11 +74,15 @@ impl Health {
         self.gaps.subscribe()
     }
 
-    /// These are the servers from now on.
-    pub(super) fn follow(&self, map: &Map) {
+    /// These are the servers from now on, and the channels that are wanted.
+    pub(super) fn follow(&self, map: &Map, wanted: &HashSet<String>) {
         let servers = map.servers();
+        let needed = wanted
+            .iter()
+            .map(|channel| map.at(Slot::of(channel.as_bytes())).cloned())
+            .collect();
         self.update(|state| {
-            state.whole = map.is_whole();
+            state.needed = needed;
             state.servers.retain(|server, _| servers.contains(server));
             for server in servers {
                 state.servers.entry(server.clone()).or_default();
@@ -143,7 +147,11 @@ impl Health {
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let up = state.whole && state.servers.values().all(Links::are_up);
+        let is_up = |server| state.servers.get(server).is_some_and(Links::are_up);
+        let up = state
+            .needed
+            .as_ref()
+            .is_some_and(|all| all.iter().all(is_up));
         let changed = up != self.up.swap(up, Ordering::AcqRel);
         if changed {
             self.up_gauge.set(if up { 1 } else { 0 });
@@ -173,11 +181,15 @@ mod tests {
         }
     }
 
+    fn wanted() -> HashSet<String> {
+        HashSet::from(["a channel".to_owned()])
+    }
+
     /// That of one server.
     fn health() -> (Health, Metrics) {
         let metrics = Metrics::new().unwrap();
         let health = Health::new(&metrics);
-        health.follow(&Map::of_one(server()));
+        health.follow(&Map::of_one(server()), &wanted());
         (health, metrics)
     }
 
@@ -254,7 +266,7 @@ mod tests {
             port: 2,
             ..server()
         };
-        health.follow(&Map::of_one(other.clone()));
+        health.follow(&Map::of_one(other.clone()), &wanted());
         assert!(!health.is_up());
         health.publishing(&server(), true);
         health.publishing(&other, true);
@@ -268,7 +280,7 @@ mod tests {
         assert!(!health.is_up());
         health.subscribed(&other, true);
         assert_eq!(*health.gaps().borrow(), 2);
-        health.follow(&Map::default());
+        health.follow(&Map::default(), &wanted());
         assert!(!health.is_up());
     }
 }

@@ -82,13 +82,20 @@ impl Links {
     /// Keeps links to the servers, whichever they are, until the bus is closed; then ends every stream.
     async fn run(self: Arc<Self>, closed: CancellationToken) {
         let mut maps = self.servers.maps();
+        let mut changes = self.subscriptions.changes();
         let mut tasks = JoinSet::new();
         let mut known = Arc::new(Map::default());
+        maps.mark_changed();
         while !closed.is_cancelled() {
-            let map = Arc::clone(&maps.borrow_and_update());
-            self.follow(&known, &map, &closed, &mut tasks);
-            known = map;
-            closed.run_until_cancelled(maps.changed()).await;
+            tokio::select! {
+                () = closed.cancelled() => break,
+                _ = maps.changed() => {
+                    let map = Arc::clone(&maps.borrow_and_update());
+                    self.follow(&known, &map, &closed, &mut tasks);
+                    known = map;
+                }
+                _ = changes.changed() => self.health.follow(&known, &self.subscriptions.wanted()),
+            }
         }
         while tasks.join_next().await.is_some() {}
         self.subscriptions.close();
@@ -102,7 +109,8 @@ impl Links {
         tasks: &mut JoinSet<()>,
     ) {
         while tasks.try_join_next().is_some() {}
-        self.health.follow(map);
+        let channels = self.subscriptions.wanted();
+        self.health.follow(map, &channels);
         let wanted = map.servers();
         let mut of = self.of.lock();
         of.retain(|server, pair| {
@@ -120,7 +128,7 @@ impl Links {
             }
         }
         drop(of);
-        for channel in self.subscriptions.wanted() {
+        for channel in channels {
             let slot = Slot::of(channel.as_bytes());
             if let (Some(before), Some(now)) = (before.at(slot), map.at(slot))
                 && before != now

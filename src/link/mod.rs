@@ -119,13 +119,20 @@ impl Link {
     /// they were heard of at all.
     pub fn is_up(&self) -> bool {
         let map = self.servers.map();
+        map.is_whole() && map.servers().into_iter().all(|server| self.hears(server))
+    }
+
+    /// The same of the servers of some slots: what others of a large cluster do is no matter of theirs.
+    pub fn is_up_for(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
+        let map = self.servers.map();
+        slots.all(|slot| map.at(slot).is_some_and(|server| self.hears(server)))
+    }
+
+    fn hears(&self, server: &Address) -> bool {
         let probes = self.probes.lock();
-        let up = |server: &&Address| {
-            probes
-                .get(*server)
-                .is_some_and(|(probe, _)| probe.state() == State::Up)
-        };
-        map.is_whole() && map.servers().iter().all(up)
+        probes
+            .get(server)
+            .is_some_and(|(probe, _)| probe.state() == State::Up)
     }
 
     /// Asks the server that has `slot`, and counts it as `operation`. All keys of the request are in that slot.

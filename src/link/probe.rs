@@ -135,9 +135,21 @@ impl Probe {
 
     async fn ping(&self) -> bool {
         let mut connection = self.connection();
-        let ping = redis::cmd("PING");
-        let answer = timeout(DEADLINE, ping.query_async::<()>(&mut connection)).await;
-        matches!(answer, Ok(Ok(())))
+        let answered = async {
+            if self.servers.is_cluster() {
+                // A server that has lost sight of the others answers a PING, and nothing else.
+                let mut info = redis::cmd("CLUSTER");
+                let info = info
+                    .arg("INFO")
+                    .query_async::<String>(&mut connection)
+                    .await;
+                info.is_ok_and(|info| info.contains("cluster_state:ok"))
+            } else {
+                let ping = redis::cmd("PING");
+                ping.query_async::<()>(&mut connection).await.is_ok()
+            }
+        };
+        timeout(DEADLINE, answered).await.unwrap_or(false)
     }
 
     fn note(&self, state: State) {

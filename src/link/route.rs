@@ -164,7 +164,7 @@ impl Link {
             .unwrap_or(Err(LinkError::Late(deadline)));
         match &answer {
             Err(LinkError::Redis(error)) if is_of_a_replica(error) => probe.replace(),
-            Err(LinkError::Redis(error)) if error.is_io_error() => probe.doubt(),
+            Err(LinkError::Redis(error)) if error.is_io_error() || is_down(error) => probe.doubt(),
             Err(LinkError::Late(_) | LinkError::Pool(_)) => probe.doubt(),
             _ => {}
         }
@@ -190,6 +190,11 @@ impl Link {
         };
         timeout_at(until, waiting).await.unwrap_or(false)
     }
+}
+
+/// Whether this server has lost sight of its cluster.
+fn is_down(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ClusterDown)
 }
 
 /// Whether this server has become a replica: it answers every PING, and will never take a write. Its successor is another

@@ -28,6 +28,7 @@ pub struct Servers {
 pub(super) struct Shared {
     /// How the servers that hold data are connected to.
     login: Login,
+    cluster: bool,
     pub(super) map: watch::Sender<Arc<Map>>,
     /// Counts the searches that have ended.
     pub(super) looks: watch::Sender<u64>,
@@ -72,6 +73,7 @@ impl Servers {
         };
         let shared = Arc::new(Shared {
             login,
+            cluster: redis.mode == RedisMode::Cluster,
             map: watch::Sender::new(Arc::new(known)),
             looks: watch::Sender::new(0),
             wake: Notify::new(),
@@ -118,6 +120,11 @@ impl Servers {
         if self.may_change() {
             let _ = looks.changed().await;
         }
+    }
+
+    /// Whether servers answer for each other, and for nothing while they don't see each other.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.shared.cluster
     }
 
     /// Whether there is anything to find: whether servers may change.

@@ -13,3 +13,4 @@ mod node;
 mod redis_server;
 #[path = "../support/sentinel.rs"]
 mod sentinel;
+mod tls;

@@ -251,6 +251,7 @@ impl Registry for RedisRegistry {
     }
 
     fn is_up(&self) -> bool {
-        self.link.is_up()
+        self.link
+            .is_up_for(Shard::places().map(|place| self.keys.slot(place)))
     }
 }
