@@ -50,9 +50,8 @@ pub(super) async fn connect(
         .set_response_timeout(None)
         .set_pipeline_buffer_size(PIPELINE)
         .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                token.cancel();
-            } else if !token.is_cancelled() && !on_push(push) {
+            let over = push.kind == PushKind::Disconnection;
+            if over || !token.is_cancelled() && !on_push(push) {
                 token.cancel();
             }
             Ok::<(), Infallible>(())

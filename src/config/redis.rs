@@ -96,16 +96,12 @@ impl Redis {
                 "must name no database: a cluster has number 0 only",
             );
         }
-        match (self.mode, self.master_name.as_deref()) {
-            (RedisMode::Sentinel, None | Some("")) => findings.add(
+        if self.mode == RedisMode::Sentinel {
+            findings.expect(
+                self.master_name.as_ref().is_some_and(|name| !name.is_empty()),
                 "redis.master_name",
                 "not set: redis.mode = \"sentinel\" needs the name that the sentinels know the master by",
-            ),
-            (RedisMode::Sentinel, Some(_)) | (_, None) => {}
-            (_, Some(_)) => findings.add(
-                "redis.master_name",
-                "is for redis.mode = \"sentinel\" only",
-            ),
+            );
         }
         if let Some(file) = &self.ca_file
             && let Err(why) = readable(file)

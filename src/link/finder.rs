@@ -31,6 +31,9 @@ const APART: Duration = Duration::from_millis(100);
 /// How long one of those that are asked may take, to connect and to answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
+/// What a sentinel says of a master: where it is, and more by name.
+type Master = ((String, u16), HashMap<String, String>);
+
 /// Finds servers.
 #[derive(Debug)]
 pub(super) struct Finder {
@@ -118,8 +121,7 @@ impl Finder {
                     .arg(master);
                 asking.cmd("SENTINEL").arg("MASTER").arg(master);
                 let asked = self.seeds.clone();
-                let answers: Vec<(Address, ((String, u16), HashMap<String, String>))> =
-                    self.ask_all(asked, &asking).await;
+                let answers: Vec<(Address, Master)> = self.ask_all(asked, &asking).await;
                 let masters = answers.into_iter().filter_map(|(_, ((host, port), more))| {
                     let epoch: u64 = more.get("config-epoch")?.parse().ok()?;
                     Some((epoch, Address { host, port }))

@@ -15,7 +15,7 @@ use switchboard::{
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::redis_server::{free_port, program, signal, until};
+use crate::redis_server::{free_port, patient, program, signal, until};
 
 /// How long a server may be silent before the others call it failed.
 const NODE_TIMEOUT_MS: u64 = 2_000;
@@ -149,8 +149,7 @@ impl Cluster {
     }
 
     pub(crate) async fn connection(&self, server: usize) -> MultiplexedConnection {
-        let client = self.client(server);
-        client.get_multiplexed_async_connection().await.unwrap()
+        patient(&self.client(server)).await.unwrap()
     }
 
     /// Runs a command given as words on one server.
@@ -167,10 +166,7 @@ impl Cluster {
         let mut words = words.split(' ');
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
-        let mut connection = self
-            .client(server)
-            .get_multiplexed_async_connection()
-            .await?;
+        let mut connection = patient(&self.client(server)).await?;
         command.query_async(&mut connection).await
     }
 

@@ -45,6 +45,14 @@ pub(crate) fn signal(process: &Child, name: &str) {
     assert!(sent.unwrap().success());
 }
 
+/// A connection that waits for its answers, also on a machine that is busy with other things.
+pub(crate) async fn patient(client: &redis::Client) -> redis::RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
 /// Redis on a port that stays the same over restarts.
 pub(crate) struct Server {
     port: u16,
@@ -124,10 +132,7 @@ impl Server {
     }
 
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        let client = self.client();
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        connecting.await.unwrap()
+        patient(&self.client()).await.unwrap()
     }
 
     /// Runs a command given as words.

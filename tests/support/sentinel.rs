@@ -12,7 +12,7 @@ use redis::FromRedisValue;
 use switchboard::config::{self, RedisMode};
 use tempfile::TempDir;
 
-use crate::redis_server::{free_port, program, signal, until};
+use crate::redis_server::{free_port, patient, program, signal, until};
 
 /// What the sentinels know the master by.
 const MASTER: &str = "the-master";
@@ -48,7 +48,7 @@ impl Server {
         let mut command = redis::cmd(words.next().unwrap());
         command.arg(words.collect::<Vec<_>>());
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port))?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = patient(&client).await?;
         command.query_async(&mut connection).await
     }
 }

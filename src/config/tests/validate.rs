@@ -185,7 +185,6 @@ fn redis_modes() {
         ),
         ("sentinel", "redis.master_name = 'm'", "redis.urls"),
         ("cluster", "", "redis.urls"),
-        ("cluster", &named, "redis.master_name"),
         ("cluster", "redis.urls = ['redis://a/1']", "redis.urls"),
         (
             "cluster",
