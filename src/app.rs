@@ -22,7 +22,7 @@ use crate::{
     config::{Config, Cors, Limits, Reload},
     connection::{Instance, NodeId},
     gateway::{Gateway, Parts},
-    link::{self, Link},
+    link::{Link, Servers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
     transport::{
@@ -102,24 +102,37 @@ impl App {
         let instance = Instance::random();
         let metrics = Metrics::new().context("metrics")?;
         let mut auth = Authenticator::new(&config.auth, &config.namespaces)?;
+        let servers = match config.redis.urls.as_slice() {
+            [] => None,
+            _ => Some(Servers::new(&config.redis)?),
+        };
         if let Some(redis) = config.session_redis() {
-            let client = link::client(&redis).context("auth.session.redis_url")?;
-            let store = Link::new(client, metrics.clone())?;
+            let store = match (&config.auth.session.redis_url, &servers) {
+                (None, Some(servers)) => servers.clone(),
+                _ => Servers::new(&redis).context("auth.session.redis_url")?,
+            };
+            let store = Link::new(&store, metrics.clone())?;
             let sessions = RedisSessions::new(store, &config.auth.session.key_prefix);
             auth = auth.with_sessions(Arc::new(sessions));
         }
 
-        let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = if config.redis.urls.is_empty() {
-            let registry = MemoryRegistry::new(&config.registry, &config.presence);
-            // It hears itself, and there is nobody else.
-            metrics.bus_up().set(1);
-            (Arc::new(registry), Bus::memory(&instance))
-        } else {
-            let client = link::client(&config.redis).context("redis.urls")?;
-            let registry =
-                RedisRegistry::new(&client, &config.registry, &config.presence, metrics.clone())?;
-            let bus = Bus::redis(client, &config.registry.prefix, &instance, &metrics);
-            (Arc::new(registry), bus)
+        let Config {
+            registry: timing,
+            presence,
+            ..
+        } = &*config;
+        let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = match &servers {
+            None => {
+                let registry = MemoryRegistry::new(timing, presence);
+                // It hears itself, and there is nobody else.
+                metrics.bus_up().set(1);
+                (Arc::new(registry), Bus::memory(&instance))
+            }
+            Some(servers) => {
+                let registry = RedisRegistry::new(servers, timing, presence, metrics.clone())?;
+                let bus = Bus::redis(servers, &timing.prefix, &instance, &metrics);
+                (Arc::new(registry), bus)
+            }
         };
         let (gateway, engine) = Gateway::start(Parts {
             config: config.clone(),

@@ -1,79 +1,22 @@
 //! Session cookies against a real Redis, with what the real packages put there (`src/auth/testdata/sessions.mjs`).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+#[path = "support/redis_server.rs"]
+mod redis_server;
+
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header::COOKIE};
-use redis::{AsyncTypedCommands, aio::MultiplexedConnection};
+use redis::AsyncTypedCommands;
 use serde_json::Value;
 use switchboard::{
     auth::{AuthError, Authenticator, Credentials, Identity, RedisSessions, SessionRef},
-    config::{Auth, Config, Redis, Session},
-    link::{self, Link},
+    config::{Auth, Config, Session},
+    link::Link,
     metrics::Metrics,
 };
 
-/// A `redis-server` that ends with this value.
-struct Server {
-    port: u16,
-    process: Child,
-    _directory: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        loop {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = listener.local_addr().unwrap().port();
-            drop(listener);
-            let directory = tempfile::tempdir().unwrap();
-            let mut process = Command::new("redis-server")
-                .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-                .args(["--port", &port.to_string()])
-                .current_dir(&directory)
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("redis-server is installed");
-            let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-            // Without that line it has ended: somebody else took the port first.
-            if lines
-                .map_while(Result::ok)
-                .any(|line| line.contains("Ready to accept connections"))
-            {
-                return Self {
-                    port,
-                    process,
-                    _directory: directory,
-                };
-            }
-            process.wait().unwrap();
-        }
-    }
-
-    fn config(&self) -> Redis {
-        Redis {
-            urls: vec![format!("redis://127.0.0.1:{}", self.port).into()],
-        }
-    }
-
-    async fn connection(&self) -> MultiplexedConnection {
-        let client = link::client(&self.config()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use redis_server::Server;
 
 async fn door(server: &Server) -> Authenticator {
     switchboard::auth::install_crypto().unwrap();
@@ -84,8 +27,7 @@ async fn door(server: &Server) -> Authenticator {
         },
         ..Auth::default()
     };
-    let client = link::client(&server.config()).unwrap();
-    let link = Link::new(client, Metrics::new().unwrap()).unwrap();
+    let link = Link::new(&server.servers_of(""), Metrics::new().unwrap()).unwrap();
     let store = RedisSessions::new(link, &auth.session.key_prefix);
     Authenticator::new(&auth, &Config::default().namespaces)
         .unwrap()
@@ -114,7 +56,7 @@ async fn enter(door: &Authenticator, cookie: &str) -> Result<Identity, AuthError
 /// Stores a session as it was found, with what it had left, and enters with its cookie.
 async fn outcome(
     door: &Authenticator,
-    redis: &mut MultiplexedConnection,
+    redis: &mut redis::aio::MultiplexedConnection,
     visit: &Value,
 ) -> Result<Identity, AuthError> {
     let (key, session) = (text(visit, "key"), text(visit, "json"));
@@ -127,7 +69,7 @@ async fn outcome(
 
 #[tokio::test]
 async fn what_express_stored_lets_in() {
-    let server = Server::start();
+    let server = Server::start().await;
     let (door, mut redis) = (door(&server).await, server.connection().await);
     let (mut in_, mut out) = (Vec::new(), Vec::new());
     for visit in made() {
@@ -147,7 +89,7 @@ async fn what_express_stored_lets_in() {
 
 #[tokio::test]
 async fn the_store_says_how_long_a_session_has_left() {
-    let server = Server::start();
+    let server = Server::start().await;
     let (door, mut redis) = (door(&server).await, server.connection().await);
     let mut visit = made().swap_remove(0);
     let past =
@@ -162,7 +104,7 @@ async fn the_store_says_how_long_a_session_has_left() {
 
 #[tokio::test]
 async fn connections_of_sessions_that_are_gone_or_changed_are_over() {
-    let server = Server::start();
+    let server = Server::start().await;
     let (door, mut redis) = (door(&server).await, server.connection().await);
     let mut visits = made();
     visits.retain(|visit| {
@@ -198,7 +140,7 @@ async fn connections_of_sessions_that_are_gone_or_changed_are_over() {
 
 #[tokio::test]
 async fn a_redis_that_is_away_says_nothing_of_anyone() {
-    let server = Server::start();
+    let server = Server::start().await;
     let (door, mut redis) = (door(&server).await, server.connection().await);
     let visit = made().swap_remove(0);
     let identity = outcome(&door, &mut redis, &visit).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::SessionId;
-use crate::link::{Link, LinkError};
+use crate::link::{Link, LinkError, Slot};
 
 /// The store did not answer. Passes; its text names no session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,31 +56,32 @@ impl RedisSessions {
         }
     }
 
-    fn key(&self, id: &SessionId) -> String {
-        format!("{}{}", self.prefix, id.expose())
+    /// A command about one session.
+    fn about(&self, id: &SessionId, command: &str) -> (Slot, redis::Cmd) {
+        let key = format!("{}{}", self.prefix, id.expose());
+        let mut command = redis::cmd(command);
+        command.arg(&key);
+        (Slot::of(key.as_bytes()), command)
     }
 }
 
 #[async_trait]
 impl SessionStore for RedisSessions {
     async fn load(&self, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
-        // A key that holds no string is nil to MGET, where GET would fail.
-        let mut command = redis::cmd("MGET");
-        for id in ids {
-            command.arg(self.key(id));
-        }
-        Ok(self.link.query("sessions", &command).await?)
+        // A key that holds no string is nil to MGET, where GET would fail. One for each, as each may be on another server.
+        let read = |id| self.about(id, "MGET");
+        let commands: Vec<_> = ids.iter().map(read).collect();
+        let found: Vec<(Option<Vec<u8>>,)> = self.link.read_all("sessions", &commands).await?;
+        Ok(found.into_iter().map(|(session,)| session).collect())
     }
 
     async fn time_left(
         &self,
         ids: &[SessionId],
     ) -> Result<Vec<Option<Duration>>, StoreUnavailable> {
-        let mut commands = redis::pipe();
-        for id in ids {
-            commands.cmd("PTTL").arg(self.key(id));
-        }
-        let millis: Vec<i64> = self.link.query("sessions_ttl", &commands).await?;
+        let ask = |id| self.about(id, "PTTL");
+        let commands: Vec<_> = ids.iter().map(ask).collect();
+        let millis: Vec<i64> = self.link.read_all("sessions_ttl", &commands).await?;
         // -1 stands for no end, -2 for no key.
         let time = |millis: i64| u64::try_from(millis).ok().map(Duration::from_millis);
         Ok(millis.into_iter().map(time).collect())

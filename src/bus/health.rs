@@ -1,18 +1,23 @@
 //! Whether the bus works, and how often it may have missed something.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::{
+    link::{Address, Map, Slot},
+    metrics::Metrics,
+};
 
-/// What the two links report, and what follows from it.
+/// What the links report, two to each server, and what follows from it.
 pub(super) struct Health {
     state: Mutex<State>,
     up: AtomicBool,
-    publishing: AtomicBool,
     gaps: watch::Sender<u64>,
     up_gauge: Gauge,
     reconnects: Counter,
@@ -20,16 +25,29 @@ pub(super) struct Health {
 
 #[derive(Default)]
 struct State {
-    /// The publishing link's last PING was answered.
-    publishing: bool,
-    /// The subscribing link's last PING was answered.
-    listening: bool,
-    /// Every wanted channel is confirmed on the subscribing link.
-    subscribed: bool,
+    servers: BTreeMap<Address, Links>,
+    /// Those that have a wanted channel: what the others do is no matter of this node's. None if a channel has no server.
+    needed: Option<BTreeSet<Address>>,
     /// The bus has been up before.
     was_up: bool,
     /// Messages may have been missed since the bus was up.
     missed: bool,
+}
+
+#[derive(Default)]
+struct Links {
+    /// The publishing link's last PING was answered.
+    publishing: bool,
+    /// The subscribing link's last PING was answered.
+    listening: bool,
+    /// Every channel that is wanted of this server is confirmed on the subscribing link.
+    subscribed: bool,
+}
+
+impl Links {
+    fn are_up(&self) -> bool {
+        self.publishing && self.listening && self.subscribed
+    }
 }
 
 impl Health {
@@ -41,52 +59,75 @@ impl Health {
         Self {
             state: Mutex::default(),
             up: AtomicBool::new(false),
-            publishing: AtomicBool::new(false),
             gaps: watch::Sender::new(0),
             up_gauge,
             reconnects,
         }
     }
 
-    /// Whether messages go out and come in.
+    /// Whether messages go out and come in, on every server that has a wanted channel.
     pub(super) fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
-    }
-
-    /// Whether messages go out, as far as the last PING knows.
-    pub(super) fn is_publishing(&self) -> bool {
-        self.publishing.load(Ordering::Acquire)
     }
 
     pub(super) fn gaps(&self) -> watch::Receiver<u64> {
         self.gaps.subscribe()
     }
 
-    /// The publishing link answers, or has stopped to.
-    pub(super) fn publishing(&self, answers: bool) {
-        self.publishing.store(answers, Ordering::Release);
-        self.update(|state| state.publishing = answers);
-    }
-
-    /// The subscribing link answers, or has stopped to.
-    pub(super) fn listening(&self, answers: bool) {
-        self.update(|state| state.listening = answers);
-    }
-
-    /// Every wanted channel is confirmed, or Redis refuses some.
-    pub(super) fn subscribed(&self, all: bool) {
+    /// These are the servers from now on, and the channels that are wanted.
+    pub(super) fn follow(&self, map: &Map, wanted: &HashSet<String>) {
+        let servers = map.servers();
+        let needed = wanted
+            .iter()
+            .map(|channel| map.at(Slot::of(channel.as_bytes())).cloned())
+            .collect();
         self.update(|state| {
-            state.missed |= state.subscribed && !all;
-            state.subscribed = all;
+            state.needed = needed;
+            state.servers.retain(|server, _| servers.contains(server));
+            for server in servers {
+                state.servers.entry(server.clone()).or_default();
+            }
         });
     }
 
-    /// The subscribing link is gone, and with it what was published since, if it had heard any channel.
-    pub(super) fn deaf(&self, had_heard: bool) {
+    /// The server has been given channels that another one had: what was published meanwhile may be lost.
+    pub(super) fn given(&self, server: &Address) {
         self.update(|state| {
-            state.listening = false;
-            state.subscribed = false;
+            state.missed = true;
+            if let Some(links) = state.servers.get_mut(server) {
+                links.subscribed = false;
+            }
+        });
+    }
+
+    /// The server's publishing link answers, or has stopped to.
+    pub(super) fn publishing(&self, server: &Address, answers: bool) {
+        self.update_one(server, |links| links.publishing = answers);
+    }
+
+    /// The server's subscribing link answers, or has stopped to.
+    pub(super) fn listening(&self, server: &Address, answers: bool) {
+        self.update_one(server, |links| links.listening = answers);
+    }
+
+    /// Every channel that is wanted of the server is confirmed, or it refuses some.
+    pub(super) fn subscribed(&self, server: &Address, all: bool) {
+        self.update(|state| {
+            if let Some(links) = state.servers.get_mut(server) {
+                state.missed |= links.subscribed && !all;
+                links.subscribed = all;
+            }
+        });
+    }
+
+    /// The server's subscribing link is gone, and with it what was published since, if it had heard any channel.
+    pub(super) fn deaf(&self, server: &Address, had_heard: bool) {
+        self.update(|state| {
             state.missed |= had_heard;
+            if let Some(links) = state.servers.get_mut(server) {
+                links.listening = false;
+                links.subscribed = false;
+            }
         });
     }
 
@@ -95,18 +136,30 @@ impl Health {
         self.gaps.send_modify(|gaps| *gaps += 1);
     }
 
+    fn update_one(&self, server: &Address, change: impl FnOnce(&mut Links)) {
+        self.update(|state| {
+            if let Some(links) = state.servers.get_mut(server) {
+                change(links);
+            }
+        });
+    }
+
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let up = state.publishing && state.listening && state.subscribed;
-        if up == self.up.swap(up, Ordering::AcqRel) {
-            return;
+        let is_up = |server| state.servers.get(server).is_some_and(Links::are_up);
+        let up = state
+            .needed
+            .as_ref()
+            .is_some_and(|all| all.iter().all(is_up));
+        let changed = up != self.up.swap(up, Ordering::AcqRel);
+        if changed {
+            self.up_gauge.set(if up { 1 } else { 0 });
         }
-        self.up_gauge.set(if up { 1 } else { 0 });
         if !up {
             return;
         }
-        if std::mem::replace(&mut state.was_up, true) {
+        if changed && std::mem::replace(&mut state.was_up, true) {
             self.reconnects.increment(1);
         }
         // Last, so that whoever wakes up by it finds the bus up.
@@ -121,24 +174,38 @@ impl Health {
 mod tests {
     use super::*;
 
+    fn server() -> Address {
+        Address {
+            host: "one".into(),
+            port: 1,
+        }
+    }
+
+    fn wanted() -> HashSet<String> {
+        HashSet::from(["a channel".to_owned()])
+    }
+
+    /// That of one server.
     fn health() -> (Health, Metrics) {
         let metrics = Metrics::new().unwrap();
-        (Health::new(&metrics), metrics)
+        let health = Health::new(&metrics);
+        health.follow(&Map::of_one(server()), &wanted());
+        (health, metrics)
     }
 
     fn all(health: &Health) {
-        health.publishing(true);
-        health.listening(true);
-        health.subscribed(true);
+        health.publishing(&server(), true);
+        health.listening(&server(), true);
+        health.subscribed(&server(), true);
     }
 
     #[test]
     fn up_needs_all_three_and_the_first_time_is_no_gap() {
         let (health, metrics) = health();
-        health.publishing(true);
-        health.listening(true);
+        health.publishing(&server(), true);
+        health.listening(&server(), true);
         assert!(!health.is_up());
-        health.subscribed(true);
+        health.subscribed(&server(), true);
         assert!(health.is_up());
         assert_eq!(*health.gaps().borrow(), 0);
         assert!(metrics.render().contains("switchboard_bus_up 1"));
@@ -153,12 +220,12 @@ mod tests {
     fn a_broken_subscription_is_a_gap_once_both_links_are_back() {
         let (health, metrics) = health();
         all(&health);
-        health.deaf(true);
-        health.publishing(false);
-        health.listening(true);
-        health.subscribed(true);
+        health.deaf(&server(), true);
+        health.publishing(&server(), false);
+        health.listening(&server(), true);
+        health.subscribed(&server(), true);
         assert_eq!(*health.gaps().borrow(), 0);
-        health.publishing(true);
+        health.publishing(&server(), true);
         assert_eq!(*health.gaps().borrow(), 1);
         assert!(
             metrics
@@ -171,12 +238,12 @@ mod tests {
     fn what_only_stalls_or_only_publishes_misses_nothing() {
         let (health, _metrics) = health();
         all(&health);
-        health.listening(false);
+        health.listening(&server(), false);
         assert!(!health.is_up());
-        health.listening(true);
-        health.publishing(false);
-        assert!(!health.is_publishing());
-        health.publishing(true);
+        health.listening(&server(), true);
+        health.publishing(&server(), false);
+        assert!(!health.is_up());
+        health.publishing(&server(), true);
         assert!(health.is_up());
         assert_eq!(*health.gaps().borrow(), 0);
     }
@@ -185,9 +252,35 @@ mod tests {
     fn a_refused_channel_is_a_gap_once_it_is_granted() {
         let (health, _metrics) = health();
         all(&health);
-        health.subscribed(false);
+        health.subscribed(&server(), false);
         assert!(!health.is_up());
-        health.subscribed(true);
+        health.subscribed(&server(), true);
         assert_eq!(*health.gaps().borrow(), 1);
+    }
+
+    #[test]
+    fn another_server_in_its_place_is_a_gap_however_late_the_old_one_goes() {
+        let (health, _metrics) = health();
+        all(&health);
+        let other = Address {
+            port: 2,
+            ..server()
+        };
+        health.follow(&Map::of_one(other.clone()), &wanted());
+        assert!(!health.is_up());
+        health.publishing(&server(), true);
+        health.publishing(&other, true);
+        health.listening(&other, true);
+        health.subscribed(&other, true);
+        assert!(health.is_up());
+        health.deaf(&server(), true);
+        assert!(health.is_up());
+        assert_eq!(*health.gaps().borrow(), 1);
+        health.given(&other);
+        assert!(!health.is_up());
+        health.subscribed(&other, true);
+        assert_eq!(*health.gaps().borrow(), 2);
+        health.follow(&Map::default(), &wanted());
+        assert!(!health.is_up());
     }
 }

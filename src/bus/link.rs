@@ -10,7 +10,8 @@
 use std::{convert::Infallible, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, aio::MultiplexedConnection,
+    AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, RedisResult,
+    ServerErrorKind, aio::MultiplexedConnection,
 };
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,10 +36,11 @@ pub(super) struct Link {
     pub(super) ended: CancellationToken,
 }
 
-/// Connects; pushes from Redis go to `on_push`, which runs on the connection's own task and must not wait.
+/// Connects; pushes from Redis go to `on_push`, which runs on the connection's own task and must not wait. Once it answers no,
+/// the connection is over.
 pub(super) async fn connect(
     client: &Client,
-    on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    on_push: impl Fn(PushInfo) -> bool + Send + Sync + 'static,
 ) -> Result<Link, String> {
     let ended = CancellationToken::new();
     let token = ended.clone();
@@ -48,10 +50,9 @@ pub(super) async fn connect(
         .set_response_timeout(None)
         .set_pipeline_buffer_size(PIPELINE)
         .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
+            let over = push.kind == PushKind::Disconnection;
+            if over || !token.is_cancelled() && !on_push(push) {
                 token.cancel();
-            } else if !token.is_cancelled() {
-                on_push(push);
             }
             Ok::<(), Infallible>(())
         });
@@ -70,6 +71,11 @@ pub(super) async fn within<T>(
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {limit:?}")),
     }
+}
+
+/// Whether another server of the cluster has what this one was asked about.
+pub(super) fn is_elsewhere(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::Moved)
 }
 
 /// Asks the connection again and again whether it lives, and passes on each answer or the lack of one. Returns why it is to

@@ -1,9 +1,9 @@
 //! Node to node. The bus moves bytes and says whether it can; what they mean is the gateway's.
 //!
-//! It is two things on one pair of Redis connections: for each node a channel of its own, plus one that all nodes listen
-//! on, for commands and receipts; and the driver of `socketioxide_redis`' adapter, for whoever emits through socketioxide.
+//! It is two things on one pair of connections to each server of Redis: for each node a channel of its own in every shard,
+//! plus one that all nodes listen on, for commands and receipts; and the driver of `socketioxide_redis`' adapter, for whoever emits through socketioxide.
 //!
-//! Delivery is at most once, in order per publisher. A message may be lost while a link is down, and that is never
+//! Delivery is at most once, in order per publisher and channel. A message may be lost while a link is down, and that is never
 //! silent: [`Bus::gaps`] counts up after each time the node may have missed something, and the gateway then reads from the
 //! registry what it missed.
 
@@ -18,7 +18,7 @@ mod subscriptions;
 use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::{connection::Instance, metrics::Metrics};
+use crate::{connection::Instance, link::Servers, metrics::Metrics};
 
 /// How many messages wait in an [`Inbox`] for a node that is busy.
 ///
@@ -55,19 +55,18 @@ impl Bus {
 
     /// The bus of a fleet. Does not wait for Redis, and does not fail without it: the bus is down until Redis is there.
     ///
-    /// `client` must speak RESP3, which is what carries messages and answers on one connection. `prefix` begins every
-    /// channel's name; nodes with the same prefix on the same Redis are one fleet.
+    /// `prefix` begins every channel's name; nodes with the same prefix on the same Redis are one fleet.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime: the links are kept by two tasks.
+    /// Outside a Tokio runtime: the links are kept by tasks.
     pub fn redis(
-        client: ::redis::Client,
+        servers: &Servers,
         prefix: &str,
         instance: &Instance,
         metrics: &Metrics,
     ) -> (Self, Inbox) {
-        let (bus, inbox) = redis::RedisBus::start(client, prefix, instance, metrics);
+        let (bus, inbox) = redis::RedisBus::start(servers.clone(), prefix, instance, metrics);
         (Self::Redis(bus), inbox)
     }
 

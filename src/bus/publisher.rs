@@ -1,47 +1,78 @@
-//! The link that publishes.
+//! The link that publishes to one server.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
-use redis::{Client, aio::MultiplexedConnection};
+use redis::{Client, FromRedisValue, aio::MultiplexedConnection};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BusError,
     health::Health,
-    link::{self, Ended, Link, Retry, within},
+    link::{self, Ended, Link, Retry},
 };
+use crate::link::Address;
 
 /// The current connection, if there is one.
 #[derive(Default)]
 pub(super) struct Publisher {
     connection: Mutex<Option<MultiplexedConnection>>,
+    /// Whether the last PING was answered.
+    answers: AtomicBool,
+}
+
+/// What a server says.
+pub(super) enum Answer<T> {
+    /// That.
+    Given(T),
+    /// Another server has the channel.
+    Elsewhere,
 }
 
 impl Publisher {
-    /// Sends a command and awaits the answer, for at most a second. While the link is down this fails at once: a caller
-    /// that waited would hold up what it can still do on this node.
-    pub(super) async fn call<T: redis::FromRedisValue>(
-        &self,
-        health: &Health,
-        command: &redis::Cmd,
-    ) -> Result<T, BusError> {
-        let connection = self.connection.lock().clone();
-        let mut connection = connection
-            .filter(|_| health.is_publishing())
-            .ok_or_else(|| BusError::Unavailable("no link to Redis".into()))?;
-        within(link::CALL, command.query_async(&mut connection))
-            .await
-            .map_err(BusError::Unavailable)
+    /// Whether messages go out, as far as the last PING knows.
+    pub(super) fn is_up(&self) -> bool {
+        self.answers.load(Ordering::Acquire)
     }
 
-    /// Keeps a connection until the bus is closed.
-    pub(super) async fn run(&self, client: &Client, health: &Health, closed: &CancellationToken) {
+    /// Sends a command and awaits the answer, for so long. While the link is down this fails at once: a caller that waited
+    /// would hold up what it can still do on this node.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        command: &redis::Cmd,
+        limit: Duration,
+    ) -> Result<Answer<T>, BusError> {
+        let connection = self.connection.lock().clone();
+        let mut connection = connection
+            .filter(|_| self.is_up())
+            .ok_or_else(|| BusError::Unavailable("no link to Redis".into()))?;
+        match timeout(limit, command.query_async(&mut connection)).await {
+            Ok(Ok(answer)) => Ok(Answer::Given(answer)),
+            Ok(Err(error)) if link::is_elsewhere(&error) => Ok(Answer::Elsewhere),
+            Ok(Err(error)) => Err(BusError::Unavailable(error.to_string())),
+            Err(_) => Err(BusError::Unavailable(format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// Keeps a connection until told to stop.
+    pub(super) async fn run(
+        &self,
+        server: &Address,
+        client: &Client,
+        health: &Health,
+        stop: &CancellationToken,
+    ) {
         let mut retry = Retry::new("publish", client);
         let keep = async {
             loop {
-                let ended = match link::connect(client, |_push| ()).await {
+                let ended = match link::connect(client, |_push| true).await {
                     Ok(link) => {
                         retry.connected();
-                        self.live(link, health).await
+                        self.live(server, link, health).await
                     }
                     Err(why) => Ended {
                         connected: false,
@@ -51,22 +82,28 @@ impl Publisher {
                 retry.pause(&ended).await;
             }
         };
-        closed.run_until_cancelled(keep).await;
+        stop.run_until_cancelled(keep).await;
+        self.note(server, health, false);
         *self.connection.lock() = None;
-        health.publishing(false);
     }
 
-    async fn live(&self, link: Link, health: &Health) -> Ended {
+    async fn live(&self, server: &Address, link: Link, health: &Health) -> Ended {
         *self.connection.lock() = Some(link.connection.clone());
+        let answers = |answers| self.note(server, health, answers);
         let why = tokio::select! {
             () = link.ended.cancelled() => "the connection ended".into(),
-            why = link::watch(link.connection, |answers| health.publishing(answers)) => why,
+            why = link::watch(link.connection, answers) => why,
         };
-        health.publishing(false);
+        self.note(server, health, false);
         *self.connection.lock() = None;
         Ended {
             connected: true,
             why,
         }
+    }
+
+    fn note(&self, server: &Address, health: &Health, answers: bool) {
+        self.answers.store(answers, Ordering::Release);
+        health.publishing(server, answers);
     }
 }

@@ -1,14 +1,16 @@
-//! The bus of a fleet around a Redis: one link that publishes, one that listens, so that a flood of messages in delays none
-//! out.
+//! The bus of a fleet around Redis: to each server one link that publishes and one that listens, so that a flood of messages in
+//! delays none out.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use metrics::Counter;
-use redis::Client;
+use parking_lot::Mutex;
+use redis::FromRedisValue;
 use socketioxide_redis::drivers::{ChanItem, MessageStream};
 use tokio::{
     sync::{mpsc, watch},
-    time::timeout,
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -18,11 +20,17 @@ use tokio_util::{
 use super::{
     BusError, INBOX_CAPACITY, Inbox,
     health::Health,
-    publisher::Publisher,
+    link,
+    publisher::{Answer, Publisher},
     subscriber::Subscriber,
     subscriptions::{Sink, Subscriptions},
 };
-use crate::{connection::Instance, metrics::Metrics, registry::keys::Keys};
+use crate::{
+    connection::Instance,
+    link::{Address, Map, Servers, Slot},
+    metrics::Metrics,
+    registry::keys::{Keys, Shard},
+};
 
 /// How long [`RedisBus::close`] waits for the links' tasks; each of their steps has a deadline below this.
 const CLOSING: Duration = Duration::from_secs(3);
@@ -39,11 +47,19 @@ pub struct RedisBus {
     _last: Arc<DropGuard>,
 }
 
-/// What the handles share with the two tasks.
+/// What the handles share with the tasks.
 struct Links {
+    servers: Servers,
     health: Arc<Health>,
+    subscriptions: Arc<Subscriptions>,
+    of: Mutex<BTreeMap<Address, Arc<Pair>>>,
+}
+
+/// The two links to one server.
+struct Pair {
     publisher: Publisher,
     subscriber: Subscriber,
+    stop: CancellationToken,
 }
 
 impl fmt::Debug for RedisBus {
@@ -55,9 +71,113 @@ impl fmt::Debug for RedisBus {
     }
 }
 
+impl Links {
+    /// The links to the server that has a channel, as far as is known.
+    fn at(&self, channel: &str) -> Option<Arc<Pair>> {
+        let map = self.servers.map();
+        let server = map.at(Slot::of(channel.as_bytes()))?;
+        self.of.lock().get(server).cloned()
+    }
+
+    /// Keeps links to the servers, whichever they are, until the bus is closed; then ends every stream.
+    async fn run(self: Arc<Self>, closed: CancellationToken) {
+        let mut maps = self.servers.maps();
+        let mut changes = self.subscriptions.changes();
+        let mut tasks = JoinSet::new();
+        let mut known = Arc::new(Map::default());
+        maps.mark_changed();
+        while !closed.is_cancelled() {
+            tokio::select! {
+                () = closed.cancelled() => break,
+                _ = maps.changed() => {
+                    let map = Arc::clone(&maps.borrow_and_update());
+                    self.follow(&known, &map, &closed, &mut tasks);
+                    known = map;
+                }
+                _ = changes.changed() => self.health.follow(&known, &self.subscriptions.wanted()),
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+        self.subscriptions.close();
+    }
+
+    fn follow(
+        self: &Arc<Self>,
+        before: &Map,
+        map: &Map,
+        closed: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
+        while tasks.try_join_next().is_some() {}
+        let channels = self.subscriptions.wanted();
+        self.health.follow(map, &channels);
+        let wanted = map.servers();
+        let mut of = self.of.lock();
+        of.retain(|server, pair| {
+            let stays = wanted.contains(server);
+            if !stays {
+                pair.stop.cancel();
+            }
+            stays
+        });
+        for server in wanted {
+            if !of.contains_key(server)
+                && let Some(pair) = self.open(server, closed, tasks)
+            {
+                of.insert(server.clone(), pair);
+            }
+        }
+        drop(of);
+        for channel in channels {
+            let slot = Slot::of(channel.as_bytes());
+            if let (Some(before), Some(now)) = (before.at(slot), map.at(slot))
+                && before != now
+            {
+                self.health.given(now);
+            }
+        }
+        self.subscriptions.changed();
+    }
+
+    fn open(
+        self: &Arc<Self>,
+        server: &Address,
+        closed: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Option<Arc<Pair>> {
+        let client = match self.servers.client(server) {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::error!(%server, %error, "a server can't be connected to");
+                return None;
+            }
+        };
+        let (servers, subscriptions) = (self.servers.clone(), Arc::clone(&self.subscriptions));
+        let pair = Arc::new(Pair {
+            publisher: Publisher::default(),
+            subscriber: Subscriber::new(server.clone(), servers, subscriptions),
+            stop: closed.child_token(),
+        });
+        let links = Arc::clone(&pair);
+        let (server, health) = (server.clone(), Arc::clone(&self.health));
+        tasks.spawn(async move {
+            let Pair {
+                publisher,
+                subscriber,
+                stop,
+            } = &*links;
+            tokio::join!(
+                publisher.run(&server, &client, &health, stop),
+                subscriber.run(&client, &health, stop),
+            );
+        });
+        Some(pair)
+    }
+}
+
 impl RedisBus {
     pub(super) fn start(
-        client: Client,
+        servers: Servers,
         prefix: &str,
         instance: &Instance,
         metrics: &Metrics,
@@ -65,34 +185,19 @@ impl RedisBus {
         let keys = Keys::new(prefix);
         let (sender, inbox) = mpsc::channel(INBOX_CAPACITY);
         let subscriptions = Subscriptions::new(metrics);
-        for channel in [keys.node_channel(instance), keys.all_channel()] {
+        let own = Shard::all().map(|shard| keys.node_channel(shard, instance));
+        for channel in own.chain([keys.all_channel()]) {
             subscriptions.insert(channel, Sink::Inbox(sender.clone()));
         }
         let links = Arc::new(Links {
+            servers,
             health: Arc::new(Health::new(metrics)),
-            publisher: Publisher::default(),
-            subscriber: Subscriber::new(subscriptions),
+            subscriptions: Arc::new(subscriptions),
+            of: Mutex::default(),
         });
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn({
-            let (links, client, closed) = (Arc::clone(&links), client.clone(), closed.clone());
-            async move {
-                let Links {
-                    publisher, health, ..
-                } = &*links;
-                publisher.run(&client, health, &closed).await;
-            }
-        });
-        tasks.spawn({
-            let (links, closed) = (Arc::clone(&links), closed.clone());
-            async move {
-                let Links {
-                    subscriber, health, ..
-                } = &*links;
-                subscriber.run(&client, health, &closed).await;
-            }
-        });
+        tasks.spawn(Arc::clone(&links).run(closed.clone()));
         tasks.close();
         let bus = Self {
             links,
@@ -107,18 +212,35 @@ impl RedisBus {
 
     /// Publishes; returns how many were listening.
     pub(super) async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<u64, BusError> {
-        let publish = redis::Cmd::publish(channel, payload);
-        let heard = self.call(&publish).await?;
+        let mut publish = redis::cmd("SPUBLISH");
+        publish.arg(channel).arg(payload);
+        let heard = self.call(channel, &publish).await?;
         self.sent.increment(1);
         Ok(heard)
     }
 
+    /// A node listens in every shard, so this is for the first of its channels whose server can be reached; of different nodes,
+    /// in different shards.
     pub(super) async fn publish_to(
         &self,
         node: &Instance,
         payload: Vec<u8>,
     ) -> Result<bool, BusError> {
-        let channel = self.keys.node_channel(node);
+        let first = node.as_str().bytes().map(usize::from).sum::<usize>();
+        let mut shards: Vec<_> = Shard::all().collect();
+        let shards_count = shards.len();
+        shards.rotate_left(first % shards_count);
+        let mut channels = shards
+            .into_iter()
+            .map(|shard| self.keys.node_channel(shard, node));
+        let up = |channel: &String| {
+            self.links
+                .at(channel)
+                .is_some_and(|pair| pair.publisher.is_up())
+        };
+        let channel = channels
+            .find(up)
+            .ok_or_else(|| BusError::Unavailable("no link to Redis".into()))?;
         self.publish(&channel, payload).await.map(|heard| heard > 0)
     }
 
@@ -128,16 +250,32 @@ impl RedisBus {
 
     pub(super) async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {
         let mut numsub = redis::cmd("PUBSUB");
-        numsub.arg("NUMSUB").arg(channel);
-        let (_channel, count): (String, u64) = self.call(&numsub).await?;
+        numsub.arg("SHARDNUMSUB").arg(channel);
+        let (_channel, count): (String, u64) = self.call(channel, &numsub).await?;
         Ok(count)
     }
 
-    async fn call<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, BusError> {
-        let Links {
-            publisher, health, ..
-        } = &*self.links;
-        publisher.call(health, command).await
+    /// Asks the server that has a channel, and when it says that another one has it, that one.
+    async fn call<T: FromRedisValue>(
+        &self,
+        channel: &str,
+        command: &redis::Cmd,
+    ) -> Result<T, BusError> {
+        let until = Instant::now() + link::CALL;
+        loop {
+            let pair = self.links.at(channel);
+            let pair = pair.ok_or_else(|| BusError::Unavailable("no link to Redis".into()))?;
+            let left = until.saturating_duration_since(Instant::now());
+            match pair.publisher.call(command, left).await? {
+                Answer::Given(answer) => return Ok(answer),
+                Answer::Elsewhere => {
+                    let looking = timeout_at(until, self.links.servers.look()).await;
+                    if looking.is_err() {
+                        return Err(BusError::Unavailable(format!("{channel} is elsewhere")));
+                    }
+                }
+            }
+        }
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -154,19 +292,21 @@ impl RedisBus {
         size: usize,
     ) -> Result<MessageStream<ChanItem>, BusError> {
         let (sender, receiver) = mpsc::channel(size.max(1));
-        let subscriber = &self.links.subscriber;
         let sink = Sink::Stream(sender);
-        if !subscriber.subscriptions.insert(channel.clone(), sink) {
+        if !self.links.subscriptions.insert(channel.clone(), sink) {
             return Err(BusError::Unavailable("it is closed".into()));
         }
-        subscriber.settled(&channel, true).await;
+        if let Some(pair) = self.links.at(&channel) {
+            pair.subscriber.settled(&channel, true).await;
+        }
         Ok(MessageStream::new(receiver))
     }
 
     pub(super) async fn unsubscribe(&self, channel: &str) {
-        let subscriber = &self.links.subscriber;
-        subscriber.subscriptions.remove(channel);
-        subscriber.settled(channel, false).await;
+        self.links.subscriptions.remove(channel);
+        if let Some(pair) = self.links.at(channel) {
+            pair.subscriber.settled(channel, false).await;
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -174,6 +314,6 @@ impl RedisBus {
         if timeout(CLOSING, self.tasks.wait()).await.is_err() {
             tracing::warn!("the bus's links are still closing");
         }
-        self.links.subscriber.subscriptions.close();
+        self.links.subscriptions.close();
     }
 }

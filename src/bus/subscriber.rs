@@ -1,17 +1,23 @@
-//! The link that listens. What it wants is in [`Subscriptions`]; this makes Redis send it, on every new connection anew.
+//! The link that listens to one server. What it wants is in [`Subscriptions`], as far as the server has it; this makes Redis
+//! send it, on every new connection anew.
+//!
+//! Channels are those of `SSUBSCRIBE`, in every mode: in a cluster a message to one of them goes to the server of its slot and no
+//! further, and elsewhere there is no difference.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use redis::{Client, aio::MultiplexedConnection};
+use parking_lot::Mutex;
+use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     health::Health,
-    link::{self, Ended, Link, Retry, within},
+    link::{self, Ended, Link, Retry, is_elsewhere, within},
     subscriptions::Subscriptions,
 };
+use crate::link::{Address, Servers, Slot};
 
 /// How long Redis may take to confirm a subscription, before the connection is given up.
 const CONFIRM: Duration = Duration::from_secs(2);
@@ -21,16 +27,27 @@ const REFUSED: Duration = Duration::from_millis(500);
 /// The channels that Redis has confirmed on the current connection; none while there is no connection.
 type Confirmed = Option<HashSet<String>>;
 
-/// The listening half of the bus.
+/// The listening half of the bus, for one server.
 pub(super) struct Subscriber {
-    pub(super) subscriptions: Arc<Subscriptions>,
+    server: Address,
+    servers: Servers,
+    subscriptions: Arc<Subscriptions>,
     confirmed: watch::Sender<Confirmed>,
 }
 
+/// The channels that are being let go on a connection.
+type Leaving = Arc<Mutex<HashSet<String>>>;
+
 impl Subscriber {
-    pub(super) fn new(subscriptions: Subscriptions) -> Self {
+    pub(super) fn new(
+        server: Address,
+        servers: Servers,
+        subscriptions: Arc<Subscriptions>,
+    ) -> Self {
         Self {
-            subscriptions: Arc::new(subscriptions),
+            server,
+            servers,
+            subscriptions,
             confirmed: watch::Sender::new(None),
         }
     }
@@ -46,73 +63,106 @@ impl Subscriber {
         let _ = timeout(link::CALL, settled).await;
     }
 
-    /// Keeps a connection and the subscriptions on it until the bus is closed; then unsubscribes and ends every stream.
+    /// Keeps a connection and the subscriptions on it until told to stop; then unsubscribes.
     pub(super) async fn run(
         &self,
         client: &Client,
         health: &Arc<Health>,
-        closed: &CancellationToken,
+        stop: &CancellationToken,
     ) {
         let mut retry = Retry::new("subscribe", client);
-        while !closed.is_cancelled() {
+        while !stop.is_cancelled() {
             let subscriptions = Arc::clone(&self.subscriptions);
+            let leaving = Leaving::default();
             let on_push = {
-                let health = Arc::clone(health);
-                move |push| subscriptions.dispatch(push, &health)
+                let (health, leaving) = (Arc::clone(health), Arc::clone(&leaving));
+                move |push: PushInfo| {
+                    if is_put_out(&push, &leaving) {
+                        return false;
+                    }
+                    subscriptions.dispatch(push, &health);
+                    true
+                }
             };
             let connecting = link::connect(client, on_push);
-            let ended = match closed.run_until_cancelled(connecting).await {
+            let ended = match stop.run_until_cancelled(connecting).await {
                 None => break,
                 Some(Ok(link)) => {
                     retry.connected();
-                    self.live(link, health, closed).await
+                    self.live(link, &leaving, health, stop).await
                 }
                 Some(Err(why)) => Ended {
                     connected: false,
                     why,
                 },
             };
-            if !closed.is_cancelled() {
-                closed.run_until_cancelled(retry.pause(&ended)).await;
+            if !stop.is_cancelled() {
+                stop.run_until_cancelled(retry.pause(&ended)).await;
             }
         }
-        self.subscriptions.close();
     }
 
-    async fn live(&self, link: Link, health: &Health, closed: &CancellationToken) -> Ended {
+    async fn live(
+        &self,
+        link: Link,
+        leaving: &Leaving,
+        health: &Health,
+        stop: &CancellationToken,
+    ) -> Ended {
         self.confirmed.send_replace(Some(HashSet::new()));
         let Link { connection, ended } = link;
+        let answers = |answers| health.listening(&self.server, answers);
         let why = tokio::select! {
-            () = closed.cancelled() => {
-                self.unsubscribe(&connection).await;
-                "the bus is closed".into()
+            () = stop.cancelled() => {
+                self.unsubscribe(&connection, leaving).await;
+                "it is not needed any more".into()
             }
-            () = ended.cancelled() => "the connection ended".into(),
-            why = link::watch(connection.clone(), |answers| health.listening(answers)) => why,
-            why = self.keep_subscribed(&connection, health) => why,
+            () = ended.cancelled() => {
+                // Maybe because its channels are another server's.
+                self.servers.doubt();
+                "the connection ended".into()
+            }
+            why = link::watch(connection.clone(), answers) => why,
+            why = self.keep_subscribed(&connection, leaving, health) => why,
         };
         ended.cancel();
         let confirmed = self.confirmed.send_replace(None);
-        health.deaf(confirmed.is_some_and(|channels| !channels.is_empty()));
+        let had_heard = confirmed.is_some_and(|channels| !channels.is_empty());
+        health.deaf(&self.server, had_heard);
         Ended {
             connected: true,
             why,
         }
     }
 
+    /// The wanted channels that this server has.
+    fn wanted(&self) -> HashSet<String> {
+        let map = self.servers.map();
+        let mut wanted = self.subscriptions.wanted();
+        wanted.retain(|channel| map.at(Slot::of(channel.as_bytes())) == Some(&self.server));
+        wanted
+    }
+
     /// Subscribes to what is wanted and not confirmed, and the reverse, at every change. Returns why the connection is to be
     /// given up.
     ///
-    /// Each channel has a SUBSCRIBE of its own: Redis answers several at once with one refusal for all, and one forbidden
+    /// Each channel has a SSUBSCRIBE of its own: Redis answers several at once with one refusal for all, and one forbidden
     /// channel must not keep the node from hearing the others.
-    async fn keep_subscribed(&self, connection: &MultiplexedConnection, health: &Health) -> String {
+    async fn keep_subscribed(
+        &self,
+        connection: &MultiplexedConnection,
+        leaving: &Leaving,
+        health: &Health,
+    ) -> String {
         let mut told = HashSet::new();
+        let mut changes = self.subscriptions.changes();
         loop {
-            let wanted = self.subscriptions.wanted();
+            changes.mark_unchanged();
+            let wanted = self.wanted();
             let confirmed = self.confirmed.borrow().clone().unwrap_or_default();
             let subscribe = wanted.difference(&confirmed).map(async |channel| {
-                let subscribing = timeout(CONFIRM, connection.clone().subscribe(channel)).await;
-                (channel, subscribing)
+                let subscribing = about(connection, "SSUBSCRIBE", channel);
+                (channel, timeout(CONFIRM, subscribing).await)
             });
             let mut refused = false;
             for (channel, subscribed) in join_all(subscribe).await {
@@ -120,7 +170,9 @@ impl Subscriber {
                     Ok(Ok(())) => self.confirm(channel, true),
                     Ok(Err(error)) => {
                         refused = true;
-                        if told.insert(channel.clone()) {
+                        if is_elsewhere(&error) {
+                            self.servers.doubt();
+                        } else if told.insert(channel.clone()) {
                             tracing::warn!(channel, %error, "Redis refuses a subscription");
                         }
                     }
@@ -128,17 +180,17 @@ impl Subscriber {
                 }
             }
             for channel in confirmed.difference(&wanted) {
-                match within(CONFIRM, connection.clone().unsubscribe(channel)).await {
+                match self.let_go(connection, leaving, channel).await {
                     Ok(()) => self.confirm(channel, false),
                     Err(why) => return format!("{channel} not let go: {why}"),
                 }
             }
-            health.subscribed(!refused);
-            let changed = self.subscriptions.changed();
+            health.subscribed(&self.server, !refused);
+            let changed = changes.changed();
             if refused {
                 let _ = timeout(REFUSED, changed).await;
             } else {
-                changed.await;
+                let _ = changed.await;
             }
         }
     }
@@ -155,15 +207,50 @@ impl Subscriber {
         });
     }
 
+    async fn let_go(
+        &self,
+        connection: &MultiplexedConnection,
+        leaving: &Leaving,
+        channel: &str,
+    ) -> Result<(), String> {
+        leaving.lock().insert(channel.to_owned());
+        within(CONFIRM, about(connection, "SUNSUBSCRIBE", channel)).await
+    }
+
     /// Says goodbye, for Redis to count this node out before anybody is told that it has closed.
-    async fn unsubscribe(&self, connection: &MultiplexedConnection) {
+    async fn unsubscribe(&self, connection: &MultiplexedConnection, leaving: &Leaving) {
         let channels = self.confirmed.borrow().clone().unwrap_or_default();
-        if !channels.is_empty() {
-            let channels: Vec<_> = channels.into_iter().collect();
-            let mut connection = connection.clone();
-            if let Err(why) = within(link::CALL, connection.unsubscribe(channels)).await {
-                tracing::debug!(why, "the bus is closed without goodbye");
-            }
+        let goodbyes = channels
+            .iter()
+            .map(|channel| self.let_go(connection, leaving, channel));
+        if timeout(link::CALL, join_all(goodbyes)).await.is_err() {
+            tracing::debug!(server = %self.server, "a link is closed without goodbye");
         }
+    }
+}
+
+async fn about(
+    connection: &MultiplexedConnection,
+    command: &str,
+    channel: &str,
+) -> RedisResult<()> {
+    let mut command = redis::cmd(command);
+    command.arg(channel);
+    command.query_async(&mut connection.clone()).await
+}
+
+/// Whether Redis has ended a subscription of its own accord, as the channel's slot is another server's now. Nothing more comes
+/// on that channel; and redis-rs takes the message for the answer to whatever was asked last, so that no later answer on this
+/// connection belongs to its question.
+fn is_put_out(push: &PushInfo, leaving: &Leaving) -> bool {
+    if push.kind != PushKind::SUnsubscribe {
+        return false;
+    }
+    match push.data.first() {
+        Some(Value::BulkString(channel)) => {
+            let channel = String::from_utf8_lossy(channel);
+            !leaving.lock().remove(channel.as_ref())
+        }
+        _ => false,
     }
 }

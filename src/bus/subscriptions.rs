@@ -7,8 +7,8 @@ use parking_lot::RwLock;
 use redis::{PushInfo, PushKind, Value};
 use socketioxide_redis::drivers::ChanItem;
 use tokio::sync::{
-    Notify,
     mpsc::{self, error::TrySendError},
+    watch,
 };
 
 use super::health::Health;
@@ -34,7 +34,7 @@ impl Sink {
 /// The wanted channels and their sinks; none once the bus is closed.
 pub(super) struct Subscriptions {
     sinks: RwLock<Option<HashMap<String, Sink>>>,
-    changed: Notify,
+    changes: watch::Sender<()>,
     received: Counter,
     inbox_full: Counter,
     stream_full: Counter,
@@ -44,7 +44,7 @@ impl Subscriptions {
     pub(super) fn new(metrics: &Metrics) -> Self {
         Self {
             sinks: RwLock::new(Some(HashMap::new())),
-            changed: Notify::new(),
+            changes: watch::Sender::new(()),
             received: metrics.bus_messages("in"),
             inbox_full: metrics.messages_dropped("bus_full"),
             stream_full: metrics.messages_dropped("bus_stream_full"),
@@ -60,7 +60,7 @@ impl Subscriptions {
             }
             None => false,
         };
-        self.changed.notify_one();
+        self.changed();
         inserted
     }
 
@@ -68,7 +68,7 @@ impl Subscriptions {
         if let Some(sinks) = self.sinks.write().as_mut() {
             sinks.remove(channel);
         }
-        self.changed.notify_one();
+        self.changed();
     }
 
     /// Ends every stream and the inbox.
@@ -84,9 +84,14 @@ impl Subscriptions {
             .collect()
     }
 
-    /// Until the wanted channels change; at once if they have since the last call.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Sees every change of the wanted channels, and of where they are.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Tells those who look after channels to look.
+    pub(super) fn changed(&self) {
+        self.changes.send_replace(());
     }
 
     /// Hands a message on. Runs on the connection's task, so it never waits: what a full sink can't take is dropped,
@@ -130,13 +135,13 @@ impl Subscriptions {
             && sinks.get(channel).is_some_and(Sink::is_closed)
         {
             sinks.remove(channel);
-            self.changed.notify_one();
+            self.changed();
         }
     }
 }
 
 fn message(push: PushInfo) -> Option<(String, Vec<u8>)> {
-    if push.kind != PushKind::Message {
+    if push.kind != PushKind::SMessage {
         return None;
     }
     let mut parts = push.data.into_iter();
@@ -174,13 +179,13 @@ mod tests {
         assert!(subscriptions.insert("a".into(), Sink::Stream(a)));
         assert!(subscriptions.insert("b".into(), Sink::Inbox(b)));
         for channel in [&b"a"[..], b"b", b"c", b"\xff\xfe"] {
-            subscriptions.dispatch(push(PushKind::Message, &[channel, b"\0\xff"]), &health);
+            subscriptions.dispatch(push(PushKind::SMessage, &[channel, b"\0\xff"]), &health);
         }
-        subscriptions.dispatch(push(PushKind::Message, &[b"a"]), &health);
-        subscriptions.dispatch(push(PushKind::PMessage, &[b"a", b"a", b"x"]), &health);
-        subscriptions.dispatch(push(PushKind::Message, &[]), &health);
+        subscriptions.dispatch(push(PushKind::SMessage, &[b"a"]), &health);
+        subscriptions.dispatch(push(PushKind::Message, &[b"a", b"x"]), &health);
+        subscriptions.dispatch(push(PushKind::SMessage, &[]), &health);
         let odd = PushInfo {
-            kind: PushKind::Message,
+            kind: PushKind::SMessage,
             data: vec![Value::Int(1), Value::Nil],
         };
         subscriptions.dispatch(odd, &health);
@@ -199,7 +204,7 @@ mod tests {
         let (stream, mut messages) = mpsc::channel(1);
         subscriptions.insert("s".into(), Sink::Stream(stream));
         for payload in [b"1", b"2", b"3"] {
-            subscriptions.dispatch(push(PushKind::Message, &[b"s", payload]), &health);
+            subscriptions.dispatch(push(PushKind::SMessage, &[b"s", payload]), &health);
         }
         assert_eq!(messages.try_recv().unwrap().1, b"1");
         assert!(messages.try_recv().is_err());
@@ -214,7 +219,7 @@ mod tests {
         let (stream, messages) = mpsc::channel(1);
         subscriptions.insert("s".into(), Sink::Stream(stream));
         drop(messages);
-        subscriptions.dispatch(push(PushKind::Message, &[b"s", b"x"]), &health);
+        subscriptions.dispatch(push(PushKind::SMessage, &[b"s", b"x"]), &health);
         assert!(subscriptions.wanted().is_empty());
         assert_eq!(*health.gaps().borrow(), 0);
     }

@@ -19,6 +19,7 @@ mod error;
 mod keys;
 mod load;
 mod print;
+mod redis;
 mod reload;
 mod sections;
 mod session;
@@ -27,6 +28,7 @@ mod start;
 mod tests;
 mod validate;
 
+pub use self::redis::{Redis, RedisMode};
 pub use access::{Auth, AuthRule, Jwt, Namespace};
 pub use api::{Api, ApiKey, KeySecret, Scope};
 pub use environment::Environment;
@@ -34,7 +36,7 @@ pub use error::{ConfigError, Problem};
 pub use load::{Flags, Sources};
 pub use reload::Reload;
 pub use sections::{
-    Cors, Drain, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence, Redis, RegistryTiming,
+    Cors, Drain, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence, RegistryTiming,
 };
 pub use session::Session;
 pub use start::{Development, Effective};

@@ -107,6 +107,7 @@ impl Config {
                 })
                 .collect(),
             "redis.urls" => self.redis.urls.iter().map(text).collect(),
+            "redis.sentinel_password" => self.redis.sentinel_password.iter().map(text).collect(),
             "auth.jwt.secret" => self.auth.jwt.secret.iter().map(text).collect(),
             "auth.jwt.previous_secrets" => {
                 self.auth.jwt.previous_secrets.iter().map(text).collect()

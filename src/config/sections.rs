@@ -1,22 +1,11 @@
-//! The cluster, the bounds and the timing: `redis`, `cors`, `limits`, `registry`, `presence`, `drain`, `ping`, `log`.
+//! The cluster, the bounds and the timing: `cors`, `limits`, `registry`, `presence`, `drain`, `ping`, `log`.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::print;
-
-/// `redis`: where the cluster meets.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Redis {
-    /// One `redis://` or `rediss://` (TLS) URL, `--redis-url` or `SWITCHBOARD_REDIS_URL`. Empty, the default: the embedded
-    /// registry, which is one node's own. Set it as soon as there are two nodes. Secret because of the password in it.
-    #[serde(serialize_with = "print::redis_urls")]
-    pub urls: Vec<SecretString>,
-}
 
 /// `cors`: which pages of other origins may.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

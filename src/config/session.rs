@@ -34,7 +34,7 @@ pub struct Session {
     /// session.
     #[serde(with = "humantime_serde")]
     pub recheck: Duration,
-    /// The Redis that holds the sessions, if it is not the cluster's: a URL as in `redis.urls`. None by default.
+    /// The Redis that holds the sessions, if it is not the cluster's: the URL of one server. None by default.
     #[serde(serialize_with = "print::redis_url")]
     pub redis_url: Option<SecretString>,
 }
@@ -73,6 +73,8 @@ impl Config {
         Some(match &session.redis_url {
             Some(url) => Redis {
                 urls: vec![url.clone()],
+                ca_file: self.redis.ca_file.clone(),
+                ..Redis::default()
             },
             None => self.redis.clone(),
         })

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, ConfigError, print::size};
+use super::{Config, ConfigError, RedisMode, print::size};
 
 /// A configuration that a node may start with.
 #[derive(Clone, Debug)]
@@ -80,6 +80,13 @@ impl Effective {
         {
             warnings.push(
                 "auth.jwt.secret has fewer than 32 bytes: short secrets can be guessed from a single token."
+                    .to_owned(),
+            );
+        }
+        let redis = &config.redis;
+        if redis.mode != RedisMode::Sentinel && redis.master_name.is_some() {
+            warnings.push(
+                "redis.master_name is set, and redis.mode is not sentinel: the name is not used."
                     .to_owned(),
             );
         }

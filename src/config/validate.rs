@@ -3,7 +3,6 @@
 use std::{collections::HashSet, fs::File, net::SocketAddr, path::Path, time::Duration};
 
 use bytesize::ByteSize;
-use redis::IntoConnectionInfo;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
@@ -20,15 +19,15 @@ const ALGORITHMS: [&str; 12] = [
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 
 /// The problems so far.
-struct Findings(Vec<Problem>);
+pub(super) struct Findings(Vec<Problem>);
 
 impl Findings {
-    fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
+    pub(super) fn add(&mut self, key: impl Into<String>, what: impl Into<String>) {
         self.0.push(Problem::new(key, what));
     }
 
     /// Adds a problem unless `holds`.
-    fn expect(&mut self, holds: bool, key: &str, what: &str) {
+    pub(super) fn expect(&mut self, holds: bool, key: &str, what: &str) {
         if !holds {
             self.add(key, what);
         }
@@ -49,7 +48,7 @@ impl Config {
         self.key_sources(&mut findings);
         self.sessions(&mut findings);
         self.namespace_rules(&mut findings);
-        self.redis_urls(&mut findings);
+        self.redis.validate(&mut findings);
         self.origins(&mut findings);
         self.bounds(&mut findings);
         self.durations(&mut findings);
@@ -217,7 +216,7 @@ impl Config {
             );
         }
         if let Some(url) = &session.redis_url {
-            redis_url("auth.session.redis_url", url, findings);
+            super::redis::url("auth.session.redis_url", url, findings);
         }
         // A token of RFC 9110 section 5.6.2, as RFC 6265 section 4.1.1 has it.
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
@@ -249,17 +248,6 @@ impl Config {
             findings,
         );
         pointer("auth.session.role_pointer", &session.role_pointer, findings);
-    }
-
-    fn redis_urls(&self, findings: &mut Findings) {
-        for (index, url) in self.redis.urls.iter().enumerate() {
-            redis_url(&format!("redis.urls.{index}"), url, findings);
-        }
-        findings.expect(
-            self.redis.urls.len() <= 1,
-            "redis.urls",
-            "takes one URL: sentinels and clusters are not supported",
-        );
     }
 
     fn origins(&self, findings: &mut Findings) {
@@ -344,9 +332,9 @@ impl Config {
     }
 }
 
-const MASKED: &str = "is masked: a printout of print-config holds no secrets";
+pub(super) const MASKED: &str = "is masked: a printout of print-config holds no secrets";
 
-fn secret(key: &str, value: &SecretString, findings: &mut Findings) {
+pub(super) fn secret(key: &str, value: &SecretString, findings: &mut Findings) {
     secret_text(key, value.expose_secret(), findings);
 }
 
@@ -372,23 +360,6 @@ fn api_key(key: &str, value: &KeySecret, findings: &mut Findings) {
     );
 }
 
-fn redis_url(key: &str, url: &SecretString, findings: &mut Findings) {
-    let url = url.expose_secret();
-    let parsed = Url::parse(url).ok();
-    let usable = parsed
-        .as_ref()
-        .is_some_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.has_host())
-        && url.into_connection_info().is_ok();
-    if !usable {
-        findings.add(
-            key,
-            "not a redis://[user:password@]host[:port][/database] or rediss:// URL",
-        );
-    } else if parsed.is_some_and(|url| url.password() == Some(MASK)) {
-        findings.add(key, MASKED);
-    }
-}
-
 /// RFC 6901 section 3. The empty one is the session as a whole, which is nobody's id, name or role.
 fn pointer(key: &str, text: &str, findings: &mut Findings) {
     let mut escapes = text.split('~').skip(1);
@@ -407,7 +378,7 @@ fn no_empty_entry(key: &str, entries: &[String], findings: &mut Findings) {
     }
 }
 
-fn readable(path: &Path) -> Result<(), String> {
+pub(super) fn readable(path: &Path) -> Result<(), String> {
     let found = File::open(path).and_then(|file| file.metadata());
     match found {
         Ok(metadata) if metadata.is_dir() => Err(format!("{}: a directory", path.display())),

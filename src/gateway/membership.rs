@@ -64,10 +64,18 @@ impl Inner {
     async fn beat(self: &Arc<Self>) -> Result<(), RegistryError> {
         let sent = Instant::now();
         let lapsed = if self.joined() {
-            let Heartbeat { held, lapsed } = self
+            let Heartbeat {
+                held,
+                resumed,
+                lapsed,
+            } = self
                 .registry
                 .heartbeat(&self.lease(), &self.report())
                 .await?;
+            if resumed {
+                tracing::warn!(lease = %self.lease(), "a part of the registry had lost the lease");
+                self.inexact.store(true, Ordering::Release);
+            }
             if !held {
                 tracing::warn!(lease = %self.lease(), "the lease has run out; joining anew");
                 self.next_epoch();

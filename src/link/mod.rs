@@ -1,36 +1,48 @@
-//! The link to Redis: whom to connect to and how, and one shared connection that is quick to say when it can't.
+//! The link to Redis: whom to connect to and how, and one shared connection to each server that is quick to say when it can't.
+//!
+//! [`Servers`] knows which servers there are, as `redis.mode` has it: one, the master that Sentinel names, or the masters of a
+//! cluster, each with its slots. A call says which slot it is about, and goes to the server that has it; so all else is the
+//! same in every mode.
 //!
 //! redis-rs reconnects, but does not bound it: a call made while it reconnects waits for that, and a Redis that accepts
 //! connections and does not answer is never left, as a timeout is no reason for it to reconnect. So a [`Link`] adds:
 //!
 //! - a deadline on every call, [`DEADLINE`], the wait for a connection included;
-//! - a breaker: while Redis is known to be away, calls fail at once;
-//! - a prober that PINGs, and alone decides whether Redis is there; after [`MISSES`] PINGs without an answer in a row it
-//!   throws the connection away and opens another.
+//! - for each server a breaker: while it is known to be away, calls that need it fail at once, and the others go on;
+//! - for each server a prober that PINGs, and alone decides whether it is there; after [`MISSES`] PINGs without an answer in a
+//!   row it throws the connection away and opens another;
+//! - the way on for a call that a server of a cluster sends elsewhere, within its deadline.
 //!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
+mod finder;
+mod map;
 mod pool;
 mod probe;
+mod request;
+mod route;
+mod servers;
+mod slot;
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisResult, ScriptInvocation, ServerErrorKind,
-    aio::ConnectionLike,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
-};
-use secrecy::ExposeSecret;
+use parking_lot::Mutex;
+use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use map::{Address, Map};
 pub use pool::Pool;
-use probe::{Probe, State};
+pub use request::Request;
+pub use servers::Servers;
+pub use slot::Slot;
 
-use crate::{config, metrics::Metrics};
+use crate::metrics::Metrics;
+use probe::{Probe, State};
+use route::Carrier;
 
 /// How long a call may take, the wait for a connection included.
 pub const DEADLINE: Duration = Duration::from_secs(1);
@@ -58,250 +70,188 @@ pub enum LinkError {
     Redis(#[from] RedisError),
 }
 
-/// A client for the server of `redis.urls`: RESP3, no Nagle delay, and a peer that falls silent is noticed in seconds.
-///
-/// For `rediss://`, also makes aws-lc the process's TLS provider if it has none: redis-rs takes no other way.
-///
-/// # Errors
-///
-/// [`LinkError::Config`] if there is not exactly one URL, or it can't be parsed. The text never holds the URL, as its password
-/// may be in any place if it was not escaped.
-pub fn client(redis: &config::Redis) -> Result<Client, LinkError> {
-    let [url] = redis.urls.as_slice() else {
-        return Err(LinkError::Config(format!(
-            "one URL is needed, {} are given",
-            redis.urls.len()
-        )));
-    };
-    let info = url
-        .expose_secret()
-        .into_connection_info()
-        .map_err(|_| LinkError::Config("not a redis:// or rediss:// URL".into()))?;
-    if url.expose_secret().starts_with("rediss:") || url.expose_secret().starts_with("valkeys:") {
-        // Fails if there is one already, which is as good.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    }
-    let settings = info
-        .redis_settings()
-        .clone()
-        .set_protocol(ProtocolVersion::RESP3);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(
-        TcpKeepalive::new()
-            .with_time(Duration::from_secs(5))
-            .with_interval(Duration::from_secs(2))
-            .with_retries(3),
-    );
-    // How long written bytes may go without an acknowledgement: bounds what keepalive does not, a link that has traffic.
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let tcp = tcp.set_user_timeout(Duration::from_secs(5));
-    Client::open(info.set_redis_settings(settings).set_tcp_settings(tcp))
-        .map_err(|error| LinkError::Config(error.to_string()))
-}
-
-/// What Redis can be asked.
-#[derive(Debug)]
-pub enum Request<'a> {
-    /// One command.
-    Command(&'a Cmd),
-    /// Several commands, sent together.
-    Pipeline(&'a Pipeline),
-    /// A script; loaded first if Redis does not have it.
-    Script(&'a ScriptInvocation<'a>),
-}
-
-impl<'a> From<&'a Cmd> for Request<'a> {
-    fn from(cmd: &'a Cmd) -> Self {
-        Self::Command(cmd)
-    }
-}
-
-impl<'a> From<&'a mut Cmd> for Request<'a> {
-    fn from(cmd: &'a mut Cmd) -> Self {
-        Self::Command(cmd)
-    }
-}
-
-impl<'a> From<&'a Pipeline> for Request<'a> {
-    fn from(pipeline: &'a Pipeline) -> Self {
-        Self::Pipeline(pipeline)
-    }
-}
-
-impl<'a> From<&'a ScriptInvocation<'a>> for Request<'a> {
-    fn from(script: &'a ScriptInvocation<'a>) -> Self {
-        Self::Script(script)
-    }
-}
-
-impl<'a, 'b: 'a> From<&'a mut ScriptInvocation<'b>> for Request<'a> {
-    fn from(script: &'a mut ScriptInvocation<'b>) -> Self {
-        Self::Script(script)
-    }
-}
-
-impl Request<'_> {
-    async fn on<T: FromRedisValue>(
-        self,
-        connection: &mut (impl ConnectionLike + Send),
-    ) -> RedisResult<T> {
-        match self {
-            Self::Command(cmd) => cmd.query_async(connection).await,
-            Self::Pipeline(pipeline) => pipeline.query_async(connection).await,
-            Self::Script(script) => script.invoke_async(connection).await,
-        }
-    }
-}
-
-/// The shared connection. Clones share it; with the last one its prober ends.
+/// The shared connections, one to each server. Clones share them; with the last one their probers end.
 #[derive(Clone, Debug)]
 pub struct Link {
-    probe: Arc<Probe>,
+    servers: Servers,
+    probes: Probes,
     metrics: Metrics,
-    _prober: Arc<DropGuard>,
+    _probers: Arc<DropGuard>,
 }
 
+/// The servers that are probed.
+type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
+
 impl Link {
-    /// A link to `client`'s server, which need not be there yet. Takes a Tokio runtime to run on.
+    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Redis`] if the client's settings contradict themselves.
-    pub fn new(client: Client, metrics: Metrics) -> Result<Self, LinkError> {
-        let probe = Arc::new(Probe::new(client)?);
+    /// [`LinkError::Redis`] if the servers' settings contradict themselves.
+    pub fn new(servers: &Servers, metrics: Metrics) -> Result<Self, LinkError> {
         let stop = CancellationToken::new();
-        tokio::spawn(Arc::clone(&probe).run(stop.clone()));
-        Ok(Self {
-            probe,
+        let link = Self {
+            servers: servers.clone(),
+            probes: Probes::default(),
             metrics,
-            _prober: Arc::new(stop.drop_guard()),
-        })
+            _probers: Arc::new(stop.clone().drop_guard()),
+        };
+        follow(&link.probes, servers, &servers.map(), &stop)?;
+        if servers.may_change() {
+            let (probes, servers) = (Arc::clone(&link.probes), servers.clone());
+            let token = stop.clone();
+            let following = async move {
+                let mut maps = servers.maps();
+                maps.mark_changed();
+                while maps.changed().await.is_ok() {
+                    let map = Arc::clone(&maps.borrow_and_update());
+                    if let Err(error) = follow(&probes, &servers, &map, &token) {
+                        tracing::error!(%error, "a server can't be connected to");
+                    }
+                }
+            };
+            tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+        }
+        Ok(link)
     }
 
-    /// Whether the last that was heard of Redis was good. Reads a flag; never waits. False until it was heard of at all.
+    /// Whether the last that was heard of every server was good, and every slot has one. Reads flags; never waits. False until
+    /// they were heard of at all.
     pub fn is_up(&self) -> bool {
-        self.probe.state() == State::Up
+        let map = self.servers.map();
+        map.is_whole() && map.servers().into_iter().all(|server| self.hears(server))
     }
 
-    /// Asks Redis, and counts it as `operation`.
+    /// The same of the servers of some slots: what others of a large cluster do is no matter of theirs.
+    pub fn is_up_for(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
+        let map = self.servers.map();
+        slots.all(|slot| map.at(slot).is_some_and(|server| self.hears(server)))
+    }
+
+    fn hears(&self, server: &Address) -> bool {
+        let probes = self.probes.lock();
+        probes
+            .get(server)
+            .is_some_and(|(probe, _)| probe.state() == State::Up)
+    }
+
+    /// Asks the server that has `slot`, and counts it as `operation`. All keys of the request are in that slot.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Away`] at once while the breaker is open; else [`LinkError::Late`] after [`DEADLINE`], or what Redis says.
+    /// [`LinkError::Away`] at once while that server is known to be away, or not known; else [`LinkError::Late`] after
+    /// [`DEADLINE`], or what Redis says.
     pub async fn query<'a, T: FromRedisValue>(
         &self,
         operation: &'static str,
+        slot: Slot,
         request: impl Into<Request<'a>>,
     ) -> Result<T, LinkError> {
         let request = request.into();
-        self.call(operation, DEADLINE, async {
-            let mut connection = self.probe.connection();
-            Ok(request.on(&mut connection).await?)
-        })
-        .await
+        let asking = self.ask(&Shared, slot, request, DEADLINE);
+        read(self.counted(operation, asking).await?)
     }
 
-    /// Runs `work` with breaker, deadline and metrics.
-    async fn call<T>(
+    /// Asks for several things that change nothing: all at once, each of the server that has its slot. The answers are in the
+    /// order of the commands.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Link::query`], if any of them can't be had.
+    pub async fn read_all<T: FromRedisValue>(
         &self,
         operation: &'static str,
-        deadline: Duration,
+        commands: &[(Slot, Cmd)],
+    ) -> Result<Vec<T>, LinkError> {
+        let asking = self.ask_all(&Shared, commands, DEADLINE);
+        let answers = self.counted(operation, asking).await?;
+        answers.into_iter().map(read).collect()
+    }
+
+    /// Runs `work` and counts it.
+    async fn counted<T>(
+        &self,
+        operation: &'static str,
         work: impl Future<Output = Result<T, LinkError>>,
     ) -> Result<T, LinkError> {
         let start = Instant::now();
-        let result = if self.probe.state() == State::Away {
-            Err(LinkError::Away)
-        } else {
-            tokio::time::timeout(deadline, work)
-                .await
-                .unwrap_or(Err(LinkError::Late(deadline)))
-        };
-        match &result {
-            Err(LinkError::Redis(error)) if is_of_a_replica(error) => self.probe.replace(),
-            Err(LinkError::Redis(error)) if error.is_io_error() => self.probe.doubt(),
-            Err(LinkError::Late(_) | LinkError::Pool(_)) => self.probe.doubt(),
-            _ => {}
-        }
+        let result = work.await;
         self.metrics
             .registry(operation, start.elapsed(), result.is_err());
         result
     }
+
+    /// The prober of the server that has a slot, unless it is known to be away.
+    fn probe_of(&self, slot: Slot) -> Result<Arc<Probe>, LinkError> {
+        let map = self.servers.map();
+        let probe = map
+            .at(slot)
+            .and_then(|server| Some(Arc::clone(&self.probes.lock().get(server)?.0)));
+        probe
+            .filter(|probe| probe.state() != State::Away)
+            .ok_or(LinkError::Away)
+    }
 }
 
-/// Whether this server has become a replica: it answers every PING, and will never take a write. A new connection, after
-/// another look-up of the name, may find its successor.
-fn is_of_a_replica(error: &RedisError) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown)
-    )
+/// Probes the servers of a map, and no others.
+fn follow(
+    probes: &Probes,
+    servers: &Servers,
+    map: &Map,
+    stop: &CancellationToken,
+) -> Result<(), LinkError> {
+    let wanted = map.servers();
+    let mut probes = probes.lock();
+    probes.retain(|server, (_, stop)| {
+        let stays = wanted.contains(server);
+        if !stays {
+            stop.cancel();
+        }
+        stays
+    });
+    for server in wanted {
+        if !probes.contains_key(server) {
+            let probe = Arc::new(Probe::new(servers, server)?);
+            let stop = stop.child_token();
+            tokio::spawn(Arc::clone(&probe).run(stop.clone()));
+            probes.insert(server.clone(), (probe, stop));
+        }
+    }
+    Ok(())
+}
+
+fn read<T: FromRedisValue>(value: Value) -> Result<T, LinkError> {
+    T::from_redis_value(value).map_err(|error| RedisError::from(error).into())
+}
+
+/// Sends on the shared connections.
+struct Shared;
+
+impl Carrier for Shared {
+    async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
+        Ok(request.on(&mut probe.connection()).await?)
+    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use super::*;
-
-    fn urls(urls: &[&str]) -> config::Redis {
-        config::Redis {
-            urls: urls.iter().map(|url| (*url).into()).collect(),
-        }
-    }
-
-    #[test]
-    fn a_client_speaks_resp3_without_delay_and_notices_silence() {
-        let client = client(&urls(&["redis://u:p@localhost:7000/3"])).unwrap();
-        let info = client.get_connection_info();
-        assert_eq!(info.redis_settings().protocol(), ProtocolVersion::RESP3);
-        assert_eq!(info.redis_settings().db(), 3);
-        assert_eq!(info.redis_settings().password(), Some("p"));
-        assert!(info.tcp_settings().nodelay());
-        assert!(info.tcp_settings().keepalive().is_some());
-    }
-
-    #[test]
-    fn tls_is_taken_from_the_scheme() {
-        let client = client(&urls(&["rediss://localhost"])).unwrap();
-        let addr = client.get_connection_info().addr();
-        assert!(
-            matches!(
-                addr,
-                redis::ConnectionAddr::TcpTls {
-                    insecure: false,
-                    ..
-                }
-            ),
-            "{addr:?}"
-        );
-        assert!(rustls::crypto::CryptoProvider::get_default().is_some());
-    }
-
-    #[test]
-    fn an_error_names_the_key_and_never_the_password() {
-        for given in [
-            &[][..],
-            &["redis://:hunter2@a", "redis://:hunter2@b"],
-            &["redis://:hunter2@host:port"],
-            &["redis://:hunter2@host/db"],
-            &["hunter2"],
-            &["http://:hunter2@host"],
-            &["redis://:6379/hunter2@host"],
-            &["redis://host/?protocol=hunter2"],
-        ] {
-            let error = client(&urls(given)).unwrap_err();
-            let text = format!("{error} {error:?}");
-            assert!(text.starts_with("redis.urls: "), "{text}");
-            assert!(!text.contains("hunter2"), "{text}");
-        }
-    }
+    use crate::config;
 
     #[tokio::test]
     async fn the_prober_ends_with_the_last_clone() {
         // Nobody listens on port 1.
-        let client = client(&urls(&["redis://127.0.0.1:1"])).unwrap();
-        let link = Link::new(client, Metrics::new().unwrap()).unwrap();
-        let probe = Arc::downgrade(&link.probe);
+        let redis = config::Redis {
+            urls: vec!["redis://127.0.0.1:1".into()],
+            ..config::Redis::default()
+        };
+        let servers = Servers::new(&redis).unwrap();
+        let link = Link::new(&servers, Metrics::new().unwrap()).unwrap();
+        let slot = Slot::of(b"");
+        let probe = Arc::downgrade(&link.probe_of(slot).unwrap());
         drop(link.clone());
-        let asked = link.query::<()>("ping", &redis::cmd("PING")).await;
+        let asked = link.query::<()>("ping", slot, &redis::cmd("PING")).await;
         assert!(
             matches!(asked, Err(LinkError::Redis(_) | LinkError::Away)),
             "{asked:?}"

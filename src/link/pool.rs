@@ -1,50 +1,33 @@
 //! Connections for answers that are long: on the shared one, whatever comes after them would wait.
 
-use std::time::Duration;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use deadpool_redis::{Manager, Runtime, Timeouts};
-use redis::{AsyncConnectionConfig, Client, FromRedisValue};
+use parking_lot::Mutex;
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Value};
 
-use super::{Link, LinkError, Request};
+use super::{Address, Link, LinkError, Request, Slot, probe::Probe, read, route::Carrier};
 
 /// How long a call may take, the wait for a connection included.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How many connections. Each serves one call at a time, and none is opened before it is needed.
+/// How many connections to each server. Each serves one call at a time, and none is opened before it is needed.
 const SIZE: usize = 4;
 
-/// A pool of connections; clones share it, and the breaker and the metrics of a [`Link`].
+/// A pool of connections to each server; clones share them, and the breakers and the metrics of a [`Link`].
 #[derive(Clone, Debug)]
 pub struct Pool {
-    pool: deadpool_redis::Pool,
+    pools: Arc<Mutex<HashMap<Address, deadpool_redis::Pool>>>,
     link: Link,
 }
 
 impl Pool {
-    /// A pool to `client`'s server, which need not be there yet.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError`] if the client's settings contradict themselves.
-    pub fn new(client: &Client, link: Link) -> Result<Self, LinkError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(500)))
-            .set_response_timeout(Some(Duration::from_secs(1)));
-        let manager = Manager::new_with_config(client.get_connection_info().clone(), config)?;
-        // A silent Redis costs one idle connection after the other its recycling time, so the wait for all is bounded by
-        // the deadline as well.
-        let timeouts = Timeouts {
-            wait: Some(Duration::from_millis(250)),
-            create: Some(Duration::from_millis(500)),
-            recycle: Some(Duration::from_millis(250)),
-        };
-        let pool = deadpool_redis::Pool::builder(manager)
-            .max_size(SIZE)
-            .timeouts(timeouts)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| LinkError::Pool(error.to_string()))?;
-        Ok(Self { pool, link })
+    /// Pools to the servers of `link`, which need not be there yet.
+    pub fn new(link: Link) -> Self {
+        Self {
+            pools: Arc::default(),
+            link,
+        }
     }
 
     /// As [`Link::query`], on a connection of its own.
@@ -55,18 +38,71 @@ impl Pool {
     pub async fn query<'a, T: FromRedisValue>(
         &self,
         operation: &'static str,
+        slot: Slot,
         request: impl Into<Request<'a>>,
     ) -> Result<T, LinkError> {
         let request = request.into();
-        self.link
-            .call(operation, DEADLINE, async {
-                let mut connection = self
-                    .pool
-                    .get()
-                    .await
-                    .map_err(|error| LinkError::Pool(error.to_string()))?;
-                Ok(request.on(&mut connection).await?)
-            })
-            .await
+        let asking = self.link.ask(self, slot, request, DEADLINE);
+        read(self.link.counted(operation, asking).await?)
     }
+
+    /// As [`Link::read_all`], on connections of its own.
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`LinkError::Pool`] if there is no connection to be had.
+    pub async fn read_all<T: FromRedisValue>(
+        &self,
+        operation: &'static str,
+        commands: &[(Slot, Cmd)],
+    ) -> Result<Vec<T>, LinkError> {
+        let asking = self.link.ask_all(self, commands, DEADLINE);
+        let answers = self.link.counted(operation, asking).await?;
+        answers.into_iter().map(read).collect()
+    }
+
+    fn of(&self, probe: &Probe) -> Result<deadpool_redis::Pool, LinkError> {
+        let mut pools = self.pools.lock();
+        if let Some(pool) = pools.get(probe.server()) {
+            return Ok(pool.clone());
+        }
+        // Those of servers that are no more go when another comes.
+        let map = self.link.servers.map();
+        let there = map.servers();
+        pools.retain(|server, _| there.contains(server));
+        let pool = open(probe.client())?;
+        pools.insert(probe.server().clone(), pool.clone());
+        Ok(pool)
+    }
+}
+
+impl Carrier for Pool {
+    async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
+        let mut connection = self
+            .of(probe)?
+            .get()
+            .await
+            .map_err(|error| LinkError::Pool(error.to_string()))?;
+        Ok(request.on(&mut connection).await?)
+    }
+}
+
+fn open(client: &Client) -> Result<deadpool_redis::Pool, LinkError> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(Duration::from_millis(500)))
+        .set_response_timeout(Some(Duration::from_secs(1)));
+    let manager = Manager::new_with_config(client.get_connection_info().clone(), config)?;
+    // A silent Redis costs one idle connection after the other its recycling time, so the wait for all is bounded by the
+    // deadline as well.
+    let timeouts = Timeouts {
+        wait: Some(Duration::from_millis(250)),
+        create: Some(Duration::from_millis(500)),
+        recycle: Some(Duration::from_millis(250)),
+    };
+    deadpool_redis::Pool::builder(manager)
+        .max_size(SIZE)
+        .timeouts(timeouts)
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| LinkError::Pool(error.to_string()))
 }

@@ -1,4 +1,4 @@
-//! Whether Redis is there: the one task that PINGs, and the connection that it keeps.
+//! Whether a server is there: the one task that PINGs it, and the connection that it keeps.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use redis::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, LinkError, MISSES};
+use super::{Address, DEADLINE, LinkError, MISSES, Servers};
 
 /// Between PINGs while Redis answers.
 const WHILE_UP: Duration = Duration::from_secs(1);
@@ -38,7 +38,10 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct Probe {
+    server: Address,
     client: Client,
+    /// Told when this one does not answer, or is the wrong one: there may be another in its place.
+    servers: Servers,
     /// Swapped by the prober only; everybody else takes a clone for one call.
     manager: Mutex<ConnectionManager>,
     state: AtomicU8,
@@ -49,11 +52,14 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn new(client: Client) -> Result<Self, LinkError> {
+    pub(super) fn new(servers: &Servers, server: &Address) -> Result<Self, LinkError> {
+        let client = servers.client(server)?;
         let wake = Arc::new(Notify::new());
         Ok(Self {
             manager: Mutex::new(connect(&client, &wake)?),
+            server: server.clone(),
             client,
+            servers: servers.clone(),
             state: AtomicU8::new(State::Doubtful as u8),
             replace: AtomicBool::new(false),
             wake,
@@ -66,6 +72,14 @@ impl Probe {
             1 => State::Up,
             _ => State::Away,
         }
+    }
+
+    pub(super) fn server(&self) -> &Address {
+        &self.server
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(super) fn connection(&self) -> ConnectionManager {
@@ -87,6 +101,7 @@ impl Probe {
     /// wrong is left once a second and not once a call.
     pub(super) fn replace(&self) {
         self.replace.store(true, Ordering::Release);
+        self.servers.doubt();
     }
 
     /// PINGs until told to stop.
@@ -99,6 +114,9 @@ impl Probe {
             };
             misses = if answered { 0 } else { misses + 1 };
             self.note(if answered { State::Up } else { State::Away });
+            if !answered {
+                self.servers.doubt();
+            }
             if self.replace.swap(false, Ordering::AcqRel) || misses == MISSES {
                 misses = 0;
                 // The settings were good once, and are the same.
@@ -117,9 +135,21 @@ impl Probe {
 
     async fn ping(&self) -> bool {
         let mut connection = self.connection();
-        let ping = redis::cmd("PING");
-        let answer = timeout(DEADLINE, ping.query_async::<()>(&mut connection)).await;
-        matches!(answer, Ok(Ok(())))
+        let answered = async {
+            if self.servers.is_cluster() {
+                // A server that has lost sight of the others answers a PING, and nothing else.
+                let mut info = redis::cmd("CLUSTER");
+                let info = info
+                    .arg("INFO")
+                    .query_async::<String>(&mut connection)
+                    .await;
+                info.is_ok_and(|info| info.contains("cluster_state:ok"))
+            } else {
+                let ping = redis::cmd("PING");
+                ping.query_async::<()>(&mut connection).await.is_ok()
+            }
+        };
+        timeout(DEADLINE, answered).await.unwrap_or(false)
     }
 
     fn note(&self, state: State) {
@@ -127,10 +157,10 @@ impl Probe {
         if before != state as u8 {
             match state {
                 State::Up => {
-                    tracing::info!(server = %self.client.get_connection_info().addr(), "Redis answers")
+                    tracing::info!(server = %self.server, "Redis answers")
                 }
                 _ => {
-                    tracing::warn!(server = %self.client.get_connection_info().addr(), "Redis does not answer")
+                    tracing::warn!(server = %self.server, "Redis does not answer")
                 }
             }
         }

@@ -12,23 +12,37 @@
 //! | `P:{sX}:jti:<digest>` | STRING: a token that is revoked, in all shards; expires |
 //! | `P:{sX}:over:<user>\0<digest>` | STRING: a session that has ended; expires |
 //! | `P:{sX}:family:<id>` | HASH: a refresh family; expires |
-//! | `P:{nodes}:leases` | ZSET lease → when it runs out, in ms of Redis's clock |
-//! | `P:{nodes}:info` | HASH lease → last heartbeat and report |
-//! | `P:{nodes}:names` | HASH lease → name of the node |
-//! | `P:bus:<instance>` | channel of one node |
-//! | `P:bus:all` | channel of all nodes |
+//! | `P:{sX}:leases` | ZSET lease → when it runs out in the shard, in ms of Redis's clock |
+//! | `P:{sX}:notes` | HASH lease → last heartbeat, a colon, name of the node |
+//! | `P:{nodes}:leases` | the same, of all nodes |
+//! | `P:{nodes}:notes` | HASH lease → last heartbeat, a colon, report |
+//! | `P:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
+//! | `P:{nodes}:bus:all` | shard channel of all nodes |
 //!
 //! `P` is `registry.prefix`; `X` is the shard, `0` to `f`. What the braces hold is all that Redis Cluster hashes, so the keys
-//! of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no brace itself.
+//! and channels of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no brace
+//! itself. A shard and the nodes are the [`Place`]s; whatever one command or script touches is of one place.
 //!
 //! Users are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
 
 use super::{Entry, Family, Lease, RegistryError, SessionId};
-use crate::connection::{ConnectionId, Instance, UserId};
+use crate::{
+    connection::{ConnectionId, Instance, UserId},
+    link::Slot,
+};
 
 /// One of the parts that the registry is divided into. A user is in one of them, with all its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shard(u8);
+
+/// Where a lease is kept: each place has its own word on whether it holds there, as each may be on another server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// A shard.
+    Shard(Shard),
+    /// The nodes and what they say of themselves.
+    Nodes,
+}
 
 /// Length of a [`ConnectionId`]: the shard's digit and 128 bits as URL-safe base64.
 const ID_LENGTH: usize = 23;
@@ -48,6 +62,11 @@ impl Shard {
     /// This one and those that follow it.
     pub fn and_later(self) -> impl Iterator<Item = Self> {
         (self.0..Self::COUNT).map(Self)
+    }
+
+    /// The places that leases are kept in: every shard, and last the nodes.
+    pub fn places() -> impl Iterator<Item = Place> {
+        Self::all().map(Place::Shard).chain([Place::Nodes])
     }
 
     /// Its number, below [`Shard::COUNT`].
@@ -173,11 +192,24 @@ impl Keys {
     }
 
     fn shard(&self, shard: Shard, name: &str) -> String {
-        format!("{}:{{s{:x}}}:{name}", self.prefix, shard.0)
+        self.place(Place::Shard(shard), name)
     }
 
-    fn nodes(&self, name: &str) -> String {
-        format!("{}:{{nodes}}:{name}", self.prefix)
+    fn place(&self, place: Place, name: &str) -> String {
+        match place {
+            Place::Shard(shard) => format!("{}:{{s{:x}}}:{name}", self.prefix, shard.0),
+            Place::Nodes => format!("{}:{{nodes}}:{name}", self.prefix),
+        }
+    }
+
+    /// The slot that all keys and channels of a place are in.
+    pub fn slot(&self, place: Place) -> Slot {
+        Slot::of(self.place(place, "").as_bytes())
+    }
+
+    /// The slot that all keys and channels of a shard are in.
+    pub fn slot_of(&self, shard: Shard) -> Slot {
+        self.slot(Place::Shard(shard))
     }
 
     /// The entries of a shard.
@@ -245,34 +277,29 @@ impl Keys {
         self.shard(shard, "ending")
     }
 
-    /// When leases run out.
-    pub fn leases(&self) -> String {
-        self.nodes("leases")
+    /// When leases run out in a place.
+    pub fn leases(&self, place: Place) -> String {
+        self.place(place, "leases")
     }
 
-    /// What nodes say of themselves.
-    pub fn info(&self) -> String {
-        self.nodes("info")
+    /// What a place notes of leases: when they were last renewed, and the node's name or report.
+    pub fn notes(&self, place: Place) -> String {
+        self.place(place, "notes")
     }
 
-    /// The names of nodes.
-    pub fn names(&self) -> String {
-        self.nodes("names")
+    /// What every node's channel in a shard begins with; its instance follows.
+    pub fn channel_prefix(&self, shard: Shard) -> String {
+        self.shard(shard, "bus:")
     }
 
-    /// What every node's channel begins with; its instance follows.
-    pub fn channel_prefix(&self) -> String {
-        format!("{}:bus:", self.prefix)
+    /// The channel of one node in a shard.
+    pub fn node_channel(&self, shard: Shard, node: &Instance) -> String {
+        format!("{}{node}", self.channel_prefix(shard))
     }
 
-    /// The channel of one node.
-    pub fn node_channel(&self, node: &Instance) -> String {
-        format!("{}{node}", self.channel_prefix())
-    }
-
-    /// The channel that all nodes listen on. No instance is called `all`: they are 11 characters.
+    /// The channel that all nodes listen on.
     pub fn all_channel(&self) -> String {
-        format!("{}all", self.channel_prefix())
+        self.place(Place::Nodes, "bus:all")
     }
 }
 
@@ -359,8 +386,12 @@ mod tests {
         let shard = Shard(10);
         assert_eq!(keys.conns(shard), "gw:{sa}:conns");
         assert_eq!(keys.seen(shard, b"u{1}"), b"gw:{sa}:seen:u{1}");
-        assert_eq!(keys.leases(), "gw:{nodes}:leases");
-        assert_eq!(keys.node_channel(&"abc".into()), "gw:bus:abc");
-        assert_eq!(keys.all_channel(), "gw:bus:all");
+        assert_eq!(keys.leases(Place::Nodes), "gw:{nodes}:leases");
+        assert_eq!(keys.leases(Place::Shard(shard)), "gw:{sa}:leases");
+        assert_eq!(keys.node_channel(shard, &"abc".into()), "gw:{sa}:bus:abc");
+        assert_eq!(keys.all_channel(), "gw:{nodes}:bus:all");
+        assert_eq!(keys.slot_of(shard), Slot::of(b"sa"));
+        let channel = keys.node_channel(shard, &"{sb}".into());
+        assert_eq!(Slot::of(channel.as_bytes()), keys.slot_of(shard));
     }
 }

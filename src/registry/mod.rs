@@ -131,6 +131,9 @@ pub struct Node {
 pub struct Heartbeat {
     /// Whether the lease still held, and has been prolonged. If not, nothing was changed: the node joins anew.
     pub held: bool,
+    /// Whether it held in a part of the registry only, and was taken up again in the rest. Entries may be missing there: the node
+    /// compares what is [`Registry::held`] with its own.
+    pub resumed: bool,
     /// Leases that have run out and are not reaped yet. Any node may reap them; the first one to ask does.
     pub lapsed: Vec<Lease>,
 }

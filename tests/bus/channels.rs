@@ -6,6 +6,7 @@ use socketioxide_redis::drivers::Driver as _;
 use switchboard::{
     bus::{Bus, INBOX_CAPACITY},
     connection::Instance,
+    registry::keys::{Keys, Shard},
 };
 use tokio::time::timeout;
 
@@ -49,7 +50,7 @@ async fn prefixes_keep_fleets_apart() {
     let server = Server::start().await;
     let (a, _b) = (server.node_up().await, server.node_up().await);
     let metrics = &a.metrics;
-    let (other, _inbox) = Bus::redis(server.client(), "test2", &a.instance, metrics);
+    let (other, _inbox) = Bus::redis(&server.servers_of(""), "test2", &a.instance, metrics);
     until("the other fleet is up", async || other.is_up()).await;
     assert_eq!(other.publish_all(Vec::new()).await.unwrap(), 1);
     assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 2);
@@ -88,7 +89,11 @@ async fn a_slow_reader_loses_what_does_not_fit_and_it_is_counted() {
     let excess = 100;
     let mut pipeline = redis::pipe();
     for n in 0..INBOX_CAPACITY + excess {
-        pipeline.publish("test:bus:all", n).ignore();
+        pipeline
+            .cmd("SPUBLISH")
+            .arg("test:{nodes}:bus:all")
+            .arg(n)
+            .ignore();
     }
     pipeline.exec_async(&mut connection).await.unwrap();
     until("what does not fit is dropped", async || {
@@ -118,10 +123,10 @@ async fn garbage_is_just_bytes() {
     let mut connection = server.connection().await;
     let huge = vec![0xff; 4 << 20];
     let payloads: [&[u8]; 5] = [b"", b"\0", b"\xff\xfe\r\n$-1\r\n", b">3\r\n", &huge];
-    let own = format!("test:bus:{}", node.instance);
+    let own = Keys::new("test").node_channel(Shard::FIRST, &node.instance);
     for payload in payloads {
-        for channel in ["test:bus:all", &own, "s"] {
-            let heard: u64 = connection.publish(channel, payload).await.unwrap();
+        for channel in ["test:{nodes}:bus:all", &own, "s"] {
+            let heard: u64 = connection.spublish(channel, payload).await.unwrap();
             assert_eq!(heard, 1);
         }
         assert_eq!(node.hears().await, payload);
@@ -140,7 +145,7 @@ async fn close_unsubscribes_and_ends_what_is_read() {
     let mut stream = node.bus.subscribe("s".into(), 8).await.unwrap();
     node.bus.close().await;
     assert_eq!(server.subscribers("s").await, 0);
-    assert_eq!(server.subscribers("test:bus:all").await, 1);
+    assert_eq!(server.subscribers("test:{nodes}:bus:all").await, 1);
     assert!(
         !other
             .bus

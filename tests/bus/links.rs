@@ -25,12 +25,12 @@ async fn every_broken_subscription_heals_and_is_a_gap() {
 async fn messages_still_go_out_while_none_come_in() {
     let server = Server::start().await;
     server
-        .run::<()>("ACL SETUSER half on nopass ~* +@all resetchannels &test:bus:all")
+        .run::<()>("ACL SETUSER half on nopass ~* +@all resetchannels &test:{nodes}:bus:all")
         .await;
     let mut whole = server.node_up().await;
     let half = server.node_as("half:x@");
     until("the permitted channel is heard", async || {
-        server.subscribers("test:bus:all").await == 2
+        server.subscribers("test:{nodes}:bus:all").await == 2
     })
     .await;
     assert!(!half.bus.is_up());
@@ -84,7 +84,10 @@ async fn a_full_redis_is_tried_until_it_has_room() {
         .await
         .unwrap();
     node.up().await;
-    let heard: u64 = connection.publish("test:bus:all", "x").await.unwrap();
+    let heard: u64 = connection
+        .spublish("test:{nodes}:bus:all", "x")
+        .await
+        .unwrap();
     assert_eq!(heard, 1);
     assert_eq!(node.hears().await, b"x");
 }

@@ -3,8 +3,12 @@
 
 mod adapter;
 mod channels;
+#[path = "../support/cluster.rs"]
+mod cluster;
+mod in_a_cluster;
 mod links;
 mod node;
 mod outage;
 #[path = "../support/redis_server.rs"]
-mod server;
+mod redis_server;
+use redis_server as server;

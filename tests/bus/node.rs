@@ -17,7 +17,7 @@ impl Server {
 
     pub(crate) fn node_as(&self, login: &str) -> Node {
         let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
-        let (bus, inbox) = Bus::redis(self.client_of(login), "test", &instance, &metrics);
+        let (bus, inbox) = Bus::redis(&self.servers_of(login), "test", &instance, &metrics);
         Node {
             bus,
             inbox,

@@ -23,14 +23,14 @@ async fn calls(redis: &Server, command: &str) -> u64 {
 
 /// Sends to a user from a node; returns the answer and how many messages were published for it.
 async fn published(redis: &Server, from: &Node, user: &str) -> (Value, u64) {
-    let before = calls(redis, "publish").await;
+    let before = calls(redis, "spublish").await;
     let answer = from
         .post(
             &format!("/v1/users/{user}/events"),
             json!({ "event": "e", "data": 1 }),
         )
         .await;
-    (answer, calls(redis, "publish").await - before)
+    (answer, calls(redis, "spublish").await - before)
 }
 
 #[tokio::test]
@@ -128,7 +128,10 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
         &[0xff; 4096],
     ];
     for payload in garbage {
-        assert_eq!(redis.publish("switchboard:bus:all", payload).await, 2);
+        assert_eq!(
+            redis.publish("switchboard:{nodes}:bus:all", payload).await,
+            2
+        );
     }
     // Whatever comes after it on the same channel finds the node as it was.
     let (answer, _) = published(&redis, &nodes[1], "a").await;

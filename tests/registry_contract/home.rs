@@ -10,16 +10,21 @@ use std::{
 
 use jiff::Timestamp;
 use switchboard::{
-    config::{Presence, Redis as RedisConfig, RegistryTiming},
+    config::{self, Presence, RegistryTiming},
     connection::{Connection, Instance, Tally, TransportKind, UserId},
     ending::Ending,
-    link,
+    link::{Servers, Slot},
     metrics::Metrics,
     registry::{
         Admission, Bar, EndOrder, EndTarget, Entry, Fence, Grant, Lease, NodeReport, Ordered,
-        Registry, RegistryError, Updated, UserLimit, memory::MemoryRegistry, redis::RedisRegistry,
+        Registry, RegistryError, Updated, UserLimit,
+        keys::{Keys, Shard},
+        memory::MemoryRegistry,
+        redis::RedisRegistry,
     },
 };
+
+use crate::{cluster::Cluster, redis_server::program};
 
 /// Longer than any case takes.
 pub(super) const LONG: Duration = Duration::from_secs(600);
@@ -54,21 +59,56 @@ impl Redis {
     }
 
     pub(super) fn client(&self) -> redis::Client {
-        let config = RedisConfig {
-            urls: vec![self.url.clone().into()],
-        };
-        link::client(&config).unwrap()
+        redis::Client::open(format!("{}/?protocol=resp3", self.url)).unwrap()
     }
 
     pub(super) fn registry(&self, timing: &RegistryTiming, presence: &Presence) -> RedisRegistry {
+        let config = config::Redis {
+            urls: vec![self.url.clone().into()],
+            ..config::Redis::default()
+        };
+        let servers = Servers::new(&config).unwrap();
         let metrics = Metrics::new().unwrap();
-        RedisRegistry::new(&self.client(), timing, presence, metrics).unwrap()
+        RedisRegistry::new(&servers, timing, presence, metrics).unwrap()
     }
 }
 
 impl Home for Redis {
     fn open(&self, timing: [RegistryTiming; 2], presence: &Presence) -> [Arc<dyn Registry>; 2] {
         timing.map(|timing| Arc::new(self.registry(&timing, presence)) as _)
+    }
+}
+
+/// In a cluster of three, with a prefix of its own, as others are in it too.
+pub(super) struct InCluster {
+    pub(super) config: config::Redis,
+    prefix: String,
+}
+
+impl InCluster {
+    pub(super) fn of(cluster: &Cluster) -> Self {
+        Self {
+            config: cluster.config(),
+            prefix: format!("of-{:x}", rand::random::<u64>()),
+        }
+    }
+
+    pub(super) fn slot_of(&self, shard: Shard) -> Slot {
+        Keys::new(&self.prefix).slot_of(shard)
+    }
+}
+
+impl Home for InCluster {
+    fn open(&self, timing: [RegistryTiming; 2], presence: &Presence) -> [Arc<dyn Registry>; 2] {
+        timing.map(|timing| {
+            let timing = RegistryTiming {
+                prefix: self.prefix.clone(),
+                ..timing
+            };
+            let servers = Servers::new(&self.config).unwrap();
+            let metrics = Metrics::new().unwrap();
+            Arc::new(RedisRegistry::new(&servers, &timing, presence, metrics).unwrap()) as _
+        })
     }
 }
 
@@ -108,7 +148,7 @@ impl RedisServer {
     /// None if the port is taken.
     fn start_on(port: u16) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let mut process = Command::new("redis-server")
+        let mut process = Command::new(program())
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--port", &port.to_string()])
             .arg("--dir")
@@ -211,7 +251,12 @@ impl Peer {
                 draining: false,
             },
         };
-        peer.registry.join(&peer.lease, &peer.report).await.unwrap();
+        // A cluster has to be found first.
+        eventually("the registry is there", async || {
+            let joined = peer.registry.join(&peer.lease, &peer.report).await;
+            joined.is_ok()
+        })
+        .await;
         peer
     }
 

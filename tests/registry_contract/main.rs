@@ -1,9 +1,11 @@
-//! The contract of `switchboard::registry`, held against both of its homes.
+//! The contract of `switchboard::registry`, held against all of its homes.
 //!
 //! A case is a function that takes a home; the macro below runs each against each. What only Redis has is in `redis`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/cluster.rs"]
+mod cluster;
 mod entries;
 mod families;
 mod fences;
@@ -13,7 +15,10 @@ mod limits;
 mod orders;
 mod reads;
 mod redis;
+mod redis_cluster;
 mod redis_fences;
+#[path = "../support/redis_server.rs"]
+mod redis_server;
 
 macro_rules! conformance {
     ($($module:ident: $($case:ident)*;)*) => {
@@ -32,6 +37,16 @@ macro_rules! conformance {
                 async fn $case() {
                     let server = super::home::RedisServer::start().await;
                     super::$module::$case(&super::home::Redis::of(&server)).await;
+                }
+            )*)*
+        }
+
+        mod in_a_cluster {
+            $($(
+                #[tokio::test]
+                async fn $case() {
+                    let cluster = super::cluster::Cluster::shared().await;
+                    super::$module::$case(&super::home::InCluster::of(&cluster)).await;
                 }
             )*)*
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use switchboard::{
     config,
     connection::Connection,
@@ -180,9 +180,12 @@ pub(super) async fn last_seen_of_a_dead_nodes_user_is_its_last_heartbeat(home: &
     assert!(a.beat().await);
     let heartbeat = b.registry.nodes().await.unwrap()[0].last_heartbeat;
     b.sees_lapse_of(&a.lease).await;
-    assert_eq!(last_seen(&b, "42").await, Some(heartbeat), "not reaped yet");
+    let seen = last_seen(&b, "42").await.expect("not reaped yet");
+    // A heartbeat reaches the user's shard and the nodes one after the other, and maybe by two clocks.
+    let apart = seen.duration_since(heartbeat).abs();
+    assert!(apart < SignedDuration::from_secs(1), "{apart}");
     assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
-    assert_eq!(last_seen(&b, "42").await, Some(heartbeat), "reaped");
+    assert_eq!(last_seen(&b, "42").await, Some(seen), "reaped");
 }
 
 pub(super) async fn totals_are_exact(home: &dyn Home) {

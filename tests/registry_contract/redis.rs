@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use switchboard::{
     config::{Presence, RegistryTiming},
     connection::{Connection, Instance},
@@ -18,6 +18,7 @@ use switchboard::{
         keys::{Keys, Shard},
     },
 };
+use tokio::sync::mpsc;
 
 use super::home::{
     Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, tally, timing,
@@ -297,9 +298,15 @@ async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
     a.connect("42").await;
     let theirs = b.connect("42").await;
     let keys = Keys::new("switchboard");
-    let mut subscriber = home.client().get_async_pubsub().await.unwrap();
-    subscriber
-        .subscribe(keys.node_channel(&b.lease.instance))
+    let (pushes, mut messages) = mpsc::unbounded_channel();
+    let config = AsyncConnectionConfig::new().set_push_sender(pushes);
+    let client = home.client();
+    let connecting = client.get_multiplexed_async_connection_with_config(&config);
+    let mut subscriber = connecting.await.unwrap();
+    let shard = Shard::of_user(&"42".into());
+    let _: () = redis::cmd("SSUBSCRIBE")
+        .arg(keys.node_channel(shard, &b.lease.instance))
+        .query_async(&mut subscriber)
         .await
         .unwrap();
     let payload = b"\0\xff routed \r\n";
@@ -316,12 +323,15 @@ async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
     let target = EndTarget::Connection(entry(&theirs));
     let ordered = a.order(&target, None, &Ending::of(4500)).await;
     assert!(ordered.routed[0].heard);
-    let mut messages = subscriber.on_message();
-    assert_eq!(messages.next().await.unwrap().get_payload_bytes(), payload);
     assert_eq!(
-        messages.next().await.unwrap().get_payload_bytes(),
-        b"payload"
+        messages.recv().await.unwrap().kind,
+        redis::PushKind::SSubscribe
     );
+    for expected in [&payload[..], b"payload"] {
+        let push = messages.recv().await.unwrap();
+        assert_eq!(push.kind, redis::PushKind::SMessage);
+        assert_eq!(push.data[1], redis::Value::BulkString(expected.to_vec()));
+    }
 }
 
 #[tokio::test]

@@ -56,10 +56,10 @@ impl Home {
         let registry = |lease| {
             let mut config = Config::default();
             config.redis.urls = vec![server.url().into()];
-            let client = link::client(&config.redis).unwrap();
+            let servers = link::Servers::new(&config.redis).unwrap();
             let metrics = Metrics::new().unwrap();
             let presence = Presence::default();
-            RedisRegistry::new(&client, &timing(lease), &presence, metrics).unwrap()
+            RedisRegistry::new(&servers, &timing(lease), &presence, metrics).unwrap()
         };
         let nodes: Vec<Arc<dyn Registry>> =
             (0..NODES).map(|_| Arc::new(registry(LONG)) as _).collect();
@@ -78,8 +78,7 @@ impl Home {
                 raw: server.connection().await,
                 keys: Keys::new(&RegistryTiming::default().prefix),
             }),
-            // `remove.lua` writes it down with the last entry only, whatever the leases of those before.
-            each_end_is_seen: false,
+            each_end_is_seen: true,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use switchboard::{config, link::Servers};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -16,12 +17,40 @@ use tokio::time::{Instant, sleep};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Awaits a condition by asking for it.
-pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await {
         assert!(Instant::now() < deadline, "never came true: {what}");
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The server under test: `redis-server`, or what takes its place.
+pub(crate) fn program() -> String {
+    std::env::var("SWITCHBOARD_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
+}
+
+/// A port that nobody listens on. It is below the ports that the system hands out to whoever connects, one of whom could take
+/// it before, or while a server is away.
+pub(crate) fn free_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));
+    ports.find(free).unwrap()
+}
+
+/// Sends a process a signal by name.
+pub(crate) fn signal(process: &Child, name: &str) {
+    let id = process.id().to_string();
+    let sent = Command::new("kill").args(["-s", name, &id]).status();
+    assert!(sent.unwrap().success());
+}
+
+/// A connection that waits for its answers, also on a machine that is busy with other things.
+pub(crate) async fn patient(client: &redis::Client) -> redis::RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
 }
 
 /// Redis on a port that stays the same over restarts.
@@ -32,13 +61,10 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Picks a port without starting anything. It is below the ports that the system hands out to whoever connects, one of
-    /// whom could take it while Redis is away.
+    /// Picks a port without starting anything.
     pub(crate) fn absent() -> Self {
-        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-        let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));
         Self {
-            port: ports.find(free).unwrap(),
+            port: free_port(),
             directory: tempfile::tempdir().unwrap(),
             process: None,
         }
@@ -52,7 +78,7 @@ impl Server {
 
     /// Starts it, empty, and waits until it answers.
     pub(crate) async fn launch(&mut self) {
-        let process = Command::new("redis-server")
+        let process = Command::new(program())
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--save", "", "--appendonly", "no"])
             .current_dir(&self.directory)
@@ -76,9 +102,7 @@ impl Server {
 
     /// Sends it a signal by name.
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.process.as_ref().unwrap().id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &id]).status();
-        assert!(sent.unwrap().success());
+        signal(self.process.as_ref().unwrap(), name);
     }
 
     pub(crate) fn client(&self) -> redis::Client {
@@ -91,11 +115,24 @@ impl Server {
         redis::Client::open(format!("redis://{login}127.0.0.1:{port}/?protocol=resp3")).unwrap()
     }
 
+    /// As a node is configured to connect to it. `login` as for `client_of`.
+    pub(crate) fn config_of(&self, login: &str) -> config::Redis {
+        config::Redis {
+            urls: vec![format!("redis://{login}127.0.0.1:{}", self.port).into()],
+            ..config::Redis::default()
+        }
+    }
+
+    pub(crate) fn config(&self) -> config::Redis {
+        self.config_of("")
+    }
+
+    pub(crate) fn servers_of(&self, login: &str) -> Servers {
+        Servers::new(&self.config_of(login)).unwrap()
+    }
+
     pub(crate) async fn connection(&self) -> MultiplexedConnection {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        let client = self.client();
-        let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        connecting.await.unwrap()
+        patient(&self.client()).await.unwrap()
     }
 
     /// Runs a command given as words.
@@ -108,7 +145,7 @@ impl Server {
     }
 
     pub(crate) async fn subscribers(&self, channel: &str) -> u64 {
-        let (_, count): (String, u64) = self.run(&format!("PUBSUB NUMSUB {channel}")).await;
+        let (_, count): (String, u64) = self.run(&format!("PUBSUB SHARDNUMSUB {channel}")).await;
         count
     }
 
@@ -120,7 +157,7 @@ impl Server {
     /// Publishes bytes; returns how many heard them.
     pub(crate) async fn publish(&self, channel: &str, payload: &[u8]) -> u64 {
         let mut connection = self.connection().await;
-        let mut command = redis::cmd("PUBLISH");
+        let mut command = redis::cmd("SPUBLISH");
         command.arg(channel).arg(payload);
         command.query_async(&mut connection).await.unwrap()
     }

@@ -401,6 +401,8 @@ fn no_error_shows_a_secret() {
         "auth.session.secrets = 'hush'",
         "auth.session = 'hush'",
         "auth.session.redis_url = 'redis://:hush@x:y'",
+        "redis.sentinel_password = ['hush']",
+        "redis.mode = 'cluster'\nredis.urls = ['redis://:hush@a', 'redis://:hash@b']",
         "auth.jwt.secret = 'a'\nauth.jwt.secret = 'hush'",
         "auth.jwt.secret = hush",
         "'auth.jwt.secret' = 'hush'",
@@ -481,6 +483,10 @@ fn the_table_has_every_key_of_the_sections() {
     config.auth.jwt.jwks_url = Some("u".into());
     config.auth.jwt.user_id_claim = Some("c".into());
     config.auth.session.redis_url = Some("r".into());
+    config.redis.master_name = Some("m".into());
+    config.redis.sentinel_username = Some("u".into());
+    config.redis.sentinel_password = Some("p".into());
+    config.redis.ca_file = Some("c".into());
 
     fn leaves(prefix: &str, table: &toml::Table, into: &mut Vec<String>) {
         for (name, value) in table {

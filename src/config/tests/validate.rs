@@ -170,6 +170,49 @@ fn redis_urls() {
 }
 
 #[test]
+fn redis_modes() {
+    let with = |mode: &str, rest: &str| format!("redis.mode = '{mode}'\n{rest}");
+    let two = "redis.urls = ['redis://:p@a', 'redis://:p@b']";
+    let named = format!("{two}\nredis.master_name = 'm'");
+    assert_eq!(wrong(&with("sentinel", &named)), [""; 0]);
+    assert_eq!(wrong(&with("cluster", two)), [""; 0]);
+    for (mode, rest, key) in [
+        ("sentinel", two, "redis.master_name"),
+        (
+            "sentinel",
+            &format!("{two}\nredis.master_name = ''"),
+            "redis.master_name",
+        ),
+        ("sentinel", "redis.master_name = 'm'", "redis.urls"),
+        ("cluster", "", "redis.urls"),
+        ("cluster", "redis.urls = ['redis://a/1']", "redis.urls"),
+        (
+            "cluster",
+            "redis.urls = ['redis://:p@a', 'redis://:q@b']",
+            "redis.urls",
+        ),
+        (
+            "cluster",
+            "redis.urls = ['redis://a', 'rediss://b']",
+            "redis.urls",
+        ),
+        ("cluster", "redis.urls = ['redis://a', 'b']", "redis.urls.1"),
+        (
+            "standalone",
+            "redis.ca_file = '/nowhere.pem'",
+            "redis.ca_file",
+        ),
+        (
+            "standalone",
+            "redis.sentinel_password = '***'",
+            "redis.sentinel_password",
+        ),
+    ] {
+        assert_eq!(wrong(&with(mode, rest)), [key], "{mode} {rest}");
+    }
+}
+
+#[test]
 fn secrets_and_api_keys() {
     assert_wrong(&[
         ("auth.jwt.secret = ''", "auth.jwt.secret"),

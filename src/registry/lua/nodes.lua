@@ -1,6 +1,6 @@
 -- Lists what the nodes say of themselves whose leases hold.
 --
--- KEYS[1] leases    KEYS[2] info
+-- KEYS[1] leases of the nodes    KEYS[2] their notes
 --
 -- Answers for each: its last heartbeat in ms, a colon, its report.
 

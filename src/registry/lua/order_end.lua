@@ -1,11 +1,11 @@
 -- Orders the end of connections: puts up a fence, writes the order down for each, and publishes it to the nodes that hold
 -- them.
 --
--- KEYS[1] conns of the shard    KEYS[2] leases    KEYS[3] names    KEYS[4] orders to end of the shard
+-- KEYS[1] conns of the shard    KEYS[2] leases of the shard    KEYS[3] notes of the shard    KEYS[4] orders to end of the shard
 -- KEYS[5] ban of the user    KEYS[6] revocation of the user    KEYS[7] end of the session of the fence
 -- KEYS[8] the family of that id
 -- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the instance not to publish to
--- ARGV[4] what a node's channel begins with    ARGV[5] the payload    ARGV[6] the order
+-- ARGV[4] what a node's channel in the shard begins with    ARGV[5] the payload    ARGV[6] the order
 -- ARGV[7] how long orders are kept, in ms    ARGV[8] 'revoked': only those with a grant that is; 'session': only those of the
 -- session in ARGV[9]; 'all'
 -- ARGV[10] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[11] the ban, or when grants are revoked in ms (empty: now)
@@ -63,7 +63,8 @@ for _, entry in ipairs(entries(KEYS[1], wanted)) do
     ids[#ids + 1] = id
     if live(lease) then
       ordered[#ordered + 1] = entry
-      ordered[#ordered + 1] = redis.call('HGET', KEYS[3], lease) or ''
+      local _, name = noted(redis.call('HGET', KEYS[3], lease))
+      ordered[#ordered + 1] = name or ''
       local instance = instance_of(lease)
       if instance ~= ARGV[3] and not told[instance] then
         told[instance] = true
@@ -79,6 +80,6 @@ end
 local heard = {}
 for _, instance in ipairs(routed) do
   heard[#heard + 1] = instance
-  heard[#heard + 1] = redis.call('PUBLISH', ARGV[4] .. instance, ARGV[5])
+  heard[#heard + 1] = redis.call('SPUBLISH', ARGV[4] .. instance, ARGV[5])
 end
 return { ordered, heard, revoked or false }

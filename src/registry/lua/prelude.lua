@@ -12,6 +12,16 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What a place notes of a lease: when it was last renewed, in ms, a colon, and a text.
+local function note(at, text)
+  return string.format('%.0f:', at) .. text
+end
+
+-- When a lease was last renewed, and the text, of its note; nothing if it has none.
+local function noted(found)
+  return string.match(found or '', '^(%d+):(.*)$')
+end
+
 -- A function that says whether a lease still holds, and asks Redis once for each.
 local function holds(leases)
   local at, known = now(), {}

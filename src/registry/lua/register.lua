@@ -1,14 +1,14 @@
 -- Adds an entry, in place of an earlier one of the same id under whatever lease, if nothing is held against it.
 --
--- KEYS[1] conns of the shard    KEYS[2] entries of the lease in the shard    KEYS[3] users of the shard    KEYS[4] leases
--- KEYS[5] orders to end of the shard    KEYS[6] ban of the user    KEYS[7] revocation of the user    KEYS[8] revocation of the
--- token    KEYS[9] end of the session
+-- KEYS[1] conns of the shard    KEYS[2] entries of the lease in the shard    KEYS[3] users of the shard
+-- KEYS[4] leases of the shard    KEYS[5] orders to end of the shard    KEYS[6] ban of the user    KEYS[7] revocation of the
+-- user    KEYS[8] revocation of the token    KEYS[9] end of the session
 -- ARGV[1] lease    ARGV[2] user, empty for a guest    ARGV[3] id    ARGV[4] the entry    ARGV[5] how many connections the user
 -- may have, 0: any number    ARGV[6] the order to end for the oldest ones that are in the way; empty: the new one is refused
 -- ARGV[7] how long orders are kept, in ms
 --
--- Answers nil, and adds nothing, if the lease doesn't hold: an entry added now might never be reaped. Else four values: what
--- bars it, or nothing; connections and devices of the user, in leases that hold; the ids of those that make room.
+-- Answers nil, and adds nothing, if the lease doesn't hold in the shard: an entry added now might never be reaped. Else four
+-- values: what bars it, or nothing; connections and devices of the user, in leases that hold; the ids of those that make room.
 
 local live = holds(KEYS[4])
 if not live(ARGV[1]) then

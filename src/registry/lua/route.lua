@@ -1,8 +1,8 @@
 -- Publishes to the nodes that hold a connection: of a user, or one.
 --
--- KEYS[1] conns of the shard    KEYS[2] leases
+-- KEYS[1] conns of the shard    KEYS[2] leases of the shard
 -- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the instance to leave out
--- ARGV[4] what a node's channel begins with    ARGV[5] the payload
+-- ARGV[4] what a node's channel in the shard begins with    ARGV[5] the payload
 --
 -- Answers two values for each node: its instance, and how many heard it.
 
@@ -17,7 +17,7 @@ for _, entry in ipairs(entries(KEYS[1], wanted)) do
   if instance ~= ARGV[3] and not told[instance] and live(lease) then
     told[instance] = true
     answer[#answer + 1] = instance
-    answer[#answer + 1] = redis.call('PUBLISH', ARGV[4] .. instance, ARGV[5])
+    answer[#answer + 1] = redis.call('SPUBLISH', ARGV[4] .. instance, ARGV[5])
   end
 end
 return answer

@@ -131,6 +131,7 @@ impl Registry for MemoryRegistry {
         store.fences.forget();
         store.families.forget();
         Ok(Heartbeat {
+            resumed: false,
             held,
             lapsed: store.lapsed(),
         })

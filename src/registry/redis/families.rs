@@ -56,6 +56,7 @@ impl Families for RedisRegistry {
             .link
             .query(
                 "open_family",
+                self.keys.slot_of(shard),
                 self.scripts
                     .open_family
                     .key(self.keys.family(shard, &family.id))
@@ -80,6 +81,7 @@ impl Families for RedisRegistry {
             .link
             .query(
                 "rotate",
+                self.keys.slot_of(shard),
                 self.scripts
                     .rotate
                     .key(self.keys.family(shard, id))
@@ -126,6 +128,7 @@ impl Families for RedisRegistry {
             .link
             .query(
                 "close_family",
+                self.keys.slot_of(shard),
                 self.scripts
                     .close_family
                     .key(self.keys.family(shard, id))

@@ -93,7 +93,10 @@ impl RedisRegistry {
         let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
         let mut get = redis::cmd("GET");
         get.arg(self.keys.ban(shard, &user));
-        let ban: Option<String> = self.link.query("ban", &get).await?;
+        let ban: Option<String> = self
+            .link
+            .query("ban", self.keys.slot_of(shard), &get)
+            .await?;
         ban.map(|ban| {
             serde_json::from_str(&ban)
                 .map_err(|error| RegistryError::Corrupt(format!("ban: {error}")))
@@ -105,7 +108,10 @@ impl RedisRegistry {
         let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
         let mut del = redis::cmd("DEL");
         del.arg(self.keys.ban(shard, &user));
-        Ok(self.link.query("unban", &del).await?)
+        Ok(self
+            .link
+            .query("unban", self.keys.slot_of(shard), &del)
+            .await?)
     }
 
     /// In every shard, as the token's user is not known; all sent at once.
@@ -126,12 +132,12 @@ impl RedisRegistry {
                     .key(self.keys.token(shard, &token))
                     .arg(&ends)
                     .arg(milliseconds(TOKEN_KEPT));
-                script
+                (self.keys.slot_of(shard), script)
             })
             .collect();
         let revocations = revocations
             .iter()
-            .map(|script| self.link.query::<i64>("revoke_token", script));
+            .map(|(slot, script)| self.link.query::<i64>("revoke_token", *slot, script));
         try_join_all(revocations).await?;
         Ok(())
     }
@@ -147,21 +153,22 @@ impl RedisRegistry {
                 shards[Shard::of_user(user).index()].push((entry, grant));
             }
         }
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::new();
         let mut asked = Vec::new();
         for (shard, of_shard) in Shard::all().zip(&shards) {
             for chunk in of_shard.chunks(ASKED_AT_ONCE) {
-                let mget = pipeline.cmd("MGET");
+                let mut mget = redis::cmd("MGET");
                 for (entry, grant) in chunk {
                     mget.arg(&self.fence_keys(shard, entry.user.as_ref(), grant));
                 }
+                commands.push((self.keys.slot_of(shard), mget));
                 asked.extend(chunk);
             }
         }
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        let found: Vec<Vec<Fences>> = self.pool.query("standing", &pipeline).await?;
+        let found: Vec<Vec<Fences>> = self.pool.read_all("standing", &commands).await?;
         let standing = asked
             .into_iter()
             .zip(found.into_iter().flatten())

@@ -1,13 +1,15 @@
 //! Leases: who is believed, and the end of those that are not.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
+use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use super::{CHUNK, RedisRegistry, milliseconds};
 use crate::{
     connection::NodeId,
-    registry::{Heartbeat, Lease, Node, NodeReport, RegistryError, keys::Shard},
+    registry::{Heartbeat, Lease, Node, NodeReport, RegistryError, keys::Place, keys::Shard},
 };
 
 /// How a lease stands.
@@ -52,39 +54,76 @@ impl Leases {
 
     /// All that hold.
     pub(super) fn all_live(&self) -> Result<Vec<Lease>, RegistryError> {
-        self.leases(|standing| matches!(standing, Standing::Holds))
-    }
-
-    /// All that have run out.
-    pub(super) fn all_lapsed(&self) -> Result<Vec<Lease>, RegistryError> {
-        self.leases(|standing| matches!(standing, Standing::Lapsed(_)))
-    }
-
-    fn leases(&self, wanted: impl Fn(&Standing) -> bool) -> Result<Vec<Lease>, RegistryError> {
-        let rows = self.0.iter().filter(|(_, (_, standing))| wanted(standing));
-        rows.map(|(lease, _)| lease.parse()).collect()
+        let holding = self
+            .0
+            .iter()
+            .filter(|(_, (_, standing))| matches!(standing, Standing::Holds));
+        holding.map(|(lease, _)| lease.parse()).collect()
     }
 }
 
-fn report_text(report: &NodeReport) -> Result<String, RegistryError> {
-    serde_json::to_string(report)
-        .map_err(|error| RegistryError::Corrupt(format!("report of {}: {error}", report.node_id)))
+/// What each place notes of a node: a shard its name, the nodes its report.
+struct Notes<'a> {
+    name: &'a str,
+    report: String,
+}
+
+impl<'a> Notes<'a> {
+    fn of(report: &'a NodeReport) -> Result<Self, RegistryError> {
+        let corrupt =
+            |error| RegistryError::Corrupt(format!("report of {}: {error}", report.node_id));
+        Ok(Self {
+            name: report.node_id.as_str(),
+            report: serde_json::to_string(report).map_err(corrupt)?,
+        })
+    }
+
+    fn at(&self, place: Place) -> &str {
+        match place {
+            Place::Shard(_) => self.name,
+            Place::Nodes => &self.report,
+        }
+    }
 }
 
 impl RedisRegistry {
-    pub(super) async fn leases(&self) -> Result<Leases, RegistryError> {
+    /// The leases of one place.
+    pub(super) async fn leases(&self, place: Place) -> Result<Leases, RegistryError> {
         let rows: Vec<String> = self
             .link
             .query(
                 "leases",
-                self.scripts
-                    .leases
-                    .key(self.keys.leases())
-                    .key(self.keys.info())
-                    .key(self.keys.names()),
+                self.keys.slot(place),
+                &self.of_leases(&self.scripts.leases, place),
             )
             .await?;
         Ok(Leases::of(&rows))
+    }
+
+    /// A script about the leases of one place.
+    fn of_leases<'a>(&self, script: &'a Script, place: Place) -> ScriptInvocation<'a> {
+        let mut script = script.prepare_invoke();
+        script
+            .key(self.keys.leases(place))
+            .key(self.keys.notes(place));
+        script
+    }
+
+    /// Asks every place, the shards at once and the nodes after them, so that nobody is known as a node whom no shard lists.
+    /// All are asked, also when one can't be: whatever is left works on.
+    async fn everywhere<'a, T: FromRedisValue>(
+        &'a self,
+        operation: &'static str,
+        script: impl Fn(Place) -> ScriptInvocation<'a>,
+    ) -> Result<Vec<(Place, T)>, RegistryError> {
+        let ask = async |place| {
+            let script = script(place);
+            let answer = self.link.query(operation, self.keys.slot(place), &script);
+            Ok::<_, RegistryError>((place, answer.await?))
+        };
+        let mut answers = join_all(Shard::all().map(|shard| ask(Place::Shard(shard)))).await;
+        answers.push(ask(Place::Nodes).await);
+        answers.into_iter().collect()
     }
 
     pub(super) async fn join_lease(
@@ -100,23 +139,18 @@ impl RedisRegistry {
             }
             .to_string(),
         };
-        let _: i64 = self
-            .link
-            .query(
-                "join",
-                self.scripts
-                    .join
-                    .key(self.keys.leases())
-                    .key(self.keys.info())
-                    .key(self.keys.names())
-                    .arg(lease.to_string())
-                    .arg(milliseconds(self.lease))
-                    .arg(report_text(report)?)
-                    .arg(report.node_id.as_str())
-                    .arg(before),
-            )
-            .await?;
-        Ok(())
+        let notes = Notes::of(report)?;
+        let joined = self.everywhere::<i64>("join", |place| {
+            let mut script = self.of_leases(&self.scripts.join, place);
+            script
+                .arg(lease.to_string())
+                .arg(milliseconds(self.lease))
+                .arg(notes.at(place))
+                .arg(&before)
+                .arg(notes.name);
+            script
+        });
+        joined.await.map(drop)
     }
 
     pub(super) async fn prolong(
@@ -124,112 +158,140 @@ impl RedisRegistry {
         lease: &Lease,
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError> {
-        let (held, lapsed): (bool, Vec<String>) = self
-            .link
-            .query(
-                "heartbeat",
-                self.scripts
-                    .heartbeat
-                    .key(self.keys.leases())
-                    .key(self.keys.info())
-                    .arg(lease.to_string())
-                    .arg(milliseconds(self.lease))
-                    .arg(report_text(report)?),
-            )
+        let notes = Notes::of(report)?;
+        let beat = |place, again: &str| {
+            let mut script = self.of_leases(&self.scripts.heartbeat, place);
+            script
+                .arg(lease.to_string())
+                .arg(milliseconds(self.lease))
+                .arg(notes.at(place))
+                .arg(again);
+            script
+        };
+        let answers = self
+            .everywhere::<(bool, Vec<String>)>("heartbeat", |place| beat(place, ""))
             .await?;
-        let lapsed = lapsed
+        let missing: Vec<_> = answers
             .iter()
-            .map(|lease| lease.parse())
-            .collect::<Result<_, _>>()?;
-        Ok(Heartbeat { held, lapsed })
+            .filter_map(|(place, (held, _))| (!held).then_some(*place))
+            .collect();
+        let held = missing.len() < answers.len();
+        if held {
+            // One server has lost it, or was away for longer than it holds there. Elsewhere nothing was lost.
+            for place in &missing {
+                let script = beat(*place, "1");
+                self.link
+                    .query::<(bool, Vec<String>)>("heartbeat", self.keys.slot(*place), &script)
+                    .await?;
+            }
+        }
+        let lapsed = answers
+            .into_iter()
+            .map(|(place, (_, lapsed))| (place, lapsed));
+        let mut lapsed = self.gone(lapsed.collect()).await?;
+        lapsed.retain(|lapsed| lapsed != lease || !held);
+        Ok(Heartbeat {
+            held,
+            resumed: held && !missing.is_empty(),
+            lapsed,
+        })
+    }
+
+    /// Of leases that have run out in some places, those whose nodes are gone. One that holds among the nodes is not: its node
+    /// takes it up again where it has run out.
+    pub(super) async fn gone(
+        &self,
+        lapsed: Vec<(Place, Vec<String>)>,
+    ) -> Result<Vec<Lease>, RegistryError> {
+        let mut gone = BTreeSet::new();
+        let mut unsure = BTreeSet::new();
+        for (place, leases) in lapsed {
+            match place {
+                Place::Nodes => gone.extend(leases),
+                Place::Shard(_) => unsure.extend(leases),
+            }
+        }
+        unsure.retain(|lease| !gone.contains(lease));
+        if !unsure.is_empty() {
+            let nodes = self.leases(Place::Nodes).await?;
+            gone.extend(
+                unsure
+                    .into_iter()
+                    .filter(|lease| nodes.live(lease).is_none()),
+            );
+        }
+        gone.iter().map(|lease| lease.parse()).collect()
     }
 
     /// Out of every answer first, then gone: a crash between the two leaves what any node reaps.
     pub(super) async fn leave_lease(&self, lease: &Lease) -> Result<(), RegistryError> {
-        let _: i64 = self
-            .link
-            .query(
-                "leave",
-                self.scripts
-                    .leave
-                    .key(self.keys.leases())
-                    .key(self.keys.info())
-                    .arg(lease.to_string()),
-            )
-            .await?;
+        self.everywhere::<i64>("leave", |place| {
+            let mut script = self.of_leases(&self.scripts.leave, place);
+            script.arg(lease.to_string());
+            script
+        })
+        .await?;
         self.reap_lease(lease).await.map(drop)
     }
 
     pub(super) async fn reap_lease(&self, lease: &Lease) -> Result<u64, RegistryError> {
-        // Asked once: a lease that has run out stays so.
-        let renewed: Option<i64> = self
-            .pool
-            .query(
-                "reap",
-                self.scripts
-                    .lapsed
-                    .key(self.keys.leases())
-                    .key(self.keys.info())
-                    .arg(lease.to_string()),
-            )
-            .await?;
-        let Some(renewed) = renewed else {
-            return Ok(0);
-        };
         let mut reaped = 0;
         for shard in Shard::all() {
-            reaped += self.reap_shard(lease, shard, renewed).await?;
+            reaped += self.reap_shard(lease, shard).await?;
         }
-        let _: i64 = self
-            .pool
-            .query(
-                "reap",
-                self.scripts
-                    .forget
-                    .key(self.keys.leases())
-                    .key(self.keys.info())
-                    .key(self.keys.names())
-                    .arg(lease.to_string()),
-            )
+        self.forget(lease, Place::Nodes, self.keys.leases(Place::Nodes) + ":")
             .await?;
         Ok(reaped)
     }
 
     /// Ends, as each round takes what it has read out of the list that it reads.
-    async fn reap_shard(
-        &self,
-        lease: &Lease,
-        shard: Shard,
-        renewed: i64,
-    ) -> Result<u64, RegistryError> {
+    async fn reap_shard(&self, lease: &Lease, shard: Shard) -> Result<u64, RegistryError> {
+        let slot = self.keys.slot_of(shard);
+        let held = self.keys.held(shard, lease);
         let mut some = redis::cmd("HRANDFIELD");
-        some.arg(self.keys.held(shard, lease))
-            .arg(CHUNK)
-            .arg("WITHVALUES");
+        some.arg(&held).arg(CHUNK).arg("WITHVALUES");
         let mut reaped = 0;
         loop {
-            let entries: Vec<(String, Vec<u8>)> = self.pool.query("reap", &some).await?;
+            let entries: Vec<(String, Vec<u8>)> = self.pool.query("reap", slot, &some).await?;
             if entries.is_empty() {
+                self.forget(lease, Place::Shard(shard), held).await?;
                 return Ok(reaped);
             }
             let entries = entries
                 .iter()
                 .map(|(id, user)| (id.as_str(), user.as_slice()));
-            // The orders stay: the node may still be there, and come back with its connections.
-            let script = self.removal(lease, shard, entries, Some(renewed), false);
-            reaped += self.pool.query::<u64>("reap", &script).await?;
+            let script = self.removal(lease, shard, entries, "reap");
+            match self
+                .pool
+                .query::<Option<u64>>("reap", slot, &script)
+                .await?
+            {
+                Some(removed) => reaped += removed,
+                // It holds here, or its node has taken it up again.
+                None => return Ok(reaped),
+            }
         }
     }
 
+    async fn forget(&self, lease: &Lease, place: Place, held: String) -> Result<(), RegistryError> {
+        let mut script = self.of_leases(&self.scripts.forget, place);
+        script.key(held).arg(lease.to_string());
+        let slot = self.keys.slot(place);
+        Ok(self
+            .pool
+            .query::<i64>("reap", slot, &script)
+            .await
+            .map(drop)?)
+    }
+
     pub(super) async fn read_nodes(&self) -> Result<Vec<Node>, RegistryError> {
+        let nodes = Place::Nodes;
         let rows: Vec<String> = self
             .link
             .query(
                 "nodes",
-                self.scripts
-                    .nodes
-                    .key(self.keys.leases())
-                    .key(self.keys.info()),
+                self.keys.slot(nodes),
+                &self.of_leases(&self.scripts.nodes, nodes),
             )
             .await?;
         let mut nodes = rows

@@ -1,4 +1,4 @@
-//! The registry of a fleet, in one Redis.
+//! The registry of a fleet, in Redis.
 //!
 //! # What is where
 //!
@@ -14,17 +14,26 @@
 //! an order to end that puts up a fence and a handshake come one after the other. The revocation of a single token says
 //! nothing of its user, so it is in every shard.
 //!
+//! Whatever one command or script touches is in one slot of a Redis Cluster, and each shard may be on another server. Some
+//! scripts learn from what they read which further keys they need (`rotate`, `close_family`) or which channels (`route`,
+//! `order_end`): those are not among their KEYS, but of the same shard.
+//!
 //! # Who is believed
 //!
-//! `leases` says until when a node is believed, by the clock of Redis alone. Reading is two commands sent at once: the
-//! leases, and the entries; those whose lease has run out are left out. Scripts that write for a user look at `leases`
-//! themselves, in the same transaction. It is in another slot than the shard, so Redis Cluster wants those scripts (`register`,
-//! `route`, `order_end`) in two steps; the function `holds` in `prelude.lua` is where they look.
+//! The `leases` of a shard say until when a node is believed there, by the clock of its server alone. Reading is two commands
+//! sent at once: the leases, and the entries; those whose lease has run out are left out. Scripts that write for a user look
+//! at `leases` themselves, in the same transaction. So a heartbeat goes to every shard, and to the nodes, the seventeenth
+//! [`Place`](super::keys::Place): its cost grows with nodes, not with connections.
+//!
+//! A lease that holds nowhere is lost, and its node joins anew. One that holds somewhere, but has run out in a shard or is not
+//! there any more (that shard's server was away, or came back without its data), is taken up again there, and the node then
+//! compares what the registry holds with what it has. Users in the other shards don't notice.
 //!
 //! # Dying
 //!
-//! Any node reaps a lease that has run out: shard by shard, a few hundred entries a script. A removal matches the lease in
-//! the entry, so it leaves alone what has come back under the next one. Whatever was written under a lease after it was reaped
+//! Any node reaps a lease that has run out among the nodes: shard by shard, a few hundred entries a script. That script first
+//! closes the lease in its shard, or does nothing where it holds, so nothing is registered behind it, and a node that is still
+//! there finds out with its next heartbeat. A removal matches the lease in the entry, so it leaves alone what has come back under the next one. Whatever was written under a lease after it was reaped
 //! (its node slept, or Redis came back empty) is reaped when the node joins again: joining marks the lease before as run out.
 
 mod families;
@@ -52,7 +61,7 @@ use crate::{
     config,
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
-    link::{Link, LinkError, Pool},
+    link::{Link, LinkError, Pool, Servers},
     metrics::Metrics,
 };
 use scripts::Scripts;
@@ -76,21 +85,20 @@ pub struct RedisRegistry {
 }
 
 impl RedisRegistry {
-    /// A registry in `client`'s server (see [`crate::link::client`]), which need not be there yet. Takes a Tokio runtime to
-    /// run on.
+    /// A registry in `servers`, which need not be there yet. Takes a Tokio runtime to run on.
     ///
     /// # Errors
     ///
-    /// [`LinkError`] if the client's settings contradict themselves.
+    /// [`LinkError`] if the servers' settings contradict themselves.
     pub fn new(
-        client: &redis::Client,
+        servers: &Servers,
         timing: &config::RegistryTiming,
         presence: &config::Presence,
         metrics: Metrics,
     ) -> Result<Self, LinkError> {
-        let link = Link::new(client.clone(), metrics)?;
+        let link = Link::new(servers, metrics)?;
         Ok(Self {
-            pool: Pool::new(client, link.clone())?,
+            pool: Pool::new(link.clone()),
             link,
             keys: Keys::new(&timing.prefix),
             scripts: Arc::new(Scripts::new()),
@@ -243,6 +251,7 @@ impl Registry for RedisRegistry {
     }
 
     fn is_up(&self) -> bool {
-        self.link.is_up()
+        self.link
+            .is_up_for(Shard::places().map(|place| self.keys.slot(place)))
     }
 }

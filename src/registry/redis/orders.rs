@@ -13,7 +13,7 @@ use crate::{
     ending::Ending,
     registry::{
         EndOrder, EndTarget, Entry, Fence, Ordered, REVOCATION_KEPT, RegistryError, Routed,
-        SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Shard,
+        SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Place, keys::Shard,
     },
 };
 
@@ -90,14 +90,15 @@ impl RedisRegistry {
             .link
             .query(
                 "route",
+                self.keys.slot_of(shard),
                 self.scripts
                     .route
                     .key(self.keys.conns(shard))
-                    .key(self.keys.leases())
+                    .key(self.keys.leases(Place::Shard(shard)))
                     .arg(member::user_field(user))
                     .arg(id)
                     .arg(skip.as_str())
-                    .arg(self.keys.channel_prefix())
+                    .arg(self.keys.channel_prefix(shard))
                     .arg(payload),
             )
             .await?;
@@ -131,8 +132,8 @@ impl RedisRegistry {
         let mut script = self.scripts.order_end.prepare_invoke();
         script
             .key(self.keys.conns(shard))
-            .key(self.keys.leases())
-            .key(self.keys.names())
+            .key(self.keys.leases(Place::Shard(shard)))
+            .key(self.keys.notes(Place::Shard(shard)))
             .key(self.keys.ending(shard))
             .key(self.keys.ban(shard, &user))
             .key(self.keys.revoked(shard, &user))
@@ -141,7 +142,7 @@ impl RedisRegistry {
             .arg(user)
             .arg(id)
             .arg(skip.as_str())
-            .arg(self.keys.channel_prefix())
+            .arg(self.keys.channel_prefix(shard))
             .arg(payload)
             .arg(order_text(ending)?)
             .arg(milliseconds(ORDER_KEPT))
@@ -153,8 +154,10 @@ impl RedisRegistry {
         for id in except {
             script.arg(id.as_str());
         }
-        let (members, rows, revoked): (Vec<(Vec<u8>, String)>, _, Option<i64>) =
-            self.link.query("order_end", &script).await?;
+        let (members, rows, revoked): (Vec<(Vec<u8>, String)>, _, Option<i64>) = self
+            .link
+            .query("order_end", self.keys.slot_of(shard), &script)
+            .await?;
         let connections = members
             .iter()
             .map(|(member, node)| Member::parse(member)?.connection(&node.as_str().into()))
@@ -177,19 +180,21 @@ impl RedisRegistry {
                 shards[shard.index()].push(entry);
             }
         }
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::new();
         let mut asked = Vec::new();
         for (shard, entries) in Shard::all().zip(shards) {
             if !entries.is_empty() {
                 let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
-                pipeline.cmd("HMGET").arg(self.keys.ending(shard)).arg(ids);
+                let mut hmget = redis::cmd("HMGET");
+                hmget.arg(self.keys.ending(shard)).arg(ids);
+                commands.push((self.keys.slot_of(shard), hmget));
                 asked.extend(entries);
             }
         }
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        let found: Vec<Vec<Option<Vec<u8>>>> = self.link.query("orders", &pipeline).await?;
+        let found: Vec<Vec<Option<Vec<u8>>>> = self.link.read_all("orders", &commands).await?;
         let now = Timestamp::now();
         let mut orders = Vec::new();
         for (entry, order) in asked.into_iter().zip(found.into_iter().flatten()) {

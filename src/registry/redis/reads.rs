@@ -1,7 +1,10 @@
 //! Reads. None asks another node, and none looks at more than its answer and the leases.
 
+use std::collections::{BTreeSet, HashMap};
+
+use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use redis::{Cmd, FromRedisValue, Pipeline, Value};
+use redis::{Cmd, FromRedisValue, Value};
 
 use super::{
     RedisRegistry,
@@ -13,7 +16,7 @@ use crate::{
     link::LinkError,
     registry::{
         Entry, Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
-        keys::{Shard, escape},
+        keys::{Place, Shard, escape},
     },
 };
 
@@ -22,6 +25,9 @@ type Found = (Vec<Vec<u8>>, Option<i64>);
 
 /// A user that is being counted: as it is written down, and the devices so far.
 type Open = (Vec<u8>, Vec<Option<String>>);
+
+/// A shard's entries, its users, and the leases that have run out in it.
+type Counted = (u64, u64, Vec<String>);
 
 /// The entries whose first fields are `fields`, joined by zeros.
 fn starting_with(key: String, fields: &[u8]) -> Cmd {
@@ -41,7 +47,7 @@ fn read<T: FromRedisValue>(value: Option<Value>) -> Result<T, RegistryError> {
 impl RedisRegistry {
     pub(super) async fn read_user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
         let (leases, mut found, ban) = tokio::try_join!(
-            self.leases(),
+            self.leases(Place::Shard(Shard::of_user(user))),
             self.entries_of("user", std::slice::from_ref(user)),
             self.read_ban(user),
         )?;
@@ -72,8 +78,15 @@ impl RedisRegistry {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let (leases, found) = tokio::try_join!(self.leases(), self.entries_of("presence", users))?;
-        let presence = found.into_iter().map(|(members, seen)| {
+        let shards: BTreeSet<_> = users.iter().map(Shard::of_user).collect();
+        let leases = shards.into_iter().map(async |shard| {
+            Ok::<_, RegistryError>((shard, self.leases(Place::Shard(shard)).await?))
+        });
+        let (leases, found) =
+            tokio::try_join!(try_join_all(leases), self.entries_of("presence", users))?;
+        let leases: HashMap<_, _> = leases.into_iter().collect();
+        let presence = found.into_iter().zip(users).map(|((members, seen), user)| {
+            let leases = &leases[&Shard::of_user(user)];
             let parsed = members
                 .iter()
                 .map(|member| Member::parse(member))
@@ -83,7 +96,7 @@ impl RedisRegistry {
                 .filter(|member| leases.live(member.lease).is_some());
             let tally = Tally::of(live.map(Member::device));
             let last_seen = match tally.connections {
-                0 => self.last_seen(&leases, &members, seen)?,
+                0 => self.last_seen(leases, &members, seen)?,
                 _ => None,
             };
             Ok(Presence { tally, last_seen })
@@ -97,14 +110,14 @@ impl RedisRegistry {
         operation: &'static str,
         users: &[UserId],
     ) -> Result<Vec<Found>, RegistryError> {
-        let mut pipeline = Pipeline::with_capacity(2 * users.len());
+        let mut commands = Vec::with_capacity(2 * users.len());
         for user in users {
             let (shard, user) = (Shard::of_user(user), escape(user.as_str()));
-            pipeline
-                .add_command(starting_with(self.keys.conns(shard), &user))
-                .get(self.keys.seen(shard, &user));
+            let slot = self.keys.slot_of(shard);
+            commands.push((slot, starting_with(self.keys.conns(shard), &user)));
+            commands.push((slot, Cmd::get(self.keys.seen(shard, &user))));
         }
-        let answers: Vec<Value> = self.link.query(operation, &pipeline).await?;
+        let answers: Vec<Value> = self.link.read_all(operation, &commands).await?;
         let mut answers = answers.into_iter();
         users
             .iter()
@@ -136,10 +149,10 @@ impl RedisRegistry {
         limit: usize,
     ) -> Result<UsersPage, RegistryError> {
         let after = cursor.map(cursor::read).transpose()?;
-        let leases = self.leases().await?;
         let mut page = UsersPage::default();
         let first = after.as_ref().map_or(Shard::FIRST, Shard::of_user);
         for shard in first.and_later() {
+            let leases = self.leases(Place::Shard(shard)).await?;
             // Beyond all that begins with the last user and a zero; guests begin with a zero, and are before all users.
             let last = after.as_ref().filter(|_| shard == first);
             let start = last.map(|user| escape(user.as_str())).unwrap_or_default();
@@ -172,7 +185,10 @@ impl RedisRegistry {
             let mut range = redis::cmd("ZRANGEBYLEX");
             range.arg(self.keys.conns(shard)).arg(&start).arg("+");
             range.arg("LIMIT").arg(0).arg(batch);
-            let members: Vec<Vec<u8>> = self.pool.query("users", &range).await?;
+            let members: Vec<Vec<u8>> = self
+                .pool
+                .query("users", self.keys.slot_of(shard), &range)
+                .await?;
             for member in &members {
                 let member = Member::parse(member)?;
                 if leases.live(member.lease).is_none() {
@@ -206,16 +222,17 @@ impl RedisRegistry {
         let Some(shard) = Shard::of_id(id) else {
             return Ok(None);
         };
-        let leases = self.leases().await?;
+        let slot = self.keys.slot_of(shard);
+        let leases = self.leases(Place::Shard(shard)).await?;
         let live = leases.all_live()?;
         if live.is_empty() {
             return Ok(None);
         }
-        let mut owners = Pipeline::with_capacity(live.len());
-        for lease in &live {
-            owners.hget(self.keys.held(shard, lease), id.as_str());
-        }
-        let owners: Vec<Option<Vec<u8>>> = self.link.query("connection", &owners).await?;
+        let owners = live
+            .iter()
+            .map(|lease| (slot, Cmd::hget(self.keys.held(shard, lease), id.as_str())));
+        let owners: Vec<_> = owners.collect();
+        let owners: Vec<Option<Vec<u8>>> = self.link.read_all("connection", &owners).await?;
         let Some(user) = owners.into_iter().flatten().next() else {
             return Ok(None);
         };
@@ -224,6 +241,7 @@ impl RedisRegistry {
             .link
             .query(
                 "connection",
+                slot,
                 &starting_with(self.keys.conns(shard), &fields),
             )
             .await?;
@@ -242,7 +260,10 @@ impl RedisRegistry {
         for shard in Shard::all() {
             let mut all = redis::cmd("HGETALL");
             all.arg(self.keys.held(shard, lease));
-            let entries: Vec<(String, Vec<u8>)> = self.pool.query("held", &all).await?;
+            let entries: Vec<(String, Vec<u8>)> = self
+                .pool
+                .query("held", self.keys.slot_of(shard), &all)
+                .await?;
             for (id, user) in entries {
                 held.push(Entry {
                     user: member::user_of(&user)?,
@@ -253,29 +274,40 @@ impl RedisRegistry {
         Ok(held)
     }
 
-    /// Exact: what is kept under leases that have run out is reaped first.
+    /// Exact: what is kept under leases of nodes that are gone is reaped first.
     pub(super) async fn count(&self) -> Result<Totals, RegistryError> {
-        let mut leases = self.leases().await?;
-        let lapsed = leases.all_lapsed()?;
-        if !lapsed.is_empty() {
-            for lease in &lapsed {
+        let (mut counts, mut nodes) =
+            tokio::try_join!(self.count_shards(), self.leases(Place::Nodes))?;
+        let lapsed = counts
+            .iter()
+            .map(|(shard, (_, _, lapsed))| (Place::Shard(*shard), lapsed.clone()));
+        let gone = self.gone(lapsed.collect()).await?;
+        if !gone.is_empty() {
+            for lease in &gone {
                 self.reap_lease(lease).await?;
             }
-            leases = self.leases().await?;
+            (counts, nodes) = tokio::try_join!(self.count_shards(), self.leases(Place::Nodes))?;
         }
-        let mut counts = Pipeline::with_capacity(2 * usize::from(Shard::COUNT));
-        for shard in Shard::all() {
-            counts
-                .zcard(self.keys.conns(shard))
-                .get(self.keys.users(shard));
-        }
-        let counts: Vec<Option<u64>> = self.pool.query("totals", &counts).await?;
-        let sum = |from: usize| counts.iter().skip(from).step_by(2).flatten().sum();
         Ok(Totals {
-            nodes: leases.all_live()?.len() as u64,
-            connections: sum(0),
-            users: sum(1),
+            nodes: nodes.all_live()?.len() as u64,
+            connections: counts.iter().map(|(_, (entries, ..))| entries).sum(),
+            users: counts.iter().map(|(_, (_, users, _))| users).sum(),
         })
+    }
+
+    /// Of each shard: its entries, its users, and the leases that have run out in it.
+    async fn count_shards(&self) -> Result<Vec<(Shard, Counted)>, RegistryError> {
+        let counting = Shard::all().map(async |shard| {
+            let mut script = self.scripts.count.prepare_invoke();
+            script
+                .key(self.keys.conns(shard))
+                .key(self.keys.users(shard))
+                .key(self.keys.leases(Place::Shard(shard)));
+            let slot = self.keys.slot_of(shard);
+            let counted = self.link.query("totals", slot, &script).await?;
+            Ok((shard, counted))
+        });
+        try_join_all(counting).await
     }
 }
 

@@ -28,9 +28,9 @@ scripts! {
     join = "join";
     heartbeat = "heartbeat";
     leave = "leave";
-    lapsed = "lapsed";
     forget = "forget";
     leases = "leases";
+    count = "count";
     nodes = "nodes";
     register = "register";
     update = "update";

@@ -9,7 +9,7 @@ use crate::{
     ending::Ending,
     registry::{
         Admission, Entry, Grant, Lease, LimitPolicy, RegistryError, Updated, UserLimit,
-        fence::ORDER_KEPT, keys::Shard,
+        fence::ORDER_KEPT, keys::Place, keys::Shard,
     },
 };
 
@@ -44,7 +44,7 @@ impl RedisRegistry {
             .key(self.keys.conns(shard))
             .key(self.keys.held(shard, lease))
             .key(self.keys.users(shard))
-            .key(self.keys.leases())
+            .key(self.keys.leases(Place::Shard(shard)))
             .key(self.keys.ending(shard));
         self.fences(&mut script, shard, user, grant);
         script
@@ -55,8 +55,10 @@ impl RedisRegistry {
             .arg(limit.map_or(0, |limit| limit.max))
             .arg(eviction)
             .arg(milliseconds(ORDER_KEPT));
-        let answer: Option<(String, u64, u64, Vec<String>)> =
-            self.link.query("register", &script).await?;
+        let answer: Option<(String, u64, u64, Vec<String>)> = self
+            .link
+            .query("register", self.keys.slot_of(shard), &script)
+            .await?;
         let Some((bar, connections, devices, evicted)) = answer else {
             return Err(RegistryError::Unavailable(format!(
                 "the lease {lease} has run out"
@@ -94,7 +96,10 @@ impl RedisRegistry {
             .arg(member::user_field(user))
             .arg(connection.id.as_str())
             .arg(member::encode(lease, connection, grant)?);
-        let bar: Option<String> = self.link.query("update", &script).await?;
+        let bar: Option<String> = self
+            .link
+            .query("update", self.keys.slot_of(shard), &script)
+            .await?;
         Ok(match bar {
             None => Updated::Gone,
             Some(bar) => bar_of(&bar)?.map_or(Updated::Done, Updated::Refused),
@@ -118,24 +123,24 @@ impl RedisRegistry {
         for (shard, entries) in Shard::all().zip(&shards) {
             for chunk in entries.chunks(CHUNK) {
                 let entries = chunk.iter().map(|(id, user)| (*id, user.as_slice()));
-                removals.push(self.removal(lease, shard, entries, None, true));
+                let removal = self.removal(lease, shard, entries, "gone");
+                removals.push((self.keys.slot_of(shard), removal));
             }
         }
         let removals = removals
             .iter()
-            .map(|removal| self.link.query::<u64>("unregister", removal));
+            .map(|(slot, removal)| self.link.query::<u64>("unregister", *slot, removal));
         try_join_all(removals).await?;
         Ok(())
     }
 
-    /// `remove.lua` for some entries (id and user field) of a shard. `ended`: when their connections did, in ms; none: now.
+    /// `remove.lua` for some entries (id and user field) of a shard: those that are `gone`, or those of a node to `reap`.
     pub(super) fn removal<'a>(
         &self,
         lease: &Lease,
         shard: Shard,
         entries: impl Iterator<Item = (&'a str, &'a [u8])>,
-        ended: Option<i64>,
-        forget_orders: bool,
+        why: &str,
     ) -> ScriptInvocation<'_> {
         let mut script = self.scripts.remove.prepare_invoke();
         script
@@ -143,10 +148,11 @@ impl RedisRegistry {
             .key(self.keys.held(shard, lease))
             .key(self.keys.users(shard))
             .key(self.keys.ending(shard))
+            .key(self.keys.leases(Place::Shard(shard)))
+            .key(self.keys.notes(Place::Shard(shard)))
             .arg(lease.to_string())
-            .arg(ended.map(|ms| ms.to_string()).unwrap_or_default())
-            .arg(milliseconds(self.last_seen))
-            .arg(u8::from(forget_orders));
+            .arg(why)
+            .arg(milliseconds(self.last_seen));
         for (id, user) in entries {
             script.key(self.keys.seen(shard, user)).arg(user).arg(id);
         }

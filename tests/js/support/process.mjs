@@ -19,6 +19,9 @@ export const BINARY = process.env.SWITCHBOARD_BIN
   ? path.resolve(process.env.SWITCHBOARD_BIN)
   : fileURLToPath(new URL('../../../target/debug/switchboard', import.meta.url));
 
+/** The server under test: redis-server, or what takes its place. */
+const REDIS_SERVER = process.env.SWITCHBOARD_TEST_REDIS_SERVER ?? 'redis-server';
+
 const scratch = mkdtempSync(path.join(os.tmpdir(), 'switchboard-tests-'));
 const running = new Set();
 
@@ -229,7 +232,7 @@ export class Redis {
     for (let attempt = 1; ; attempt += 1) {
       const port = this.port ?? (await freePort());
       const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', scratch];
-      this.server = new Running('redis-server', args, { name: 'redis-server' });
+      this.server = new Running(REDIS_SERVER, args, { name: 'redis-server' });
       try {
         await this.server.line(/Ready to accept connections/i);
         this.port = port;

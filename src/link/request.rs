@@ -1,0 +1,85 @@
+//! What Redis can be asked.
+
+use redis::{
+    Cmd, Pipeline, RedisFuture, RedisResult, ScriptInvocation, Value, aio::ConnectionLike,
+};
+
+/// One thing that Redis can be asked, about keys of one slot.
+#[derive(Clone, Copy, Debug)]
+pub enum Request<'a> {
+    /// One command.
+    Command(&'a Cmd),
+    /// A script; loaded first if the server does not have it.
+    Script(&'a ScriptInvocation<'a>),
+    /// Commands of any slots, all of one server, sent together. The answers hold their errors.
+    Together(&'a Pipeline),
+}
+
+impl<'a> From<&'a Cmd> for Request<'a> {
+    fn from(cmd: &'a Cmd) -> Self {
+        Self::Command(cmd)
+    }
+}
+
+impl<'a> From<&'a mut Cmd> for Request<'a> {
+    fn from(cmd: &'a mut Cmd) -> Self {
+        Self::Command(cmd)
+    }
+}
+
+impl<'a> From<&'a ScriptInvocation<'a>> for Request<'a> {
+    fn from(script: &'a ScriptInvocation<'a>) -> Self {
+        Self::Script(script)
+    }
+}
+
+impl<'a, 'b: 'a> From<&'a mut ScriptInvocation<'b>> for Request<'a> {
+    fn from(script: &'a mut ScriptInvocation<'b>) -> Self {
+        Self::Script(script)
+    }
+}
+
+impl Request<'_> {
+    pub(super) async fn on(
+        self,
+        connection: &mut (impl ConnectionLike + Send),
+    ) -> RedisResult<Value> {
+        match self {
+            Self::Command(cmd) => cmd.query_async(connection).await,
+            Self::Script(script) => script.invoke_async(connection).await,
+            Self::Together(pipeline) => {
+                let answers = connection.req_packed_commands(pipeline, 0, pipeline.len());
+                Ok(Value::Array(answers.await?))
+            }
+        }
+    }
+}
+
+/// A connection to a server that has been given a slot, but not yet all keys of it, and that answers for those it has when it is
+/// asked in so many words.
+pub(super) struct Asking<C>(pub(super) C);
+
+impl<C: ConnectionLike + Send> ConnectionLike for Asking<C> {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let mut both = redis::pipe();
+            both.cmd("ASKING").add_command(cmd.clone());
+            // Sent as one, so that nothing of another call comes between.
+            let mut answers = self.0.req_packed_commands(&both, 1, 1).await?;
+            Ok(answers.pop().unwrap_or(Value::Nil))
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        self.0.req_packed_commands(pipeline, offset, count)
+    }
+
+    fn get_db(&self) -> i64 {
+        self.0.get_db()
+    }
+}

@@ -1,0 +1,125 @@
+//! The bus around a cluster, whose channels are on several servers.
+
+use futures_util::StreamExt as _;
+use socketioxide_redis::drivers::Driver as _;
+use switchboard::{
+    bus::Bus,
+    connection::Instance,
+    link::Slot,
+    metrics::Metrics,
+    registry::keys::{Keys, Shard},
+};
+use tokio::time::timeout;
+
+use crate::{
+    cluster::Cluster,
+    node::Node,
+    server::{PATIENCE, until},
+};
+
+async fn node_up(cluster: &Cluster) -> Node {
+    let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
+    let (bus, inbox) = Bus::redis(&cluster.servers(), "test", &instance, &metrics);
+    let node = Node {
+        bus,
+        inbox,
+        instance,
+        metrics,
+    };
+    node.up().await;
+    node
+}
+
+/// Publishes to a node in each shard, as scripts do; the node hears all of it.
+async fn heard_in_every_shard(from: &Node, to: &mut Node) {
+    for shard in Shard::all() {
+        let channel = Keys::new("test").node_channel(shard, &to.instance);
+        let payload = vec![shard.index() as u8];
+        from.bus.publish(channel, payload.clone()).await.unwrap();
+        assert_eq!(to.hears().await, payload);
+    }
+}
+
+async fn talk(a: &mut Node, b: &mut Node) {
+    assert!(
+        a.bus
+            .publish_to(&b.instance, b"to b".to_vec())
+            .await
+            .unwrap()
+    );
+    assert_eq!(b.hears().await, b"to b");
+    assert_eq!(b.bus.publish_all(b"to all".to_vec()).await.unwrap(), 2);
+    assert_eq!(a.hears().await, b"to all");
+    assert_eq!(b.hears().await, b"to all");
+    heard_in_every_shard(a, b).await;
+}
+
+#[tokio::test]
+async fn nodes_and_streams_are_heard_on_all_servers() {
+    let cluster = Cluster::start(0).await;
+    let (mut a, mut b) = (node_up(&cluster).await, node_up(&cluster).await);
+    talk(&mut a, &mut b).await;
+    let nobody = Instance::random();
+    assert!(!a.bus.publish_to(&nobody, Vec::new()).await.unwrap());
+    for n in 0..9 {
+        let name = format!("stream-{n}");
+        let mut stream = b.bus.subscribe(name.clone(), 8).await.unwrap();
+        assert_eq!(a.bus.num_serv(&name).await.unwrap(), 1);
+        a.bus.publish(name.clone(), b"x".to_vec()).await.unwrap();
+        let got = timeout(PATIENCE, stream.next()).await.unwrap();
+        assert_eq!(got.unwrap(), (name.clone(), b"x".to_vec()));
+        b.bus.unsubscribe(name.clone()).await.unwrap();
+        assert_eq!(a.bus.num_serv(&name).await.unwrap(), 0);
+    }
+    assert_eq!((a.gaps(), b.gaps()), (0, 0));
+    b.bus.close().await;
+    assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 1);
+    for server in 0..3 {
+        let killed: u64 = cluster.run(server, "CLIENT KILL TYPE pubsub").await;
+        assert_eq!(killed, 1);
+    }
+    a.gap_after(0).await;
+    until("all is heard again", async || a.bus.is_up()).await;
+    assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_channel_whose_slot_moves_is_followed_and_that_is_a_gap() {
+    let cluster = Cluster::start(0).await;
+    let (mut a, mut b) = (node_up(&cluster).await, node_up(&cluster).await);
+    let slot = Keys::new("test").slot_of(Shard::FIRST);
+    let from = cluster.master_of(slot).await.unwrap();
+    cluster.move_slot(slot, from, (from + 1) % 3).await;
+    a.gap_after(0).await;
+    b.gap_after(0).await;
+    until("both hear", async || {
+        a.bus.is_up() && b.bus.is_up() && {
+            let channel = Keys::new("test").node_channel(Shard::FIRST, &b.instance);
+            a.bus.num_serv(&channel).await.is_ok_and(|count| count == 1)
+        }
+    })
+    .await;
+    talk(&mut a, &mut b).await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_a_gap_once_its_replica_is_heard() {
+    let mut cluster = Cluster::start(1).await;
+    let (mut a, mut b) = (node_up(&cluster).await, node_up(&cluster).await);
+    let slot: Slot = Keys::new("test").slot_of(Shard::FIRST);
+    let master = cluster.master_of(slot).await.unwrap();
+    cluster.kill(master);
+    a.down().await;
+    b.down().await;
+    assert_eq!((a.gaps(), b.gaps()), (0, 0));
+    // What the others have still goes.
+    let channel = Shard::all()
+        .map(|shard| Keys::new("test").node_channel(shard, &b.instance))
+        .find(|channel| Slot::of(channel.as_bytes()).number() / 5462 != slot.number() / 5462);
+    let _ = a.bus.publish(channel.unwrap(), b"on".to_vec()).await;
+    a.gap_after(0).await;
+    b.gap_after(0).await;
+    while a.inbox.try_recv().is_ok() {}
+    while b.inbox.try_recv().is_ok() {}
+    talk(&mut a, &mut b).await;
+}
