@@ -13,21 +13,12 @@ use socketioxide::{
 };
 use tokio::time::Instant;
 
-use super::{
-    Inner,
-    events::{EventLimiter, Verdict},
-    live::Live,
-    refusal::Refusal,
-};
+use super::{Inner, events::EventLimiter, inbound::Inbound, live::Live, refusal::Refusal};
 use crate::{
     auth::{Credentials, device_id},
     connection::Tally,
-    ending::Ending,
     transport::{Session, SessionGuard, engine::Adapter},
 };
-
-/// The namespace whose connections may use a backend's verbs.
-const ADMIN: &str = "/admin";
 
 /// How often a CONNECT packet that waits looks whether it still has to.
 const HOLD: Duration = Duration::from_millis(200);
@@ -152,48 +143,24 @@ impl Inner {
         let gateway = Arc::downgrade(self);
         socket.on_disconnect(
             move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
-                // Returns at once: until it has, the socket is still in its namespace. Whoever ended it on this side sees to
-                // its departure, after the end of its session has begun.
+                let current = socket.extensions.get::<Current>().map(|current| current.0);
+                // Whoever ended it on this side sees to its departure, after the end of its session has begun.
                 if reason != DisconnectReason::ServerNSDisconnect
-                    && let (Some(gateway), Some(Current(live))) =
-                        (gateway.upgrade(), socket.extensions.get::<Current>())
+                    && let (Some(gateway), Some(live)) = (gateway.upgrade(), &current)
                 {
-                    gateway.depart(&live, departure_label(reason));
+                    gateway.depart(live, departure_label(reason));
                 }
-                std::future::ready(())
+                async move {
+                    // Until this returns, the socket is in its namespace, and what its client still sends is dropped. Without
+                    // it socketioxide closes the whole session at the next event, before a polling client has fetched
+                    // its DISCONNECT packet.
+                    if let Some(live) = current.filter(|live| live.is_last()) {
+                        live.session.closed().await;
+                    }
+                }
             },
         );
-        let gateway = Arc::downgrade(self);
-        socket.on_fallback(move |socket: SocketRef<Adapter>| {
-            if let (Some(gateway), Some(Current(live))) =
-                (gateway.upgrade(), socket.extensions.get::<Current>())
-            {
-                gateway.admit_event(&live);
-            }
-            std::future::ready(())
-        });
-        self.serve_own(socket);
-        if &*live.namespace == ADMIN {
-            self.serve_admin(socket);
-        }
-    }
-
-    /// Holds an inbound event to the limits. Returns whether it is to be handled.
-    pub(super) fn admit_event(self: &Arc<Self>, live: &Arc<Live>) -> bool {
-        match live.events.judge() {
-            Verdict::Accepted => true,
-            Verdict::Refused => {
-                self.metrics.events_refused().increment(1);
-                live.send_error("Too many events");
-                false
-            }
-            Verdict::Flood => {
-                self.metrics.events_refused().increment(1);
-                let ending = Ending::of(Ending::LIMIT).because("Too many events");
-                self.end_all(std::slice::from_ref(live), &ending);
-                false
-            }
-        }
+        socket.on_fallback(Inbound::of(self));
     }
 
     /// The connect handler: the client has been told that it is connected, and now that it is known.

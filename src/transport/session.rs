@@ -100,7 +100,7 @@ struct Polling {
     sid: Mutex<Option<SecretString>>,
     /// GET requests at work; a healthy client always has one but for a moment.
     requests: Mutex<Requests>,
-    /// Counts the GET requests that have taken what was there for them.
+    /// The number of the last GET request that has taken what was there for it.
     served: watch::Sender<u64>,
     /// Bytes sent and not fetched, as far as this node's own sends go.
     unfetched: AtomicUsize,
@@ -108,6 +108,8 @@ struct Polling {
 
 struct Requests {
     at_work: u32,
+    /// How many have begun.
+    begun: u64,
     idle_since: Instant,
 }
 
@@ -129,6 +131,7 @@ impl Session {
                 sid: Mutex::new(None),
                 requests: Mutex::new(Requests {
                     at_work: 0,
+                    begun: 0,
                     idle_since: Instant::now(),
                 }),
                 served: watch::Sender::new(0),
@@ -296,9 +299,9 @@ impl Session {
             return;
         };
         let mut served = polling.served.subscribe();
-        let before = *served.borrow_and_update();
+        let before = polling.requests.lock().begun;
         tokio::select! {
-            _ = served.wait_for(|count| *count > before) => {}
+            _ = served.wait_for(|number| *number > before) => {}
             // A stock client closes its session itself when it has read that it is disconnected.
             () = self.over.cancelled() => {}
             () = tokio::time::sleep(POLL_DEADLINE) => {
@@ -343,20 +346,25 @@ impl Session {
         self.polling.as_ref()?.sid.lock().clone()
     }
 
-    pub(super) fn poll_started(&self) {
-        if let Some(polling) = &self.polling {
-            polling.requests.lock().at_work += 1;
-        }
+    /// A GET request begins. Returns its number.
+    pub(super) fn poll_started(&self) -> u64 {
+        let Some(polling) = &self.polling else {
+            return 0;
+        };
+        let mut requests = polling.requests.lock();
+        requests.at_work += 1;
+        requests.begun += 1;
+        requests.begun
     }
 
-    /// A GET request has begun, and has taken what was there; `waits` if nothing was.
-    pub(super) fn poll_served(&self, waits: bool) {
+    /// A GET request has taken what was there; `waits` if nothing was.
+    pub(super) fn poll_served(&self, number: u64, waits: bool) {
         if let Some(polling) = &self.polling {
             if waits {
                 // Fetched, all of it, whatever was counted: a fetch may overtake the count of what it fetches.
                 polling.unfetched.store(0, Ordering::Relaxed);
             }
-            polling.served.send_modify(|count| *count += 1);
+            polling.served.send_modify(|last| *last = number.max(*last));
         }
     }
 
