@@ -14,7 +14,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{engine::Engine, wire::Wire};
@@ -102,6 +105,10 @@ struct Polling {
     requests: Mutex<Requests>,
     /// The number of the last GET request that has taken what was there for it.
     served: watch::Sender<u64>,
+    /// Has the GET requests that wait answered with a noop.
+    released: Notify,
+    /// Whether a WebSocket beside it is being tried.
+    probing: AtomicBool,
     /// Bytes sent and not fetched, as far as this node's own sends go.
     unfetched: AtomicUsize,
 }
@@ -135,6 +142,8 @@ impl Session {
                     idle_since: Instant::now(),
                 }),
                 served: watch::Sender::new(0),
+                released: Notify::new(),
+                probing: AtomicBool::new(false),
                 unfetched: AtomicUsize::new(0),
             }),
             events,
@@ -321,6 +330,37 @@ impl Session {
         true
     }
 
+    /// Begins to try a WebSocket beside a session that polls, one at a time. None if it does not poll any more, or is ending.
+    pub(super) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
+        let polling = self.polling.as_ref()?;
+        if self.kind() != TransportKind::Polling || self.is_upgrading() || self.is_ending() {
+            return None;
+        }
+        let begun = !polling.probing.swap(true, Ordering::AcqRel);
+        begun.then(|| Probing(self.clone()))
+    }
+
+    /// Has the GET requests that wait at this moment answered with a noop.
+    pub(super) fn release_polls(&self) {
+        if let Some(polling) = &self.polling {
+            polling.released.notify_waiters();
+        }
+    }
+
+    /// Waits for the next [`Session::release_polls`].
+    pub(super) async fn poll_released(&self) {
+        match &self.polling {
+            Some(polling) => polling.released.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a GET request is at work.
+    pub(super) fn is_polled(&self) -> bool {
+        let polling = self.polling.as_ref();
+        polling.is_some_and(|polling| polling.requests.lock().at_work > 0)
+    }
+
     /// Looks whether a session that began with polling has arrived at its wire. Called with each read from the wire until
     /// it has: the protocol reads again right after it has made the change.
     pub fn check_upgrade(self: &Arc<Self>) {
@@ -402,6 +442,17 @@ impl Session {
                 engine.forget(self);
             }
             self.events.over(self);
+        }
+    }
+}
+
+/// A session beside which a WebSocket is being tried; no longer when this goes.
+pub(super) struct Probing(Arc<Session>);
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        if let Some(polling) = &self.0.polling {
+            polling.probing.store(false, Ordering::Release);
         }
     }
 }

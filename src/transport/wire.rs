@@ -31,6 +31,7 @@ use tokio::{
 
 use super::{
     frames::{CLOSE_PACKET, Frames},
+    probe,
     session::Session,
 };
 
@@ -345,6 +346,8 @@ pub struct EngineStream {
     closing: bool,
     /// Whether the session still polls.
     upgrading: bool,
+    /// How much of what the engine writes first is dropped: the client has it already.
+    muted: usize,
 }
 
 impl EngineStream {
@@ -359,7 +362,26 @@ impl EngineStream {
             early: Bytes::copy_from_slice(early),
             frames: Frames::default(),
             closing: false,
+            muted: 0,
         }
+    }
+
+    /// Wraps a wire for a session that moves to it: the client has had its probe answered, and sent `early` after it.
+    /// `first` is what it is to get before anything that the engine has for it.
+    pub(super) fn moving(
+        wire: Arc<Wire>,
+        session: Arc<Session>,
+        early: &[u8],
+        first: &[u8],
+    ) -> Self {
+        // One that has failed by now is found by the engine.
+        if !first.is_empty() && wire.accept(first, &session).unwrap_or_default() {
+            session.stalled();
+        }
+        let replayed = [probe::REPLAY, early].concat();
+        let mut stream = Self::new(wire, session, &replayed);
+        stream.muted = probe::ANSWER;
+        stream
     }
 }
 
@@ -419,11 +441,14 @@ impl AsyncRead for EngineStream {
 
 impl AsyncWrite for EngineStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.wire.accept(buf, &self.session)? {
+        let muted = self.muted.min(buf.len());
+        self.muted -= muted;
+        let heard = &buf[muted..];
+        if !heard.is_empty() && self.wire.accept(heard, &self.session)? {
             self.session.stalled();
         }
         Poll::Ready(Ok(buf.len()))

@@ -212,7 +212,7 @@ test('what others are sent arrives in order and whole while twenty clients stall
   const count = 200;
   for (let i = 0; i < count; i += 1) {
     const messages = healthy.map((one) => ({ user: one.user, event: 'n', data: i }));
-    if (i % 10 === 0) messages.push(...stuck.slice(i / 10, i / 10 + 5).map((user) => ({ user, event: 'fill', data: CHUNK.slice(0, 150_000) })));
+    if (i % 10 === 0) messages.push(...[...stuck, ...stuck].slice(i / 10, i / 10 + 8).map((user) => ({ user, event: 'fill', data: CHUNK.slice(0, 150_000) })));
     await door.api.ok('POST', '/v1/events', { messages });
   }
   for (const one of healthy) {
