@@ -48,13 +48,24 @@ impl Inner {
         let Some(session) = session_of(&socket) else {
             return Err(Refusal::Unavailable);
         };
-        self.hold(&session).await;
-        let refusal = match self
-            .try_arrive(namespace, &session, &socket, auth, since)
-            .await
-        {
-            Ok(()) => return Ok(()),
-            Err(refusal) => refusal,
+        session.said_connect();
+        if session.connects_too_often() {
+            // In order: what earlier packets are answered goes out first.
+            session.end_after_answers();
+        }
+        let refusal = loop {
+            self.hold(&session).await;
+            match self
+                .try_arrive(namespace, &session, &socket, &auth, since)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                // For want of the registry, in the middle of it all: the packet waits like one that comes now.
+                Err(Refusal::Unavailable) if self.carries_others(&session) => {
+                    self.wait_a_little(&session).await;
+                }
+                Err(refusal) => break refusal,
+            }
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         match refusal {
@@ -69,17 +80,22 @@ impl Inner {
         Err(refusal)
     }
 
-    /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections: to cut that, as
-    /// for a newcomer, would take them along.
+    /// Whether a session carries connections and is to go on doing so: to cut it, as for a newcomer, would take them along.
+    fn carries_others(&self, session: &Session) -> bool {
+        !session.is_ending() && !self.hub.of_session(session.id).is_empty()
+    }
+
+    /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections.
     async fn hold(&self, session: &Session) {
-        while !self.takes_connections()
-            && !session.is_ending()
-            && !self.hub.of_session(session.id).is_empty()
-        {
-            tokio::select! {
-                () = tokio::time::sleep(HOLD) => {}
-                () = session.over() => {}
-            }
+        while !self.takes_connections() && self.carries_others(session) {
+            self.wait_a_little(session).await;
+        }
+    }
+
+    async fn wait_a_little(&self, session: &Session) {
+        tokio::select! {
+            () = tokio::time::sleep(HOLD) => {}
+            () = session.over() => {}
         }
     }
 
@@ -88,21 +104,17 @@ impl Inner {
         namespace: &Arc<str>,
         session: &Arc<Session>,
         socket: &SocketRef<Adapter>,
-        auth: TryData<Value>,
+        auth: &TryData<Value>,
         since: Instant,
     ) -> Result<(), Refusal> {
-        if session.connects_too_often() {
-            // In order: what earlier packets are answered goes out first.
-            session.end_after_answers();
-        }
         if session.is_ending() || !self.takes_connections() {
             return Err(Refusal::Unavailable);
         }
         let Some(rule) = self.auth.rule(namespace) else {
             return Err(Refusal::Unavailable);
         };
-        let auth = auth.0.ok();
-        let credentials = Credentials::from_handshake(auth.as_ref(), &session.handshake.headers);
+        let auth = auth.0.as_ref().ok();
+        let credentials = Credentials::from_handshake(auth, &session.handshake.headers);
         let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self
             .registry
@@ -111,7 +123,7 @@ impl Inner {
             id,
             identity,
             namespace.clone(),
-            device_id(auth.as_ref()),
+            device_id(auth),
             session.clone(),
             EventLimiter::new(&self.limits()),
         );

@@ -43,6 +43,7 @@ impl Inner {
             },
             max_payload: limits.max_payload.as_u64() as usize,
             handshake_timeout: limits.handshake_timeout,
+            handshakes: limits.handshakes as usize,
             origins: Origins::new(&self.config.cors.allowed_origins),
             trusted_proxies: self.config.trusted_proxies.clone(),
         }

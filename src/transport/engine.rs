@@ -6,10 +6,10 @@
 //! our own making). And whether a new session may start at all is decided before one is allocated.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     pin::pin,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -73,6 +73,8 @@ pub struct EngineSettings {
     pub max_payload: usize,
     /// For a POST body to arrive, and for each part of an upgrade.
     pub handshake_timeout: Duration,
+    /// Sessions that have sent no CONNECT packet yet; 0: no limit.
+    pub handshakes: usize,
     /// Which pages may bring a browser's cookies.
     pub origins: Origins,
     /// Whose `X-Forwarded-For` is believed.
@@ -87,6 +89,8 @@ pub struct Engine {
     protocol: OnceLock<Protocol>,
     /// Sessions that began with polling, by their Engine.IO session id.
     polling: Mutex<HashMap<String, Arc<Session>>>,
+    /// Sessions that have sent no CONNECT packet yet, the oldest first.
+    waiting: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     next_id: AtomicU64,
 }
 
@@ -98,6 +102,7 @@ impl Engine {
             events,
             protocol: OnceLock::new(),
             polling: Mutex::default(),
+            waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
         })
     }
@@ -158,7 +163,25 @@ impl Engine {
     fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let handshake = self.handshake(request);
-        Session::new(id, handshake, kind, self.events.clone(), self)
+        let session = Session::new(id, handshake, kind, self.events.clone(), self);
+        let displaced = {
+            let mut waiting = self.waiting.lock();
+            waiting.insert(id, Arc::downgrade(&session));
+            let crowded = self.settings.handshakes > 0 && waiting.len() > self.settings.handshakes;
+            crowded.then(|| waiting.pop_first()).flatten()
+        };
+        // The oldest, and not this one: whoever means it sends CONNECT at once, and gets in also while others hold places that
+        // they do nothing with.
+        if let Some(oldest) = displaced.and_then(|(_, oldest)| oldest.upgrade()) {
+            self.events.displaced();
+            oldest.abort();
+        }
+        session
+    }
+
+    /// A session has sent CONNECT, or is over.
+    pub(super) fn waits_no_more(&self, session: SessionId) {
+        self.waiting.lock().remove(&session);
     }
 
     fn handshake(&self, request: &Request<Body>) -> Handshake {

@@ -57,6 +57,9 @@ pub trait SessionEvents: Send + Sync + 'static {
     /// Whether a new session may start now; if not, what is wrong. The client is answered 503 and tries again.
     fn admit(&self) -> Result<(), &'static str>;
 
+    /// A session that has sent no CONNECT packet yet makes room for a newer one.
+    fn displaced(&self);
+
     /// The client does not take what it is sent. Called once or more; the owner ends the session.
     fn stalled(&self, session: &Arc<Session>);
 
@@ -198,6 +201,13 @@ impl Session {
     /// Whether what the engine still has to say may not reach the peer.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
+    }
+
+    /// The session has sent its first CONNECT packet: it is nobody's to displace any more.
+    pub fn said_connect(&self) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine.waits_no_more(self.id);
+        }
     }
 
     /// Counts a CONNECT packet. Returns whether it is one too many.
@@ -439,6 +449,7 @@ impl Session {
         if !self.let_go.swap(true, Ordering::AcqRel) {
             self.over.cancel();
             if let Some(engine) = self.engine.upgrade() {
+                engine.waits_no_more(self.id);
                 engine.forget(self);
             }
             self.events.over(self);

@@ -122,7 +122,7 @@ test('CONNECT with bad tokens over and over ends the transport, and nothing else
   await within(10000, 'the server closes the transport', raw.closed);
   const answers = raw.packets.filter((packet) => packet.startsWith('44')).length;
   assert.ok(answers >= 10 && answers <= 60, `expected a few answers, got ${answers}`);
-  const errors = await metric(door, 'switchboard_connect_errors_total', { reason: 'invalid_token' });
-  assert.ok(errors <= 60, `expected a bounded number of looks at tokens, it was ${errors}`);
+  const errors = await metric(door, 'switchboard_connect_errors_total', { reason: 'invalid' });
+  assert.ok(errors >= 10 && errors <= 60, `expected a bounded number of looks at tokens, it was ${errors}`);
   await neighbour.granted('devices');
 });
