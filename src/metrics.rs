@@ -158,7 +158,7 @@ const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
 ];
 
 /// The values of `reason` of refused handshakes.
-const CONNECT_ERRORS: [&str; 10] = [
+const CONNECT_ERRORS: [&str; 11] = [
     "missing",
     "invalid",
     "expired",
@@ -167,6 +167,7 @@ const CONNECT_ERRORS: [&str; 10] = [
     "revoked",
     "banned",
     "too_many",
+    "displaced",
     "full",
     "unavailable",
 ];

@@ -95,6 +95,7 @@ pub(super) const KEYS: &[Key] = &[
     open("limits.max_payload", Kind::Text),
     live(open("limits.events_per_second", Kind::Number)),
     live(open("limits.events_burst", Kind::Number)),
+    open("limits.handshakes", Kind::Number),
     open("limits.handshake_timeout", Kind::Text),
     live(open("limits.send_queue_bytes", Kind::Text)),
     open("limits.write_deadline", Kind::Text),

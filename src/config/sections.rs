@@ -24,6 +24,9 @@ pub struct Limits {
     /// TCP connections of this node; beyond it 503. 0, the default: no limit. Set it below what the memory and the file
     /// descriptors allow.
     pub connections: u32,
+    /// Engine.IO sessions of this node that have sent no CONNECT packet yet; with one more the oldest of them is closed. `10000`
+    /// by default; 0: no limit. Each takes some kilobytes, for [`Limits::handshake_timeout`] at the most.
+    pub handshakes: u32,
     /// Connections of one user, over the whole cluster and all namespaces. 0, the default: no limit. Guests are not counted.
     pub connections_per_user: u32,
     /// What becomes of one too many: `reject`, the default, refuses it; `evict_oldest` ends the user's oldest with 4504.
@@ -58,6 +61,7 @@ impl Default for Limits {
             max_payload: ByteSize::mb(1),
             events_per_second: 100,
             events_burst: 200,
+            handshakes: 10_000,
             handshake_timeout: Duration::from_secs(10),
             send_queue_bytes: ByteSize::mb(1),
             write_deadline: Duration::from_secs(10),

@@ -5,7 +5,6 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use socketioxide::extract::SocketRef;
 
 use super::{
     GatewayError, Inner,
@@ -18,8 +17,10 @@ use crate::{
     connection::{ConnectionId, MAX_USER_ID_BYTES, Tally, UserId},
     ending::Ending,
     registry::{EndTarget, Fence},
-    transport::engine::Adapter,
 };
+
+/// The namespace whose connections may use a backend's verbs.
+pub(super) const NAMESPACE: &str = "/admin";
 
 /// What a client without the right is told.
 const UNAUTHORIZED: &str = "Unauthorized action";
@@ -33,7 +34,7 @@ const MAX_ACK_TIMEOUT: u64 = 30_000;
 
 /// Why a verb is not carried out. `Display` is what its acknowledgement says.
 #[derive(Debug, thiserror::Error)]
-enum Denied {
+pub(super) enum Denied {
     #[error("{UNAUTHORIZED}")]
     Unauthorized,
     #[error("Invalid arguments: {0}")]
@@ -136,58 +137,84 @@ fn arguments<T: DeserializeOwned>(argument: Value) -> Result<T, Denied> {
     Ok(serde_json::from_value(argument)?)
 }
 
-impl Inner {
-    /// Sets the handlers of the verbs.
-    pub(super) fn serve_admin(self: &Arc<Self>, socket: &SocketRef<Adapter>) {
-        self.verb(socket, "listUsers", async |gateway, argument| {
-            gateway.list_users(argument).await
-        });
-        self.verb(socket, "getUser", async |gateway, argument| {
-            gateway.get_user(argument).await
-        });
-        self.verb(socket, "sendToUser", async |gateway, argument| {
-            gateway.send_to(argument).await
-        });
-        self.verb(socket, "disconnectUser", async |gateway, argument| {
-            gateway.disconnect_one(argument).await
-        });
-        self.verb(socket, "banUser", async |gateway, argument| {
-            gateway.ban_one(argument).await
-        });
-        self.verb(socket, "unbanUser", async |gateway, argument| {
-            gateway.unban_one(argument).await
-        });
-        self.verb(socket, "revokeTokens", async |gateway, argument| {
-            gateway.revoke_one(argument).await
-        });
+/// The events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    ListUsers,
+    GetUser,
+    SendToUser,
+    DisconnectUser,
+    BanUser,
+    UnbanUser,
+    RevokeTokens,
+}
+
+impl Verb {
+    const ALL: [Self; 7] = [
+        Self::ListUsers,
+        Self::GetUser,
+        Self::SendToUser,
+        Self::DisconnectUser,
+        Self::BanUser,
+        Self::UnbanUser,
+        Self::RevokeTokens,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ListUsers => "listUsers",
+            Self::GetUser => "getUser",
+            Self::SendToUser => "sendToUser",
+            Self::DisconnectUser => "disconnectUser",
+            Self::BanUser => "banUser",
+            Self::UnbanUser => "unbanUser",
+            Self::RevokeTokens => "revokeTokens",
+        }
     }
 
-    /// Sets the handler of one verb. Who is not, or no longer, allowed to use it is told so and disconnected.
-    fn verb<F>(
+    /// The verb of that name.
+    pub(super) fn of(event: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.name() == event)
+    }
+}
+
+impl Inner {
+    /// Does what an administrator asks for, and says so in the audit. Who is not, or no longer, one is told so and
+    /// disconnected.
+    pub(super) async fn carry_out_admin(
         self: &Arc<Self>,
-        socket: &SocketRef<Adapter>,
-        event: &'static str,
-        carry_out: impl Fn(Arc<Inner>, Value) -> F + Clone + Send + Sync + 'static,
-    ) where
-        F: Future<Output = Result<Value, Denied>> + Send + 'static,
-    {
-        self.serve(socket, event, move |gateway, live, _, argument| {
-            let carry_out = carry_out.clone();
-            async move {
-                gateway.authorize(&live).await?;
-                let whom = argument.get("user").cloned().unwrap_or_default();
-                let outcome = match checked(argument) {
-                    Ok(argument) => carry_out(gateway, argument).await,
-                    Err(denied) => Err(denied),
-                };
-                let result = match &outcome {
-                    Ok(_) => "done".to_owned(),
-                    Err(error) => error.to_string(),
-                };
-                tracing::info!(target: "audit", who = caller(&live), what = event, %whom, result);
-                outcome
-            }
-        });
+        verb: Verb,
+        live: &Arc<Live>,
+        argument: Value,
+    ) -> Result<Value, Denied> {
+        self.authorize(live).await?;
+        let whom = argument.get("user").cloned().unwrap_or_default();
+        let outcome = match checked(argument) {
+            Ok(argument) => self.carry_out_verb(verb, argument).await,
+            Err(denied) => Err(denied),
+        };
+        let result = match &outcome {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::info!(target: "audit", who = caller(live), what = verb.name(), %whom, result);
+        outcome
+    }
+
+    async fn carry_out_verb(
+        self: &Arc<Self>,
+        verb: Verb,
+        argument: Value,
+    ) -> Result<Value, Denied> {
+        match verb {
+            Verb::ListUsers => self.list_users(argument).await,
+            Verb::GetUser => self.get_user(argument).await,
+            Verb::SendToUser => self.send_to(argument).await,
+            Verb::DisconnectUser => self.disconnect_one(argument).await,
+            Verb::BanUser => self.ban_one(argument).await,
+            Verb::UnbanUser => self.unban_one(argument).await,
+            Verb::RevokeTokens => self.revoke_one(argument).await,
+        }
     }
 
     /// Whether a connection may still use the verbs: its token has not run out, has the role, and nothing is held against

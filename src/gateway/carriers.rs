@@ -37,6 +37,12 @@ impl SessionEvents for Events {
         Ok(())
     }
 
+    fn displaced(&self) {
+        if let Some(inner) = self.inner() {
+            inner.metrics.connect_errors("displaced").increment(1);
+        }
+    }
+
     fn stalled(&self, session: &Arc<Session>) {
         let Some(inner) = self.inner() else {
             return;

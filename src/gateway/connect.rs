@@ -13,21 +13,12 @@ use socketioxide::{
 };
 use tokio::time::Instant;
 
-use super::{
-    Inner,
-    events::{EventLimiter, Verdict},
-    live::Live,
-    refusal::Refusal,
-};
+use super::{Inner, events::EventLimiter, inbound::Inbound, live::Live, refusal::Refusal};
 use crate::{
     auth::{Credentials, device_id},
     connection::Tally,
-    ending::Ending,
     transport::{Session, SessionGuard, engine::Adapter},
 };
-
-/// The namespace whose connections may use a backend's verbs.
-const ADMIN: &str = "/admin";
 
 /// How often a CONNECT packet that waits looks whether it still has to.
 const HOLD: Duration = Duration::from_millis(200);
@@ -57,13 +48,24 @@ impl Inner {
         let Some(session) = session_of(&socket) else {
             return Err(Refusal::Unavailable);
         };
-        self.hold(&session).await;
-        let refusal = match self
-            .try_arrive(namespace, &session, &socket, auth, since)
-            .await
-        {
-            Ok(()) => return Ok(()),
-            Err(refusal) => refusal,
+        session.said_connect();
+        if session.connects_too_often() {
+            // In order: what earlier packets are answered goes out first.
+            session.end_after_answers();
+        }
+        let refusal = loop {
+            self.hold(&session).await;
+            match self
+                .try_arrive(namespace, &session, &socket, &auth, since)
+                .await
+            {
+                Ok(()) => return Ok(()),
+                // For want of the registry, in the middle of it all: the packet waits like one that comes now.
+                Err(Refusal::Unavailable) if self.carries_others(&session) => {
+                    self.wait_a_little(&session).await;
+                }
+                Err(refusal) => break refusal,
+            }
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         match refusal {
@@ -78,17 +80,22 @@ impl Inner {
         Err(refusal)
     }
 
-    /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections: to cut that, as
-    /// for a newcomer, would take them along.
+    /// Whether a session carries connections and is to go on doing so: to cut it, as for a newcomer, would take them along.
+    fn carries_others(&self, session: &Session) -> bool {
+        !session.is_ending() && !self.hub.of_session(session.id).is_empty()
+    }
+
+    /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections.
     async fn hold(&self, session: &Session) {
-        while !self.takes_connections()
-            && !session.is_ending()
-            && !self.hub.of_session(session.id).is_empty()
-        {
-            tokio::select! {
-                () = tokio::time::sleep(HOLD) => {}
-                () = session.over() => {}
-            }
+        while !self.takes_connections() && self.carries_others(session) {
+            self.wait_a_little(session).await;
+        }
+    }
+
+    async fn wait_a_little(&self, session: &Session) {
+        tokio::select! {
+            () = tokio::time::sleep(HOLD) => {}
+            () = session.over() => {}
         }
     }
 
@@ -97,21 +104,17 @@ impl Inner {
         namespace: &Arc<str>,
         session: &Arc<Session>,
         socket: &SocketRef<Adapter>,
-        auth: TryData<Value>,
+        auth: &TryData<Value>,
         since: Instant,
     ) -> Result<(), Refusal> {
-        if session.connects_too_often() {
-            // In order: what earlier packets are answered goes out first.
-            session.end_after_answers();
-        }
         if session.is_ending() || !self.takes_connections() {
             return Err(Refusal::Unavailable);
         }
         let Some(rule) = self.auth.rule(namespace) else {
             return Err(Refusal::Unavailable);
         };
-        let auth = auth.0.ok();
-        let credentials = Credentials::from_handshake(auth.as_ref(), &session.handshake.headers);
+        let auth = auth.0.as_ref().ok();
+        let credentials = Credentials::from_handshake(auth, &session.handshake.headers);
         let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self
             .registry
@@ -120,7 +123,7 @@ impl Inner {
             id,
             identity,
             namespace.clone(),
-            device_id(auth.as_ref()),
+            device_id(auth),
             session.clone(),
             EventLimiter::new(&self.limits()),
         );
@@ -152,48 +155,24 @@ impl Inner {
         let gateway = Arc::downgrade(self);
         socket.on_disconnect(
             move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
-                // Returns at once: until it has, the socket is still in its namespace. Whoever ended it on this side sees to
-                // its departure, after the end of its session has begun.
+                let current = socket.extensions.get::<Current>().map(|current| current.0);
+                // Whoever ended it on this side sees to its departure, after the end of its session has begun.
                 if reason != DisconnectReason::ServerNSDisconnect
-                    && let (Some(gateway), Some(Current(live))) =
-                        (gateway.upgrade(), socket.extensions.get::<Current>())
+                    && let (Some(gateway), Some(live)) = (gateway.upgrade(), &current)
                 {
-                    gateway.depart(&live, departure_label(reason));
+                    gateway.depart(live, departure_label(reason));
                 }
-                std::future::ready(())
+                async move {
+                    // Until this returns, the socket is in its namespace, and what its client still sends is dropped. Without
+                    // it socketioxide closes the whole session at the next event, before a polling client has fetched
+                    // its DISCONNECT packet.
+                    if let Some(live) = current.filter(|live| live.is_last()) {
+                        live.session.closed().await;
+                    }
+                }
             },
         );
-        let gateway = Arc::downgrade(self);
-        socket.on_fallback(move |socket: SocketRef<Adapter>| {
-            if let (Some(gateway), Some(Current(live))) =
-                (gateway.upgrade(), socket.extensions.get::<Current>())
-            {
-                gateway.admit_event(&live);
-            }
-            std::future::ready(())
-        });
-        self.serve_own(socket);
-        if &*live.namespace == ADMIN {
-            self.serve_admin(socket);
-        }
-    }
-
-    /// Holds an inbound event to the limits. Returns whether it is to be handled.
-    pub(super) fn admit_event(self: &Arc<Self>, live: &Arc<Live>) -> bool {
-        match live.events.judge() {
-            Verdict::Accepted => true,
-            Verdict::Refused => {
-                self.metrics.events_refused().increment(1);
-                live.send_error("Too many events");
-                false
-            }
-            Verdict::Flood => {
-                self.metrics.events_refused().increment(1);
-                let ending = Ending::of(Ending::LIMIT).because("Too many events");
-                self.end_all(std::slice::from_ref(live), &ending);
-                false
-            }
-        }
+        socket.on_fallback(Inbound::of(self));
     }
 
     /// The connect handler: the client has been told that it is connected, and now that it is known.

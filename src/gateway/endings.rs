@@ -64,6 +64,9 @@ impl Inner {
                 .of_session(live.session.id)
                 .iter()
                 .all(|other| other.ending().is_some());
+            if alone {
+                live.set_last();
+            }
             // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
             // can end this one.
             live.say_goodbye(ending, !(ending.reconnect && alone));

@@ -73,6 +73,8 @@ pub(crate) struct Live {
     ending: OnceLock<Ending>,
     registered: AtomicBool,
     departed: AtomicBool,
+    /// Its session ends with it.
+    last: AtomicBool,
     messages_out: AtomicU64,
     /// Cancelled when the registry has confirmed that it is out.
     pub unregistered: CancellationToken,
@@ -112,6 +114,7 @@ impl Live {
             ending: OnceLock::new(),
             registered: AtomicBool::new(false),
             departed: AtomicBool::new(false),
+            last: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
             unregistered: CancellationToken::new(),
         })
@@ -254,6 +257,16 @@ impl Live {
     /// Gives it an ending; the first one counts. Returns whether this was it.
     pub(crate) fn set_ending(&self, ending: Ending) -> bool {
         self.ending.set(ending).is_ok()
+    }
+
+    /// Its session is about to end with it.
+    pub(crate) fn set_last(&self) {
+        self.last.store(true, Ordering::Release);
+    }
+
+    /// Whether its session ends with it.
+    pub(crate) fn is_last(&self) -> bool {
+        self.last.load(Ordering::Acquire)
     }
 
     /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending

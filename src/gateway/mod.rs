@@ -7,7 +7,9 @@
 //!  whatever ends it ───────────────────────────────────────▶ departure ─▶ registry.unregister
 //! ```
 //!
-//! - `refusal` is why somebody is not let in; `own` what clients may do about themselves, `admin` what administrators may.
+//! - `refusal` is why somebody is not let in.
+//! - `inbound` takes what clients send, in order; `own` is what they may do about themselves, `admin` what administrators
+//!   may.
 //! - `expiry` and `recheck` watch over what connections came in by; `access` and `sessions` are a backend's verbs on it.
 //! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
 //! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
@@ -28,6 +30,7 @@ mod endings;
 mod events;
 mod expiry;
 mod hub;
+mod inbound;
 mod live;
 mod membership;
 pub mod message;

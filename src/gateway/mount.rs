@@ -42,7 +42,8 @@ impl Inner {
                 write_deadline: limits.write_deadline,
             },
             max_payload: limits.max_payload.as_u64() as usize,
-            body_timeout: limits.handshake_timeout,
+            handshake_timeout: limits.handshake_timeout,
+            handshakes: limits.handshakes as usize,
             origins: Origins::new(&self.config.cors.allowed_origins),
             trusted_proxies: self.config.trusted_proxies.clone(),
         }

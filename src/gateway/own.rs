@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use socketioxide::extract::{AckSender, SocketRef, TryData};
+use socketioxide::extract::SocketRef;
 
 use super::{
     Inner,
@@ -22,7 +22,7 @@ use crate::{
 
 /// Why a request is refused. `Display` is what its acknowledgement says.
 #[derive(Debug, thiserror::Error)]
-enum Denied {
+pub(super) enum Denied {
     #[error("{0}")]
     Refused(Refusal),
     #[error("Service unavailable")]
@@ -49,68 +49,43 @@ impl From<AuthError> for Denied {
     }
 }
 
-/// `{ok: true, …}` or `{ok: false, error}`.
-fn acknowledge(ack: AckSender<Adapter>, outcome: Result<Value, impl std::fmt::Display>) {
-    let answer = match outcome {
-        Ok(Value::Object(mut fields)) => {
-            fields.insert("ok".into(), true.into());
-            Value::Object(fields)
+/// The events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    RefreshToken,
+    Devices,
+    LogoutDevice,
+    Authenticate,
+}
+
+impl Verb {
+    /// The verb of that name.
+    pub(super) fn of(event: &str) -> Option<Self> {
+        match event {
+            "refreshToken" => Some(Self::RefreshToken),
+            "devices" => Some(Self::Devices),
+            "logoutDevice" => Some(Self::LogoutDevice),
+            "authenticate" => Some(Self::Authenticate),
+            _ => None,
         }
-        Ok(_) => json!({ "ok": true }),
-        Err(error) => json!({ "ok": false, "error": error.to_string() }),
-    };
-    // A client that did not ask for an answer, or is gone, gets none.
-    ack.send(&answer).ok();
+    }
 }
 
 impl Inner {
-    /// Sets the handlers of what a client may do about itself.
-    pub(super) fn serve_own(self: &Arc<Self>, socket: &SocketRef<Adapter>) {
-        self.serve(socket, "refreshToken", async |gateway, live, _, token| {
-            gateway.refresh(&live, token).await
-        });
-        self.serve(socket, "devices", async |gateway, live, _, _| {
-            gateway.devices(&live).await
-        });
-        self.serve(socket, "logoutDevice", async |gateway, live, _, id| {
-            gateway.log_out_device(&live, id).await
-        });
-        self.serve(
-            socket,
-            "authenticate",
-            async |gateway, live, socket, token| gateway.authenticate(&live, &socket, token).await,
-        );
-    }
-
-    /// Sets one handler. It is held to the limits of inbound events, and gets the connection as it is by then.
-    pub(super) fn serve<E, F>(
+    /// Does what a client asks for. The fields of the answer are those of its acknowledgement.
+    pub(super) async fn carry_out_own(
         self: &Arc<Self>,
+        verb: Verb,
+        live: &Arc<Live>,
         socket: &SocketRef<Adapter>,
-        event: &'static str,
-        handle: impl Fn(Arc<Inner>, Arc<Live>, SocketRef<Adapter>, Value) -> F
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    ) where
-        F: Future<Output = Result<Value, E>> + Send + 'static,
-        E: std::fmt::Display + Send,
-    {
-        let gateway = Arc::downgrade(self);
-        socket.on(
-            event,
-            move |socket: SocketRef<Adapter>, argument: TryData<Value>, ack: AckSender<Adapter>| async move {
-                let (Some(gateway), Some(Current(live))) =
-                    (gateway.upgrade(), socket.extensions.get::<Current>())
-                else {
-                    return;
-                };
-                if gateway.admit_event(&live) {
-                    let argument = argument.0.unwrap_or(Value::Null);
-                    acknowledge(ack, handle(gateway, live, socket, argument).await);
-                }
-            },
-        );
+        argument: Value,
+    ) -> Result<Value, Denied> {
+        match verb {
+            Verb::RefreshToken => self.refresh(live, argument).await,
+            Verb::Devices => self.devices(live).await,
+            Verb::LogoutDevice => self.log_out_device(live, argument).await,
+            Verb::Authenticate => self.authenticate(live, socket, argument).await,
+        }
     }
 
     /// A fresh token of the same user, in place of the one that the connection came in with.

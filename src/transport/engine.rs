@@ -6,16 +6,17 @@
 //! our own making). And whether a new session may start at all is decided before one is allocated.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     pin::pin,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use axum::{body::Body, response::IntoResponse};
+use bytes::Bytes;
 use engineioxide::service::NotFoundService;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
@@ -26,15 +27,17 @@ use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use socketioxide::{adapter::Emitter, service::SocketIoService};
 use socketioxide_redis::CustomRedisAdapter;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     listener::{HttpStream, Peer, unavailable},
     origin::Origins,
     peer::client_addr,
+    probe,
     request::{
-        Query, cut, forbidden, refused, slim_request, switching_protocols, websocket_accept,
+        Query, cut, forbidden, noop, refused, slim_request, switching_protocols, websocket_accept,
     },
-    session::{Handshake, Session, SessionEvents, SessionGuard, SessionId},
+    session::{Handshake, Probing, Session, SessionEvents, SessionGuard, SessionId},
     wire::{EngineStream, Wire, WireLimits},
 };
 use crate::{bus::Bus, connection::TransportKind};
@@ -55,6 +58,9 @@ const SEPARATOR: u8 = 0x1e;
 /// How often polling sessions are looked through for clients that have stopped polling.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How often polls are sent back whose session moves to its WebSocket.
+const RELEASE: Duration = Duration::from_millis(5);
+
 /// What a handshake is kept of, apart from the address and the user agent.
 const KEPT_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::ORIGIN];
 
@@ -65,8 +71,10 @@ pub struct EngineSettings {
     pub wire: WireLimits,
     /// One message, in bytes.
     pub max_payload: usize,
-    /// For a POST body to arrive.
-    pub body_timeout: Duration,
+    /// For a POST body to arrive, and for each part of an upgrade.
+    pub handshake_timeout: Duration,
+    /// Sessions that have sent no CONNECT packet yet; 0: no limit.
+    pub handshakes: usize,
     /// Which pages may bring a browser's cookies.
     pub origins: Origins,
     /// Whose `X-Forwarded-For` is believed.
@@ -81,6 +89,8 @@ pub struct Engine {
     protocol: OnceLock<Protocol>,
     /// Sessions that began with polling, by their Engine.IO session id.
     polling: Mutex<HashMap<String, Arc<Session>>>,
+    /// Sessions that have sent no CONNECT packet yet, the oldest first.
+    waiting: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     next_id: AtomicU64,
 }
 
@@ -92,6 +102,7 @@ impl Engine {
             events,
             protocol: OnceLock::new(),
             polling: Mutex::default(),
+            waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
         })
     }
@@ -152,7 +163,25 @@ impl Engine {
     fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let handshake = self.handshake(request);
-        Session::new(id, handshake, kind, self.events.clone(), self)
+        let session = Session::new(id, handshake, kind, self.events.clone(), self);
+        let displaced = {
+            let mut waiting = self.waiting.lock();
+            waiting.insert(id, Arc::downgrade(&session));
+            let crowded = self.settings.handshakes > 0 && waiting.len() > self.settings.handshakes;
+            crowded.then(|| waiting.pop_first()).flatten()
+        };
+        // The oldest, and not this one: whoever means it sends CONNECT at once, and gets in also while others hold places that
+        // they do nothing with.
+        if let Some(oldest) = displaced.and_then(|(_, oldest)| oldest.upgrade()) {
+            self.events.displaced();
+            oldest.abort();
+        }
+        session
+    }
+
+    /// A session has sent CONNECT, or is over.
+    pub(super) fn waits_no_more(&self, session: SessionId) {
+        self.waiting.lock().remove(&session);
     }
 
     fn handshake(&self, request: &Request<Body>) -> Handshake {
@@ -218,16 +247,64 @@ impl Engine {
         let Some(accept) = websocket_accept(&request) else {
             return refused(3, "Bad request");
         };
-        if session.is_upgrading() || session.kind() == TransportKind::Websocket {
+        let Some(probing) = session.begin_probe() else {
             return refused(3, "Bad request");
-        }
-        let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));
+        };
         let upgrade = hyper::upgrade::on(&mut request);
-        tokio::spawn(
-            self.clone()
-                .start_websocket(protocol.clone(), upgrade, session, slim),
-        );
+        tokio::spawn(self.clone().move_to_websocket(
+            protocol.clone(),
+            upgrade,
+            session,
+            probing,
+            sid.to_owned(),
+        ));
         switching_protocols(&accept)
+    }
+
+    /// Tries a WebSocket beside a session that polls, and has the session move there when its client wants it. Until then
+    /// the session is what it was, whatever becomes of the WebSocket.
+    async fn move_to_websocket(
+        self: Arc<Self>,
+        protocol: Protocol,
+        upgrade: hyper::upgrade::OnUpgrade,
+        session: Arc<Session>,
+        probing: Probing,
+        sid: String,
+    ) {
+        let Some((mut tcp, place, early)) = upgraded(upgrade).await else {
+            return;
+        };
+        let answered = tokio::select! {
+            answered = timeout(self.settings.handshake_timeout, probe::answer(&mut tcp, &early, &session)) => answered,
+            () = session.over() => return,
+        };
+        let Ok(Ok(Some(early))) = answered else {
+            tracing::debug!(
+                session = session.id.0,
+                "a WebSocket was tried and not taken"
+            );
+            return;
+        };
+        let wire = Wire::new(tcp, place, self.settings.wire);
+        if !session.attach(wire.clone()) {
+            wire.abort();
+            return;
+        }
+        drop(probing);
+        let Ok(waiting) = timeout(
+            self.settings.handshake_timeout,
+            take_what_waits(&protocol, &session, &sid),
+        )
+        .await
+        else {
+            session.abort();
+            return;
+        };
+        let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));
+        let stream = EngineStream::moving(wire, session, &early, &waiting);
+        if let Err(error) = protocol.call((stream, slim)).await {
+            tracing::debug!(%error, "the engine refused a handshake");
+        }
     }
 
     async fn start_websocket(
@@ -237,24 +314,15 @@ impl Engine {
         session: Arc<Session>,
         slim: Request<()>,
     ) {
-        let upgraded = match upgrade.await {
-            Ok(upgraded) => upgraded,
-            Err(error) => {
-                tracing::debug!(%error, "upgrade");
-                return;
-            }
-        };
-        let Ok(parts) = upgraded.downcast::<TokioIo<HttpStream>>() else {
-            tracing::error!("a connection that this listener did not accept asked for an upgrade");
+        let Some((tcp, place, early)) = upgraded(upgrade).await else {
             return;
         };
-        let (tcp, place) = parts.io.into_inner().into_parts();
         let wire = Wire::new(tcp, place, self.settings.wire);
         if !session.attach(wire.clone()) {
             wire.abort();
             return;
         }
-        let stream = EngineStream::new(wire, session, &parts.read_buf);
+        let stream = EngineStream::new(wire, session, &early);
         if let Err(error) = protocol.call((stream, slim)).await {
             tracing::debug!(%error, "the engine refused a handshake");
         }
@@ -300,12 +368,23 @@ impl Engine {
         match *request.method() {
             Method::GET => {
                 let poll = Poll::start(&session);
-                let mut response = pin!(call(protocol, slim));
+                // Without tokio's budget, after which a channel seems empty (measured: 128 packets a request): what is there
+                // is fetched whole, and a session may end on that.
+                let mut response = pin!(tokio::task::unconstrained(call(protocol, slim)));
+                if session.is_upgrading() {
+                    // From here on everything comes over the WebSocket.
+                    return noop();
+                }
                 let at_once = futures_util::poll!(response.as_mut());
-                session.poll_served(at_once.is_pending());
+                session.poll_served(poll.number, at_once.is_pending());
                 let response = match at_once {
                     std::task::Poll::Ready(response) => response,
-                    std::task::Poll::Pending => response.await,
+                    std::task::Poll::Pending => tokio::select! {
+                        biased;
+                        response = response => response,
+                        // It has taken nothing yet: the engine takes packets only when it answers with them.
+                        () = session.poll_released() => return noop(),
+                    },
                 };
                 let (parts, body) = response.into_parts();
                 if session.is_aborted() {
@@ -322,7 +401,7 @@ impl Engine {
                 }
                 // Collected here: the engine would wait for a body that never ends.
                 let body = Limited::new(request.into_body(), self.settings.max_payload).collect();
-                let body = match tokio::time::timeout(self.settings.body_timeout, body).await {
+                let body = match timeout(self.settings.handshake_timeout, body).await {
                     Ok(Ok(body)) => body.to_bytes(),
                     Ok(Err(error)) => {
                         session.end();
@@ -377,16 +456,67 @@ impl Engine {
     }
 }
 
+/// What is left of HTTP after an upgrade: the stream, its place, and what had been read beyond the request.
+async fn upgraded(
+    upgrade: hyper::upgrade::OnUpgrade,
+) -> Option<(TcpStream, Option<OwnedSemaphorePermit>, Bytes)> {
+    let upgraded = match upgrade.await {
+        Ok(upgraded) => upgraded,
+        Err(error) => {
+            tracing::debug!(%error, "upgrade");
+            return None;
+        }
+    };
+    let Ok(parts) = upgraded.downcast::<TokioIo<HttpStream>>() else {
+        tracing::error!("a connection that this listener did not accept asked for an upgrade");
+        return None;
+    };
+    let (tcp, place) = parts.io.into_inner().into_parts();
+    Some((tcp, place, parts.read_buf))
+}
+
+/// Takes what the engine has for the polls of a session that moves, as frames. Its writer to the WebSocket would leave behind
+/// what a poll has looked at and found too much. Polls that are at work are sent back first.
+async fn take_what_waits(protocol: &Protocol, session: &Session, sid: &str) -> Vec<u8> {
+    while session.is_polled() {
+        session.release_polls();
+        tokio::time::sleep(RELEASE).await;
+    }
+    let mut frames = Vec::new();
+    loop {
+        let poll = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
+        let poll = call(protocol, poll.map(|()| Body::empty()));
+        let mut poll = pin!(tokio::task::unconstrained(poll));
+        let std::task::Poll::Ready(answer) = futures_util::poll!(poll.as_mut()) else {
+            return frames;
+        };
+        if answer.status() != StatusCode::OK || answer.body().is_empty() {
+            // The session is over; the engine says so again.
+            return frames;
+        }
+        let packets = answer.body().split(|byte| *byte == SEPARATOR);
+        for frame in packets.filter_map(probe::frame_of) {
+            if let Err(error) = frame.format(&mut frames) {
+                tracing::error!(%error, "a frame");
+            }
+        }
+    }
+}
+
 /// A GET request at work; counted out also when its client hangs up.
 struct Poll<'a> {
     session: &'a Session,
+    number: u64,
     bytes: usize,
 }
 
 impl<'a> Poll<'a> {
     fn start(session: &'a Session) -> Self {
-        session.poll_started();
-        Self { session, bytes: 0 }
+        Self {
+            session,
+            number: session.poll_started(),
+            bytes: 0,
+        }
     }
 
     fn fetched(mut self, bytes: usize) {
@@ -405,7 +535,7 @@ struct OpenPacket {
     sid: String,
 }
 
-async fn call(protocol: &Protocol, request: Request<Body>) -> Response<bytes::Bytes> {
+async fn call(protocol: &Protocol, request: Request<Body>) -> Response<Bytes> {
     let Ok(response) = Service::<Request<Body>>::call(protocol, request).await;
     let (parts, body) = response.into_parts();
     let body = match body.collect().await {

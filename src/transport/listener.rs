@@ -38,7 +38,7 @@ pub struct Peer(pub SocketAddr);
 pub struct ListenerLimits {
     /// Time for a request head.
     pub head_timeout: Duration,
-    /// How long a response may wait for its reader.
+    /// How long a response may wait for its reader, and anything that was sent for the peer to acknowledge it.
     pub write_deadline: Duration,
     /// TCP connections that may be open at once; beyond it the answer is 503. None: no bound but the process's.
     pub connections: Option<usize>,
@@ -78,6 +78,7 @@ pub async fn serve(
             }
         };
         tcp.set_nodelay(true).ok();
+        bound_unacknowledged(&tcp, limits.write_deadline);
         let place = places.clone().try_acquire_owned().ok();
         let full = place.is_none();
         let router = router.clone();
@@ -121,6 +122,19 @@ pub async fn serve(
     {
         tracing::debug!("HTTP connections were still at work");
     }
+}
+
+/// Has the kernel end a connection, with [`io::ErrorKind::TimedOut`], whose peer takes nothing of what was sent for that long:
+/// a peer that is gone, and one that reads nothing and whose window is full (tcp(7), `TCP_USER_TIMEOUT`; measured on Linux
+/// 6.18). Otherwise what fits into the kernel's own buffer, megabytes, could stay there for as long as pings are answered.
+/// Costs nothing while nothing is under way. Elsewhere than on Linux only the bounds of what the kernel has not taken are left.
+fn bound_unacknowledged(tcp: &TcpStream, deadline: Duration) {
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(tcp)
+        .set_tcp_user_timeout(Some(deadline))
+        .ok();
+    #[cfg(not(target_os = "linux"))]
+    let _ = (tcp, deadline);
 }
 
 /// Too many, too early, too late: the stock client tries again by itself.

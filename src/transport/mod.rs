@@ -14,6 +14,7 @@
 //! - [`engine`] answers `/socket.io/`: upgrades to WebSocket itself, and passes long-polling on.
 //! - [`wire`] is the TCP stream under a WebSocket. Writes never block: what the peer does not take is queued, and counted
 //!   against a limit of bytes and of age.
+//! - `probe` tries a WebSocket beside a session that polls, which goes on until its client moves over.
 //! - [`session`] is the [`Session`]: one Engine.IO session, its handshake, and the one way to end it.
 //! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
@@ -25,6 +26,7 @@ mod fuzz;
 pub mod listener;
 pub mod origin;
 pub mod peer;
+mod probe;
 mod request;
 pub mod session;
 pub mod wire;

@@ -72,6 +72,12 @@ pub(super) fn switching_protocols(accept: &str) -> Response<Body> {
         .into_response()
 }
 
+/// The answer to a poll that is to come back with nothing.
+pub(super) fn noop() -> Response<Body> {
+    let text = (header::CONTENT_TYPE, "text/plain; charset=UTF-8");
+    ([text], "6").into_response()
+}
+
 /// A request that can't be served: status 400.
 pub(super) fn refused(code: u8, message: &str) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, code, message)

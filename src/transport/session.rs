@@ -14,7 +14,10 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{engine::Engine, wire::Wire};
@@ -53,6 +56,9 @@ pub struct Handshake {
 pub trait SessionEvents: Send + Sync + 'static {
     /// Whether a new session may start now; if not, what is wrong. The client is answered 503 and tries again.
     fn admit(&self) -> Result<(), &'static str>;
+
+    /// A session that has sent no CONNECT packet yet makes room for a newer one.
+    fn displaced(&self);
 
     /// The client does not take what it is sent. Called once or more; the owner ends the session.
     fn stalled(&self, session: &Arc<Session>);
@@ -100,14 +106,20 @@ struct Polling {
     sid: Mutex<Option<SecretString>>,
     /// GET requests at work; a healthy client always has one but for a moment.
     requests: Mutex<Requests>,
-    /// Counts the GET requests that have taken what was there for them.
+    /// The number of the last GET request that has taken what was there for it.
     served: watch::Sender<u64>,
+    /// Has the GET requests that wait answered with a noop.
+    released: Notify,
+    /// Whether a WebSocket beside it is being tried.
+    probing: AtomicBool,
     /// Bytes sent and not fetched, as far as this node's own sends go.
     unfetched: AtomicUsize,
 }
 
 struct Requests {
     at_work: u32,
+    /// How many have begun.
+    begun: u64,
     idle_since: Instant,
 }
 
@@ -129,9 +141,12 @@ impl Session {
                 sid: Mutex::new(None),
                 requests: Mutex::new(Requests {
                     at_work: 0,
+                    begun: 0,
                     idle_since: Instant::now(),
                 }),
                 served: watch::Sender::new(0),
+                released: Notify::new(),
+                probing: AtomicBool::new(false),
                 unfetched: AtomicUsize::new(0),
             }),
             events,
@@ -186,6 +201,13 @@ impl Session {
     /// Whether what the engine still has to say may not reach the peer.
     pub fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
+    }
+
+    /// The session has sent its first CONNECT packet: it is nobody's to displace any more.
+    pub fn said_connect(&self) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine.waits_no_more(self.id);
+        }
     }
 
     /// Counts a CONNECT packet. Returns whether it is one too many.
@@ -296,9 +318,9 @@ impl Session {
             return;
         };
         let mut served = polling.served.subscribe();
-        let before = *served.borrow_and_update();
+        let before = polling.requests.lock().begun;
         tokio::select! {
-            _ = served.wait_for(|count| *count > before) => {}
+            _ = served.wait_for(|number| *number > before) => {}
             // A stock client closes its session itself when it has read that it is disconnected.
             () = self.over.cancelled() => {}
             () = tokio::time::sleep(POLL_DEADLINE) => {
@@ -316,6 +338,37 @@ impl Session {
         }
         *slot = Some(wire);
         true
+    }
+
+    /// Begins to try a WebSocket beside a session that polls, one at a time. None if it does not poll any more, or is ending.
+    pub(super) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
+        let polling = self.polling.as_ref()?;
+        if self.kind() != TransportKind::Polling || self.is_upgrading() || self.is_ending() {
+            return None;
+        }
+        let begun = !polling.probing.swap(true, Ordering::AcqRel);
+        begun.then(|| Probing(self.clone()))
+    }
+
+    /// Has the GET requests that wait at this moment answered with a noop.
+    pub(super) fn release_polls(&self) {
+        if let Some(polling) = &self.polling {
+            polling.released.notify_waiters();
+        }
+    }
+
+    /// Waits for the next [`Session::release_polls`].
+    pub(super) async fn poll_released(&self) {
+        match &self.polling {
+            Some(polling) => polling.released.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Whether a GET request is at work.
+    pub(super) fn is_polled(&self) -> bool {
+        let polling = self.polling.as_ref();
+        polling.is_some_and(|polling| polling.requests.lock().at_work > 0)
     }
 
     /// Looks whether a session that began with polling has arrived at its wire. Called with each read from the wire until
@@ -343,20 +396,25 @@ impl Session {
         self.polling.as_ref()?.sid.lock().clone()
     }
 
-    pub(super) fn poll_started(&self) {
-        if let Some(polling) = &self.polling {
-            polling.requests.lock().at_work += 1;
-        }
+    /// A GET request begins. Returns its number.
+    pub(super) fn poll_started(&self) -> u64 {
+        let Some(polling) = &self.polling else {
+            return 0;
+        };
+        let mut requests = polling.requests.lock();
+        requests.at_work += 1;
+        requests.begun += 1;
+        requests.begun
     }
 
-    /// A GET request has begun, and has taken what was there; `waits` if nothing was.
-    pub(super) fn poll_served(&self, waits: bool) {
+    /// A GET request has taken what was there; `waits` if nothing was.
+    pub(super) fn poll_served(&self, number: u64, waits: bool) {
         if let Some(polling) = &self.polling {
             if waits {
                 // Fetched, all of it, whatever was counted: a fetch may overtake the count of what it fetches.
                 polling.unfetched.store(0, Ordering::Relaxed);
             }
-            polling.served.send_modify(|count| *count += 1);
+            polling.served.send_modify(|last| *last = number.max(*last));
         }
     }
 
@@ -391,9 +449,21 @@ impl Session {
         if !self.let_go.swap(true, Ordering::AcqRel) {
             self.over.cancel();
             if let Some(engine) = self.engine.upgrade() {
+                engine.waits_no_more(self.id);
                 engine.forget(self);
             }
             self.events.over(self);
+        }
+    }
+}
+
+/// A session beside which a WebSocket is being tried; no longer when this goes.
+pub(super) struct Probing(Arc<Session>);
+
+impl Drop for Probing {
+    fn drop(&mut self) {
+        if let Some(polling) = &self.0.polling {
+            polling.probing.store(false, Ordering::Release);
         }
     }
 }

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use socket2::SockRef;
@@ -31,6 +31,7 @@ use tokio::{
 
 use super::{
     frames::{CLOSE_PACKET, Frames},
+    probe,
     session::Session,
 };
 
@@ -80,10 +81,17 @@ enum Inflow {
     Over,
 }
 
+/// Small writes share a chunk of the backlog of up to this size: a frame of a few bytes would cost ten times its size alone.
+const CHUNK: usize = 16 * 1024;
+
+/// Into how many parts the write deadline is cut: a chunk takes what comes within one of them, so that the age of its first byte
+/// is, but for that much, the age of all.
+const SLICES: u32 = 32;
+
 /// What the kernel has not taken yet.
 #[derive(Default)]
 struct Backlog {
-    chunks: VecDeque<(Instant, Bytes)>,
+    chunks: VecDeque<Chunk>,
     bytes: usize,
     /// Whether a pump task is at work. At most one is, and only it writes while there are chunks.
     pumping: bool,
@@ -91,6 +99,41 @@ struct Backlog {
     dead: bool,
     /// The engine has dropped its stream: nothing more will come.
     sealed: bool,
+}
+
+struct Chunk {
+    /// When its first byte came.
+    queued_at: Instant,
+    data: BytesMut,
+}
+
+impl Backlog {
+    /// Queues `data`, which came at `now`.
+    fn push(&mut self, data: &[u8], now: Instant, write_deadline: Duration) {
+        self.bytes += data.len();
+        if let Some(last) = self.chunks.back_mut()
+            && last.data.len() + data.len() <= CHUNK
+            && now.duration_since(last.queued_at) < write_deadline / SLICES
+        {
+            last.data.extend_from_slice(data);
+            return;
+        }
+        self.chunks.push_back(Chunk {
+            queued_at: now,
+            data: data.into(),
+        });
+    }
+
+    /// Takes off what has been sent of the first chunk.
+    fn sent(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(first) = self.chunks.front_mut() {
+            first.data.advance(bytes);
+            if first.data.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+    }
 }
 
 impl Wire {
@@ -131,7 +174,7 @@ impl Wire {
         {
             let mut backlog = self.backlog.lock();
             backlog.dead = true;
-            backlog.chunks.clear();
+            backlog.chunks = VecDeque::new();
             backlog.bytes = 0;
         }
         // A reset, so that the kernel does not go on trying for a peer that reads nothing.
@@ -214,6 +257,7 @@ impl Wire {
                 Err(error) => {
                     backlog.dead = true;
                     drop(backlog);
+                    self.failed(&error, session);
                     self.set_inflow(Inflow::Over);
                     return Err(error);
                 }
@@ -222,10 +266,7 @@ impl Wire {
         if data.is_empty() {
             return Ok(false);
         }
-        backlog.bytes += data.len();
-        backlog
-            .chunks
-            .push_back((Instant::now(), Bytes::copy_from_slice(data)));
+        backlog.push(data, Instant::now(), self.limits.write_deadline);
         if !backlog.pumping {
             backlog.pumping = true;
             tokio::spawn(self.clone().pump(session.clone()));
@@ -245,9 +286,7 @@ impl Wire {
             let deadline = {
                 let mut backlog = self.backlog.lock();
                 match backlog.chunks.front() {
-                    Some((queued_at, _)) if !backlog.dead => {
-                        *queued_at + self.limits.write_deadline
-                    }
+                    Some(first) if !backlog.dead => first.queued_at + self.limits.write_deadline,
                     _ => {
                         backlog.pumping = false;
                         drop(backlog);
@@ -265,24 +304,27 @@ impl Wire {
                     continue;
                 }
             };
-            if writable.and_then(|()| self.send_front()).is_err() {
+            if let Err(error) = writable.and_then(|()| self.send_front()) {
+                self.failed(&error, &session);
                 self.abort();
             }
         }
     }
 
+    /// The stream has failed: when it is for what the peer has not acknowledged in time, that is said.
+    fn failed(&self, error: &io::Error, session: &Arc<Session>) {
+        if error.kind() == ErrorKind::TimedOut {
+            session.stalled();
+        }
+    }
+
     fn send_front(&self) -> io::Result<()> {
         let mut backlog = self.backlog.lock();
-        while let Some((_, chunk)) = backlog.chunks.front_mut() {
-            match self.tcp.try_write(chunk) {
+        while let Some(first) = backlog.chunks.front() {
+            match self.tcp.try_write(&first.data) {
                 Ok(sent) => {
-                    chunk.advance(sent);
-                    let done = chunk.is_empty();
-                    backlog.bytes -= sent;
+                    backlog.sent(sent);
                     self.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
-                    if done {
-                        backlog.chunks.pop_front();
-                    }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -304,6 +346,8 @@ pub struct EngineStream {
     closing: bool,
     /// Whether the session still polls.
     upgrading: bool,
+    /// How much of what the engine writes first is dropped: the client has it already.
+    muted: usize,
 }
 
 impl EngineStream {
@@ -318,7 +362,26 @@ impl EngineStream {
             early: Bytes::copy_from_slice(early),
             frames: Frames::default(),
             closing: false,
+            muted: 0,
         }
+    }
+
+    /// Wraps a wire for a session that moves to it: the client has had its probe answered, and sent `early` after it.
+    /// `first` is what it is to get before anything that the engine has for it.
+    pub(super) fn moving(
+        wire: Arc<Wire>,
+        session: Arc<Session>,
+        early: &[u8],
+        first: &[u8],
+    ) -> Self {
+        // One that has failed by now is found by the engine.
+        if !first.is_empty() && wire.accept(first, &session).unwrap_or_default() {
+            session.stalled();
+        }
+        let replayed = [probe::REPLAY, early].concat();
+        let mut stream = Self::new(wire, session, &replayed);
+        stream.muted = probe::ANSWER;
+        stream
     }
 }
 
@@ -355,7 +418,10 @@ impl AsyncRead for EngineStream {
                 this.early = Bytes::from_static(CLOSE_PACKET);
                 continue;
             }
-            ready!(this.wire.tcp.poll_read_ready(cx))?;
+            if let Err(error) = ready!(this.wire.tcp.poll_read_ready(cx)) {
+                this.wire.failed(&error, &this.session);
+                return Poll::Ready(Err(error));
+            }
             match this.wire.tcp.try_read(buf.initialize_unfilled()) {
                 Ok(n) => {
                     buf.advance(n);
@@ -364,7 +430,10 @@ impl AsyncRead for EngineStream {
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    this.wire.failed(&error, &this.session);
+                    return Poll::Ready(Err(error));
+                }
             }
         }
     }
@@ -372,11 +441,14 @@ impl AsyncRead for EngineStream {
 
 impl AsyncWrite for EngineStream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.wire.accept(buf, &self.session)? {
+        let muted = self.muted.min(buf.len());
+        self.muted -= muted;
+        let heard = &buf[muted..];
+        if !heard.is_empty() && self.wire.accept(heard, &self.session)? {
             self.session.stalled();
         }
         Poll::Ready(Ok(buf.len()))
@@ -396,5 +468,61 @@ impl Drop for EngineStream {
         self.wire.backlog.lock().sealed = true;
         self.wire.progress.notify_waiters();
         self.session.let_go();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    fn memory(backlog: &Backlog) -> usize {
+        let chunks = backlog.chunks.iter().map(|chunk| chunk.data.capacity());
+        chunks.sum::<usize>() + backlog.chunks.capacity() * size_of::<Chunk>()
+    }
+
+    #[test]
+    fn a_backlog_of_tiny_frames_takes_little_more_than_their_bytes() {
+        let mut backlog = Backlog::default();
+        let start = Instant::now();
+        for frame in 0..250_000_u32 {
+            let now = start + DEADLINE * frame / 250_000;
+            backlog.push(b"\x81\x023a", now, DEADLINE);
+        }
+        assert_eq!(backlog.bytes, 1_000_000);
+        assert!(memory(&backlog) < 2_500_000, "{}", memory(&backlog));
+        assert!(backlog.chunks.len() < 150, "{}", backlog.chunks.len());
+    }
+
+    #[test]
+    fn what_is_queued_leaves_in_order_in_whatever_pieces() {
+        let mut backlog = Backlog::default();
+        let now = Instant::now();
+        let frames: Vec<Vec<u8>> = (0..500_usize)
+            .map(|n| vec![n as u8; n * 37 % 3000 + 1])
+            .collect();
+        for frame in &frames {
+            backlog.push(frame, now, DEADLINE);
+        }
+        let mut left = Vec::new();
+        while let Some(first) = backlog.chunks.front() {
+            let piece = first.data.len().min(777);
+            left.extend_from_slice(&first.data[..piece]);
+            backlog.sent(piece);
+        }
+        assert_eq!(backlog.bytes, 0);
+        assert!(left == frames.concat());
+    }
+
+    #[test]
+    fn a_byte_is_taken_for_older_than_it_is_by_a_slice_of_the_deadline_at_most() {
+        let mut backlog = Backlog::default();
+        let start = Instant::now();
+        backlog.push(b"old", start, DEADLINE);
+        backlog.push(b"as old", start + DEADLINE / 64, DEADLINE);
+        backlog.push(b"young", start + DEADLINE / 2, DEADLINE);
+        let ages: Vec<_> = backlog.chunks.iter().map(|chunk| chunk.queued_at).collect();
+        assert_eq!(ages, [start, start + DEADLINE / 2]);
     }
 }

@@ -9,7 +9,7 @@ import { connect, connected, connectPacket, eventually, exchange, onBothRegistri
 const TOTAL = 400;
 const AT_ONCE = 40;
 // Sessions that are abandoned over polling end with a missed pong: quickly here.
-const env = { SWITCHBOARD_PING__INTERVAL: '1s', SWITCHBOARD_PING__TIMEOUT: '1s', SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '3s' };
+const env = { SWITCHBOARD_PING__INTERVAL: '1s', SWITCHBOARD_PING__TIMEOUT: '4s', SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '3s' };
 
 /** Ways to leave in the middle. Each takes what it needs and lets go at a moment that `delay` decides. */
 const LEAVERS = {

@@ -154,3 +154,74 @@ test('a client that reads slowly but steadily within the deadline stays', async 
   }, { ms: 15000 });
   assert.equal((await door.api.user(user)).online, true);
 });
+
+test('a client that reads nothing but answers pings ends with 4002 when what it was sent is older than limits.write_deadline', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '2s', SWITCHBOARD_PING__INTERVAL: '1s', SWITCHBOARD_PING__TIMEOUT: '30s' } });
+  const user = someone('blind');
+  const neighbour = await connected(door, { user: someone('neighbour'), reconnection: false });
+  const raw = new RawSocket(door.url);
+  await raw.connect({ token: token(user) });
+  raw.stall();
+  const pongs = setInterval(() => raw.ws.readyState === raw.ws.OPEN && raw.ws.send('3'), 500);
+  try {
+    // More than the peer's kernel takes for it, less than this one's would keep.
+    for (let i = 0; i < 3; i += 1) await door.api.send(user, 'fill', CHUNK);
+    await eventually('it is gone', async () => (await door.api.user(user)).online === false, { ms: 20000 });
+  } finally {
+    clearInterval(pongs);
+  }
+  const { value } = parseMetrics((await door.api.request('GET', '/metrics')).text);
+  assert.equal(value('switchboard_disconnects_total', { reason: 'slow_consumer' }), 1);
+  await raw.seesClose();
+  assert.equal(neighbour.count('disconnect'), 0);
+});
+
+for (const [what, settings] of [
+  ['sent more than limits.send_queue_bytes', { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '60s' }],
+  ['asking nothing for longer than limits.write_deadline', { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '2s' }],
+]) {
+  test(`a polling client that fetches nothing ends with 4002: ${what}`, async ({ node }) => {
+    const door = await node({ env: settings });
+    const neighbour = await connected(door, { user: someone('neighbour'), reconnection: false });
+    const user = someone('unfetched');
+    const session = await Polling.open(door.url);
+    await session.connect({ token: token(user) });
+    const many = what.startsWith('sent') ? 6 : 1;
+    for (let i = 0; i < many; i += 1) await door.api.send(user, 'fill', CHUNK);
+    await eventually('it is gone', async () => (await door.api.user(user)).online === false, { ms: 20000 });
+    const { value } = parseMetrics((await door.api.request('GET', '/metrics')).text);
+    assert.equal(value('switchboard_disconnects_total', { reason: 'slow_consumer' }), 1);
+    await session.refused();
+    assert.equal(neighbour.count('disconnect'), 0);
+  });
+}
+
+test('what others are sent arrives in order and whole while twenty clients stall', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '3s' } });
+  const healthy = await Promise.all(['websocket', 'polling'].map(async (transport) => {
+    const user = someone('healthy');
+    return Object.assign(await connected(door, { user, transports: [transport], reconnection: false }), { user });
+  }));
+  const stuck = await Promise.all(Array.from({ length: 20 }, async () => {
+    const user = someone('stuck');
+    const raw = new RawSocket(door.url);
+    await raw.connect({ token: token(user) });
+    raw.stall();
+    return user;
+  }));
+  const count = 200;
+  for (let i = 0; i < count; i += 1) {
+    const messages = healthy.map((one) => ({ user: one.user, event: 'n', data: i }));
+    if (i % 10 === 0) messages.push(...[...stuck, ...stuck].slice(i / 10, i / 10 + 8).map((user) => ({ user, event: 'fill', data: CHUNK.slice(0, 150_000) })));
+    await door.api.ok('POST', '/v1/events', { messages });
+  }
+  for (const one of healthy) {
+    await one.wait('n', { nth: count });
+    assert.deepEqual(one.seen.filter((entry) => entry.name === 'n').map((entry) => entry.args[0]), Array.from({ length: count }, (_, i) => i));
+    assert.equal(one.count('disconnect'), 0);
+  }
+  await eventually('those that stall are gone', async () => {
+    const { users } = await door.api.ok('POST', '/v1/presence', { users: stuck });
+    return stuck.every((user) => !users[user].online);
+  }, { ms: 20000 });
+});

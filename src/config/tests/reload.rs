@@ -65,6 +65,7 @@ fn each_key_is_taken_over_or_waits() {
         "cors.allowed_origins = ['https://x']",
         "limits.max_payload = '2MB'",
         "limits.handshake_timeout = '1s'",
+        "limits.handshakes = 1",
         "limits.write_deadline = '1s'",
         "registry.heartbeat = '1s'",
         "registry.lease = '11s'",
