@@ -29,8 +29,6 @@ pub(super) struct Home {
     /// A heartbeat through this handle prolongs a lease by nothing at all: it has run out. So nobody waits for a crash.
     pub(super) dying: Arc<dyn Registry>,
     pub(super) redis: Option<Inside>,
-    /// See the model.
-    pub(super) each_end_is_seen: bool,
 }
 
 fn timing(lease: Duration) -> RegistryTiming {
@@ -48,7 +46,6 @@ impl Home {
             nodes: (0..NODES).map(|_| Arc::new(first.clone()) as _).collect(),
             dying: Arc::new(dying),
             redis: None,
-            each_end_is_seen: true,
         }
     }
 
@@ -78,7 +75,6 @@ impl Home {
                 raw: server.connection().await,
                 keys: Keys::new(&RegistryTiming::default().prefix),
             }),
-            each_end_is_seen: true,
         }
     }
 }

@@ -55,10 +55,6 @@ pub(super) struct Model {
     pub(super) over: BTreeSet<(UserId, SessionId)>,
     pub(super) families: BTreeMap<SessionId, Kept>,
     pub(super) seen: BTreeMap<UserId, Moment>,
-    /// Whether a connection that ends while an entry of its user's is left counts for when the user was last seen. If not, and
-    /// what is left is of a dead node, the answer is that node's last heartbeat, some seconds too early; from then on the model
-    /// only says how late it can be.
-    pub(super) each_end_is_seen: bool,
 }
 
 pub(super) fn entry(connection: &Connection) -> Entry {
@@ -172,11 +168,7 @@ impl Model {
     fn remove(&mut self, entry: &Entry, ended: Moment) {
         self.entries.remove(entry);
         if let Some(user) = &entry.user {
-            let last = self.seen.get(user);
-            let exact = last.is_none_or(|last| last.0 > Timestamp::MIN);
-            let counts = self.each_end_is_seen || exact && self.all_of(user).next().is_none();
-            let from = if counts { ended.0 } else { Timestamp::MIN };
-            let last = later(self.seen.get(user).copied(), (from, ended.1));
+            let last = later(self.seen.get(user).copied(), ended);
             self.seen.insert(user.clone(), last);
         }
     }

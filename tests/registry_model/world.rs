@@ -117,10 +117,7 @@ impl<'a> World<'a> {
         let mut world = Self {
             home,
             nodes: Vec::new(),
-            model: Model {
-                each_end_is_seen: home.each_end_is_seen,
-                ..Model::default()
-            },
+            model: Model::default(),
             connections: Vec::new(),
             families: Vec::new(),
             walk: None,
@@ -479,10 +476,7 @@ impl<'a> World<'a> {
             Op::FlushAll => {
                 if let Some(redis) = &self.home.redis {
                     redis.flush_all().await;
-                    self.model = Model {
-                        each_end_is_seen: self.home.each_end_is_seen,
-                        ..Model::default()
-                    };
+                    self.model = Model::default();
                     self.walk = None;
                 }
             }
