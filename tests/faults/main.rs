@@ -13,6 +13,7 @@
 
 mod calm;
 mod clients;
+mod clocks;
 mod cut_off;
 mod gaps;
 mod hung;
