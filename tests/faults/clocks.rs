@@ -8,7 +8,7 @@ use std::{process::Command, time::Duration};
 use serde_json::json;
 
 use crate::support::{
-    bounds::{bound, seconds},
+    bounds::seconds,
     client::{Client, Hello, Refused},
     fleet::{Fleet, Plan},
     run::Run,
@@ -92,7 +92,7 @@ async fn f13_clocks_that_are_five_minutes_off_change_nothing() {
     // The one that is ahead dies: its lease is over when Redis says so.
     fleet.kill(2);
     clients.retain(|client| client.node != "node-2");
-    let lease = bound(fleet.plan.lease + Duration::from_secs(2));
+    let lease = fleet.plan.lease + seconds(2.0);
     let took = fleet.exact(&clients, lease).await;
     run.tell(format!("measured: out of the answers after {took:?}"));
     fleet.finish(clients, Duration::from_secs(10)).await;

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     scene::{PAIR, Scene},
     support::{
-        bounds::{ensure, seconds, within},
+        bounds::{ensure, is_strict, seconds, within},
         client::Client,
         fleet::Plan,
         proxy::Weather,
@@ -16,8 +16,6 @@ use crate::{
     },
     watch::Watch,
 };
-
-const LEASE: f64 = 2.0;
 
 async fn cut_off(name: &'static str, weather: Weather) {
     let run = Run::begin(name);
@@ -49,7 +47,8 @@ async fn cut_off(name: &'static str, weather: Weather) {
         .iter()
         .filter(|client| client.node != "node-0")
         .collect();
-    let left = seconds(LEASE + 2.0).saturating_sub(cut.elapsed());
+    let lease = scene.fleet.plan.lease;
+    let left = (lease + seconds(2.0)).saturating_sub(cut.elapsed());
     scene.fleet.exact(here, left.max(seconds(0.5))).await;
     run.tell(format!(
         "out of the others' answers {:?} after the cut",
@@ -72,10 +71,8 @@ async fn cut_off(name: &'static str, weather: Weather) {
     assert!(matches!(end.code(), 4500 | 4502), "{end:?}");
     let seen = watch.seen();
     assert!(seen.looks > 50, "{seen:?}");
-    assert!(
-        seen.offline.is_empty() && seen.failed.is_empty(),
-        "{seen:?}"
-    );
+    assert!(seen.offline.is_empty(), "{PAIR} flapped: {seen:?}");
+    assert!(seen.failed.is_empty() || !is_strict(), "{seen:?}");
     scene.close().await;
 }
 

@@ -62,9 +62,9 @@ async fn f1_a_node_is_killed_and_the_others_say_so_in_time() {
             format!("{counts:?} of {}", gone.len())
         })
     };
-    let limit = bound(lease + MORE).saturating_sub(killed.elapsed());
+    let limit = (lease + bound(MORE)).saturating_sub(killed.elapsed());
     within(limit, "each of its connections is reaped, once", reaped).await;
-    let limit = bound(lease + MORE)
+    let limit = (lease + bound(MORE))
         .saturating_sub(killed.elapsed())
         .max(seconds(0.5));
     scene.fleet.exact(&stay, limit).await;
@@ -119,7 +119,7 @@ async fn hang(name: &'static str, plan: Plan, hang: Duration) {
         .iter()
         .filter(|client| client.node != "node-0")
         .collect();
-    let took = scene.fleet.exact(here, bound(lease + MORE)).await;
+    let took = scene.fleet.exact(here, lease + bound(MORE)).await;
     run.tell(format!(
         "out of the answers {took:?} after SIGSTOP, lease {lease:?}"
     ));
@@ -145,7 +145,7 @@ async fn f12_a_node_hangs_for_twenty_seconds_at_the_default_lease() {
 
 #[tokio::test]
 async fn f12_a_node_hangs_for_longer_than_a_short_lease() {
-    hang("f12 brisk", Plan::brisk(3), Duration::from_secs(5)).await;
+    hang("f12 brisk", Plan::brisk(3), seconds(5.0)).await;
 }
 
 /// Nobody takes a pause for an end.

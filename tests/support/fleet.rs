@@ -52,11 +52,12 @@ impl Plan {
         .with("DRAIN__WINDOW", "0s")
     }
 
-    /// Nodes whose lease is 2 s, for tests that wait for it to run out.
+    /// Nodes whose lease is 2 s, for tests that wait for it to run out; longer on a machine that is slow, where a node may not
+    /// get to its heartbeat in time.
     pub(crate) fn brisk(size: usize) -> Self {
         Self {
-            heartbeat: Duration::from_millis(500),
-            lease: Duration::from_secs(2),
+            heartbeat: bound(Duration::from_millis(500)),
+            lease: bound(Duration::from_secs(2)),
             ..Self::of(size)
         }
     }
