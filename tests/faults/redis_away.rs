@@ -10,12 +10,15 @@ use crate::{
 };
 
 #[tokio::test]
-async fn f3_redis_restarts_with_its_data() {
+async fn f3_redis_restarts_with_its_data_and_with_entries_of_clients_that_left_meanwhile() {
     let run = Run::begin("f3 with data");
     let mut scene = Scene::set(&run, Plan::of(3), 40).await;
     let _: () = scene.fleet.redis.run("SAVE").await;
     scene.fleet.redis.kill();
     scene.away(0..3).await;
+    for _ in 0..10 {
+        scene.clients.pop();
+    }
     scene.fleet.redis.launch().await;
     scene.back().await;
     scene.close().await;
