@@ -31,29 +31,29 @@ async fn cut_off(name: &'static str, weather: Weather) {
     let cut = Instant::now();
     scene.fleet.nodes[0].proxy.as_ref().unwrap().set(weather);
     run.note(format!("node-0: {weather:?}"));
-    let asked = scene.fleet[1]
-        .api
-        .disconnect("kicked", json!({ "revokeTokens": true }));
-    let (answer, ()) = tokio::join!(asked, scene.away([0]));
+    // Nobody is asked to speak for it.
+    scene.fleet.nodes[0].silent = true;
+    let others = scene.clients.iter();
+    let others: Vec<_> = others.filter(|client| client.node != "node-0").collect();
+    let asked = &scene.fleet[1].api;
+    let (answer, (), gone) = tokio::join!(
+        asked.disconnect("kicked", json!({ "revokeTokens": true })),
+        scene.away([0]),
+        async {
+            let limit = scene.fleet.plan.lease + seconds(2.0);
+            scene.fleet.exact(others, limit).await;
+            cut.elapsed()
+        }
+    );
+    run.tell(format!("out of the others' answers {gone:?} after the cut"));
     let answer = answer.unwrap();
     run.note(format!("disconnect by another node: {answer:?}"));
-    assert!(matches!(answer.status, 200 | 202), "{answer:?}");
+    assert_eq!(
+        (answer.status, &answer.body["remaining"]),
+        (202, &json!([kicked.id])),
+        "{answer:?}"
+    );
     assert!(answer.took < seconds(6.0), "{answer:?}");
-
-    // Out of the answers of the others, and of the registry.
-    scene.fleet.nodes[0].silent = true;
-    let here: Vec<_> = scene
-        .clients
-        .iter()
-        .filter(|client| client.node != "node-0")
-        .collect();
-    let lease = scene.fleet.plan.lease;
-    let left = (lease + seconds(2.0)).saturating_sub(cut.elapsed());
-    scene.fleet.exact(here, left.max(seconds(0.5))).await;
-    run.tell(format!(
-        "out of the others' answers {:?} after the cut",
-        cut.elapsed()
-    ));
     sleep(Duration::from_secs(2)).await;
     scene.nobody_dropped();
     // It knows, and goes on saying so.

@@ -161,7 +161,7 @@ impl Fleet {
         self.run
             .note(format!("SIGSTOP {}", self.nodes[number].name));
         self.nodes[number].silent = true;
-        self.nodes[number].process.signal("STOP");
+        self.nodes[number].process.stop();
     }
 
     /// SIGCONT.

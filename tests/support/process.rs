@@ -62,6 +62,29 @@ impl Process {
         assert!(sent.unwrap().success(), "SIG{name} to {}", self.pid());
     }
 
+    /// Stops it, and returns when it stands still: until one of its threads has taken the signal, the others go on.
+    pub(crate) fn stop(&self) {
+        self.signal("STOP");
+        let start = std::time::Instant::now();
+        while !self.stands_still() {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "SIGSTOP stops nothing"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        tasks.is_ok_and(|tasks| {
+            tasks.flatten().all(|task| {
+                let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+                status.is_empty() || status.contains("State:\tT")
+            })
+        })
+    }
+
     /// How it has ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
