@@ -24,7 +24,7 @@ use crate::{
 /// How long a disconnect may take before it answers with what remains.
 const PROMISE: Duration = Duration::from_secs(5);
 
-/// How often it looks into the registry for what nobody has confirmed: a node that died, a connection that went by itself.
+/// How often it looks into the registry for what nobody has confirmed: a receipt that was lost, a connection that went by itself.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Waits until connections of this node are closed and out of the registry. Returns those that are, by the deadline.
@@ -156,6 +156,7 @@ impl Inner {
         fence: Option<Fence>,
         ending: &Ending,
     ) -> Result<(Disconnected, Option<Timestamp>), GatewayError> {
+        self.vouch()?;
         let deadline = Instant::now() + PROMISE;
         let command = Command::End {
             target: target.clone(),
@@ -177,8 +178,15 @@ impl Inner {
             .collect();
         self.end_all(&here, ending);
         let mut open: HashSet<_> = listed.iter().map(|c| c.id.clone()).collect();
-        let still_there = async || self.still_listed(&target).await;
-        settle(&mut open, here, request, still_there, deadline).await;
+        let ordered_to_end: Vec<_> = listed
+            .iter()
+            .map(|connection| Entry {
+                user: connection.user_id.clone(),
+                id: connection.id.clone(),
+            })
+            .collect();
+        let still_open = async || self.still_open(&target, &ordered_to_end).await;
+        settle(&mut open, here, request, still_open, deadline).await;
         Ok((outcome(&listed, &open), ordered.revoked_before))
     }
 
@@ -208,12 +216,15 @@ impl Inner {
         Ok(disconnected)
     }
 
-    /// Which of the connections that an order means are in the registry.
-    async fn still_listed(
+    /// Which of the connections that were ordered to end can't be said to have. Those that the registry lists; and those whose
+    /// order stands, as it does until their own node has taken them out. A lease that runs out meanwhile takes a connection out of
+    /// the list, and says nothing of its client.
+    async fn still_open(
         &self,
         target: &EndTarget,
+        ordered: &[Entry],
     ) -> Result<HashSet<ConnectionId>, RegistryError> {
-        let there = match target {
+        let listed = match target {
             EndTarget::Connection(entry) => {
                 Vec::from_iter(self.registry.connection(&entry.id).await?)
             }
@@ -222,7 +233,10 @@ impl Inner {
                 None => Vec::new(),
             },
         };
-        Ok(there.into_iter().map(|connection| connection.id).collect())
+        let listed = listed.into_iter().map(|connection| connection.id);
+        let orders = self.registry.orders(ordered).await?;
+        let orders = orders.into_iter().map(|(entry, _)| entry.id);
+        Ok(listed.chain(orders).collect())
     }
 }
 
@@ -231,7 +245,7 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
     open: &mut HashSet<ConnectionId>,
     here: Vec<Arc<Live>>,
     mut request: Request<'_>,
-    still_there: impl Fn() -> F,
+    still_open: impl Fn() -> F,
     deadline: Instant,
 ) {
     let local = closed(here, deadline);
@@ -250,7 +264,7 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
                 }
             }
             _ = looks.tick() => {
-                if let Ok(Ok(there)) = timeout_at(deadline, still_there()).await {
+                if let Ok(Ok(there)) = timeout_at(deadline, still_open()).await {
                     open.retain(|id| there.contains(id));
                 }
             }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{Inner, live::Live};
 use crate::registry::{Admission, Entry, Heartbeat, Lease, NodeReport, RegistryError};
@@ -30,12 +30,23 @@ impl Inner {
 
     /// Keeps the node's lease, reaps those of nodes that are gone, and makes the registry exact again after a gap. Runs
     /// until the node leaves.
+    ///
+    /// Heartbeats wait for nothing but their own answers: what else is to be done grows with the connections, of this node and of
+    /// those that died, and on a busy machine takes longer than a lease.
     pub(super) async fn keep_membership(self: Arc<Self>) {
+        let (beats, beaten) = watch::channel(Vec::new());
+        tokio::join!(self.keep_lease(beats), self.tend(beaten));
+    }
+
+    /// Sends heartbeats; each that was answered passes the leases on that have run out.
+    async fn keep_lease(self: &Arc<Self>, beats: watch::Sender<Vec<Lease>>) {
         let mut gaps = self.bus.gaps();
         loop {
-            let beat = self.beat().await;
-            let pause = match beat {
-                Ok(()) => self.config.registry.heartbeat,
+            let pause = match self.beat().await {
+                Ok(lapsed) => {
+                    beats.send_replace(lapsed);
+                    self.config.registry.heartbeat
+                }
                 Err(error) => {
                     tracing::debug!(%error, "heartbeat");
                     self.inexact.store(true, Ordering::Release);
@@ -54,14 +65,37 @@ impl Inner {
         }
     }
 
+    /// Does after each heartbeat what is to be done; what fails is done again after the next one, or sooner.
+    async fn tend(self: &Arc<Self>, mut beats: watch::Receiver<Vec<Lease>>) {
+        while beats.changed().await.is_ok() {
+            let lapsed = beats.borrow_and_update().clone();
+            if let Err(error) = self.make_exact(lapsed).await {
+                tracing::debug!(%error, "after a heartbeat");
+                tokio::time::sleep(RETRY).await;
+                self.beat_now.notify_one();
+            }
+        }
+    }
+
+    /// Refuses what takes the others' belief in this node: while its lease is over, the registry says of its connections that they
+    /// are gone, and they are here. So it neither tells who is online nor confirms an end.
+    pub(super) fn vouch(&self) -> Result<(), RegistryError> {
+        match self.holds_lease() {
+            true => Ok(()),
+            false => Err(RegistryError::Unavailable(
+                "this node has no lease".to_owned(),
+            )),
+        }
+    }
+
     /// Has the registry searched for orders that this node could not read.
     pub(super) fn look_for_orders(&self) {
         self.inexact.store(true, Ordering::Release);
         self.beat_now.notify_one();
     }
 
-    /// One heartbeat. Makes the registry exact where it may not be.
-    async fn beat(self: &Arc<Self>) -> Result<(), RegistryError> {
+    /// One heartbeat, or a new lease. Returns the leases that have run out.
+    async fn beat(self: &Arc<Self>) -> Result<Vec<Lease>, RegistryError> {
         let sent = Instant::now();
         let lapsed = if self.joined() {
             let Heartbeat { held, lapsed } = self
@@ -82,6 +116,11 @@ impl Inner {
             self.set_joined();
         }
         self.renewed(sent);
+        Ok(lapsed)
+    }
+
+    /// Makes the registry hold what it should: of this node, and of those that are gone.
+    async fn make_exact(self: &Arc<Self>, lapsed: Vec<Lease>) -> Result<(), RegistryError> {
         if self.inexact.swap(false, Ordering::AcqRel)
             && let Err(error) = self.resync().await
         {

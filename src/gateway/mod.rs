@@ -264,6 +264,7 @@ impl Gateway {
 
     /// A user's connections.
     pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
+        self.inner.vouch()?;
         Ok(self.inner.registry.user(user).await?)
     }
 
@@ -273,11 +274,13 @@ impl Gateway {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<UsersPage, GatewayError> {
+        self.inner.vouch()?;
         Ok(self.inner.registry.users(cursor, limit).await?)
     }
 
     /// The presence of users, in the order asked for.
     pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
+        self.inner.vouch()?;
         Ok(self.inner.registry.presence(users).await?)
     }
 
@@ -300,6 +303,7 @@ impl Gateway {
 
     /// One connection.
     pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
+        self.inner.vouch()?;
         Ok(self.inner.registry.connection(id).await?)
     }
 
@@ -321,11 +325,13 @@ impl Gateway {
 
     /// The live nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
+        self.inner.vouch()?;
         Ok(self.inner.registry.nodes().await?)
     }
 
     /// The cluster in three numbers.
     pub async fn totals(&self) -> Result<Totals, GatewayError> {
+        self.inner.vouch()?;
         Ok(self.inner.registry.totals().await?)
     }
 

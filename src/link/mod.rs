@@ -33,7 +33,7 @@ use probe::{Probe, State};
 use crate::{config, metrics::Metrics};
 
 /// How long a call may take, the wait for a connection included.
-pub const DEADLINE: Duration = Duration::from_secs(1);
+pub const DEADLINE: Duration = Duration::from_millis(800);
 
 /// After how many PINGs without an answer in a row the connection is thrown away.
 pub const MISSES: u32 = 3;

@@ -3,9 +3,25 @@
 //!
 //! The cases are those of the plan: F1–F13 are faults, K1–K8 kicks. Every run is seeded (`SWITCHBOARD_TEST_SEED`), and ends with
 //! one oracle. `SWITCHBOARD_TEST_SLACK` scales the bounds.
+//!
+//! - `calm`: no fault, which tests the harness; `scene` and `watch` are what the others share.
+//! - `redis_away`: F3, F4, F5; `cut_off`: F6; `gaps`: F9, F10; `refusals`: F11 and READONLY.
+//! - `nodes`: F1, F12; `clients`: F7; `clocks`: F13.
+//! - `kicks`: K1, K3, K6, K7, K8; `hung`: K4. K5 is in `gaps`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod calm;
+mod clients;
+mod clocks;
+mod cut_off;
+mod gaps;
+mod hung;
+mod kicks;
+mod nodes;
+mod redis_away;
+mod refusals;
+mod scene;
 #[path = "../support/mod.rs"]
 mod support;
+mod watch;

@@ -21,7 +21,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message},
 };
 
-use super::bounds::{PATIENCE, bound};
+use super::bounds::{PATIENCE, bound, within};
 
 /// A raw WebSocket.
 pub(crate) type Socket = WebSocketStream<TcpStream>;
@@ -187,12 +187,19 @@ impl Client {
         }
     }
 
-    /// The same as a user, which must succeed.
+    /// The same as a user, which must succeed; a refusal that asks to come again is taken at its word.
     pub(crate) async fn of(to: SocketAddr, user: &str) -> Self {
-        match Self::connect(to, &Hello::user(user)).await {
-            Ok(client) => client,
-            Err(refused) => panic!("{user} is not let in at {to}: {refused:?}"),
-        }
+        let come = async || {
+            let result = Self::connect(to, &Hello::user(user)).await;
+            match result {
+                Ok(client) => Ok(client),
+                Err(Refused::Connect(why)) => panic!("{user} is not let in at {to}: {why}"),
+                Err(other) => Err(format!("{other:?}")),
+            }
+        };
+        within(bound(PATIENCE), &format!("{user} is let in at {to}"), come)
+            .await
+            .1
     }
 
     async fn arrive(to: SocketAddr, hello: &Hello) -> Result<Self, Refused> {
@@ -306,6 +313,11 @@ impl Client {
         self.send_text(format!("42{}", json!([name, data])));
     }
 
+    /// Sends an event that asks for an acknowledgement. That is heard as `ack`, with the number and its arguments.
+    pub(crate) fn ask(&self, number: u64, name: &str) {
+        self.send_text(format!("42{number}{}", json!([name])));
+    }
+
     /// Stops reading. What the server does from here on is not noticed.
     pub(crate) fn stall(&self) {
         self.orders.send(Order::Read(false)).ok();
@@ -332,6 +344,17 @@ fn body(packet: &str) -> &str {
     match packet.strip_prefix('/') {
         Some(rest) => rest.split_once(',').map_or("", |(_, body)| body),
         None => packet,
+    }
+}
+
+fn heard_ack(ack: &str) -> Heard {
+    let at = ack.find('[').unwrap_or(ack.len());
+    let (number, arguments) = ack.split_at(at);
+    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
+    Heard {
+        at: Instant::now(),
+        name: "ack".to_owned(),
+        data: json!([number.parse::<u64>().ok(), arguments]),
     }
 }
 
@@ -372,13 +395,18 @@ async fn live(
                 } else if let Some(event) = text.strip_prefix("42") {
                     let mut event: Value = serde_json::from_str(body(event)).unwrap_or_default();
                     let name = event[0].as_str().unwrap_or_default().to_owned();
-                    let data = event[1].take();
+                    let data = event.get_mut(1).map(Value::take).unwrap_or_default();
                     if name == "forceDisconnect" {
                         told = Some(data.clone());
                     }
                     if keep {
                         let heard = Heard { at: Instant::now(), name, data };
                         shared.heard.lock().unwrap().push(heard);
+                    }
+                    shared.news.send_modify(|(count, _)| *count += 1);
+                } else if let Some(ack) = text.strip_prefix("43") {
+                    if keep {
+                        shared.heard.lock().unwrap().push(heard_ack(ack));
                     }
                     shared.news.send_modify(|(count, _)| *count += 1);
                 } else if text.starts_with("41") {

@@ -1,10 +1,8 @@
 //! A child process with its output kept, and what the system knows of it.
 
 use std::{
-    collections::HashMap,
     fs,
     io::{BufRead, BufReader, Read},
-    net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -17,15 +15,6 @@ pub(crate) struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
     ended: Option<ExitStatus>,
-}
-
-/// The file descriptors of a process, told apart by where they lead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Descriptors {
-    /// Connections to one given address: to Redis, which a node opens as it needs them.
-    pub(crate) to_redis: usize,
-    /// All others.
-    pub(crate) others: usize,
 }
 
 impl Process {
@@ -73,6 +62,29 @@ impl Process {
         assert!(sent.unwrap().success(), "SIG{name} to {}", self.pid());
     }
 
+    /// Stops it, and returns when it stands still: until one of its threads has taken the signal, the others go on.
+    pub(crate) fn stop(&self) {
+        self.signal("STOP");
+        let start = std::time::Instant::now();
+        while !self.stands_still() {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "SIGSTOP stops nothing"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid()));
+        tasks.is_ok_and(|tasks| {
+            tasks.flatten().all(|task| {
+                let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+                status.is_empty() || status.contains("State:\tT")
+            })
+        })
+    }
+
     /// How it has ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
@@ -106,25 +118,9 @@ impl Process {
         }
     }
 
-    /// Its file descriptors.
-    pub(crate) fn descriptors(&self, redis: SocketAddr) -> Descriptors {
-        let remotes = remotes(self.pid());
-        let mut found = Descriptors::default();
-        let Ok(open) = fs::read_dir(format!("/proc/{}/fd", self.pid())) else {
-            return found;
-        };
-        for entry in open.flatten() {
-            let target = fs::read_link(entry.path()).unwrap_or_default();
-            let target = target.to_string_lossy();
-            let inode = target
-                .strip_prefix("socket:[")
-                .map(|rest| rest.trim_end_matches(']'));
-            match inode.and_then(|inode| remotes.get(inode)) {
-                Some(port) if *port == redis.port() => found.to_redis += 1,
-                _ => found.others += 1,
-            }
-        }
-        found
+    /// How many file descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).map_or(0, Iterator::count)
     }
 
     /// A number of `/proc/PID/status`: `VmRSS` in KB, `Threads`.
@@ -142,20 +138,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Inode of each TCP socket in the process's network namespace, and the port that it leads to.
-fn remotes(pid: u32) -> HashMap<String, u16> {
-    let text = fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
-    let rows = text.lines().skip(1).filter_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let (_, port) = fields.get(2)?.split_once(':')?;
-        Some((
-            (*fields.get(9)?).to_owned(),
-            u16::from_str_radix(port, 16).ok()?,
-        ))
-    });
-    rows.collect()
 }
 
 fn read_along(from: impl Read + Send + 'static, lines: &Arc<Mutex<Vec<String>>>) {

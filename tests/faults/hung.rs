@@ -1,0 +1,118 @@
+//! A disconnect that includes a hung node (K4): it does not claim what nobody has confirmed, and it is done when the node wakes.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::time::sleep;
+
+use crate::{
+    scene::Scene,
+    support::{bounds::seconds, client::Client, fleet::Plan, run::Run},
+};
+
+/// The promise: what is not confirmed in this time is named.
+const PROMISE: f64 = 5.0;
+
+async fn hang(name: &'static str, revoke: bool, hang: Duration) {
+    let run = Run::begin(name);
+    let mut scene = Scene::set(&run, Plan::of(3), 20).await;
+    let on_hung = Client::of(scene.fleet[0].addr, "kicked").await;
+    let elsewhere = Client::of(scene.fleet[1].addr, "kicked").await;
+
+    let stopped = Instant::now();
+    scene.fleet.freeze(0);
+    let body = json!({ "revokeTokens": revoke });
+    let answer = scene.fleet[2].api.disconnect("kicked", body).await.unwrap();
+    run.note(format!("{answer:?}"));
+    assert_eq!(answer.status, 202, "{answer:?}");
+    assert_eq!(answer.body["remaining"], json!([on_hung.id]), "{answer:?}");
+    assert_eq!(answer.body["disconnected"], 1, "{answer:?}");
+    assert!(answer.took < seconds(PROMISE + 1.0), "{answer:?}");
+    elsewhere.ended(seconds(1.0)).await;
+    sleep((stopped + hang).saturating_duration_since(Instant::now())).await;
+    assert!(on_hung.is_open());
+
+    let woken = Instant::now();
+    scene.fleet.wake(0);
+    let end = on_hung.ended(seconds(2.0)).await;
+    run.tell(format!(
+        "measured: ended {:?} after SIGCONT",
+        end.at.duration_since(woken)
+    ));
+    assert!(matches!(end.code(), 4500 | 4502) && end.packet, "{end:?}");
+    scene.back().await;
+    scene.close().await;
+}
+
+#[tokio::test]
+async fn k4_a_node_hangs_and_wakes_with_its_lease() {
+    hang("k4 within", false, Duration::from_secs(7)).await;
+}
+
+/// Its entries are reaped by then: the order is not.
+#[tokio::test]
+async fn k4_a_node_hangs_and_wakes_after_its_lease() {
+    hang("k4 beyond", false, Duration::from_secs(14)).await;
+}
+
+#[tokio::test]
+async fn k4_a_node_hangs_and_wakes_after_its_lease_tokens_revoked() {
+    hang("k4 revoked", true, Duration::from_secs(14)).await;
+}
+
+/// A lease that is over before the promise is says nothing of the node's clients: they are named all the same.
+#[tokio::test]
+async fn k4_a_lease_that_runs_out_meanwhile_confirms_nothing() {
+    let run = Run::begin("k4 lapse");
+    // Whatever the machine: over before the promise is.
+    let plan = Plan {
+        heartbeat: Duration::from_millis(500),
+        lease: Duration::from_secs(3),
+        ..Plan::of(3)
+    };
+    let mut scene = Scene::set(&run, plan, 10).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        clients.push(Client::of(scene.fleet[0].addr, "kicked").await);
+    }
+    scene.fleet.freeze(0);
+    // What it finds on the bus when it wakes, and on its sockets.
+    let sent = scene.fleet[1]
+        .api
+        .send("kicked", "late", json!(0))
+        .await
+        .unwrap();
+    assert_eq!(
+        sent.body,
+        json!({ "connections": 0, "nodes": 0 }),
+        "nobody has confirmed: {sent:?}"
+    );
+    for client in &clients {
+        client.ask(1, "devices");
+    }
+    let body = json!({ "revokeTokens": true });
+    let answer = scene.fleet[1].api.disconnect("kicked", body).await.unwrap();
+    run.note(format!("{answer:?}"));
+    let mut remaining: Vec<_> = clients.iter().map(|client| client.id.clone()).collect();
+    remaining.sort();
+    let mut named: Vec<_> = answer.body["remaining"].as_array().unwrap().clone();
+    named.sort_by_key(ToString::to_string);
+    assert_eq!(
+        (answer.status, json!(named)),
+        (202, json!(remaining)),
+        "{answer:?}"
+    );
+    assert!(answer.took < seconds(PROMISE + 1.0), "{answer:?}");
+    assert_eq!(
+        scene.fleet[2].api.connections_of("kicked").await.unwrap(),
+        []
+    );
+
+    scene.fleet.wake(0);
+    for client in &clients {
+        let end = client.ended(seconds(2.0)).await;
+        assert!(matches!(end.code(), 4500 | 4502) && end.packet, "{end:?}");
+    }
+    scene.back().await;
+    scene.close().await;
+}
