@@ -16,6 +16,10 @@ use crate::support::{
 /// File descriptors that a test or a node may need.
 const DESCRIPTORS: u64 = 12_000;
 
+/// How many connections to Redis a node may open beyond those that it has when it is ready: the pool's four, and one of each
+/// link that is being replaced.
+pub(crate) const MORE_TO_REDIS: usize = 6;
+
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Waits until no other test of this binary runs, and makes sure of file descriptors. The nodes inherit the limit.
