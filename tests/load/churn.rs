@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     ground::{MORE_TO_REDIS, alone, crowd_at, given, on_given_binary, sign},
     support::{
-        bounds::{seconds, within},
+        bounds::{ensure, seconds, within},
         client::{Client, Hello, dial, next_text},
         fleet::{Fleet, Plan},
         oracle,
@@ -36,11 +36,13 @@ async fn idle_connections_take_a_descriptor_each_and_leave_nothing() {
         let before = fleet[0].process.status("VmRSS");
         let clients = crowd_at(fleet[0].addr, "idle", IDLE).await;
         fleet.exact(&clients, seconds(20.0)).await;
-        let (now, base) = (fleet[0].process.descriptors(), fleet[0].base());
-        assert!(
-            (base + IDLE..=base + IDLE + MORE_TO_REDIS).contains(&now),
-            "{now} file descriptors, at the beginning {base}"
-        );
+        let look = async || {
+            let (now, base) = (fleet[0].process.descriptors(), fleet[0].base());
+            ensure((IDLE..=base + IDLE + MORE_TO_REDIS).contains(&now), || {
+                format!("{now} file descriptors, at the beginning {base}")
+            })
+        };
+        within(seconds(5.0), "a descriptor for each", look).await;
         let rss = fleet[0].process.status("VmRSS");
         drop(clients);
         let look = async || oracle::empty(&fleet).await;
