@@ -1,0 +1,269 @@
+//! L1: storms. A node dies and all its clients come back at once to two others; Redis forgets all of a node's connections.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::SinkExt;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{
+    asker::{Asker, percentile, summary},
+    ground::{
+        Attempts, alone, come_back, counts, crowd_at, forget_counts, info, on_given_binary,
+        operations, plain, sign,
+    },
+    support::{
+        bounds::{bound, ensure, seconds, within},
+        client::{Client, Hello, dial, next_text},
+        fleet::{Fleet, Plan},
+        proxy::{Flow, Weather},
+        run::Run,
+        stored::Stored,
+    },
+};
+
+/// Clients of the node that dies.
+const STORM: usize = 3_000;
+
+/// Within which 99 of 100 calls to the API are answered meanwhile. Of a release build, which `SWITCHBOARD_BIN` names, it is
+/// the promise (measured on two cores, half of them busy with other things: 27 to 56 ms). Of a debug build it only says that
+/// the API goes on answering (measured: 2.2 to 2.6 s).
+fn api_p99() -> Duration {
+    bound(match std::env::var_os("SWITCHBOARD_BIN") {
+        Some(_) => Duration::from_millis(200),
+        None => Duration::from_secs(5),
+    })
+}
+
+/// Redis forgets, and within this all is registered again: a heartbeat until it is noticed, and 2 s.
+const EXACT: Duration = Duration::from_secs(5);
+
+/// How many CONNECT packets are sent while Redis's answers are held back.
+const HELD_BACK: usize = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_clients_of_a_dead_node_come_back_at_once() {
+    let _alone = alone().await;
+    let run = Run::begin("storm");
+    let mut fleet = Fleet::start(&run, on_given_binary(Plan::of(3))).await;
+    sign("storm", STORM);
+    let crowd = crowd_at(fleet[2].addr, "storm", STORM).await;
+    let mut neighbours = crowd_at(fleet[0].addr, "zero", 50).await;
+    neighbours.extend(crowd_at(fleet[1].addr, "one", 50).await);
+    fleet
+        .exact(crowd.iter().chain(&neighbours), seconds(30.0))
+        .await;
+    run.tell(format!("{STORM} are connected to node-2"));
+
+    let doors = [fleet[0].addr, fleet[1].addr];
+    let users: Vec<_> = neighbours
+        .iter()
+        .map(|client| client.user.clone())
+        .collect();
+    let asker = Asker::start(
+        &fleet.nodes[..2],
+        Duration::from_millis(20),
+        users,
+        run.random("asker"),
+    );
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let quiet = asker.samples();
+    run.tell(format!("before: {}", summary(&quiet)));
+
+    let before = operations(&fleet.nodes[..2], "register").await;
+    forget_counts(&fleet.redis).await;
+    fleet.kill(2);
+    let start = Instant::now();
+    let (from, attempts) = (run.clock(), Arc::<Attempts>::default());
+    let coming = crowd.into_iter().enumerate().map(|(number, client)| {
+        let attempts = attempts.clone();
+        tokio::spawn(async move {
+            client.ended(bound(Duration::from_secs(30))).await;
+            let gone = Instant::now();
+            let pause = Duration::from_secs(1);
+            let client = come_back(doors[number % 2], &plain(&client.user), pause, &attempts).await;
+            (client.unwrap(), gone.elapsed())
+        })
+    });
+    let coming: Vec<_> = coming.collect();
+    let told = tokio::spawn(tell(run.clone(), attempts.clone()));
+    let mut back = Vec::with_capacity(STORM);
+    for come in coming {
+        back.push(come.await.unwrap());
+    }
+    told.abort();
+    let all = start.elapsed();
+    let attempts = attempts.outcomes();
+    let took = |percent| percentile(back.iter().map(|(_, took)| *took), percent);
+    run.tell(format!(
+        "all {STORM} back in {all:.2?} attempts {attempts:?}; each p50 {:.2?} p99 {:.2?} max {:.2?}",
+        took(50.0),
+        took(99.0),
+        took(100.0)
+    ));
+    let slowest = took(100.0);
+    assert!(
+        slowest < bound(Duration::from_secs(30)),
+        "one was kept out for {slowest:?}"
+    );
+    let registers = operations(&fleet.nodes[..2], "register").await - before;
+    let stats = counts(&fleet.redis).await;
+    run.tell(format!(
+        "{registers} registers; {} EVALSHA, {} reads by Redis; {} connections to Redis",
+        stats.get("evalsha").unwrap_or(&0),
+        info(&fleet.redis, "stats", "total_reads_processed").await,
+        info(&fleet.redis, "clients", "connected_clients").await,
+    ));
+    let samples = asker.finish();
+    let until = start.elapsed();
+    let meanwhile: Vec<_> = samples[quiet.len()..].to_vec();
+    run.tell(format!(
+        "meanwhile, from {from:.1} s on for {until:.1?}: {}",
+        summary(&meanwhile)
+    ));
+
+    let back: Vec<Client> = back.into_iter().map(|(client, _)| client).collect();
+    let exact = fleet
+        .exact(back.iter().chain(&neighbours), seconds(20.0))
+        .await;
+    run.tell(format!("exact {exact:.2?} later"));
+    assert!(
+        neighbours.iter().all(Client::is_open),
+        "a neighbour was dropped"
+    );
+    let p99 = percentile(meanwhile.iter().map(|sample| sample.took), 99.0);
+    assert!(p99 < api_p99(), "the API took {p99:?} (p99) in the storm");
+    let mut clients = back;
+    clients.append(&mut neighbours);
+    fleet.finish(clients, seconds(20.0)).await;
+}
+
+/// Keeps in the history how far a storm is.
+async fn tell(run: Run, attempts: Arc<Attempts>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        run.tell(format!("attempts so far: {:?}", attempts.outcomes()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_costs_redis_one_call_and_waits_for_no_other() {
+    let _alone = alone().await;
+    let run = Run::begin("pipelined");
+    // No heartbeat falls into the test: what Redis counts is the connections'.
+    let plan = Plan {
+        heartbeat: Duration::from_secs(120),
+        lease: Duration::from_secs(400),
+        ..Plan::of(1)
+    };
+    let fleet = Fleet::start(&run, on_given_binary(plan.proxied())).await;
+    let (redis, door) = (&fleet.redis, fleet[0].addr);
+    // The first one has the script loaded.
+    let first = crowd_at(door, "first", 1).await;
+    let loaded = operations(&fleet.nodes, "register").await;
+    let before = info(redis, "clients", "connected_clients").await;
+    forget_counts(redis).await;
+    let clients = crowd_at(door, "quiet", 300).await;
+    let calls = counts(redis).await;
+    let of = |name: &str| calls.get(name).copied().unwrap_or(0);
+    let registers = operations(&fleet.nodes, "register").await - loaded;
+    run.tell(format!("{registers} registers: {calls:?}"));
+    assert_eq!(
+        of("evalsha"),
+        registers,
+        "one script a connection, and no other call"
+    );
+    assert_eq!(of("eval") + of("publish") + of("spublish"), 0, "{calls:?}");
+    let after = info(redis, "clients", "connected_clients").await;
+    assert_eq!(after, before, "connections to Redis");
+
+    let mut sockets = Vec::new();
+    for _ in 0..HELD_BACK {
+        sockets.push(dial(door, None).await.unwrap());
+    }
+    let hellos: Vec<_> = (0..HELD_BACK)
+        .map(|number| Hello::user(&format!("held-{number}")).packet())
+        .collect();
+    forget_counts(redis).await;
+    let proxy = fleet[0].proxy.as_ref().unwrap();
+    let held = Weather {
+        back: Flow::Hold,
+        ..Weather::FAIR
+    };
+    proxy.set(held);
+    for (socket, hello) in sockets.iter_mut().zip(hellos) {
+        socket.send(Message::text(hello)).await.unwrap();
+    }
+    let look = async || {
+        let come = counts(redis).await.get("evalsha").copied().unwrap_or(0);
+        ensure(come >= HELD_BACK as u64, || format!("{come} have come"))
+    };
+    let (took, ()) = within(
+        seconds(0.9),
+        "Redis has all registers before one is answered",
+        look,
+    )
+    .await;
+    proxy.set(Weather::FAIR);
+    run.tell(format!(
+        "{HELD_BACK} registers in {took:?} without an answer"
+    ));
+    for mut socket in sockets {
+        while let Some(text) = next_text(&mut socket).await {
+            if text.contains("\"ready\"") {
+                break;
+            }
+        }
+    }
+    drop((first, clients));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registry_that_forgot_is_told_again_at_once() {
+    let _alone = alone().await;
+    let run = Run::begin("rejoin");
+    let fleet = Fleet::start(&run, on_given_binary(Plan::of(2))).await;
+    sign("there", STORM);
+    let crowd = crowd_at(fleet[0].addr, "there", STORM).await;
+    fleet.exact(&crowd, seconds(30.0)).await;
+    let users = (0..100).map(|number| format!("there-{number}")).collect();
+    let every = Duration::from_millis(50);
+    let asker = Asker::start(&fleet.nodes, every, users, run.random("asker"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let quiet = asker.samples().len();
+
+    let registers = operations(&fleet.nodes, "register").await;
+    let () = fleet.redis.run("FLUSHALL").await;
+    forget_counts(&fleet.redis).await;
+    run.note("FLUSHALL");
+    let start = Instant::now();
+    let look = async || {
+        let stored = Stored::read(&fleet.redis, "switchboard").await?;
+        ensure(stored.entries.len() == STORM, || {
+            format!("{} are registered", stored.entries.len())
+        })
+    };
+    within(bound(EXACT), "all are registered again", look).await;
+    let took = start.elapsed();
+    let reads = info(&fleet.redis, "stats", "total_reads_processed").await;
+    let samples = asker.finish();
+    let again = operations(&fleet.nodes, "register").await - registers;
+    run.tell(format!(
+        "{again} registers in {took:.2?}, {reads} reads by Redis; meanwhile {}",
+        summary(&samples[quiet..])
+    ));
+    assert_eq!(again, STORM as u64, "each is registered once");
+    assert!(
+        reads < STORM as u64 / 2,
+        "they come in batches, not one by one"
+    );
+    assert!(
+        crowd.iter().all(Client::is_open),
+        "a connection was dropped"
+    );
+    let p99 = percentile(samples[quiet..].iter().map(|sample| sample.took), 99.0);
+    assert!(p99 < api_p99(), "the API took {p99:?} (p99)");
+    fleet.finish(crowd, seconds(10.0)).await;
+}
