@@ -41,6 +41,10 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// that the node is full.
 const SPARE_CONNECTIONS: usize = 256;
 
+/// Time for a request head on the internal listener, the idle time between two requests included: longer than the minute for
+/// which balancers and backends keep a connection at hand, which must not be closed under the request that they send next.
+const INTERNAL_HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+
 /// A node that is bound to its addresses and has begun to join its cluster, and that takes nobody in yet.
 pub struct App {
     node_id: NodeId,
@@ -243,6 +247,7 @@ impl App {
                     internal,
                     router,
                     ListenerLimits {
+                        head_timeout: INTERNAL_HEAD_TIMEOUT,
                         connections: None,
                         ..bounds
                     },

@@ -68,6 +68,12 @@ async fn live(effective: Effective, sources: &Sources) -> anyhow::Result<ExitCod
     for warning in effective.warnings {
         tracing::warn!("{warning}");
     }
+    // A connection is a file descriptor, and the soft limit is 1,024 on most systems, for the sake of programs that use
+    // select(2).
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => tracing::debug!(files, "file descriptors that may be open"),
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+    }
     // Before anything is built, so that no signal finds the default handler, which drains nothing.
     let signals = count_signals()?;
 

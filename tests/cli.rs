@@ -388,8 +388,13 @@ struct Node {
 
 impl Node {
     fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = switchboard(args)
-            .envs(environment.iter().copied())
+        let mut command = switchboard(args);
+        command.envs(environment.iter().copied());
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -521,6 +526,34 @@ fn a_second_signal_ends_the_node_at_once_with_1() {
 
     node.signal("-TERM");
     assert_eq!(node.child.wait().unwrap().code(), Some(1));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_node_takes_all_the_file_descriptors_that_it_may_have() {
+    let bare = switchboard(&["--listen", "127.0.0.1:0"]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", r#"ulimit -Sn 256; exec "$0" "$@""#])
+        .arg(bare.get_program())
+        .args(bare.get_args());
+    for (name, value) in bare.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let mut node = Node::spawn(limited);
+    node.listening();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.child.id())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<_> = files.unwrap().split_whitespace().collect();
+    assert_eq!(files[3], files[4], "{limits}");
+    assert_ne!(files[3], "256");
+    node.child.kill().unwrap();
+    node.child.wait().unwrap();
 }
 
 #[test]
