@@ -286,7 +286,8 @@ impl Engine {
             return;
         };
         let wire = Wire::new(tcp, place, self.settings.wire);
-        if !session.attach(wire.clone()) {
+        let attached = session.attach(wire.clone());
+        if !attached && session.is_aborted() {
             wire.abort();
             return;
         }
@@ -298,8 +299,16 @@ impl Engine {
         .await
         else {
             session.abort();
+            wire.abort();
             return;
         };
+        if !attached {
+            // It is ending, and a client that has said `5` polls no more: what it has yet to be told, why it is ended and
+            // whether it may come back, can only reach it here.
+            session.poll_served(Poll::start(&session).number, true);
+            wire.say_last(&waiting, &session).await;
+            return;
+        }
         let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));
         let stream = EngineStream::moving(wire, session, &early, &waiting);
         if let Err(error) = protocol.call((stream, slim)).await {

@@ -210,6 +210,14 @@ impl Wire {
         }
     }
 
+    /// Sends `last` and ends the wire, which no engine has written to.
+    pub(super) async fn say_last(self: Arc<Self>, last: &[u8], session: &Arc<Session>) {
+        // One that has failed by now is as good as ended.
+        self.accept(last, session).ok();
+        self.backlog.lock().sealed = true;
+        self.finish().await;
+    }
+
     /// Waits until the engine has written its last and the kernel has taken it.
     async fn drained(&self) {
         loop {

@@ -64,7 +64,7 @@ async function spoiling(node, { start, up = (data) => data, down = (data) => dat
 
 for (const [what, spoiler] of Object.entries(SPOILERS)) {
   test(`behind a proxy that ${what}, the stock client goes on polling and is never cut`, async ({ node, owned }) => {
-    const door = await node({ env: { SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '2s', SWITCHBOARD_PING__INTERVAL: '1s', SWITCHBOARD_PING__TIMEOUT: '5s' } });
+    const door = await node({ env: { SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '2s', SWITCHBOARD_LIMITS__EVENTS_BURST: '100000', SWITCHBOARD_PING__INTERVAL: '1s', SWITCHBOARD_PING__TIMEOUT: '5s' } });
     const proxy = await spoiling(door, spoiler, owned);
     const user = someone('proxied');
     const client = connect(proxy.url, { user, transports: ['polling', 'websocket'] });
@@ -211,6 +211,29 @@ test('a session that is ended while a WebSocket is being tried ends, and the Web
   await within(5000, 'the WebSocket is closed', raw.closed);
   await session.refused();
   await connected(door, { user });
+});
+
+test('a client that is ended between its last poll and its WebSocket is told there', async ({ node }) => {
+  const door = await node();
+  for (let round = 0; round < 20; round++) {
+    const user = someone('between');
+    const session = await Polling.open(door.url);
+    await session.connect({ token: token(user) });
+    const raw = new RawSocket(door.url, { sid: session.sid });
+    await new Promise((resolve, reject) => raw.ws.on('open', resolve).on('error', reject));
+    raw.ws.send('2probe');
+    await raw.until(/^3probe$/);
+    // The noop with which a poll comes back from now on.
+    await session.poll();
+    const ended = door.api.disconnect(user);
+    // In every round another moment between the kick and what the client says of its own.
+    if (round % 2) await new Promise((resolve) => setTimeout(resolve, 5 * round));
+    raw.ws.send('5');
+    await raw.until(/^42\["forceDisconnect",/);
+    await raw.until(/^41$/);
+    assert.deepEqual(await ended, { disconnected: 1, nodes: 1, remaining: [] });
+    await within(5000, 'the WebSocket is closed', raw.closed);
+  }
 });
 
 test('bytes that are no probe end the WebSocket and not the session', async ({ node }) => {
