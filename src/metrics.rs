@@ -188,13 +188,14 @@ const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
 
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
 /// does not listen, a bus that brings more than is read, a message that can't be read.
-const DROPS: [&str; 6] = [
+const DROPS: [&str; 7] = [
     "queue_full",
     "slow_consumer",
     "node_deaf",
     "bus_full",
     "bus_stream_full",
     "unreadable",
+    "no_lease",
 ];
 
 enum Kind {

@@ -128,7 +128,8 @@ fn checked(argument: Value) -> Result<Value, Denied> {
 }
 
 /// Who asks, as the audit lines of the API name whoever comes with a token.
-fn caller(live: &Live) -> String {
+/// Who a connection is, in lines of the audit.
+pub(super) fn caller(live: &Live) -> String {
     live.user()
         .map_or_else(|| "guest".to_owned(), |user| format!("jwt:{user}"))
 }

@@ -68,6 +68,21 @@ pub(super) enum Command {
     EndToken { token_id: String },
 }
 
+impl Command {
+    /// If it hands a message to connections: what it comes to if that is not done, as far as somebody waits to hear of it.
+    fn undelivered(&self) -> Option<Option<Receipt>> {
+        match self {
+            Self::Deliver { .. } => Some(Some(Receipt::Delivered { connections: 0 })),
+            Self::DeliverWithAck { .. } => Some(Some(Receipt::Acked {
+                connections: 0,
+                acks: Vec::new(),
+            })),
+            Self::Broadcast { .. } => Some(None),
+            Self::End { .. } | Self::EndToken { .. } => None,
+        }
+    }
+}
+
 /// What came of it, on one node.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) enum Receipt {
@@ -200,6 +215,19 @@ impl Inner {
 
     /// Carries a command out. What hands out messages does so before it returns, so that they keep their order.
     fn obey(self: Arc<Self>, from: Instance, request: u64, command: Command) {
+        // What others had for this node's clients while it had no lease may be for those who are to be gone. What it says
+        // itself it says to its own clients also while nobody else can be reached.
+        if from != self.instance
+            && let Some(receipt) = command.undelivered()
+            && let Err(error) = self.vouch_for_clients()
+        {
+            self.metrics.messages_dropped("no_lease").increment(1);
+            tracing::debug!(%error, "a message from another node is dropped");
+            if let Some(receipt) = receipt {
+                tokio::spawn(self.confirm(from, request, receipt));
+            }
+            return;
+        }
         match command {
             Command::Deliver { target, message } => {
                 let connections = self.deliver(&target, &message);

@@ -7,13 +7,12 @@
 use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use socketioxide::{
-    extract::{SocketRef, TryData},
-    socket::DisconnectReason,
-};
+use socketioxide::extract::{SocketRef, TryData};
 use tokio::time::Instant;
 
-use super::{Inner, events::EventLimiter, inbound::Inbound, live::Live, refusal::Refusal};
+use super::{
+    Inner, departure::Leaving, events::EventLimiter, inbound::Inbound, live::Live, refusal::Refusal,
+};
 use crate::{
     auth::{Credentials, device_id},
     connection::Tally,
@@ -152,26 +151,7 @@ impl Inner {
     /// Sets the handlers of a socket.
     fn listen(self: &Arc<Self>, live: &Arc<Live>, socket: &SocketRef<Adapter>) {
         socket.extensions.insert(Current(live.clone()));
-        let gateway = Arc::downgrade(self);
-        socket.on_disconnect(
-            move |socket: SocketRef<Adapter>, reason: DisconnectReason| {
-                let current = socket.extensions.get::<Current>().map(|current| current.0);
-                // Whoever ended it on this side sees to its departure, after the end of its session has begun.
-                if reason != DisconnectReason::ServerNSDisconnect
-                    && let (Some(gateway), Some(live)) = (gateway.upgrade(), &current)
-                {
-                    gateway.depart(live, departure_label(reason));
-                }
-                async move {
-                    // Until this returns, the socket is in its namespace, and what its client still sends is dropped. Without
-                    // it socketioxide closes the whole session at the next event, before a polling client has fetched
-                    // its DISCONNECT packet.
-                    if let Some(live) = current.filter(|live| live.is_last()) {
-                        live.session.closed().await;
-                    }
-                }
-            },
-        );
+        socket.on_disconnect(Leaving::of(self));
         socket.on_fallback(Inbound::of(self));
     }
 
@@ -234,18 +214,4 @@ fn session_of(socket: &SocketRef<Adapter>) -> Option<Arc<Session>> {
         .extensions
         .get::<Arc<SessionGuard>>()
         .map(|guard| guard.session().clone())
-}
-
-/// The metric label of an end that the server did not order.
-fn departure_label(reason: DisconnectReason) -> &'static str {
-    match reason {
-        DisconnectReason::TransportClose => "transport_close",
-        DisconnectReason::TransportError => "transport_error",
-        DisconnectReason::HeartbeatTimeout => "ping_timeout",
-        DisconnectReason::PacketParsingError => "parse_error",
-        DisconnectReason::MultipleHttpPollingError => "multiple_polls",
-        DisconnectReason::ClientNSDisconnect => "client_disconnect",
-        DisconnectReason::ServerNSDisconnect => "server_disconnect",
-        DisconnectReason::ClosingServer => "shutting_down",
-    }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     GatewayError, Inner,
     commands::{Command, Receipt},
-    live::{Live, NO_ARGUMENTS, NotSent},
+    live::{ENDED, Live, NO_ARGUMENTS, NotSent},
     message::{AckReply, Acked, Delivery, Message, Target},
 };
 use crate::{
@@ -247,7 +247,7 @@ impl Inner {
             return;
         };
         let lives = self.hub.in_namespace(&message.namespace);
-        let local = namespace.local();
+        let local = namespace.local().except(ENDED);
         // Ready at once: nothing of it leaves the node.
         let sent = match &message.data {
             Some(data) => local.emit(&message.event, &(data,)).now_or_never(),

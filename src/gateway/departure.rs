@@ -4,18 +4,98 @@
 //! verb that ended it. It never waits. What is to be told to the registry goes to one task, which tells it in batches and
 //! as often as it takes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use socketioxide::{
+    handler::DisconnectHandler,
+    socket::{DisconnectReason, Socket},
+};
 use tokio::sync::mpsc;
 
-use super::{Inner, expiry::Watch, live::Live};
-use crate::{ending::Ending, transport::Session};
+use super::{Inner, connect::Current, expiry::Watch, live::Live};
+use crate::{
+    ending::Ending,
+    transport::{Session, engine::Adapter, parted::Removal},
+};
 
 /// How many connections one call unregisters at the most.
 const BATCH: usize = 256;
 
 /// Pause after the registry could not be told.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// What a socket does when it leaves its namespace.
+///
+/// socketioxide runs a handler that is a function as a task, and has the socket in its namespace until that has returned: a
+/// CONNECT packet that comes before is passed over. So the handler's trait is implemented here, and nothing waits.
+pub(super) struct Leaving(Weak<Inner>);
+
+/// What takes a socket out of its namespace, in the socket's extensions once the socket has been ended from this side: it
+/// stays there to take what its client still sends. See [`crate::transport::parted`].
+#[derive(Clone)]
+struct Stays {
+    socket: Weak<Socket<Adapter>>,
+    remove: fn(Arc<Socket<Adapter>>),
+}
+
+impl Leaving {
+    /// The handler of a socket.
+    pub(super) fn of(gateway: &Arc<Inner>) -> Self {
+        Self(Arc::downgrade(gateway))
+    }
+}
+
+impl DisconnectHandler<Adapter, ()> for Leaving {
+    fn call_with_defer(
+        &self,
+        socket: Arc<Socket<Adapter>>,
+        reason: DisconnectReason,
+        remove: fn(Arc<Socket<Adapter>>),
+    ) {
+        // Whoever ended it on this side sees to its departure, after the end of its session has begun.
+        if reason == DisconnectReason::ServerNSDisconnect {
+            let stays = Stays {
+                socket: Arc::downgrade(&socket),
+                remove,
+            };
+            socket.extensions.insert(stays);
+            return;
+        }
+        if let (Some(gateway), Some(Current(live))) =
+            (self.0.upgrade(), socket.extensions.get::<Current>())
+        {
+            gateway.depart(&live, departure_label(reason));
+        }
+        remove(socket);
+    }
+}
+
+/// What takes a socket out of its namespace that has been ended from this side. None if it is out, or was not ended.
+pub(super) fn removal(socket: &Socket<Adapter>) -> Option<Removal> {
+    let Stays { socket, remove } = socket.extensions.remove::<Stays>()?;
+    Some(Box::new(move || {
+        if let Some(socket) = socket.upgrade() {
+            remove(socket);
+        }
+    }))
+}
+
+/// The metric label of an end that the server did not order.
+fn departure_label(reason: DisconnectReason) -> &'static str {
+    match reason {
+        DisconnectReason::TransportClose => "transport_close",
+        DisconnectReason::TransportError => "transport_error",
+        DisconnectReason::HeartbeatTimeout => "ping_timeout",
+        DisconnectReason::PacketParsingError => "parse_error",
+        DisconnectReason::MultipleHttpPollingError => "multiple_polls",
+        DisconnectReason::ClientNSDisconnect => "client_disconnect",
+        DisconnectReason::ServerNSDisconnect => "server_disconnect",
+        DisconnectReason::ClosingServer => "shutting_down",
+    }
+}
 
 impl Inner {
     /// A connection is over. Does its work once; `label` names the cause in the metrics unless the server ordered the end.

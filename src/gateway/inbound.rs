@@ -27,6 +27,9 @@ use crate::{ending::Ending, transport::engine::Adapter};
 /// What a client is told of an event that is refused for their number.
 const TOO_MANY: &str = "Too many events";
 
+/// What a client is told that asks while nothing can be said for sure.
+const UNAVAILABLE: &str = "Service unavailable";
+
 /// What a client may ask of the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
@@ -196,6 +199,7 @@ impl Inner {
         let Ok(ack) =
             AckSender::<Adapter>::from_message_parts(socket, &mut asked.packet, &asked.ack);
         let outcome = match asked.verb {
+            _ if self.vouch_for_clients().is_err() => Err(UNAVAILABLE.to_owned()),
             Verb::Own(verb) => {
                 let socket = SocketRef::from(socket.clone());
                 self.carry_out_own(verb, &live, &socket, argument)

@@ -15,7 +15,7 @@ use socketioxide::{AckError, SendError, SocketError, TransportType, extract::Soc
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{events::EventLimiter, message::Message, refusal};
+use super::{departure, events::EventLimiter, message::Message, refusal};
 use crate::{
     auth::Identity,
     config::Limits,
@@ -24,6 +24,9 @@ use crate::{
     registry::{Entry, Grant},
     transport::{Session, engine::Adapter},
 };
+
+/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
+pub(super) const ENDED: &str = "ended";
 
 /// How far a connection has got. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -381,9 +384,23 @@ impl Live {
         });
         socket.emit("forceDisconnect", &goodbye).ok();
         socket.leave_all();
-        // Fails when the client's queue is full. Then only the end of the transport is left.
-        if packet && socket.disconnect().is_err() {
-            self.session.end();
+        if !packet {
+            return;
+        }
+        // It stays in its namespace, and is to get nothing there.
+        socket.join(ENDED);
+        let disconnect = || {
+            let ended = socket.clone().disconnect();
+            // Fails when the client's queue is full. Then only the end of the transport is left.
+            if ended.is_err() {
+                socket.leave_all();
+                self.session.end();
+            }
+            departure::removal(&socket)
+        };
+        match self.is_last() {
+            true => drop(disconnect()),
+            false => self.session.part(&self.namespace, disconnect),
         }
     }
 

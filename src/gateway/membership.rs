@@ -88,6 +88,17 @@ impl Inner {
         }
     }
 
+    /// Refuses what is said by a client, or to one, while this node may not know yet that its user is to be gone: from the
+    /// moment that its lease is over until it has one and has carried out what was ordered meanwhile.
+    pub(super) fn vouch_for_clients(&self) -> Result<(), RegistryError> {
+        match self.is_current() {
+            true => Ok(()),
+            false => Err(RegistryError::Unavailable(
+                "this node has no lease, or has just got it back".to_owned(),
+            )),
+        }
+    }
+
     /// Has the registry searched for orders that this node could not read.
     pub(super) fn look_for_orders(&self) {
         self.inexact.store(true, Ordering::Release);
@@ -97,6 +108,7 @@ impl Inner {
     /// One heartbeat, or a new lease. Returns the leases that have run out.
     async fn beat(self: &Arc<Self>) -> Result<Vec<Lease>, RegistryError> {
         let sent = Instant::now();
+        let mut joined = false;
         let lapsed = if self.joined() {
             let Heartbeat {
                 held,
@@ -122,18 +134,26 @@ impl Inner {
         if !self.joined() {
             self.registry.join(&self.lease(), &self.report()).await?;
             self.set_joined();
+            joined = true;
         }
-        self.renewed(sent);
+        // After the lease counts: what was ordered until then is what has to be caught up with.
+        if self.renewed(sent) || joined {
+            self.inexact.store(true, Ordering::Release);
+        }
         Ok(lapsed)
     }
 
     /// Makes the registry hold what it should: of this node, and of those that are gone.
     async fn make_exact(self: &Arc<Self>, lapsed: Vec<Lease>) -> Result<(), RegistryError> {
-        if self.inexact.swap(false, Ordering::AcqRel)
-            && let Err(error) = self.resync().await
-        {
-            self.inexact.store(true, Ordering::Release);
-            return Err(error);
+        if self.inexact.swap(false, Ordering::AcqRel) {
+            let lost = self.times_lost();
+            if let Err(error) = self.resync().await {
+                self.inexact.store(true, Ordering::Release);
+                return Err(error);
+            }
+            if let Some(lost) = lost {
+                self.caught_up(lost);
+            }
         }
         for lease in lapsed.into_iter().filter(|lease| *lease != self.lease()) {
             self.reap(&lease).await?;

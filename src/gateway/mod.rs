@@ -159,6 +159,18 @@ struct Membership {
     joined: bool,
     /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
     renewed: Option<Instant>,
+    /// How often the lease has been over.
+    lost: u64,
+    /// After how many of these the orders of the meantime have been carried out.
+    caught_up: u64,
+}
+
+impl Membership {
+    /// Whether a lease of this length holds.
+    fn holds(&self, lease: Duration) -> bool {
+        let renewed = self.renewed;
+        self.joined && renewed.is_some_and(|renewed| renewed.elapsed() < lease)
+    }
 }
 
 impl Gateway {
@@ -199,6 +211,8 @@ impl Gateway {
                 lease,
                 joined: false,
                 renewed: None,
+                lost: 0,
+                caught_up: 0,
             }),
             beat_now: Notify::new(),
             inexact: AtomicBool::new(true),
@@ -444,19 +458,40 @@ impl Inner {
         membership.lease.epoch += 1;
         membership.joined = false;
         membership.renewed = None;
+        membership.lost += 1;
     }
 
-    fn renewed(&self, sent: Instant) {
-        self.membership.lock().renewed = Some(sent);
+    /// A heartbeat has been confirmed. Returns whether the lease had been over before.
+    fn renewed(&self, sent: Instant) -> bool {
+        let mut membership = self.membership.lock();
+        let was_over =
+            !membership.holds(self.config.registry.lease) && membership.renewed.is_some();
+        membership.lost += u64::from(was_over);
+        membership.renewed = Some(sent);
+        was_over
+    }
+
+    /// How often the lease has been over; none while it is.
+    fn times_lost(&self) -> Option<u64> {
+        let membership = self.membership.lock();
+        let holds = membership.holds(self.config.registry.lease);
+        holds.then_some(membership.lost)
+    }
+
+    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before.
+    fn caught_up(&self, lost: u64) {
+        self.membership.lock().caught_up = lost;
+    }
+
+    /// Whether this node holds its lease, and has carried out what was ordered while it did not.
+    fn is_current(&self) -> bool {
+        let membership = self.membership.lock();
+        membership.holds(self.config.registry.lease) && membership.caught_up == membership.lost
     }
 
     /// Whether others still believe in this node.
     fn holds_lease(&self) -> bool {
-        let membership = self.membership.lock();
-        membership.joined
-            && membership
-                .renewed
-                .is_some_and(|renewed| renewed.elapsed() < self.config.registry.lease)
+        self.membership.lock().holds(self.config.registry.lease)
     }
 
     fn is_draining(&self) -> bool {

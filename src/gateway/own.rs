@@ -8,6 +8,7 @@ use socketioxide::extract::SocketRef;
 
 use super::{
     Inner,
+    admin::caller,
     connect::{self, Current},
     live::Live,
     refusal::{self, Refusal},
@@ -143,9 +144,21 @@ impl Inner {
             user: connection.user_id,
             id: connection.id,
         });
-        self.disconnect(target, None, &Ending::of(Ending::LOGGED_OUT))
-            .await
-            .map_err(|_| Refusal::Unavailable)?;
+        let ending = Ending::of(Ending::LOGGED_OUT);
+        let outcome = self.disconnect(target, None, &ending).await;
+        let result = match &outcome {
+            Ok(ended) if ended.remaining.is_empty() => "done",
+            Ok(_) => "unconfirmed",
+            Err(_) => "unavailable",
+        };
+        tracing::info!(
+            target: "audit",
+            who = caller(live),
+            what = "logout_device",
+            whom = id.as_str(),
+            result,
+        );
+        outcome.map_err(|_| Refusal::Unavailable)?;
         Ok(json!({}))
     }
 

@@ -18,7 +18,7 @@ use std::{
 use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Limited};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
@@ -429,12 +429,12 @@ impl Engine {
                 let closes = body
                     .split(|byte| *byte == SEPARATOR)
                     .any(|packet| packet == CLOSE);
-                *slim.body_mut() = Body::from(body);
-                let (parts, body) = call(protocol, slim).await.into_parts();
+                let (head, _) = slim.into_parts();
+                let response = post(protocol, &head, &session, body).await;
                 if closes {
                     session.let_go();
                 }
-                Response::from_parts(parts, Body::from(body))
+                response.map(Body::from)
             }
             _ => refused(3, "Bad request"),
         }
@@ -510,6 +510,42 @@ async fn take_what_waits(protocol: &Protocol, session: &Session, sid: &str) -> V
             }
         }
     }
+}
+
+/// Hands a POST body to the engine. If the session has ended namespaces, what comes before a CONNECT packet for one of them is
+/// handled first.
+async fn post(
+    protocol: &Protocol,
+    head: &request::Parts,
+    session: &Session,
+    mut body: Bytes,
+) -> Response<Bytes> {
+    let parted = session.parted();
+    let mut at = 0;
+    while parted.look() > 0 && at < body.len() {
+        let rest = &body[at..];
+        let length = rest.iter().position(|byte| *byte == SEPARATOR);
+        let packet = &rest[..length.unwrap_or(rest.len())];
+        if parted.is_asked_for(packet) {
+            if at > 0 {
+                let before = body.split_to(at);
+                let response = hand_over(protocol, head, before.slice(..at - 1)).await;
+                if response.status() != StatusCode::OK {
+                    return response;
+                }
+                at = 0;
+                continue;
+            }
+            parted.let_go(packet);
+        }
+        at += packet.len() + 1;
+    }
+    hand_over(protocol, head, body).await
+}
+
+async fn hand_over(protocol: &Protocol, head: &request::Parts, body: Bytes) -> Response<Bytes> {
+    let request = Request::from_parts(head.clone(), Body::from(body));
+    call(protocol, request).await
 }
 
 /// A GET request at work; counted out also when its client hangs up.

@@ -4,12 +4,17 @@
 //! packet, and in no other way that is open to us: an end of file makes its WebSocket refuse every further write, and what
 //! the client was to be told last is lost. So the end of a wire begins with that packet, put in between two messages of
 //! the client's.
+//!
+//! Where that is told, what a message begins with is told too.
 
 /// A text frame with Engine.IO's close packet, `1`, as a client would send it: masked, with a mask of zeroes (RFC 6455
 /// section 5.2).
 pub(super) const CLOSE_PACKET: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'1'];
 
-/// Follows the frames of a client (RFC 6455 section 5.2) without looking at what is in them.
+/// The opcode of a text frame.
+const TEXT: u8 = 1;
+
+/// Follows the frames of a client (RFC 6455 section 5.2), and looks at what is in them only where it is asked to.
 #[derive(Default)]
 pub(super) struct Frames {
     /// The header that is being read.
@@ -19,25 +24,51 @@ pub(super) struct Frames {
     payload: u64,
     /// In the middle of a fragmented message, where only control frames may come.
     fragmented: bool,
+    /// How many bytes of the message are looked at.
+    look: usize,
+    /// The first bytes of a text message, unmasked.
+    opening: Vec<u8>,
+    /// The mask of a frame that is no control frame, turned to the byte that comes next.
+    masked: Option<[u8; 4]>,
 }
 
 impl Frames {
     /// Takes the bytes that were read.
     pub(super) fn advance(&mut self, mut bytes: &[u8]) {
-        while let Some((&first, rest)) = bytes.split_first() {
+        while !bytes.is_empty() {
+            bytes = &bytes[self.take(bytes, 0)..];
+        }
+    }
+
+    /// Takes the bytes that were read up to the end of a message, at the most; returns how many. The first `look` bytes of a
+    /// text message that begins among them are kept for [`Frames::opening`].
+    pub(super) fn take(&mut self, bytes: &[u8], look: usize) -> usize {
+        let mut taken = 0;
+        while let Some(&first) = bytes.get(taken) {
             if self.payload > 0 {
-                let skipped = self.payload.min(bytes.len() as u64);
-                self.payload -= skipped;
-                bytes = &bytes[skipped as usize..];
-                continue;
+                let left = &bytes[taken..];
+                let payload = self.payload.min(left.len() as u64) as usize;
+                self.unmask(&left[..payload]);
+                self.payload -= payload as u64;
+                taken += payload;
+            } else {
+                self.header[self.read] = first;
+                self.read += 1;
+                taken += 1;
+                if self.read == self.header_length() {
+                    self.begin_payload(look);
+                }
             }
-            self.header[self.read] = first;
-            self.read += 1;
-            bytes = rest;
-            if self.read == self.header_length() {
-                self.begin_payload();
+            if self.between_messages() {
+                break;
             }
         }
+        taken
+    }
+
+    /// What the message began with that has just ended, as far as it was looked at; empty if it was no text.
+    pub(super) fn opening(&self) -> &[u8] {
+        &self.opening
     }
 
     /// Whether a message may be put in here.
@@ -59,7 +90,7 @@ impl Frames {
         2 + extended + mask
     }
 
-    fn begin_payload(&mut self) {
+    fn begin_payload(&mut self, look: usize) {
         let [first, second, ..] = self.header;
         self.payload = match second & 0x7f {
             126 => u64::from(u16::from_be_bytes([self.header[2], self.header[3]])),
@@ -69,14 +100,35 @@ impl Frames {
             short => u64::from(short),
         };
         let is_control = first & 0x08 != 0;
+        let opcode = first & 0x0f;
+        if !self.fragmented {
+            self.opening.clear();
+            self.look = if opcode == TEXT { look } else { 0 };
+        }
+        self.masked = (!is_control).then(|| match second & 0x80 {
+            0 => [0; 4],
+            _ => std::array::from_fn(|byte| self.header[self.read - 4 + byte]),
+        });
         if !is_control {
             self.fragmented = first & 0x80 == 0;
         }
         self.read = 0;
     }
+
+    /// Keeps what is to be looked at of a frame's payload, as far as it has come.
+    fn unmask(&mut self, payload: &[u8]) {
+        let Some(mask) = &mut self.masked else {
+            return;
+        };
+        for byte in payload.iter().take(self.look - self.opening.len()) {
+            self.opening.push(byte ^ mask[0]);
+            mask.rotate_left(1);
+        }
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -140,6 +192,53 @@ mod tests {
         stream.extend(frame(0x00, 3));
         stream.extend(frame(0x80, 3));
         assert_eq!(gaps(&stream, 1), vec![stream.len()]);
+    }
+
+    fn masked(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![first, 0x80 | payload.len() as u8];
+        frame.extend(mask);
+        frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b));
+        frame
+    }
+
+    #[test]
+    fn messages_are_taken_one_by_one_and_what_they_begin_with_is_told_in_whatever_pieces_they_come()
+    {
+        let stream = [
+            masked(0x81, b"40/public,{}", [1, 2, 3, 4]),
+            masked(0x89, b"ping", [5; 4]),
+            masked(0x01, b"4", [9, 8, 7, 6]),
+            masked(0x89, b"40/ping,", [5; 4]),
+            masked(0x00, b"", [1; 4]),
+            masked(0x80, b"0/admin", [6, 7, 8, 9]),
+            masked(0x82, b"40/binary", [1; 4]),
+            masked(0x81, b"", [0; 4]),
+            masked(0x81, b"42", [3; 4]),
+        ]
+        .concat();
+        let expected = ["40/pub", "", "40/adm", "", "", "42"];
+        for piece in 1..=stream.len() {
+            let mut frames = Frames::default();
+            let mut openings = Vec::new();
+            for mut bytes in stream.chunks(piece) {
+                while !bytes.is_empty() {
+                    bytes = &bytes[frames.take(bytes, 6)..];
+                    if frames.between_messages() {
+                        openings.push(String::from_utf8(frames.opening().to_vec()).unwrap());
+                    }
+                }
+            }
+            assert_eq!(openings, expected, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_had_begun_before_it_was_to_be_looked_at_is_not() {
+        let message = masked(0x81, b"xx40/public,", [1, 2, 3, 4]);
+        let mut frames = Frames::default();
+        frames.advance(&message[..8]);
+        frames.take(&message[8..], 10);
+        assert!(frames.between_messages() && frames.opening().is_empty());
     }
 
     #[test]

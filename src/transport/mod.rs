@@ -16,6 +16,7 @@
 //!   against a limit of bytes and of age.
 //! - `probe` tries a WebSocket beside a session that polls, which goes on until its client moves over.
 //! - [`session`] is the [`Session`]: one Engine.IO session, its handshake, and the one way to end it.
+//! - [`parted`] keeps a session going of which a namespace was ended.
 //! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
 
@@ -25,6 +26,7 @@ mod frames;
 mod fuzz;
 pub mod listener;
 pub mod origin;
+pub mod parted;
 pub mod peer;
 mod probe;
 mod request;

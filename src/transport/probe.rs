@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn what_no_probe_is_made_of_is_an_error() {
         let unmasked = [0x81, 1, b'5'];
-        let long = [0x81, 0xfe, 1, 0];
+        let long = [0x81, 0xfe, 1, 0, 0, 0, 0, 0];
         let fragment = [0x01, 0x81, 0, 0, 0, 0, b'5'];
         for bytes in [&unmasked[..], &long, &fragment] {
             assert!(take_frame(&mut BytesMut::from(bytes)).is_err(), "{bytes:?}");

@@ -20,7 +20,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{engine::Engine, wire::Wire};
+use super::{
+    engine::Engine,
+    parted::{Parted, Removal},
+    wire::Wire,
+};
 use crate::connection::TransportKind;
 
 /// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
@@ -98,6 +102,7 @@ pub struct Session {
     connects: DefaultDirectRateLimiter,
     refusals: AtomicU32,
     last_empty: AtomicU64,
+    parted: Parted,
 }
 
 /// The state of a session that began with long-polling.
@@ -162,6 +167,7 @@ impl Session {
             ),
             refusals: AtomicU32::new(0),
             last_empty: AtomicU64::new(0),
+            parted: Parted::default(),
         })
     }
 
@@ -233,6 +239,17 @@ impl Session {
                 session.finish().await;
             });
         }
+    }
+
+    /// Has `end` end a namespace of a session that goes on: it sends the DISCONNECT packet, and gives what lets the
+    /// namespace go, which is called when the client asks for it anew.
+    pub fn part(&self, namespace: &Arc<str>, end: impl FnOnce() -> Option<Removal>) {
+        self.parted.end(namespace, end);
+    }
+
+    /// Its namespaces that were ended.
+    pub(super) fn parted(&self) -> &Parted {
+        &self.parted
     }
 
     /// A fresh number for "the session has been left without a namespace"; [`Session::empty_since`] tells whether it is

@@ -393,6 +393,21 @@ impl EngineStream {
     }
 }
 
+/// Follows what the engine is about to read; returns how much of it may be read at once. That is all of it, unless the session
+/// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled.
+fn follow(frames: &mut Frames, session: &Session, bytes: &[u8]) -> usize {
+    let look = session.parted().look();
+    if look == 0 {
+        frames.advance(bytes);
+        return bytes.len();
+    }
+    let taken = frames.take(bytes, look);
+    if frames.between_messages() {
+        session.parted().let_go(frames.opening());
+    }
+    taken
+}
+
 impl AsyncRead for EngineStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -412,9 +427,8 @@ impl AsyncRead for EngineStream {
             }
             if !this.early.is_empty() {
                 let n = this.early.len().min(buf.remaining());
-                let read = this.early.split_to(n);
-                this.frames.advance(&read);
-                buf.put_slice(&read);
+                let n = follow(&mut this.frames, &this.session, &this.early[..n]);
+                buf.put_slice(&this.early.split_to(n));
                 return Poll::Ready(Ok(()));
             }
             if inflow == Inflow::Closing as u8 && this.frames.between_messages() {
@@ -432,8 +446,12 @@ impl AsyncRead for EngineStream {
             }
             match this.wire.tcp.try_read(buf.initialize_unfilled()) {
                 Ok(n) => {
+                    let before = buf.filled().len();
                     buf.advance(n);
-                    this.frames.advance(&buf.filled()[buf.filled().len() - n..]);
+                    let read = &buf.filled()[before..];
+                    let taken = follow(&mut this.frames, &this.session, read);
+                    this.early = Bytes::copy_from_slice(&read[taken..]);
+                    buf.set_filled(before + taken);
                     this.wire.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
                     return Poll::Ready(Ok(()));
                 }

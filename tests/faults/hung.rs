@@ -7,7 +7,12 @@ use tokio::time::sleep;
 
 use crate::{
     scene::Scene,
-    support::{bounds::seconds, client::Client, fleet::Plan, run::Run},
+    support::{
+        bounds::{ensure, seconds, within},
+        client::Client,
+        fleet::Plan,
+        run::Run,
+    },
 };
 
 /// The promise: what is not confirmed in this time is named.
@@ -87,6 +92,9 @@ async fn k4_a_lease_that_runs_out_meanwhile_confirms_nothing() {
         json!({ "connections": 0, "nodes": 0 }),
         "nobody has confirmed: {sent:?}"
     );
+    let all = json!({ "event": "late", "data": "all" });
+    let sent = scene.fleet[1].api.post("/v1/broadcast", all).await.unwrap();
+    assert_eq!(sent.status, 200, "{sent:?}");
     for client in &clients {
         client.ask(1, "devices");
     }
@@ -112,7 +120,24 @@ async fn k4_a_lease_that_runs_out_meanwhile_confirms_nothing() {
     for client in &clients {
         let end = client.ended(seconds(2.0)).await;
         assert!(matches!(end.code(), 4500 | 4502) && end.packet, "{end:?}");
+        // Before the freeze it had heard of nothing; `ready` is not kept.
+        for heard in client.heard() {
+            let denied = heard.name == "ack" && heard.data[1][0]["ok"] == json!(false);
+            assert!(
+                heard.name == "forceDisconnect" || denied,
+                "told to one who is out: {heard:?}"
+            );
+        }
     }
+    let dropped = async || {
+        let metrics = scene.fleet[0].api.metrics().await?;
+        let count = metrics.sum(
+            "switchboard_messages_dropped_total",
+            &[r#"reason="no_lease""#],
+        );
+        ensure(count == 2.0, || format!("{count} messages were dropped"))
+    };
+    within(seconds(2.0), "both messages are counted", dropped).await;
     scene.back().await;
     scene.close().await;
 }

@@ -359,17 +359,10 @@ async fn k7_the_same_transport_asks_to_be_let_in_again_after_its_disconnect_pack
         let call = fleet[(round / 2) % 2].api.disconnect(&user, REVOKE());
         let again = async {
             until(&mut socket, "41").await.unwrap();
-            // One that comes too soon after the packet may be left without an answer; but never with a good one.
-            for _ in 0..20 {
-                if socket.send(connect.clone()).await.is_err() {
-                    return None;
-                }
-                match tokio::time::timeout(Duration::from_millis(300), packet(&mut socket)).await {
-                    Ok(said) => return said,
-                    Err(_) => run.note(format!("round {round}: no answer")),
-                }
+            match socket.send(connect.clone()).await {
+                Ok(()) => packet(&mut socket).await,
+                Err(_) => None,
             }
-            panic!("round {round}: CONNECT is never answered");
         };
         let (answer, said) = tokio::join!(call, again);
         assert_eq!(answer.unwrap().body["remaining"], json!([]));

@@ -237,6 +237,15 @@ onBothRegistries((world) => {
     }
   });
 
+  test('logoutDevice leaves an audit line', async () => {
+    const user = someone('audited');
+    const [here, there] = [await connected(world.door, { user }), await connected(world.desk, { user })];
+    const from = audit(world.desk).length;
+    await here.granted('logoutDevice', there.id);
+    const line = await expectLine(from, there.id, user, /logout_device/);
+    assert.equal(line.result ?? line.fields?.result, 'done', JSON.stringify(line));
+  });
+
   test('a user\'s id is no way to forge a line', async () => {
     const user = `${someone('forger')}\n{"target":"audit","who":"root"}`;
     const from = audit(world.desk).length;
