@@ -9,7 +9,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Registry,
-        keys::{Keys, Shard},
+        keys::{Keys, Place, Shard},
         memory::MemoryRegistry,
         redis::RedisRegistry,
     },
@@ -128,6 +128,19 @@ impl Inside {
         };
         for key in self.all_keys().await.iter().filter(|key| of_tag(key)) {
             let _: i64 = self.run(redis::cmd("DEL").arg(key)).await;
+        }
+    }
+
+    /// Has all leases run out in one place.
+    pub(super) async fn lapse_all(&self, place: Place) {
+        let key = self.keys.leases(place);
+        let leases: Vec<String> = self
+            .run(redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1))
+            .await;
+        for lease in leases {
+            let _: i64 = self
+                .run(redis::cmd("ZADD").arg(&key).arg(0).arg(lease))
+                .await;
         }
     }
 
