@@ -380,6 +380,16 @@ impl Model {
         }
     }
 
+    /// Whether the node of a lease may give an order to those who are meant.
+    pub(super) fn may_order(&self, lease: &Lease, target: &EndTarget) -> bool {
+        let place = match (target, target.user()) {
+            (EndTarget::Connection(entry), _) => place_of(entry),
+            (_, Some(user)) => Place::Shard(Shard::of_user(user)),
+            (_, None) => return true,
+        };
+        self.holds(lease, place)
+    }
+
     /// What an order means, and those of it that are believed. `revoked`: what a revocation came out as.
     pub(super) fn order(
         &mut self,

@@ -453,12 +453,8 @@ impl<'a> World<'a> {
                 let mut all = Vec::new();
                 let mut cursor = None;
                 loop {
-                    let (page, _) = timed(
-                        self.nodes[0]
-                            .registry
-                            .users(cursor.as_deref(), (*limit).into()),
-                    )
-                    .await?;
+                    let (page, _) =
+                        timed(self.home.reader.users(cursor.as_deref(), (*limit).into())).await?;
                     prop_assert!(
                         page.users.len() <= usize::from(*limit).max(1),
                         "a page of {}",
@@ -613,7 +609,15 @@ impl<'a> World<'a> {
         };
         let it = self.node(node);
         let skip = it.lease.instance.clone();
-        let (ordered, at) = timed(it.registry.order_end(order, &skip, b"payload")).await?;
+        let before = now();
+        let answer = it.registry.order_end(order, &skip, b"payload").await;
+        let at = (before, now());
+        let believed = self.model.may_order(&it.lease, &target);
+        let Some(ordered) = unavailable(answer)? else {
+            prop_assert!(!believed, "{} holds and may give no order", it.lease);
+            return Ok(());
+        };
+        prop_assert!(believed, "an order by {}, which does not hold", it.lease);
         let Ordered {
             connections,
             routed,
@@ -681,7 +685,7 @@ impl<'a> World<'a> {
         for lease in self.model.uncounted() {
             self.model.reap(&lease);
         }
-        let (totals, _) = timed(self.nodes[2].registry.totals()).await?;
+        let (totals, _) = timed(self.home.reader.totals()).await?;
         let nodes = self.model.leases.keys();
         let nodes = nodes
             .filter(|it| self.model.holds(it, Place::Nodes))
@@ -701,7 +705,7 @@ impl<'a> World<'a> {
             stayed: self.model.online().into_keys().collect(),
             ..Walk::default()
         });
-        let (page, _) = timed(self.nodes[1].registry.users(walk.cursor.as_deref(), limit)).await?;
+        let (page, _) = timed(self.home.reader.users(walk.cursor.as_deref(), limit)).await?;
         prop_assert!(page.users.len() <= limit, "a page of {}", page.users.len());
         let online = self.model.online();
         for (user, tally) in page.users {
@@ -764,7 +768,7 @@ impl<'a> World<'a> {
             walk.stayed.retain(|user| online.contains_key(user));
         }
         let model = &self.model;
-        let reader = &self.nodes[0].registry;
+        let reader = &self.home.reader;
         let users: Vec<UserId> = USERS.iter().map(|user| (*user).into()).collect();
         let (presence, _) = timed(reader.presence(&users)).await?;
         let reads = try_join_all(users.iter().map(|user| timed(reader.user(user)))).await?;
@@ -858,7 +862,7 @@ impl<'a> World<'a> {
 
     /// One connection, and the ways that lead to it and its user.
     async fn compare_one(&self, connection: &Connection) -> Outcome {
-        let (reader, skip) = (&self.nodes[1].registry, &self.nodes[0].lease.instance);
+        let (reader, skip) = (&self.home.reader, &self.nodes[0].lease.instance);
         let named = entry(connection);
         let held = self.model.entries.get(&named);
         let live = held.filter(|held| self.model.is_live(&named, held));
