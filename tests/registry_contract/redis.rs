@@ -235,12 +235,12 @@ async fn scripts_that_are_forgotten_again_and_again_are_carried_out() {
     let mut raw = raw(&home).await;
     let forgetting = tokio::spawn(async move {
         loop {
-            let flush = redis::cmd("SCRIPT")
-                .arg("FLUSH")
-                .query_async(&mut raw)
-                .await;
-            let () = flush.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            // So that one comes between a script's being loaded and its being called.
+            for _ in 0..20 {
+                let mut flush = redis::cmd("SCRIPT");
+                let () = flush.arg("FLUSH").query_async(&mut raw).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
     for number in 0..300 {
