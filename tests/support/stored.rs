@@ -69,7 +69,7 @@ impl Stored {
             .iter()
             .filter(|(key, expires)| {
                 let name = key.rsplit_once('}').map_or("", |(_, name)| name);
-                let node = matches!(name, ":leases" | ":info" | ":names") && !over;
+                let node = matches!(name, ":leases" | ":notes") && !over;
                 !(node || name == ":users" || **expires >= 0)
             })
             .map(|(key, _)| key.clone())
@@ -97,7 +97,9 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local leases = redis.call('ZRANGE', prefix .. ':{nodes}:leases', 0, -1, 'WITHSCORES')
 for i = 1, #leases, 2 do
   if tonumber(leases[i + 1]) > now then
-    row('live', leases[i], redis.call('HGET', prefix .. ':{nodes}:names', leases[i]) or '')
+    local note = redis.call('HGET', prefix .. ':{nodes}:notes', leases[i]) or ''
+    local report = string.match(note, '^%d+:({.*})$')
+    row('live', leases[i], report and cjson.decode(report).node_id or '')
   else
     row('lapsed', leases[i])
   end
