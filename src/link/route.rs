@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Address, Link, LinkError, Request, Slot, probe::Probe, request::Asking};
 
-/// Before a call is made again whose slot is on the move.
+/// Before a call is made again whose slot is on the move, or whose script is.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// How a request gets to a server.
@@ -28,7 +28,8 @@ enum Next {
     Elsewhere,
     /// Another server is being given the slot, and may have the key.
     Ask(Address),
-    /// The keys of the call are on two servers. Soon they are on one.
+    /// The keys of the call are on two servers, and soon on one; or the server forgot a script between being given it and being
+    /// asked for it.
     Again,
 }
 
@@ -43,7 +44,7 @@ impl Next {
                 Some(server) => Self::Ask(server),
                 None => Self::Fail,
             },
-            ErrorKind::Server(ServerErrorKind::TryAgain) => Self::Again,
+            ErrorKind::Server(ServerErrorKind::TryAgain | ServerErrorKind::NoScript) => Self::Again,
             _ => Self::Fail,
         }
     }

@@ -10,6 +10,9 @@
 //!   has run out is left out of every answer at once, whether or not anybody has reaped it yet.
 //! - A lease that has run out never comes back: the node joins with the next epoch and registers its connections anew.
 //!   Whoever reaps the old epoch can therefore not hit the new entries.
+//! - A handle that a node has joined through answers that node only. Where its own lease does not hold, it neither says who is
+//!   there nor confirms that an order was given, but is unavailable: the registry may have lost what else it held, too. Handles
+//!   that nobody joined through, or whose node has left, answer as anybody would be.
 //! - Every write can be repeated: a call that timed out may have happened, and is made again.
 //! - `register`, `update` and `order_end` of one user have one order. Whoever registered before the order is in its list;
 //!   whoever comes after it meets the fence that was put up with it. Nobody is neither.
@@ -287,7 +290,8 @@ pub trait Registry: Families + 'static {
     /// The live nodes, by name.
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError>;
 
-    /// The cluster in three numbers.
+    /// The cluster in three numbers. Reaps what is in the way of an exact count, as [`Registry::reap`] does, and says so in the
+    /// log.
     async fn totals(&self) -> Result<Totals, RegistryError>;
 
     /// Publishes `payload` to the channel of each live node that holds a connection that is meant, but not to `skip`. One

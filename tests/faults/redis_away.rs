@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
     scene::Scene,
-    support::{bounds::seconds, fleet::Plan, run::Run},
+    support::{
+        bounds::{ensure, seconds, within},
+        client::Client,
+        fleet::Plan,
+        run::Run,
+    },
 };
 
 #[tokio::test]
@@ -46,6 +52,49 @@ async fn f3_flushall_is_mended_by_the_next_heartbeats() {
         let _: () = scene.fleet.redis.run("FLUSHALL").await;
         scene.back().await;
     }
+    scene.close().await;
+}
+
+/// Until its next heartbeat a node does not know that Redis has lost everything, and says neither that somebody has gone nor that
+/// nobody is there.
+#[tokio::test]
+async fn f3_nothing_is_confirmed_that_an_emptied_redis_has_forgotten() {
+    let run = Run::begin("f3 forgotten");
+    let mut scene = Scene::set(&run, Plan::of(2), 4).await;
+    let kicked = Client::of(scene.fleet[1].addr, "kicked").await;
+    scene.clients.push(kicked);
+    let api = &scene.fleet[0].api;
+    let heartbeat = async || {
+        let nodes = api.read("/v1/nodes").await?;
+        let all = nodes["nodes"].as_array().cloned().unwrap_or_default();
+        let it = all.iter().find(|node| node["nodeId"] == "node-0");
+        let it = it.ok_or_else(|| nodes.to_string())?;
+        Ok::<_, String>(it["lastHeartbeat"].clone())
+    };
+    // Right after a heartbeat, so that the next one is far.
+    let before = heartbeat().await.unwrap();
+    let next = async || ensure(heartbeat().await? != before, || "no heartbeat".into());
+    within(seconds(10.0), "the next heartbeat", next).await;
+
+    let () = scene.fleet.redis.run("FLUSHALL").await;
+    let (kick, read, sent) = tokio::join!(
+        api.disconnect("kicked", json!({})),
+        api.get("/v1/users/kicked"),
+        api.send("kicked", "any", json!(1)),
+    );
+    for answer in [kick, read, sent].map(Result::unwrap) {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.retry_after.is_some(), "{answer:?}");
+    }
+    scene.back().await;
+    let answer = scene.fleet[0].api.disconnect("kicked", json!({})).await;
+    let answer = answer.unwrap();
+    assert_eq!(
+        (answer.status, &answer.body["disconnected"]),
+        (200, &json!(1))
+    );
+    let kicked = scene.clients.pop().unwrap();
+    assert_eq!(kicked.ended(seconds(1.0)).await.code(), 4500);
     scene.close().await;
 }
 

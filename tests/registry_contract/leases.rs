@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use switchboard::{
     ending::Ending,
-    registry::{Grant, NodeReport, RegistryError, Updated, UserEntry, Whom},
+    registry::{Ban, EndOrder, Fence, Grant, NodeReport, RegistryError, Updated, UserEntry, Whom},
 };
 
-use super::home::{Home, LONG, SHORT, all_of, fleet, tally};
+use super::home::{Home, LONG, Peer, SHORT, all_of, fleet, tally};
 
 pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dyn Home) {
     let [a, b] = fleet(home, SHORT, LONG).await;
@@ -56,7 +56,12 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
         routed.iter().map(|it| &it.instance).collect::<Vec<_>>(),
         [&b.lease.instance]
     );
-    let ordered = a.order(&all_of("both"), None, &Ending::of(4500)).await;
+    let order = EndOrder {
+        target: &all_of("both"),
+        fence: None,
+        ending: &Ending::of(4500),
+    };
+    let ordered = b.registry.order_end(order, &nobody, b"").await.unwrap();
     assert_eq!(ordered.connections, std::slice::from_ref(&stays));
     assert_eq!(ordered.routed.len(), 1);
     let again = b.connect("both").await;
@@ -69,6 +74,58 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
     b.unregister(&[&only]).await;
     assert_eq!(b.registry.totals().await.unwrap(), totals);
     assert_eq!(b.registry.held(&a.lease).await.unwrap(), []);
+}
+
+/// What a node is told that asks who is there, or orders that somebody is to go.
+pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), RegistryError>> {
+    let (registry, user) = (&peer.registry, user.into());
+    let id = registry.new_id(Some(&user));
+    let (target, ending) = (all_of(user.as_str()), Ending::of(4500));
+    let ban = Fence::Ban(Ban {
+        reason: None,
+        until: None,
+    });
+    let order = EndOrder {
+        target: &target,
+        fence: Some(&ban),
+        ending: &ending,
+    };
+    let whom = Whom::User(user.clone());
+    let instance = &peer.lease.instance;
+    vec![
+        registry.user(&user).await.map(drop),
+        registry
+            .presence(std::slice::from_ref(&user))
+            .await
+            .map(drop),
+        registry.users(None, 10).await.map(drop),
+        registry.connection(&id).await.map(drop),
+        registry.nodes().await.map(drop),
+        registry.totals().await.map(drop),
+        registry.route(&whom, instance, b"").await.map(drop),
+        registry.order_end(order, instance, b"").await.map(drop),
+    ]
+}
+
+pub(super) async fn a_node_without_a_lease_is_told_nothing_of_who_is_there(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    b.connect("42").await;
+    b.sees_lapse_of(&a.lease).await;
+    for (number, answer) in asked_by(&a, "42").await.into_iter().enumerate() {
+        assert!(
+            matches!(answer, Err(RegistryError::Unavailable(_))),
+            "question {number}: {answer:?}"
+        );
+    }
+    assert_eq!(b.registry.ban_of(&"42".into()).await.unwrap(), None);
+    assert_eq!(b.ids("42").await.len(), 1);
+
+    // Whoever is not of the fleet, or not any more, is told what the others are.
+    a.registry.leave(&a.lease).await.unwrap();
+    for (number, answer) in asked_by(&a, "42").await.into_iter().enumerate() {
+        assert!(answer.is_ok(), "question {number}: {answer:?}");
+    }
+    assert!(b.registry.ban_of(&"42".into()).await.unwrap().is_some());
 }
 
 pub(super) async fn two_reapers_remove_each_entry_once(home: &dyn Home) {

@@ -66,6 +66,7 @@ conformance! {
         a_lease_lists_what_it_holds;
     leases:
         a_lapsed_lease_is_left_out_of_every_answer_at_once
+        a_node_without_a_lease_is_told_nothing_of_who_is_there
         two_reapers_remove_each_entry_once
         a_lease_that_holds_is_not_reaped
         nothing_is_registered_under_a_lapsed_lease

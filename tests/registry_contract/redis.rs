@@ -20,8 +20,9 @@ use switchboard::{
 };
 use tokio::sync::mpsc;
 
-use super::home::{
-    Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, tally, timing,
+use super::{
+    home::{Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, tally, timing},
+    leases::asked_by,
 };
 
 const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36";
@@ -224,6 +225,85 @@ async fn scripts_come_back_after_a_flush() {
     let _: () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
     flush(raw.clone()).await;
     assert!(!a.beat().await);
+}
+
+#[tokio::test]
+async fn scripts_that_are_forgotten_again_and_again_are_carried_out() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let mut raw = raw(&home).await;
+    let forgetting = tokio::spawn(async move {
+        loop {
+            // So that one comes between a script's being loaded and its being called.
+            for _ in 0..20 {
+                let mut flush = redis::cmd("SCRIPT");
+                let () = flush.arg("FLUSH").query_async(&mut raw).await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    for number in 0..300 {
+        let connection = a.connection("42");
+        let registered = a.try_register(&connection).await;
+        assert!(registered.is_ok(), "call {number}: {registered:?}");
+    }
+    forgetting.abort();
+}
+
+#[tokio::test]
+async fn an_emptied_redis_confirms_nothing_to_nodes_that_have_not_noticed() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let connection = a.connect("42").await;
+    let mut raw = raw(&home).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
+    for peer in [&a, &b] {
+        for (number, answer) in asked_by(peer, "42").await.into_iter().enumerate() {
+            assert!(
+                matches!(answer, Err(RegistryError::Unavailable(_))),
+                "question {number}: {answer:?}"
+            );
+        }
+    }
+    assert!(!a.beat().await);
+    let a = a.rejoin_with(&a).await;
+    a.register(&connection).await;
+    assert_eq!(a.ids("42").await, [connection.id.to_string()]);
+}
+
+/// As a Redis does that is told to make room, by a `maxmemory-policy` that it should not have.
+#[tokio::test]
+async fn a_count_that_is_lost_is_right_again_once_its_shard_is_empty() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let first = a.connect("42").await;
+    let mut raw = raw(&home).await;
+    let count = Keys::new("switchboard").users(Shard::of_user(&"42".into()));
+    let () = redis::cmd("DEL")
+        .arg(&count)
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    a.unregister(&[&first]).await;
+    assert_eq!(b.registry.totals().await.unwrap().users, 0);
+    // One that is too low already, and one that is too high.
+    for wrong in [-3, 5] {
+        let connection = a.connect("42").await;
+        let () = redis::cmd("SET")
+            .arg(&count)
+            .arg(wrong)
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        b.registry.totals().await.unwrap();
+        a.unregister(&[&connection]).await;
+        assert_eq!(b.registry.totals().await.unwrap().users, 0);
+    }
+    a.connect("42").await;
+    assert_eq!(b.registry.totals().await.unwrap().users, 1);
 }
 
 #[tokio::test]

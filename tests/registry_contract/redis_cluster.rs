@@ -116,8 +116,9 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
     let () = cluster.run(0, "SCRIPT FLUSH").await;
     let mut lost = Vec::new();
     for user in users() {
-        if b.ids(&user).await.is_empty() {
-            lost.push(user);
+        match b.registry.user(&user.as_str().into()).await {
+            Ok(found) => assert_eq!(found.connections.len(), 1, "{user}"),
+            Err(_) => lost.push(user),
         }
     }
     assert!((1..16).contains(&lost.len()), "{lost:?}");

@@ -9,7 +9,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Registry,
-        keys::{Keys, Shard},
+        keys::{Keys, Place, Shard},
         memory::MemoryRegistry,
         redis::RedisRegistry,
     },
@@ -26,6 +26,8 @@ pub(super) const NODES: usize = 3;
 pub(super) struct Home {
     /// A handle for each node.
     pub(super) nodes: Vec<Arc<dyn Registry>>,
+    /// Whom no node has joined through: it is answered whatever leases hold.
+    pub(super) reader: Arc<dyn Registry>,
     /// A heartbeat through this handle prolongs a lease by nothing at all: it has run out. So nobody waits for a crash.
     pub(super) dying: Arc<dyn Registry>,
     pub(super) redis: Option<Inside>,
@@ -43,7 +45,10 @@ impl Home {
         let first = MemoryRegistry::new(&timing(LONG), &Presence::default());
         let dying = first.sharing(&timing(Duration::ZERO));
         Self {
-            nodes: (0..NODES).map(|_| Arc::new(first.clone()) as _).collect(),
+            nodes: (0..NODES)
+                .map(|_| Arc::new(first.sharing(&timing(LONG))) as _)
+                .collect(),
+            reader: Arc::new(first),
             dying: Arc::new(dying),
             redis: None,
         }
@@ -60,16 +65,15 @@ impl Home {
         };
         let nodes: Vec<Arc<dyn Registry>> =
             (0..NODES).map(|_| Arc::new(registry(LONG)) as _).collect();
-        let dying = Arc::new(registry(Duration::ZERO));
-        for node in nodes
-            .iter()
-            .chain([&(Arc::clone(&dying) as Arc<dyn Registry>)])
-        {
+        let reader: Arc<dyn Registry> = Arc::new(registry(LONG));
+        let dying: Arc<dyn Registry> = Arc::new(registry(Duration::ZERO));
+        for node in nodes.iter().chain([&reader, &dying]) {
             crate::redis_server::until("the registry answers", async || node.nodes().await.is_ok())
                 .await;
         }
         Self {
             nodes,
+            reader,
             dying,
             redis: Some(Inside {
                 raw: server.connection().await,
@@ -128,6 +132,19 @@ impl Inside {
         };
         for key in self.all_keys().await.iter().filter(|key| of_tag(key)) {
             let _: i64 = self.run(redis::cmd("DEL").arg(key)).await;
+        }
+    }
+
+    /// Has all leases run out in one place.
+    pub(super) async fn lapse_all(&self, place: Place) {
+        let key = self.keys.leases(place);
+        let leases: Vec<String> = self
+            .run(redis::cmd("ZRANGE").arg(&key).arg(0).arg(-1))
+            .await;
+        for lease in leases {
+            let _: i64 = self
+                .run(redis::cmd("ZADD").arg(&key).arg(0).arg(lease))
+                .await;
         }
     }
 

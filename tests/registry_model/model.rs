@@ -8,7 +8,8 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Ban, Bar, EndTarget, Entry, Family, Fence, Grant, Lease, LimitPolicy, Rotation,
-        SessionId, Turn, Updated, UserLimit, keys::Shard,
+        SessionId, Turn, Updated, UserLimit,
+        keys::{Place, Shard},
     },
 };
 
@@ -19,11 +20,30 @@ fn later(a: Option<Moment>, b: Moment) -> Moment {
     a.map_or(b, |a| (a.0.max(b.0), a.1.max(b.1)))
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Membership {
+/// A lease in one place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
     pub(super) holds: bool,
     pub(super) renewed: Moment,
+}
+
+/// A lease. It is in every place, but for those that have lost it, and those where it was reaped.
+#[derive(Clone, Debug)]
+pub(super) struct Membership {
     pub(super) node: NodeId,
+    pub(super) places: BTreeMap<Place, Standing>,
+}
+
+impl Membership {
+    fn holds(&self, place: Place) -> bool {
+        self.places.get(&place).is_some_and(|it| it.holds)
+    }
+
+    /// Whether it has run out in a shard.
+    fn lapsed_in_a_shard(&self) -> bool {
+        let shards = self.places.iter().filter(|(at, _)| **at != Place::Nodes);
+        shards.into_iter().any(|(_, it)| !it.holds)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -57,6 +77,10 @@ pub(super) struct Model {
     pub(super) seen: BTreeMap<UserId, Moment>,
 }
 
+fn place_of(entry: &Entry) -> Place {
+    Place::Shard(Shard::of_entry(entry).unwrap())
+}
+
 pub(super) fn entry(connection: &Connection) -> Entry {
     Entry {
         user: connection.user_id.clone(),
@@ -65,25 +89,44 @@ pub(super) fn entry(connection: &Connection) -> Entry {
 }
 
 impl Model {
-    pub(super) fn holds(&self, lease: &Lease) -> bool {
-        self.leases.get(lease).is_some_and(|it| it.holds)
+    pub(super) fn holds(&self, lease: &Lease, place: Place) -> bool {
+        self.leases.get(lease).is_some_and(|it| it.holds(place))
     }
 
+    /// Whether an entry that is there is believed.
+    pub(super) fn is_live(&self, entry: &Entry, held: &Held) -> bool {
+        self.holds(&held.lease, place_of(entry))
+    }
+
+    fn those(&self, wanted: impl Fn(&Membership) -> bool) -> Vec<Lease> {
+        let those = self.leases.iter().filter(|(_, it)| wanted(it));
+        those.map(|(lease, _)| lease.clone()).collect()
+    }
+
+    /// Those that a heartbeat names: their nodes are gone, as far as the nodes know.
     pub(super) fn lapsed(&self) -> Vec<Lease> {
-        let lapsed = self.leases.iter().filter(|(_, it)| !it.holds);
-        lapsed.map(|(lease, _)| lease.clone()).collect()
+        self.those(|it| match it.places.get(&Place::Nodes) {
+            Some(among_nodes) => !among_nodes.holds,
+            None => it.lapsed_in_a_shard(),
+        })
     }
 
-    fn all_of(&self, user: &UserId) -> impl Iterator<Item = &Held> {
+    /// Of those, the ones that are in the way of a count of the shards.
+    pub(super) fn uncounted(&self) -> Vec<Lease> {
+        self.those(|it| !it.holds(Place::Nodes) && it.lapsed_in_a_shard())
+    }
+
+    fn all_of(&self, user: &UserId) -> impl Iterator<Item = (&Entry, &Held)> {
         let of_user = move |entry: &Entry| entry.user.as_ref() == Some(user);
         let entries = self.entries.iter();
-        entries.filter_map(move |(entry, held)| of_user(entry).then_some(held))
+        entries.filter(move |(entry, _)| of_user(entry))
     }
 
     pub(super) fn live_of(&self, user: &UserId) -> Vec<&Held> {
-        self.all_of(user)
-            .filter(|it| self.holds(&it.lease))
-            .collect()
+        let live = self
+            .all_of(user)
+            .filter(|(entry, held)| self.is_live(entry, held));
+        live.map(|(_, held)| held).collect()
     }
 
     pub(super) fn tally(&self, user: &UserId) -> Tally {
@@ -100,69 +143,113 @@ impl Model {
         tallies.filter(|(_, tally)| tally.connections > 0).collect()
     }
 
+    /// Entries and users, whether they are believed or not.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let users = self.entries.keys().filter_map(|it| it.user.as_ref());
+        let users: BTreeSet<_> = users.collect();
+        (self.entries.len() as u64, users.len() as u64)
+    }
+
     /// None while the user is online.
     pub(super) fn last_seen(&self, user: &UserId) -> Option<Moment> {
         if !self.live_of(user).is_empty() {
             return None;
         }
-        let lapsed = self
-            .all_of(user)
-            .filter_map(|it| self.leases.get(&it.lease));
+        let lapsed = self.all_of(user).filter_map(|(entry, held)| {
+            let places = &self.leases.get(&held.lease)?.places;
+            places.get(&place_of(entry))
+        });
         lapsed.fold(self.seen.get(user).copied(), |last, it| {
             Some(later(last, it.renewed))
         })
     }
 
     pub(super) fn join(&mut self, lease: &Lease, node: &NodeId, at: Moment) {
-        let new = |holds| Membership {
-            holds,
-            renewed: at,
-            node: node.clone(),
+        let mut take_up = |lease: &Lease, holds: bool| {
+            let membership = self.leases.entry(lease.clone()).or_insert(Membership {
+                node: node.clone(),
+                places: BTreeMap::new(),
+            });
+            for place in Shard::places() {
+                let new = Standing { holds, renewed: at };
+                let it = membership.places.entry(place).or_insert(new);
+                if !holds {
+                    it.holds = false;
+                } else if it.holds {
+                    *it = new;
+                }
+            }
         };
         if lease.epoch > 1 {
             let before = Lease {
                 epoch: lease.epoch - 1,
                 ..lease.clone()
             };
-            self.leases.entry(before).or_insert(new(false)).holds = false;
+            take_up(&before, false);
         }
-        if self.leases.get(lease).is_none_or(|it| it.holds) {
-            self.leases.insert(lease.clone(), new(true));
-        }
+        take_up(lease, true);
     }
 
-    pub(super) fn beat(&mut self, lease: &Lease, at: Moment) -> bool {
-        let held = self.leases.get_mut(lease).filter(|it| it.holds);
-        held.map(|it| it.renewed = at).is_some()
+    /// Whether it held, and whether it did so in some places only.
+    pub(super) fn beat(&mut self, lease: &Lease, at: Moment) -> (bool, bool) {
+        let held = |it: &Membership| it.places.values().any(|it| it.holds);
+        let Some(it) = self.leases.get_mut(lease).filter(|it| held(it)) else {
+            return (false, false);
+        };
+        let resumed = Shard::places().any(|place| !it.holds(place));
+        let standing = Standing {
+            holds: true,
+            renewed: at,
+        };
+        it.places = Shard::places().map(|place| (place, standing)).collect();
+        (true, resumed)
     }
 
-    pub(super) fn lapse(&mut self, lease: &Lease, at: Moment) {
-        if self.beat(lease, at)
-            && let Some(it) = self.leases.get_mut(lease)
-        {
-            it.holds = false;
+    pub(super) fn lapse(&mut self, lease: &Lease, at: Moment) -> bool {
+        let (held, _) = self.beat(lease, at);
+        if held && let Some(it) = self.leases.get_mut(lease) {
+            it.places.values_mut().for_each(|it| it.holds = false);
+        }
+        held
+    }
+
+    /// All leases run out in one place.
+    pub(super) fn lapse_all(&mut self, place: Place) {
+        for it in self.leases.values_mut() {
+            if let Some(it) = it.places.get_mut(&place) {
+                it.holds = false;
+            }
         }
     }
 
     pub(super) fn leave(&mut self, lease: &Lease, at: Moment) {
         if let Some(it) = self.leases.get_mut(lease) {
-            (it.holds, it.renewed) = (false, at);
+            for it in it.places.values_mut() {
+                (it.holds, it.renewed) = (false, at);
+            }
         }
         self.reap(lease);
     }
 
+    /// Where it holds it stays, with its entries.
     pub(super) fn reap(&mut self, lease: &Lease) -> u64 {
-        let Some(lapsed) = self.leases.get(lease).filter(|it| !it.holds) else {
+        let Some(it) = self.leases.get_mut(lease) else {
             return 0;
         };
-        let renewed = lapsed.renewed;
-        self.leases.remove(lease);
-        let of_lease = self.entries.iter().filter(|(_, it)| it.lease == *lease);
-        let entries: Vec<_> = of_lease.map(|(entry, _)| entry.clone()).collect();
-        for entry in &entries {
-            self.remove(entry, renewed);
+        let places = std::mem::take(&mut it.places);
+        let (held, lapsed): (_, BTreeMap<_, _>) = places.into_iter().partition(|(_, it)| it.holds);
+        it.places = held;
+        if it.places.is_empty() {
+            self.leases.remove(lease);
         }
-        entries.len() as u64
+        let of_lease = self.entries.iter().filter(|(_, it)| it.lease == *lease);
+        let ended = of_lease
+            .filter_map(|(entry, _)| Some((entry.clone(), lapsed.get(&place_of(entry))?.renewed)));
+        let ended: Vec<_> = ended.collect();
+        for (entry, renewed) in &ended {
+            self.remove(entry, *renewed);
+        }
+        ended.len() as u64
     }
 
     fn remove(&mut self, entry: &Entry, ended: Moment) {
@@ -208,7 +295,7 @@ impl Model {
         limit: Option<UserLimit>,
     ) -> Option<Admission> {
         let new = entry(connection);
-        if !self.holds(lease) {
+        if !self.holds(lease, place_of(&new)) {
             return None;
         }
         if let Some(bar) = self.barred(new.user.as_ref(), grant) {
@@ -293,6 +380,16 @@ impl Model {
         }
     }
 
+    /// Whether the node of a lease may give an order to those who are meant.
+    pub(super) fn may_order(&self, lease: &Lease, target: &EndTarget) -> bool {
+        let place = match (target, target.user()) {
+            (EndTarget::Connection(entry), _) => place_of(entry),
+            (_, Some(user)) => Place::Shard(Shard::of_user(user)),
+            (_, None) => return true,
+        };
+        self.holds(lease, place)
+    }
+
     /// What an order means, and those of it that are believed. `revoked`: what a revocation came out as.
     pub(super) fn order(
         &mut self,
@@ -338,13 +435,15 @@ impl Model {
             .entries
             .iter()
             .filter(|(entry, held)| means(entry, held));
-        let meant: Vec<_> = meant.map(|(_, held)| held.clone()).collect();
-        let ids = meant.iter().map(|it| it.connection.id.clone());
+        let meant: Vec<_> = meant
+            .map(|(entry, held)| (entry.clone(), held.clone()))
+            .collect();
+        let ids = meant.iter().map(|(entry, _)| entry.id.clone());
         self.orders.extend(ids.map(|id| (id, ending.clone())));
-        meant
+        let live = meant
             .into_iter()
-            .filter(|it| self.holds(&it.lease))
-            .collect()
+            .filter(|(entry, held)| self.is_live(entry, held));
+        live.map(|(_, held)| held).collect()
     }
 
     /// The grace never ends here. `at`: when it was, as the registry said.
@@ -406,8 +505,15 @@ impl Model {
         Some(kept.family.clone())
     }
 
-    /// Everything that one part of the registry knows is gone.
-    pub(super) fn lose(&mut self, shard: Shard) {
+    /// Everything that is known in one place is gone.
+    pub(super) fn lose(&mut self, place: Place) {
+        for it in self.leases.values_mut() {
+            it.places.remove(&place);
+        }
+        self.leases.retain(|_, it| !it.places.is_empty());
+        let Place::Shard(shard) = place else {
+            return;
+        };
         let lost = |user: &UserId| Shard::of_user(user) == shard;
         self.entries
             .retain(|entry, _| Shard::of_entry(entry) != Some(shard));

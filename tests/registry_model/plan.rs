@@ -137,9 +137,16 @@ pub(super) enum Op {
     },
     ScriptFlush,
     FlushAll,
-    /// A failover of one master of a cluster, to a replica that had nothing. 0 to 15: that shard; else the leases.
+    /// A failover of one master of a cluster, to a replica that had nothing. 0 to 15: that shard; else what is known of the
+    /// nodes. `noticed`: the next heartbeat of each node comes before anything else.
     Lose {
         part: u8,
+        noticed: bool,
+    },
+    /// One master of a cluster was away, with all it has, until all leases had run out there.
+    Away {
+        part: u8,
+        noticed: bool,
     },
 }
 
@@ -206,7 +213,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (0..4_u8).prop_map(|limit| Op::Everybody { limit }),
         1 => Just(Op::ScriptFlush),
         1 => Just(Op::FlushAll),
-        1 => (0..20_u8).prop_map(|part| Op::Lose { part }),
+        1 => (0..20_u8, any::<bool>()).prop_map(|(part, noticed)| Op::Lose { part, noticed }),
+        1 => (0..20_u8, any::<bool>()).prop_map(|(part, noticed)| Op::Away { part, noticed }),
     ]
 }
 

@@ -15,13 +15,13 @@ use switchboard::{
     registry::{
         Admission, Ban, EndOrder, EndTarget, Entry, Family, Fence, Grant, Lease, LimitPolicy,
         NodeReport, Ordered, Registry, RegistryError, SessionId, Turn, UserLimit, Whom,
-        keys::Shard,
+        keys::{Place, Shard},
     },
 };
 
 use super::{
     home::{Home, NODES},
-    model::{Kept, Membership, Model, Moment, entry},
+    model::{Kept, Model, Moment, entry},
     plan::{FencePick, GrantPick, LimitPick, Op, TargetPick},
 };
 
@@ -102,6 +102,13 @@ fn admission_sorted(admission: Admission) -> Admission {
             evicted: sorted(evicted),
         },
         refused => refused,
+    }
+}
+
+fn place(part: u8) -> Place {
+    match Shard::all().nth(part.into()) {
+        Some(shard) => Place::Shard(shard),
+        None => Place::Nodes,
     }
 }
 
@@ -446,12 +453,8 @@ impl<'a> World<'a> {
                 let mut all = Vec::new();
                 let mut cursor = None;
                 loop {
-                    let (page, _) = timed(
-                        self.nodes[0]
-                            .registry
-                            .users(cursor.as_deref(), (*limit).into()),
-                    )
-                    .await?;
+                    let (page, _) =
+                        timed(self.home.reader.users(cursor.as_deref(), (*limit).into())).await?;
                     prop_assert!(
                         page.users.len() <= usize::from(*limit).max(1),
                         "a page of {}",
@@ -480,36 +483,46 @@ impl<'a> World<'a> {
                     self.walk = None;
                 }
             }
-            Op::Lose { part } => self.lose(*part).await?,
+            Op::Lose { part, noticed } => self.lose(*part, *noticed).await?,
+            Op::Away { part, noticed } => self.away(*part, *noticed).await?,
         }
         self.compare().await
     }
 
+    /// A heartbeat, and what a node does that hears that its lease was lost in some places.
     async fn beat(&mut self, node: u8) -> Outcome {
         let it = self.node(node);
         let (heartbeat, at) = timed(it.registry.heartbeat(&it.lease, &it.report)).await?;
         let lease = it.lease.clone();
+        let mut lapsed = self.model.lapsed();
+        let (held, resumed) = self.model.beat(&lease, at);
         prop_assert_eq!(
-            heartbeat.held,
-            self.model.beat(&lease, at),
+            (heartbeat.held, heartbeat.resumed),
+            (held, resumed),
             "heartbeat of {}",
             lease
         );
+        lapsed.retain(|lapsed| *lapsed != lease || !held);
         let named: BTreeSet<_> = heartbeat.lapsed.into_iter().collect();
         for lease in &named {
-            prop_assert!(
-                !self.model.holds(lease),
-                "{} holds and is called lapsed",
-                lease
-            );
+            prop_assert!(lapsed.contains(lease), "{} is called lapsed", lease);
         }
-        for lease in self.model.lapsed() {
+        for lease in lapsed {
             let left = self.model.entries.values().any(|held| held.lease == lease);
             prop_assert!(
                 !left || named.contains(&lease),
                 "{} has lapsed and is not named",
                 lease
             );
+        }
+        if resumed {
+            let it = self.node(node);
+            let held = timed(it.registry.held(&lease)).await?.0;
+            let mut missing = it.mine.clone();
+            missing.retain(|number| !held.contains(&entry(&self.connections[*number].0)));
+            for number in missing {
+                self.register(node, number, None).await?;
+            }
         }
         Ok(())
     }
@@ -521,11 +534,10 @@ impl<'a> World<'a> {
         let lease = it.lease.clone();
         prop_assert_eq!(
             heartbeat.held,
-            self.model.holds(&lease),
+            self.model.lapse(&lease, at),
             "the last heartbeat of {}",
             lease
         );
-        self.model.lapse(&lease, at);
         Ok(())
     }
 
@@ -597,7 +609,15 @@ impl<'a> World<'a> {
         };
         let it = self.node(node);
         let skip = it.lease.instance.clone();
-        let (ordered, at) = timed(it.registry.order_end(order, &skip, b"payload")).await?;
+        let before = now();
+        let answer = it.registry.order_end(order, &skip, b"payload").await;
+        let at = (before, now());
+        let believed = self.model.may_order(&it.lease, &target);
+        let Some(ordered) = unavailable(answer)? else {
+            prop_assert!(!believed, "{} holds and may give no order", it.lease);
+            return Ok(());
+        };
+        prop_assert!(believed, "an order by {}, which does not hold", it.lease);
         let Ordered {
             connections,
             routed,
@@ -662,13 +682,16 @@ impl<'a> World<'a> {
     }
 
     async fn totals(&mut self) -> Outcome {
-        for lease in self.model.lapsed() {
+        for lease in self.model.uncounted() {
             self.model.reap(&lease);
         }
-        let (totals, _) = timed(self.nodes[2].registry.totals()).await?;
-        let nodes = self.model.leases.len() as u64;
-        let connections = self.model.entries.len() as u64;
-        let users = self.model.online().len() as u64;
+        let (totals, _) = timed(self.home.reader.totals()).await?;
+        let nodes = self.model.leases.keys();
+        let nodes = nodes
+            .filter(|it| self.model.holds(it, Place::Nodes))
+            .count() as u64;
+        // Those too that aren't believed where their lease has run out, while their node is there: it takes them up again.
+        let (connections, users) = self.model.counts();
         prop_assert_eq!(
             (totals.nodes, totals.connections, totals.users),
             (nodes, connections, users),
@@ -682,7 +705,7 @@ impl<'a> World<'a> {
             stayed: self.model.online().into_keys().collect(),
             ..Walk::default()
         });
-        let (page, _) = timed(self.nodes[1].registry.users(walk.cursor.as_deref(), limit)).await?;
+        let (page, _) = timed(self.home.reader.users(walk.cursor.as_deref(), limit)).await?;
         prop_assert!(page.users.len() <= limit, "a page of {}", page.users.len());
         let online = self.model.online();
         for (user, tally) in page.users {
@@ -703,30 +726,35 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// A master of a cluster is lost with all it held, and every node registers what it has anew.
-    async fn lose(&mut self, part: u8) -> Outcome {
+    /// A master of a cluster is lost with all it held.
+    async fn lose(&mut self, part: u8, noticed: bool) -> Outcome {
         let Some(redis) = self.home.redis.clone() else {
             return Ok(());
         };
-        let mut known = BTreeMap::new();
-        if let Some(shard) = Shard::all().nth(part.into()) {
-            redis.lose(&format!("s{part:x}")).await;
-            self.model.lose(shard);
-        } else {
-            // Where a lease is known by the nodes alone, one that nobody is left to speak for is lost with them: they are reaped
-            // before.
-            self.totals().await?;
-            redis.lose("nodes").await;
-            known = std::mem::take(&mut self.model.leases);
+        let place = place(part);
+        match place {
+            Place::Shard(_) => redis.lose(&format!("s{part:x}")).await,
+            Place::Nodes => redis.lose("nodes").await,
         }
+        self.model.lose(place);
         self.walk = None;
-        for node in 0..NODES as u8 {
-            self.recover(node, false).await?;
-        }
-        // When a lease was last renewed may be known elsewhere.
-        for (lease, membership) in &mut self.model.leases {
-            if let Some(before) = known.get(lease) {
-                membership.renewed.0 = before.renewed.0;
+        self.notice(noticed).await
+    }
+
+    /// A master of a cluster was away for longer than leases hold.
+    async fn away(&mut self, part: u8, noticed: bool) -> Outcome {
+        let Some(redis) = self.home.redis.clone() else {
+            return Ok(());
+        };
+        redis.lapse_all(place(part)).await;
+        self.model.lapse_all(place(part));
+        self.notice(noticed).await
+    }
+
+    async fn notice(&mut self, noticed: bool) -> Outcome {
+        if noticed {
+            for node in 0..NODES as u8 {
+                self.beat(node).await?;
             }
         }
         Ok(())
@@ -740,7 +768,7 @@ impl<'a> World<'a> {
             walk.stayed.retain(|user| online.contains_key(user));
         }
         let model = &self.model;
-        let reader = &self.nodes[0].registry;
+        let reader = &self.home.reader;
         let users: Vec<UserId> = USERS.iter().map(|user| (*user).into()).collect();
         let (presence, _) = timed(reader.presence(&users)).await?;
         let reads = try_join_all(users.iter().map(|user| timed(reader.user(user)))).await?;
@@ -769,8 +797,9 @@ impl<'a> World<'a> {
                 .cmp(&b.node_id)
                 .then(a.last_heartbeat.cmp(&b.last_heartbeat))
         });
-        let live = model.leases.values().filter(|it| it.holds);
-        let live = sorted(live.map(|Membership { node, .. }| node.clone()));
+        let leases = model.leases.iter();
+        let live = leases.filter(|(lease, _)| model.holds(lease, Place::Nodes));
+        let live = sorted(live.map(|(_, it)| it.node.clone()));
         prop_assert_eq!(
             nodes.into_iter().map(|it| it.node_id).collect::<Vec<_>>(),
             live,
@@ -821,15 +850,10 @@ impl<'a> World<'a> {
         });
         prop_assert_eq!(sorted(standing), sorted(expected), "standing");
         if let Some(redis) = &self.home.redis {
-            let users: BTreeSet<_> = model
-                .entries
-                .keys()
-                .filter_map(|it| it.user.as_ref())
-                .collect();
-            let counts = (model.entries.len() as u64, users.len() as i64);
+            let (entries, users) = model.counts();
             prop_assert_eq!(
                 redis.counted().await,
-                counts,
+                (entries, users as i64),
                 "entries and users as Redis counts them"
             );
         }
@@ -838,9 +862,10 @@ impl<'a> World<'a> {
 
     /// One connection, and the ways that lead to it and its user.
     async fn compare_one(&self, connection: &Connection) -> Outcome {
-        let (reader, skip) = (&self.nodes[1].registry, &self.nodes[0].lease.instance);
-        let held = self.model.entries.get(&entry(connection));
-        let live = held.filter(|held| self.model.holds(&held.lease));
+        let (reader, skip) = (&self.home.reader, &self.nodes[0].lease.instance);
+        let named = entry(connection);
+        let held = self.model.entries.get(&named);
+        let live = held.filter(|held| self.model.is_live(&named, held));
         let (found, _) = timed(reader.connection(&connection.id)).await?;
         prop_assert_eq!(
             found.as_ref(),

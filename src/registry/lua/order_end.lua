@@ -9,11 +9,16 @@
 -- ARGV[7] how long orders are kept, in ms    ARGV[8] 'revoked': only those with a grant that is; 'session': only those of the
 -- session in ARGV[9]; 'all'
 -- ARGV[10] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[11] the ban, or when grants are revoked in ms (empty: now)
--- ARGV[12] until when the fence is kept if it is a ban (empty: for ever), or else how long, in ms    ARGV[13…] ids that stay
+-- ARGV[12] until when the fence is kept if it is a ban (empty: for ever), or else how long, in ms    ARGV[13] the lease of the
+-- node that asks, or empty    ARGV[14…] ids that stay
 --
 -- Answers two lists: entry and name of its node for each connection in a lease that holds; instance and how many heard it
 -- for each node. Entries of leases that have run out get the order too: their node may come back with them. Then, with
--- 'revoke', before when grants are revoked.
+-- 'revoke', before when grants are revoked. Nil, and does nothing, if the lease doesn't hold.
+
+if not may_ask(KEYS[2], ARGV[13]) then
+  return false
+end
 
 local live, at = holds(KEYS[2]), now()
 
@@ -38,7 +43,7 @@ elseif ARGV[10] == 'session' then
 end
 
 local stays = {}
-for i = 13, #ARGV do
+for i = 14, #ARGV do
   stays[ARGV[i]] = true
 end
 local before = revoked or redis.call('GET', KEYS[6])

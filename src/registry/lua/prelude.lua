@@ -34,6 +34,12 @@ local function holds(leases)
   end
 end
 
+-- Whether a node may be told what is here, by its lease, or whoever is none (empty). Where its lease is lost, its entries may
+-- be too, and those of others: nobody can say then that somebody is not there.
+local function may_ask(leases, lease)
+  return lease == '' or holds(leases)(lease)
+end
+
 -- The entries whose first fields are `fields`, joined by \0.
 local function entries(conns, fields)
   return redis.call('ZRANGEBYLEX', conns, '[' .. fields .. '\0', '(' .. fields .. '\1')

@@ -34,8 +34,9 @@ for i = 1, (#ARGV - 3) / 2 do
       redis.call('ZREM', KEYS[1], entry)
       removed = removed + 1
       if user ~= '' then
-        if redis.call('ZLEXCOUNT', KEYS[1], '[' .. user .. '\0', '(' .. user .. '\1') == 0 then
-          redis.call('DECR', KEYS[3])
+        if redis.call('ZLEXCOUNT', KEYS[1], '[' .. user .. '\0', '(' .. user .. '\1') == 0
+          and redis.call('DECR', KEYS[3]) < 0 then
+          redis.call('SET', KEYS[3], 0)
         end
         -- Not only with the last entry: those that stay may be of a lease that ran out before this one ended.
         if ARGV[3] ~= '0' then
@@ -48,5 +49,9 @@ for i = 1, (#ARGV - 3) / 2 do
   if ARGV[2] == 'gone' and not elsewhere then
     redis.call('HDEL', KEYS[4], id)
   end
+end
+-- Where the count alone was lost, it is right again once nobody is left to be counted.
+if removed > 0 and redis.call('EXISTS', KEYS[1]) == 0 then
+  redis.call('SET', KEYS[3], 0)
 end
 return removed

@@ -3,8 +3,13 @@
 -- KEYS[1] conns of the shard    KEYS[2] leases of the shard
 -- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the instance to leave out
 -- ARGV[4] what a node's channel in the shard begins with    ARGV[5] the payload
+-- ARGV[6] the lease of the node that asks, or empty
 --
--- Answers two values for each node: its instance, and how many heard it.
+-- Answers two values for each node: its instance, and how many heard it; nil if the lease doesn't hold.
+
+if not may_ask(KEYS[2], ARGV[6]) then
+  return false
+end
 
 local wanted = ARGV[1]
 if ARGV[2] ~= '' then

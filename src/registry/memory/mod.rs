@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
@@ -33,6 +33,8 @@ pub struct MemoryRegistry {
     store: Arc<Mutex<Store>>,
     lease: Duration,
     last_seen: Duration,
+    /// The lease of the node whose handle this is, once it has joined.
+    own: Arc<Mutex<Option<Lease>>>,
 }
 
 /// The nodes among `leases`, once each, without `skip`.
@@ -74,6 +76,7 @@ impl MemoryRegistry {
             store: Arc::default(),
             lease: timing.lease,
             last_seen: presence.last_seen,
+            own: Arc::default(),
         }
     }
 
@@ -81,7 +84,19 @@ impl MemoryRegistry {
     pub fn sharing(&self, timing: &config::RegistryTiming) -> Self {
         Self {
             lease: timing.lease,
+            own: Arc::default(),
             ..self.clone()
+        }
+    }
+
+    /// The store for an answer to the node whose handle this is. Unavailable while its lease does not hold.
+    fn believed(&self) -> Result<MutexGuard<'_, Store>, RegistryError> {
+        let store = self.store.lock();
+        match &*self.own.lock() {
+            Some(own) if store.live(own).is_none() => Err(RegistryError::Unavailable(format!(
+                "the lease {own} has run out"
+            ))),
+            _ => Ok(store),
         }
     }
 
@@ -112,6 +127,7 @@ impl Registry for MemoryRegistry {
         if store.leases.get(lease).is_none_or(Membership::holds) {
             store.leases.insert(lease.clone(), self.membership(report));
         }
+        *self.own.lock() = Some(lease.clone());
         Ok(())
     }
 
@@ -139,6 +155,7 @@ impl Registry for MemoryRegistry {
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {
         let mut store = self.store.lock();
+        self.own.lock().take_if(|own| own == lease);
         if let Some(membership) = store.leases.get_mut(lease) {
             membership.ends = Instant::now();
             membership.renewed = to_millisecond(Timestamp::now());
@@ -238,7 +255,7 @@ impl Registry for MemoryRegistry {
     }
 
     async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
-        let store = self.store.lock();
+        let store = self.believed()?;
         let connections: Vec<_> = store
             .live_of(user)
             .map(|held| held.connection.clone())
@@ -255,7 +272,7 @@ impl Registry for MemoryRegistry {
     }
 
     async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RegistryError> {
-        let store = self.store.lock();
+        let store = self.believed()?;
         let presence = users.iter().map(|user| {
             let tally = store.tally(user);
             let online = tally.connections > 0 || self.last_seen.is_zero();
@@ -269,7 +286,7 @@ impl Registry for MemoryRegistry {
 
     async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<UsersPage, RegistryError> {
         let mut last = cursor.map(cursor::read).transpose()?;
-        let store = self.store.lock();
+        let store = self.believed()?;
         let mut page = UsersPage::default();
         loop {
             // No id is greater than this one, which is of characters that ids don't have.
@@ -295,7 +312,7 @@ impl Registry for MemoryRegistry {
     }
 
     async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, RegistryError> {
-        let store = self.store.lock();
+        let store = self.believed()?;
         let found = store.owners.get(id).and_then(|user| {
             store.entries.get(&Entry {
                 user: user.clone(),
@@ -307,7 +324,7 @@ impl Registry for MemoryRegistry {
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
-        let store = self.store.lock();
+        let store = self.believed()?;
         let live = store
             .leases
             .values()
@@ -318,9 +335,12 @@ impl Registry for MemoryRegistry {
     }
 
     async fn totals(&self) -> Result<Totals, RegistryError> {
-        let mut store = self.store.lock();
+        let mut store = self.believed()?;
         for lease in store.lapsed() {
-            store.reap(&lease, self.last_seen);
+            let connections = store.reap(&lease, self.last_seen);
+            if connections > 0 {
+                tracing::warn!(%lease, connections, "reaped a node that is gone");
+            }
         }
         let users: BTreeSet<_> = store
             .entries
@@ -340,7 +360,7 @@ impl Registry for MemoryRegistry {
         skip: &Instance,
         _payload: &[u8],
     ) -> Result<Vec<Routed>, RegistryError> {
-        let store = self.store.lock();
+        let store = self.believed()?;
         Ok(match whom {
             Whom::User(user) => routed(store.live_of(user).map(|held| &held.lease), skip),
             Whom::Connection(entry) => {
@@ -357,7 +377,7 @@ impl Registry for MemoryRegistry {
         skip: &Instance,
         _payload: &[u8],
     ) -> Result<Ordered, RegistryError> {
-        let mut store = self.store.lock();
+        let mut store = self.believed()?;
         let mut revoked_before = None;
         if let (Some(fence), Some(user)) = (order.fence, order.target.user()) {
             match store.put_up(user, fence) {

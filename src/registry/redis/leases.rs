@@ -100,6 +100,16 @@ impl RedisRegistry {
         Ok(Leases::of(&rows))
     }
 
+    /// The same for an answer to the node whose handle this is. Unavailable where its own lease does not hold.
+    pub(super) async fn believed(&self, place: Place) -> Result<Leases, RegistryError> {
+        let leases = self.leases(place).await?;
+        let own = self.asker();
+        match own.is_empty() || leases.live(&own).is_some() {
+            true => Ok(leases),
+            false => Err(self.not_believed()),
+        }
+    }
+
     /// A script about the leases of one place.
     fn of_leases<'a>(&self, script: &'a Script, place: Place) -> ScriptInvocation<'a> {
         let mut script = script.prepare_invoke();
@@ -286,14 +296,13 @@ impl RedisRegistry {
 
     pub(super) async fn read_nodes(&self) -> Result<Vec<Node>, RegistryError> {
         let nodes = Place::Nodes;
-        let rows: Vec<String> = self
+        let mut script = self.of_leases(&self.scripts.nodes, nodes);
+        script.arg(self.asker());
+        let rows: Option<Vec<String>> = self
             .link
-            .query(
-                "nodes",
-                self.keys.slot(nodes),
-                &self.of_leases(&self.scripts.nodes, nodes),
-            )
+            .query("nodes", self.keys.slot(nodes), &script)
             .await?;
+        let rows = rows.ok_or_else(|| self.not_believed())?;
         let mut nodes = rows
             .iter()
             .map(|row| node_of(row))

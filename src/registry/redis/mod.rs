@@ -25,6 +25,9 @@
 //! at `leases` themselves, in the same transaction. So a heartbeat goes to every shard, and to the nodes, the seventeenth
 //! [`Place`](super::keys::Place): its cost grows with nodes, not with connections.
 //!
+//! A node whose own lease does not hold in a place is told nothing of it: the place may have lost more than that lease, and to
+//! say that somebody is offline, or that nobody was there to be disconnected, would be a guess. Its next heartbeat mends it.
+//!
 //! A lease that holds nowhere is lost, and its node joins anew. One that holds somewhere, but has run out in a shard or is not
 //! there any more (that shard's server was away, or came back without its data), is taken up again there, and the node then
 //! compares what the registry holds with what it has. Users in the other shards don't notice.
@@ -50,6 +53,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::{
     Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
@@ -82,6 +86,9 @@ pub struct RedisRegistry {
     lease: Duration,
     /// How long `lastSeen` is kept.
     last_seen: Duration,
+    /// The lease of the node whose handle this is, once it has joined; what it asks is answered only where that holds.
+    own: Arc<Mutex<Option<Lease>>>,
+    metrics: Metrics,
 }
 
 impl RedisRegistry {
@@ -96,7 +103,7 @@ impl RedisRegistry {
         presence: &config::Presence,
         metrics: Metrics,
     ) -> Result<Self, LinkError> {
-        let link = Link::new(servers, metrics)?;
+        let link = Link::new(servers, metrics.clone())?;
         Ok(Self {
             pool: Pool::new(link.clone()),
             link,
@@ -104,7 +111,20 @@ impl RedisRegistry {
             scripts: Arc::new(Scripts::new()),
             lease: timing.lease,
             last_seen: presence.last_seen,
+            own: Arc::default(),
+            metrics,
         })
+    }
+
+    /// The own lease as scripts take it: empty for none.
+    fn asker(&self) -> String {
+        let own = self.own.lock();
+        own.as_ref().map(Lease::to_string).unwrap_or_default()
+    }
+
+    /// Why nothing is answered where the own lease does not hold.
+    fn not_believed(&self) -> RegistryError {
+        RegistryError::Unavailable(format!("the lease {} has run out", self.asker()))
     }
 }
 
@@ -135,7 +155,9 @@ impl Registry for RedisRegistry {
     }
 
     async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
-        self.join_lease(lease, report).await
+        self.join_lease(lease, report).await?;
+        *self.own.lock() = Some(lease.clone());
+        Ok(())
     }
 
     async fn heartbeat(
@@ -147,6 +169,8 @@ impl Registry for RedisRegistry {
     }
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {
+        // Whoever has left asks like anybody from outside.
+        self.own.lock().take_if(|own| own == lease);
         self.leave_lease(lease).await
     }
 

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// What `order_end.lua` answers: entries, each with the name of its node; nodes, each with how many heard it; a time in ms.
+type Listed = (Vec<(Vec<u8>, String)>, Vec<(String, u64)>, Option<i64>);
+
 /// A fence as `order_end.lua` takes it.
 #[derive(Default)]
 struct FenceArgs {
@@ -86,7 +89,7 @@ impl RedisRegistry {
                 None => return Ok(Vec::new()),
             },
         };
-        let rows = self
+        let rows: Option<_> = self
             .link
             .query(
                 "route",
@@ -99,10 +102,11 @@ impl RedisRegistry {
                     .arg(id)
                     .arg(skip.as_str())
                     .arg(self.keys.channel_prefix(shard))
-                    .arg(payload),
+                    .arg(payload)
+                    .arg(self.asker()),
             )
             .await?;
-        Ok(routed(rows))
+        Ok(routed(rows.ok_or_else(|| self.not_believed())?))
     }
 
     pub(super) async fn order(
@@ -150,14 +154,16 @@ impl RedisRegistry {
             .arg(of_session)
             .arg(fence.kind)
             .arg(fence.value)
-            .arg(fence.kept);
+            .arg(fence.kept)
+            .arg(self.asker());
         for id in except {
             script.arg(id.as_str());
         }
-        let (members, rows, revoked): (Vec<(Vec<u8>, String)>, _, Option<i64>) = self
+        let answer: Option<Listed> = self
             .link
             .query("order_end", self.keys.slot_of(shard), &script)
             .await?;
+        let (members, rows, revoked) = answer.ok_or_else(|| self.not_believed())?;
         let connections = members
             .iter()
             .map(|(member, node)| Member::parse(member)?.connection(&node.as_str().into()))

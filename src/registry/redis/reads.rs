@@ -47,7 +47,7 @@ fn read<T: FromRedisValue>(value: Option<Value>) -> Result<T, RegistryError> {
 impl RedisRegistry {
     pub(super) async fn read_user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
         let (leases, mut found, ban) = tokio::try_join!(
-            self.leases(Place::Shard(Shard::of_user(user))),
+            self.believed(Place::Shard(Shard::of_user(user))),
             self.entries_of("user", std::slice::from_ref(user)),
             self.read_ban(user),
         )?;
@@ -80,7 +80,7 @@ impl RedisRegistry {
         }
         let shards: BTreeSet<_> = users.iter().map(Shard::of_user).collect();
         let leases = shards.into_iter().map(async |shard| {
-            Ok::<_, RegistryError>((shard, self.leases(Place::Shard(shard)).await?))
+            Ok::<_, RegistryError>((shard, self.believed(Place::Shard(shard)).await?))
         });
         let (leases, found) =
             tokio::try_join!(try_join_all(leases), self.entries_of("presence", users))?;
@@ -152,7 +152,7 @@ impl RedisRegistry {
         let mut page = UsersPage::default();
         let first = after.as_ref().map_or(Shard::FIRST, Shard::of_user);
         for shard in first.and_later() {
-            let leases = self.leases(Place::Shard(shard)).await?;
+            let leases = self.believed(Place::Shard(shard)).await?;
             // Beyond all that begins with the last user and a zero; guests begin with a zero, and are before all users.
             let last = after.as_ref().filter(|_| shard == first);
             let start = last.map(|user| escape(user.as_str())).unwrap_or_default();
@@ -223,7 +223,7 @@ impl RedisRegistry {
             return Ok(None);
         };
         let slot = self.keys.slot_of(shard);
-        let leases = self.leases(Place::Shard(shard)).await?;
+        let leases = self.believed(Place::Shard(shard)).await?;
         let live = leases.all_live()?;
         if live.is_empty() {
             return Ok(None);
@@ -277,16 +277,20 @@ impl RedisRegistry {
     /// Exact: what is kept under leases of nodes that are gone is reaped first.
     pub(super) async fn count(&self) -> Result<Totals, RegistryError> {
         let (mut counts, mut nodes) =
-            tokio::try_join!(self.count_shards(), self.leases(Place::Nodes))?;
+            tokio::try_join!(self.count_shards(), self.believed(Place::Nodes))?;
         let lapsed = counts
             .iter()
             .map(|(shard, (_, _, lapsed))| (Place::Shard(*shard), lapsed.clone()));
         let gone = self.gone(lapsed.collect()).await?;
         if !gone.is_empty() {
             for lease in &gone {
-                self.reap_lease(lease).await?;
+                let connections = self.reap_lease(lease).await?;
+                if connections > 0 {
+                    self.metrics.connections_reaped().increment(connections);
+                    tracing::warn!(%lease, connections, "reaped a node that is gone");
+                }
             }
-            (counts, nodes) = tokio::try_join!(self.count_shards(), self.leases(Place::Nodes))?;
+            (counts, nodes) = tokio::try_join!(self.count_shards(), self.believed(Place::Nodes))?;
         }
         Ok(Totals {
             nodes: nodes.all_live()?.len() as u64,
@@ -302,10 +306,11 @@ impl RedisRegistry {
             script
                 .key(self.keys.conns(shard))
                 .key(self.keys.users(shard))
-                .key(self.keys.leases(Place::Shard(shard)));
+                .key(self.keys.leases(Place::Shard(shard)))
+                .arg(self.asker());
             let slot = self.keys.slot_of(shard);
-            let counted = self.link.query("totals", slot, &script).await?;
-            Ok((shard, counted))
+            let counted: Option<Counted> = self.link.query("totals", slot, &script).await?;
+            Ok((shard, counted.ok_or_else(|| self.not_believed())?))
         });
         try_join_all(counting).await
     }
