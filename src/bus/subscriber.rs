@@ -129,6 +129,8 @@ impl Subscriber {
         let confirmed = self.confirmed.send_replace(None);
         let had_heard = confirmed.is_some_and(|channels| !channels.is_empty());
         health.deaf(&self.server, had_heard);
+        // It may be said late, of a server that another link has come back to meanwhile: that one says again how it stands.
+        self.subscriptions.changed();
         Ended {
             connected: true,
             why,

@@ -13,7 +13,7 @@ const MEGABYTE = 1_000_000;
 
 /** The compose file as it is for somebody who sets nothing. */
 async function asWritten() {
-  const names = Object.keys(process.env).filter((name) => name.startsWith('SWITCHBOARD_') || name.startsWith('COMPOSE_') || name === 'SSL_CERT_FILE');
+  const names = Object.keys(process.env).filter((name) => name.startsWith('SWITCHBOARD_') || name.startsWith('COMPOSE_'));
   const { code, stdout, stderr } = await run('docker', ['compose', '--profile', 'grafana', 'config', '--format', 'json'], {
     env: Object.fromEntries(names.map((name) => [name, undefined])),
   });
