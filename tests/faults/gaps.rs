@@ -4,6 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use rand::Rng;
 use serde_json::json;
+use switchboard::{
+    connection::Instance,
+    registry::keys::{Keys, Shard},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -134,7 +138,9 @@ async fn f10_redis_throws_the_backlog_of_a_subscriber_away() {
         .unwrap()
         .0;
     let (instance, _) = lease.rsplit_once('.').unwrap();
-    let channel = format!("switchboard:bus:{instance}");
+    let instance: Instance = instance.into();
+    let channel = Keys::new("switchboard").node_channel(Shard::FIRST, &instance);
+    assert_eq!(redis.subscribers(&channel).await, 1);
     for _ in 0..PIECES {
         redis.publish(&channel, &[0xff; 1 << 20]).await;
     }
