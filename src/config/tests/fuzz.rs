@@ -68,7 +68,7 @@ fn setting() -> impl Strategy<Value = (String, String)> {
         .collect();
     prop_oneof![
         9 => select(keys).prop_flat_map(|key| {
-            let url = key.path.contains("redis");
+            let url = key.secret && (key.path.ends_with("redis.urls") || key.path.ends_with("redis_url"));
             // Of a URL the password is secret, and the rest is shown.
             let value = value(key.secret && !url).prop_map(move |value| match url {
                 true => format!("redis://:{MARK}@{value}"),
