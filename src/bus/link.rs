@@ -16,8 +16,8 @@ use redis::{
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// How long a command may take.
-pub(super) const CALL: Duration = Duration::from_secs(1);
+/// How long a command may take: as long as a call to the registry.
+pub(super) const CALL: Duration = crate::link::DEADLINE;
 /// How long it may take until a connection is there, with TLS and the login.
 const CONNECT: Duration = Duration::from_secs(2);
 /// How often a link is asked whether it lives.
