@@ -219,7 +219,7 @@ impl Inner {
         // itself it says to its own clients also while nobody else can be reached.
         if from != self.instance
             && let Some(receipt) = command.undelivered()
-            && let Err(error) = self.vouch_for_clients()
+            && let Err(error) = self.vouch()
         {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message from another node is dropped");

@@ -199,7 +199,7 @@ impl Inner {
         let Ok(ack) =
             AckSender::<Adapter>::from_message_parts(socket, &mut asked.packet, &asked.ack);
         let outcome = match asked.verb {
-            _ if self.vouch_for_clients().is_err() => Err(UNAVAILABLE.to_owned()),
+            _ if self.vouch().is_err() => Err(UNAVAILABLE.to_owned()),
             Verb::Own(verb) => {
                 let socket = SocketRef::from(socket.clone());
                 self.carry_out_own(verb, &live, &socket, argument)

@@ -77,20 +77,10 @@ impl Inner {
         }
     }
 
-    /// Refuses what takes the others' belief in this node: while its lease is over, the registry says of its connections that they
-    /// are gone, and they are here. So it neither tells who is online nor confirms an end.
+    /// Refuses what this node can't answer for: while its lease is over the registry says of its connections that they are gone,
+    /// and they are here; and until it has caught up, it may not know whom others have ordered to be gone, and the registry may
+    /// lack what it had lost. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said.
     pub(super) fn vouch(&self) -> Result<(), RegistryError> {
-        match self.holds_lease() {
-            true => Ok(()),
-            false => Err(RegistryError::Unavailable(
-                "this node has no lease".to_owned(),
-            )),
-        }
-    }
-
-    /// Refuses what is said by a client, or to one, while this node may not know yet that its user is to be gone: from the
-    /// moment that its lease is over until it has one and has carried out what was ordered meanwhile.
-    pub(super) fn vouch_for_clients(&self) -> Result<(), RegistryError> {
         match self.is_current() {
             true => Ok(()),
             false => Err(RegistryError::Unavailable(
@@ -120,6 +110,7 @@ impl Inner {
                 .await?;
             if resumed {
                 tracing::warn!(lease = %self.lease(), "a part of the registry had lost the lease");
+                self.membership.lock().lost += 1;
                 self.inexact.store(true, Ordering::Release);
             }
             if !held {
