@@ -13,7 +13,11 @@ const clients = new Set();
 
 /** Closes every client that is still there; the wrapper around each test calls it. */
 export function closeClients() {
-  for (const client of clients) client.socket.close();
+  for (const client of clients) {
+    client.socket.close();
+    // With its other namespaces, which a test may have joined by itself: one that is left comes back for ever.
+    client.socket.io.disconnect();
+  }
   clients.clear();
 }
 
