@@ -159,7 +159,7 @@ struct Membership {
     joined: bool,
     /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
     renewed: Option<Instant>,
-    /// How often the lease has been over.
+    /// How often the lease has been over, in the whole registry or in a part of it.
     lost: u64,
     /// After how many of these the orders of the meantime have been carried out.
     caught_up: u64,
