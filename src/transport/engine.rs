@@ -1,7 +1,7 @@
 //! `/socket.io/`: handshakes, the upgrade to WebSocket, and long-polling.
 //!
 //! socketioxide runs the protocol; the HTTP around it is done here, for three reasons. A WebSocket must run over a
-//! [`Wire`](super::wire::Wire), or it can't be ended. The engine keeps the parts of the handshake request as long as the
+//! [`Wire`], or it can't be ended. The engine keeps the parts of the handshake request as long as the
 //! session lives, and as hyper made them they pin its read buffer (measured: 29.2 KB a connection; 16.1 KB with parts of
 //! our own making). And whether a new session may start at all is decided before one is allocated.
 
