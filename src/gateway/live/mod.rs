@@ -1,52 +1,36 @@
 //! One connection of this node, from the first look at its credentials until it is gone.
+//!
+//! `phase` is how far it has got and takes it further, `send` what it is sent.
 
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+mod phase;
+mod send;
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use serde_json::{Value, json};
-use socketioxide::{AckError, SendError, SocketError, TransportType, extract::SocketRef};
+use socketioxide::TransportType;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{departure, events::EventLimiter, message::Message, refusal};
+use self::phase::State;
+use super::{events::EventLimiter, refusal};
 use crate::{
     auth::Identity,
     config::Limits,
-    connection::{Connection, ConnectionId, NodeId, TransportKind, UserId},
+    connection::{Connection, ConnectionId, NodeId, UserId},
     ending::Ending,
     registry::{Entry, Grant},
-    transport::{Session, engine::Adapter},
+    transport::Session,
 };
 
-/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
-pub(super) const ENDED: &str = "ended";
-
-/// How far a connection has got. It only ever goes forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// Its credentials are good; the registry has not confirmed it yet, or its client has not been told.
-    Arriving,
-    /// Its client has `ready`: it is listed, sent to and disconnected from any node.
-    Ready,
-    /// Nothing is sent to it or taken from it any more.
-    Gone,
-}
-
-/// Why a message was not handed to a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotSent {
-    /// It is not ready, or gone: it was not to be sent to.
-    NotThere,
-    /// More waits for its client than may.
-    Full,
-}
+pub(super) use self::{
+    phase::{ENDED, Phase},
+    send::{NO_ARGUMENTS, NotSent},
+};
 
 /// One connection of this node.
 pub(crate) struct Live {
@@ -83,13 +67,6 @@ pub(crate) struct Live {
     pub unregistered: CancellationToken,
 }
 
-struct State {
-    phase: Phase,
-    /// Held from `ready` until it is gone, and not before: a socket that never gets into its namespace is told of its
-    /// session's end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
-    socket: Option<SocketRef<Adapter>>,
-}
-
 impl Live {
     pub(crate) fn new(
         id: ConnectionId,
@@ -110,10 +87,7 @@ impl Live {
             connected_at: Timestamp::now(),
             opened: Instant::now(),
             events,
-            state: Mutex::new(State {
-                phase: Phase::Arriving,
-                socket: None,
-            }),
+            state: Mutex::new(State::arriving()),
             ending: OnceLock::new(),
             registered: AtomicBool::new(false),
             departed: AtomicBool::new(false),
@@ -157,12 +131,6 @@ impl Live {
         self.warned.load(Ordering::Acquire)
     }
 
-    /// Tells its client that the token is about to run out.
-    pub(crate) fn warn(&self, expires_at: Timestamp) {
-        self.warned.store(true, Ordering::Release);
-        self.tell("tokenExpiring", &json!({ "expiresAt": expires_at }));
-    }
-
     /// The connection that a guest becomes.
     pub(crate) fn as_user(
         &self,
@@ -178,30 +146,6 @@ impl Live {
             self.session.clone(),
             EventLimiter::new(limits),
         )
-    }
-
-    /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
-    /// the guest. `known` makes the socket known as this connection's. Returns whether it did: not if one of the two is
-    /// gone, or another has taken the guest's place.
-    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>, known: impl FnOnce()) -> bool {
-        let mut before = guest.state.lock();
-        if before.phase != Phase::Ready {
-            return false;
-        }
-        let mut state = self.state.lock();
-        if state.phase != Phase::Arriving {
-            return false;
-        }
-        before.phase = Phase::Gone;
-        state.phase = Phase::Ready;
-        state.socket = before.socket.take();
-        // Under the lock: whoever ends the guest from here on finds whom to end instead.
-        known();
-        if let Some(socket) = &state.socket {
-            socket.join(rooms);
-        }
-        guest.departed.store(true, Ordering::Release);
-        true
     }
 
     /// What names it in the registry.
@@ -237,11 +181,6 @@ impl Live {
             .is_some_and(|socket| socket.transport_type() == TransportType::Websocket)
     }
 
-    /// How far it has got.
-    pub(crate) fn phase(&self) -> Phase {
-        self.state.lock().phase
-    }
-
     /// The registry has it.
     pub(crate) fn set_registered(&self) {
         self.registered.store(true, Ordering::Release);
@@ -272,174 +211,12 @@ impl Live {
         self.last.load(Ordering::Acquire)
     }
 
-    /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending
-    /// meanwhile or is gone. Returns whether it was told.
-    pub(crate) fn set_ready(
-        &self,
-        socket: &SocketRef<Adapter>,
-        rooms: Vec<String>,
-        ready: &Value,
-    ) -> bool {
-        let mut state = self.state.lock();
-        if state.phase != Phase::Arriving {
-            return false;
-        }
-        state.phase = Phase::Ready;
-        state.socket = Some(socket.clone());
-        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
-        socket.join(rooms);
-        self.ending().is_none() && socket.emit("ready", ready).is_ok()
-    }
-
-    /// Hands it a message. `limit` bounds what may wait for a polling client, in bytes.
-    pub(crate) fn send(&self, message: &Message, limit: usize) -> Result<(), NotSent> {
-        let state = self.state.lock();
-        let socket = self.sendable(&state)?;
-        let sent = match &message.data {
-            Some(data) => socket.emit(&message.event, &(data,)),
-            None => socket.emit(&message.event, &NO_ARGUMENTS),
-        };
-        drop(state);
-        self.account(sent, message, limit)
-    }
-
-    /// Hands it a message; the future waits for its client's answer. An answer without arguments, or one that is no JSON,
-    /// is null.
-    pub(crate) fn send_with_ack(
-        &self,
-        message: &Message,
-        limit: usize,
-        timeout: Duration,
-    ) -> Result<impl Future<Output = Option<Value>> + Send + use<>, NotSent> {
-        let state = self.state.lock();
-        let socket = self.sendable(&state)?.timeout(timeout);
-        let sent = match &message.data {
-            Some(data) => socket.emit_with_ack::<_, Value>(&message.event, &(data,)),
-            None => socket.emit_with_ack::<_, Value>(&message.event, &NO_ARGUMENTS),
-        };
-        drop(state);
-        let answer = match sent {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.account(Err(error), message, limit)?;
-                return Err(NotSent::NotThere);
-            }
-        };
-        self.account(Ok(()), message, limit)?;
-        Ok(async move {
-            match answer.await {
-                Ok(answer) => Some(answer),
-                Err(AckError::Decode(_)) => Some(Value::Null),
-                Err(_) => None,
-            }
-        })
-    }
-
-    fn sendable<'a>(&self, state: &'a State) -> Result<&'a SocketRef<Adapter>, NotSent> {
-        match &state.socket {
-            Some(socket) if state.phase == Phase::Ready && self.ending().is_none() => Ok(socket),
-            _ => Err(NotSent::NotThere),
-        }
-    }
-
-    fn account(
-        &self,
-        sent: Result<(), SendError>,
-        message: &Message,
-        limit: usize,
-    ) -> Result<(), NotSent> {
-        match sent {
-            Ok(()) => {
-                self.messages_out.fetch_add(1, Ordering::Relaxed);
-                if self.session.kind() == TransportKind::Polling
-                    && self.session.sent(message.weight(), limit)
-                {
-                    self.session.stalled();
-                }
-                Ok(())
-            }
-            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
-                self.session.stalled();
-                Err(NotSent::Full)
-            }
-            Err(_) => Err(NotSent::NotThere),
-        }
-    }
-
-    /// Tells its client why it is being ended, and, if `packet`, that it is not to come back. Nothing is sent to it after
-    /// that.
-    pub(crate) fn say_goodbye(&self, ending: &Ending, packet: bool) {
-        let socket = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Gone;
-            state.socket.take()
-        };
-        let Some(socket) = socket else {
-            return;
-        };
-        let goodbye = json!({
-            "code": ending.code,
-            "reason": ending.reason,
-            "reconnect": ending.reconnect,
-        });
-        socket.emit("forceDisconnect", &goodbye).ok();
-        socket.leave_all();
-        if !packet {
-            return;
-        }
-        // It stays in its namespace, and is to get nothing there.
-        socket.join(ENDED);
-        let disconnect = || {
-            let ended = socket.clone().disconnect();
-            // Fails when the client's queue is full. Then only the end of the transport is left.
-            if ended.is_err() {
-                socket.leave_all();
-                self.session.end();
-            }
-            departure::removal(&socket)
-        };
-        match self.is_last() {
-            true => drop(disconnect()),
-            false => self.session.part(&self.namespace, disconnect),
-        }
-    }
-
-    /// Lets go of the socket: nothing is sent to it or taken from it any more.
-    pub(crate) fn set_gone(&self) {
-        let socket = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Gone;
-            state.socket.take()
-        };
-        if let Some(socket) = socket {
-            socket.leave_all();
-        }
-    }
-
-    /// Sends the client an `error` event.
-    pub(crate) fn send_error(&self, message: &str) {
-        self.tell("error", &json!({ "message": message }));
-    }
-
-    /// Sends the client an event of Switchboard's own.
-    fn tell(&self, event: &str, data: &Value) {
-        let state = self.state.lock();
-        if let Ok(socket) = self.sendable(&state) {
-            socket.emit(event, data).ok();
-        }
-    }
-
     /// Waits until it is closed on this node and out of the registry.
     pub(crate) async fn closed(&self) {
         if self.session.is_ending() {
             self.session.closed().await;
         }
         self.unregistered.cancelled().await;
-    }
-
-    /// Whether it is gone.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.phase() == Phase::Gone
     }
 
     /// Whether its departure is this caller's to carry out: true once.
@@ -452,6 +229,3 @@ impl Live {
         self.messages_out.load(Ordering::Relaxed)
     }
 }
-
-/// Serializes as an empty tuple: an event without arguments.
-pub(super) const NO_ARGUMENTS: [(); 0] = [];
