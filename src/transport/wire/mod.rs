@@ -4,36 +4,37 @@
 //! lives only while there is a backlog, hands it on. So the engine's writer always gets through, and with it every promise
 //! that hangs on it (the session's end is noticed, a disconnect packet gets out). A peer that does not read is found by the
 //! size and the age of its backlog, not by a blocked task.
+//!
+//! `backlog` is the queue, `stream` the engine's end.
+
+mod backlog;
+mod stream;
 
 use std::{
     collections::VecDeque,
     io::{self, ErrorKind},
     net::Shutdown,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Buf;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::{Notify, OwnedSemaphorePermit},
     time::Instant,
 };
 
-use super::{
-    frames::{CLOSE_PACKET, Frames},
-    probe,
-    session::Session,
-};
+use self::backlog::Backlog;
+use super::session::Session;
+
+pub use self::stream::EngineStream;
 
 /// How long the end of a wire waits for what was written before to leave. A peer that reads takes milliseconds; one that
 /// doesn't is cut off, and the caller of a disconnect is promised an answer within a second.
@@ -79,61 +80,6 @@ enum Inflow {
     Closing,
     /// An end of file.
     Over,
-}
-
-/// Small writes share a chunk of the backlog of up to this size: a frame of a few bytes would cost ten times its size alone.
-const CHUNK: usize = 16 * 1024;
-
-/// Into how many parts the write deadline is cut: a chunk takes what comes within one of them, so that the age of its first byte
-/// is, but for that much, the age of all.
-const SLICES: u32 = 32;
-
-/// What the kernel has not taken yet.
-#[derive(Default)]
-struct Backlog {
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-    /// Whether a pump task is at work. At most one is, and only it writes while there are chunks.
-    pumping: bool,
-    /// Nothing is taken or sent any more.
-    dead: bool,
-    /// The engine has dropped its stream: nothing more will come.
-    sealed: bool,
-}
-
-struct Chunk {
-    /// When its first byte came.
-    queued_at: Instant,
-    data: BytesMut,
-}
-
-impl Backlog {
-    /// Queues `data`, which came at `now`.
-    fn push(&mut self, data: &[u8], now: Instant, write_deadline: Duration) {
-        self.bytes += data.len();
-        if let Some(last) = self.chunks.back_mut()
-            && last.data.len() + data.len() <= CHUNK
-            && now.duration_since(last.queued_at) < write_deadline / SLICES
-        {
-            last.data.extend_from_slice(data);
-            return;
-        }
-        self.chunks.push_back(Chunk {
-            queued_at: now,
-            data: data.into(),
-        });
-    }
-
-    /// Takes off what has been sent of the first chunk.
-    fn sent(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        if let Some(first) = self.chunks.front_mut() {
-            first.data.advance(bytes);
-            if first.data.is_empty() {
-                self.chunks.pop_front();
-            }
-        }
-    }
 }
 
 impl Wire {
@@ -339,216 +285,5 @@ impl Wire {
             }
         }
         Ok(())
-    }
-}
-
-/// The engine's end of a [`Wire`]. When the engine drops it, the session is over.
-pub struct EngineStream {
-    wire: Arc<Wire>,
-    session: Arc<Session>,
-    /// What is to be read before anything else: what came with the upgrade request, in the end the close packet.
-    early: Bytes,
-    /// Where the client is in its frames.
-    frames: Frames,
-    /// The close packet has been read, or is about to be.
-    closing: bool,
-    /// Whether the session still polls.
-    upgrading: bool,
-    /// How much of what the engine writes first is dropped: the client has it already.
-    muted: usize,
-}
-
-impl EngineStream {
-    /// Wraps a wire for the engine. `early` is what hyper had read beyond the upgrade request.
-    pub fn new(wire: Arc<Wire>, session: Arc<Session>, early: &[u8]) -> Self {
-        Self {
-            upgrading: session.is_upgrading(),
-            wire,
-            session,
-            // A copy, also of nothing: a slice of hyper's read buffer, even an empty one, keeps all of that alive (measured:
-            // 4.4 KB a connection).
-            early: Bytes::copy_from_slice(early),
-            frames: Frames::default(),
-            closing: false,
-            muted: 0,
-        }
-    }
-
-    /// Wraps a wire for a session that moves to it: the client has had its probe answered, and sent `early` after it.
-    /// `first` is what it is to get before anything that the engine has for it.
-    pub(super) fn moving(
-        wire: Arc<Wire>,
-        session: Arc<Session>,
-        early: &[u8],
-        first: &[u8],
-    ) -> Self {
-        // One that has failed by now is found by the engine.
-        if !first.is_empty() && wire.accept(first, &session).unwrap_or_default() {
-            session.stalled();
-        }
-        let replayed = [probe::REPLAY, early].concat();
-        let mut stream = Self::new(wire, session, &replayed);
-        stream.muted = probe::ANSWER;
-        stream
-    }
-}
-
-/// Follows what the engine is about to read; returns how much of it may be read at once. That is all of it, unless the session
-/// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled.
-fn follow(frames: &mut Frames, session: &Session, bytes: &[u8]) -> usize {
-    let look = session.parted().look();
-    if look == 0 {
-        frames.advance(bytes);
-        return bytes.len();
-    }
-    let taken = frames.take(bytes, look);
-    if frames.between_messages() {
-        session.parted().let_go(frames.opening());
-    }
-    taken
-}
-
-impl AsyncRead for EngineStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.upgrading {
-            self.session.check_upgrade();
-            self.upgrading = self.session.is_upgrading();
-        }
-        let this = &mut *self;
-        this.wire.reader.register(cx.waker());
-        loop {
-            let inflow = this.wire.inflow.load(Ordering::Acquire);
-            if inflow == Inflow::Over as u8 {
-                return Poll::Ready(Ok(()));
-            }
-            if !this.early.is_empty() {
-                let n = this.early.len().min(buf.remaining());
-                let n = follow(&mut this.frames, &this.session, &this.early[..n]);
-                buf.put_slice(&this.early.split_to(n));
-                return Poll::Ready(Ok(()));
-            }
-            if inflow == Inflow::Closing as u8 && this.frames.between_messages() {
-                if this.closing {
-                    // The engine did not want the packet, in the middle of an upgrade.
-                    return Poll::Ready(Ok(()));
-                }
-                this.closing = true;
-                this.early = Bytes::from_static(CLOSE_PACKET);
-                continue;
-            }
-            if let Err(error) = ready!(this.wire.tcp.poll_read_ready(cx)) {
-                this.wire.failed(&error, &this.session);
-                return Poll::Ready(Err(error));
-            }
-            match this.wire.tcp.try_read(buf.initialize_unfilled()) {
-                Ok(n) => {
-                    let before = buf.filled().len();
-                    buf.advance(n);
-                    let read = &buf.filled()[before..];
-                    let taken = follow(&mut this.frames, &this.session, read);
-                    this.early = Bytes::copy_from_slice(&read[taken..]);
-                    buf.set_filled(before + taken);
-                    this.wire.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    this.wire.failed(&error, &this.session);
-                    return Poll::Ready(Err(error));
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for EngineStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let muted = self.muted.min(buf.len());
-        self.muted -= muted;
-        let heard = &buf[muted..];
-        if !heard.is_empty() && self.wire.accept(heard, &self.session)? {
-            self.session.stalled();
-        }
-        Poll::Ready(Ok(buf.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for EngineStream {
-    fn drop(&mut self) {
-        self.wire.backlog.lock().sealed = true;
-        self.wire.progress.notify_waiters();
-        self.session.let_go();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEADLINE: Duration = Duration::from_secs(10);
-
-    fn memory(backlog: &Backlog) -> usize {
-        let chunks = backlog.chunks.iter().map(|chunk| chunk.data.capacity());
-        chunks.sum::<usize>() + backlog.chunks.capacity() * size_of::<Chunk>()
-    }
-
-    #[test]
-    fn a_backlog_of_tiny_frames_takes_little_more_than_their_bytes() {
-        let mut backlog = Backlog::default();
-        let start = Instant::now();
-        for frame in 0..250_000_u32 {
-            let now = start + DEADLINE * frame / 250_000;
-            backlog.push(b"\x81\x023a", now, DEADLINE);
-        }
-        assert_eq!(backlog.bytes, 1_000_000);
-        assert!(memory(&backlog) < 2_500_000, "{}", memory(&backlog));
-        assert!(backlog.chunks.len() < 150, "{}", backlog.chunks.len());
-    }
-
-    #[test]
-    fn what_is_queued_leaves_in_order_in_whatever_pieces() {
-        let mut backlog = Backlog::default();
-        let now = Instant::now();
-        let frames: Vec<Vec<u8>> = (0..500_usize)
-            .map(|n| vec![n as u8; n * 37 % 3000 + 1])
-            .collect();
-        for frame in &frames {
-            backlog.push(frame, now, DEADLINE);
-        }
-        let mut left = Vec::new();
-        while let Some(first) = backlog.chunks.front() {
-            let piece = first.data.len().min(777);
-            left.extend_from_slice(&first.data[..piece]);
-            backlog.sent(piece);
-        }
-        assert_eq!(backlog.bytes, 0);
-        assert!(left == frames.concat());
-    }
-
-    #[test]
-    fn a_byte_is_taken_for_older_than_it_is_by_a_slice_of_the_deadline_at_most() {
-        let mut backlog = Backlog::default();
-        let start = Instant::now();
-        backlog.push(b"old", start, DEADLINE);
-        backlog.push(b"as old", start + DEADLINE / 64, DEADLINE);
-        backlog.push(b"young", start + DEADLINE / 2, DEADLINE);
-        let ages: Vec<_> = backlog.chunks.iter().map(|chunk| chunk.queued_at).collect();
-        assert_eq!(ages, [start, start + DEADLINE / 2]);
     }
 }
