@@ -1,11 +1,16 @@
 //! One Engine.IO session: what its handshake brought, what carries it, and the one way to end it.
+//!
+//! `polling` is what a session that polls keeps besides, `guard` notices that the engine has let it go.
+
+mod guard;
+mod polling;
 
 use std::{
     net::IpAddr,
     num::NonZeroU32,
     sync::{
         Arc, OnceLock, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,19 +18,19 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use parking_lot::Mutex;
-use secrecy::SecretString;
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
 use tokio_util::sync::CancellationToken;
 
+use self::polling::Polling;
 use super::{
     engine::Engine,
     parted::{Parted, Removal},
     wire::Wire,
 };
 use crate::connection::TransportKind;
+
+pub(super) use self::polling::Probing;
+
+pub use self::guard::SessionGuard;
 
 /// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
 const MAX_REFUSALS: u32 = 10;
@@ -37,9 +42,6 @@ const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
 /// How long the answers to refused packets get to leave before the session that sent too many of them ends.
 const ANSWERS: Duration = Duration::from_millis(50);
-
-/// How long the end of a polling session waits for its client to fetch what was written before.
-const POLL_DEADLINE: Duration = Duration::from_millis(750);
 
 /// Numbers the sessions of one node; never leaves it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,29 +107,6 @@ pub struct Session {
     parted: Parted,
 }
 
-/// The state of a session that began with long-polling.
-struct Polling {
-    /// The Engine.IO session id: a credential, since whoever knows it can write into the session.
-    sid: Mutex<Option<SecretString>>,
-    /// GET requests at work; a healthy client always has one but for a moment.
-    requests: Mutex<Requests>,
-    /// The number of the last GET request that has taken what was there for it.
-    served: watch::Sender<u64>,
-    /// Has the GET requests that wait answered with a noop.
-    released: Notify,
-    /// Whether a WebSocket beside it is being tried.
-    probing: AtomicBool,
-    /// Bytes sent and not fetched, as far as this node's own sends go.
-    unfetched: AtomicUsize,
-}
-
-struct Requests {
-    at_work: u32,
-    /// How many have begun.
-    begun: u64,
-    idle_since: Instant,
-}
-
 impl Session {
     pub(super) fn new(
         id: SessionId,
@@ -142,18 +121,7 @@ impl Session {
             kind: AtomicU8::new(kind as u8),
             wire: Mutex::new(None),
             carried: OnceLock::new(),
-            polling: (kind == TransportKind::Polling).then(|| Polling {
-                sid: Mutex::new(None),
-                requests: Mutex::new(Requests {
-                    at_work: 0,
-                    begun: 0,
-                    idle_since: Instant::now(),
-                }),
-                served: watch::Sender::new(0),
-                released: Notify::new(),
-                probing: AtomicBool::new(false),
-                unfetched: AtomicUsize::new(0),
-            }),
+            polling: (kind == TransportKind::Polling).then(Polling::new),
             events,
             engine: Arc::downgrade(engine),
             ending: AtomicBool::new(false),
@@ -263,17 +231,6 @@ impl Session {
         self.last_empty.load(Ordering::Relaxed) == mark
     }
 
-    /// Adds `bytes` to what a polling client has yet to fetch. Returns whether that is more than `limit`. Over a WebSocket
-    /// the wire itself counts.
-    pub fn sent(&self, bytes: usize, limit: usize) -> bool {
-        match &self.polling {
-            Some(polling) if self.kind() == TransportKind::Polling => {
-                polling.unfetched.fetch_add(bytes, Ordering::Relaxed) + bytes > limit
-            }
-            _ => false,
-        }
-    }
-
     /// Tells the owner, once, that the client does not take what it is sent.
     pub fn stalled(self: &Arc<Self>) {
         if !self.stalled.swap(true, Ordering::AcqRel) {
@@ -328,24 +285,6 @@ impl Session {
         self.closed.cancel();
     }
 
-    /// Waits until a polling client has fetched what was sent, within a deadline. A request that begins after the last
-    /// packet was queued takes all that is left; one that was waiting before may have taken the first of several.
-    async fn fetched(&self) {
-        let Some(polling) = &self.polling else {
-            return;
-        };
-        let mut served = polling.served.subscribe();
-        let before = polling.requests.lock().begun;
-        tokio::select! {
-            _ = served.wait_for(|number| *number > before) => {}
-            // A stock client closes its session itself when it has read that it is disconnected.
-            () = self.over.cancelled() => {}
-            () = tokio::time::sleep(POLL_DEADLINE) => {
-                tracing::debug!(session = self.id.0, "a polling client did not fetch its last packets");
-            }
-        }
-    }
-
     /// Puts the session on a wire; refused if it has one. A session that polls until then changes over once the engine
     /// says so, with [`Session::check_upgrade`].
     pub(super) fn attach(&self, wire: Arc<Wire>) -> bool {
@@ -355,37 +294,6 @@ impl Session {
         }
         *slot = Some(wire);
         true
-    }
-
-    /// Begins to try a WebSocket beside a session that polls, one at a time. None if it does not poll any more, or is ending.
-    pub(super) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
-        let polling = self.polling.as_ref()?;
-        if self.kind() != TransportKind::Polling || self.is_upgrading() || self.is_ending() {
-            return None;
-        }
-        let begun = !polling.probing.swap(true, Ordering::AcqRel);
-        begun.then(|| Probing(self.clone()))
-    }
-
-    /// Has the GET requests that wait at this moment answered with a noop.
-    pub(super) fn release_polls(&self) {
-        if let Some(polling) = &self.polling {
-            polling.released.notify_waiters();
-        }
-    }
-
-    /// Waits for the next [`Session::release_polls`].
-    pub(super) async fn poll_released(&self) {
-        match &self.polling {
-            Some(polling) => polling.released.notified().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Whether a GET request is at work.
-    pub(super) fn is_polled(&self) -> bool {
-        let polling = self.polling.as_ref();
-        polling.is_some_and(|polling| polling.requests.lock().at_work > 0)
     }
 
     /// Looks whether a session that began with polling has arrived at its wire. Called with each read from the wire until
@@ -403,63 +311,6 @@ impl Session {
         self.kind() == TransportKind::Polling && self.wire.lock().is_some()
     }
 
-    pub(super) fn set_sid(&self, sid: &str) {
-        if let Some(polling) = &self.polling {
-            *polling.sid.lock() = Some(sid.into());
-        }
-    }
-
-    pub(super) fn sid(&self) -> Option<SecretString> {
-        self.polling.as_ref()?.sid.lock().clone()
-    }
-
-    /// A GET request begins. Returns its number.
-    pub(super) fn poll_started(&self) -> u64 {
-        let Some(polling) = &self.polling else {
-            return 0;
-        };
-        let mut requests = polling.requests.lock();
-        requests.at_work += 1;
-        requests.begun += 1;
-        requests.begun
-    }
-
-    /// A GET request has taken what was there; `waits` if nothing was.
-    pub(super) fn poll_served(&self, number: u64, waits: bool) {
-        if let Some(polling) = &self.polling {
-            if waits {
-                // Fetched, all of it, whatever was counted: a fetch may overtake the count of what it fetches.
-                polling.unfetched.store(0, Ordering::Relaxed);
-            }
-            polling.served.send_modify(|last| *last = number.max(*last));
-        }
-    }
-
-    pub(super) fn poll_completed(&self, bytes: usize) {
-        if let Some(polling) = &self.polling {
-            {
-                let mut requests = polling.requests.lock();
-                requests.at_work = requests.at_work.saturating_sub(1);
-                requests.idle_since = Instant::now();
-            }
-            let fetch = |left: usize| Some(left.saturating_sub(bytes));
-            polling
-                .unfetched
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fetch)
-                .ok();
-        }
-    }
-
-    /// Whether a polling client has had no request at work for longer than `deadline`.
-    pub(super) fn is_idle(&self, deadline: Duration) -> bool {
-        self.kind() == TransportKind::Polling
-            && !self.is_upgrading()
-            && self.polling.as_ref().is_some_and(|polling| {
-                let requests = polling.requests.lock();
-                requests.at_work == 0 && requests.idle_since.elapsed() > deadline
-            })
-    }
-
     /// The engine has let the session go, or has nothing left to do with it. Called by whoever learns of it first.
     pub(super) fn let_go(self: &Arc<Self>) {
         self.end();
@@ -471,40 +322,5 @@ impl Session {
             }
             self.events.over(self);
         }
-    }
-}
-
-/// A session beside which a WebSocket is being tried; no longer when this goes.
-pub(super) struct Probing(Arc<Session>);
-
-impl Drop for Probing {
-    fn drop(&mut self) {
-        if let Some(polling) = &self.0.polling {
-            polling.probing.store(false, Ordering::Release);
-        }
-    }
-}
-
-/// Sits in the extensions of the session's request parts, which the engine keeps as long as it keeps the session: when the
-/// last clone goes, the engine has let the session go, whatever the reason. So the end of a session that never got as far
-/// as a namespace, or got lost on the way there, is noticed like any other. Nobody else keeps a clone. It may take as long
-/// as a handshake: the engine's own timer for that holds on to the session. Where the end shows earlier, in a stream that
-/// is dropped or a close packet, that counts.
-pub struct SessionGuard(Arc<Session>);
-
-impl SessionGuard {
-    pub(super) fn new(session: Arc<Session>) -> Arc<Self> {
-        Arc::new(Self(session))
-    }
-
-    /// The session.
-    pub fn session(&self) -> &Arc<Session> {
-        &self.0
-    }
-}
-
-impl Drop for SessionGuard {
-    fn drop(&mut self) {
-        self.0.let_go();
     }
 }
