@@ -197,7 +197,7 @@ pub fn user_id(text: String) -> Result<UserId, ApiError> {
     }
 }
 
-/// The reason that people are given: at most [`MAX_REASON_CHARS`] characters.
+/// The reason that people are given: at most `MAX_REASON_CHARS` characters.
 pub fn reason(text: Option<String>) -> Result<Option<String>, ApiError> {
     match text {
         Some(text) if text.chars().nth(MAX_REASON_CHARS).is_some() => Err(ApiError::new(

@@ -34,9 +34,9 @@ pub mod token;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
-mod hostile;
-#[cfg(test)]
 mod hostile_cookies;
+#[cfg(test)]
+mod hostile_tokens;
 #[cfg(test)]
 mod testing;
 

@@ -14,9 +14,12 @@
 //! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
 //! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
 //! - `hub` finds this node's connections, `live` is one of them.
-//! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
-//! - `scrape` is what the metrics read of the node's state.
-//! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
+//! - `verbs` is what a backend asks for; `deliver` and `endings` do it, `commands` carries it to other nodes and brings the
+//!   receipts.
+//! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
+//!   its state.
+//! - `membership` keeps the node's lease and makes the registry exact again after a gap, `lease` is what the node knows of
+//!   it; `drain` is how a node goes.
 
 pub mod access;
 mod admin;
@@ -31,46 +34,40 @@ mod events;
 mod expiry;
 mod hub;
 mod inbound;
+mod lease;
 mod live;
 mod membership;
 pub mod message;
 mod mount;
 mod own;
+mod readiness;
 mod recheck;
 mod refusal;
 mod scrape;
 mod sessions;
+mod settings;
+mod verbs;
 
-use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use socketioxide::SocketIo;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::{carriers::Events, commands::Requests, expiry::Watch, hub::Hub, live::Live};
+use self::{
+    carriers::Events, commands::Requests, expiry::Watch, hub::Hub, lease::LeaseState, live::Live,
+    settings::Settings,
+};
 use crate::{
     auth::{Authenticator, token::MintError},
     bus::{Bus, BusError, Inbox},
-    config::{Config, Jwt, Limits, PerUserPolicy},
-    connection::{Connection, ConnectionId, Instance, NodeId, UserId},
-    ending::Ending,
+    config::Config,
+    connection::{Instance, NodeId},
     metrics::Metrics,
-    registry::{
-        EndTarget, Entry, Fence, Lease, LimitPolicy, Node, Presence, Registry, RegistryError,
-        Totals, Updated, UserEntry, UserLimit, UsersPage,
-    },
+    registry::{Registry, RegistryError, Updated},
     transport::{Engine, engine::Adapter},
 };
 
@@ -136,7 +133,7 @@ struct Inner {
     io: OnceLock<SocketIo<Adapter>>,
     departures: mpsc::UnboundedSender<Arc<Live>>,
     watches: mpsc::UnboundedSender<Watch>,
-    membership: Mutex<Membership>,
+    membership: Mutex<LeaseState>,
     /// Has the next heartbeat sent at once.
     beat_now: Notify,
     /// The registry may not hold just this node's connections, or orders that this node has not seen.
@@ -146,31 +143,6 @@ struct Inner {
     leaving: CancellationToken,
     /// Stops the node's tasks.
     stop: CancellationToken,
-}
-
-/// What a node may take over while it runs.
-struct Settings {
-    jwt: Jwt,
-    limits: Arc<Limits>,
-}
-
-struct Membership {
-    lease: Lease,
-    joined: bool,
-    /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
-    renewed: Option<Instant>,
-    /// How often the lease has been over, in the whole registry or in a part of it.
-    lost: u64,
-    /// After how many of these the orders of the meantime have been carried out.
-    caught_up: u64,
-}
-
-impl Membership {
-    /// Whether a lease of this length holds.
-    fn holds(&self, lease: Duration) -> bool {
-        let renewed = self.renewed;
-        self.joined && renewed.is_some_and(|renewed| renewed.elapsed() < lease)
-    }
 }
 
 impl Gateway {
@@ -188,32 +160,19 @@ impl Gateway {
         } = parts;
         let (departures, departing) = mpsc::unbounded_channel();
         let (watches, watching) = mpsc::unbounded_channel();
-        let lease = Lease {
-            instance: instance.clone(),
-            epoch: 1,
-        };
         let inner = Arc::new(Inner {
             node_id,
+            membership: Mutex::new(LeaseState::new(instance.clone())),
             instance,
             started_at: Timestamp::now(),
             auth,
-            settings: RwLock::new(Settings {
-                jwt: config.auth.jwt.clone(),
-                limits: Arc::new(config.limits.clone()),
-            }),
+            settings: RwLock::new(Settings::of(&config)),
             registry,
             hub: Hub::new(metrics.clone()),
             requests: Requests::default(),
             io: OnceLock::new(),
             departures,
             watches,
-            membership: Mutex::new(Membership {
-                lease,
-                joined: false,
-                renewed: None,
-                lost: 0,
-                caught_up: 0,
-            }),
             beat_now: Notify::new(),
             inexact: AtomicBool::new(true),
             draining: AtomicBool::new(false),
@@ -259,123 +218,9 @@ impl Gateway {
         self.inner.bus.close().await;
     }
 
-    /// Hands a message to connections, wherever they are. No connection is an answer, not an error.
-    pub async fn send(&self, target: &Target, message: &Message) -> Result<Delivery, GatewayError> {
-        self.inner.known(&message.namespace)?;
-        self.inner.send(target, message).await
-    }
-
-    /// The same for a user, and collects what the clients answer within `timeout`.
-    pub async fn send_with_ack(
-        &self,
-        user: &UserId,
-        message: &Message,
-        timeout: Duration,
-    ) -> Result<Acked, GatewayError> {
-        self.inner.known(&message.namespace)?;
-        self.inner.send_with_ack(user, message, timeout).await
-    }
-
-    /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
-    pub async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
-        self.inner.known(&message.namespace)?;
-        self.inner.broadcast(message).await
-    }
-
-    /// A user's connections.
-    pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.user(user).await?)
-    }
-
-    /// Everybody online, a page at a time.
-    pub async fn users(
-        &self,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Result<UsersPage, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.users(cursor, limit).await?)
-    }
-
-    /// The presence of users, in the order asked for.
-    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.presence(users).await?)
-    }
-
-    /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s. With
-    /// `revoke_tokens` nobody comes back with a token that was issued before.
-    pub async fn disconnect_user(
-        &self,
-        user: &UserId,
-        except: Vec<ConnectionId>,
-        ending: &Ending,
-        revoke_tokens: bool,
-    ) -> Result<Disconnected, GatewayError> {
-        let target = EndTarget::User {
-            user: user.clone(),
-            except,
-        };
-        let fence = revoke_tokens.then_some(Fence::RevokeBefore(None));
-        self.inner.disconnect(target, fence, ending).await
-    }
-
-    /// One connection.
-    pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.connection(id).await?)
-    }
-
-    /// Ends one connection, with the same promise. None if there is no such connection.
-    pub async fn disconnect_connection(
-        &self,
-        id: &ConnectionId,
-        ending: &Ending,
-    ) -> Result<Option<Disconnected>, GatewayError> {
-        let Some(connection) = self.connection(id).await? else {
-            return Ok(None);
-        };
-        let target = EndTarget::Connection(Entry {
-            user: connection.user_id,
-            id: connection.id,
-        });
-        Ok(Some(self.inner.disconnect(target, None, ending).await?))
-    }
-
-    /// The live nodes.
-    pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.nodes().await?)
-    }
-
-    /// The cluster in three numbers.
-    pub async fn totals(&self) -> Result<Totals, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.totals().await?)
-    }
-
-    /// What keeps this node from being ready; empty when it is.
-    pub fn unready(&self) -> Vec<&'static str> {
-        self.inner.unready()
-    }
-
     /// The node's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
-    }
-
-    /// Whether the configuration has the namespace.
-    pub fn has_namespace(&self, path: &str) -> bool {
-        self.inner.known(path).is_ok()
-    }
-
-    /// Takes over what of a new configuration a running node can: the key that it signs with, and the limits of newcomers.
-    pub fn reload(&self, config: &Config) {
-        *self.inner.settings.write() = Settings {
-            jwt: config.auth.jwt.clone(),
-            limits: Arc::new(config.limits.clone()),
-        };
     }
 }
 
@@ -404,119 +249,7 @@ impl Inner {
         });
     }
 
-    fn known(&self, namespace: &str) -> Result<(), GatewayError> {
-        let mut known = self.config.namespaces.iter();
-        match known.any(|known| known.path == namespace) {
-            true => Ok(()),
-            false => Err(GatewayError::UnknownNamespace(namespace.to_owned())),
-        }
-    }
-
-    /// The keys of tokens, as of now.
-    fn jwt(&self) -> Jwt {
-        self.settings.read().jwt.clone()
-    }
-
-    /// The limits of whoever comes now.
-    fn limits(&self) -> Arc<Limits> {
-        self.settings.read().limits.clone()
-    }
-
-    fn user_limit(&self) -> Option<UserLimit> {
-        let limits = self.limits();
-        (limits.connections_per_user > 0).then(|| UserLimit {
-            max: limits.connections_per_user,
-            policy: match limits.connections_per_user_policy {
-                PerUserPolicy::Reject => LimitPolicy::Reject,
-                PerUserPolicy::EvictOldest => LimitPolicy::EvictOldest,
-            },
-        })
-    }
-
-    fn send_queue_bytes(&self) -> usize {
-        self.config.limits.send_queue_bytes.as_u64() as usize
-    }
-
     fn io(&self) -> Option<&SocketIo<Adapter>> {
         self.io.get()
-    }
-
-    fn lease(&self) -> Lease {
-        self.membership.lock().lease.clone()
-    }
-
-    fn joined(&self) -> bool {
-        self.membership.lock().joined
-    }
-
-    fn set_joined(&self) {
-        self.membership.lock().joined = true;
-    }
-
-    fn next_epoch(&self) {
-        let mut membership = self.membership.lock();
-        membership.lease.epoch += 1;
-        membership.joined = false;
-        membership.renewed = None;
-        membership.lost += 1;
-    }
-
-    /// A heartbeat has been confirmed. Returns whether the lease had been over before.
-    fn renewed(&self, sent: Instant) -> bool {
-        let mut membership = self.membership.lock();
-        let was_over =
-            !membership.holds(self.config.registry.lease) && membership.renewed.is_some();
-        membership.lost += u64::from(was_over);
-        membership.renewed = Some(sent);
-        was_over
-    }
-
-    /// How often the lease has been over; none while it is.
-    fn times_lost(&self) -> Option<u64> {
-        let membership = self.membership.lock();
-        let holds = membership.holds(self.config.registry.lease);
-        holds.then_some(membership.lost)
-    }
-
-    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before.
-    fn caught_up(&self, lost: u64) {
-        self.membership.lock().caught_up = lost;
-    }
-
-    /// Whether this node holds its lease, and has carried out what was ordered while it did not.
-    fn is_current(&self) -> bool {
-        let membership = self.membership.lock();
-        membership.holds(self.config.registry.lease) && membership.caught_up == membership.lost
-    }
-
-    /// Whether others still believe in this node.
-    fn holds_lease(&self) -> bool {
-        self.membership.lock().holds(self.config.registry.lease)
-    }
-
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    fn unready(&self) -> Vec<&'static str> {
-        let wrong = [
-            (self.is_draining(), "draining"),
-            (!self.registry.is_up(), "the registry is unavailable"),
-            (!self.bus.is_up(), "the bus is down"),
-            (!self.holds_lease(), "no lease"),
-        ];
-        wrong
-            .into_iter()
-            .filter_map(|(is_wrong, what)| is_wrong.then_some(what))
-            .collect()
-    }
-
-    /// Whether a CONNECT packet can be answered now.
-    fn takes_connections(&self) -> bool {
-        !self.is_draining() && self.registry.is_up()
     }
 }

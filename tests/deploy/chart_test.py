@@ -316,7 +316,7 @@ class Objects(unittest.TestCase):
         self.assertGreaterEqual(down["stabilizationWindowSeconds"], 600)
         # Not before the one that goes has gone.
         self.assertGreaterEqual(down["policies"][0]["periodSeconds"], pod("everything")["spec"]["terminationGracePeriodSeconds"])
-        self.assertIn("switchboard_connections", (ROOT / "src/metrics.rs").read_text())
+        self.assertIn("switchboard_connections", (ROOT / "src/metrics/table.rs").read_text())
 
     def test_the_internal_port_is_not_public(self):
         for world in WORLDS:

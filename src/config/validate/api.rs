@@ -1,0 +1,94 @@
+//! Of the HTTP side: a backend's keys, and the origins of pages.
+
+use std::collections::HashSet;
+
+use reqwest::Url;
+
+use super::{Findings, secret_text};
+use crate::config::{Config, KeySecret};
+
+impl Config {
+    pub(super) fn api_keys(&self, findings: &mut Findings) {
+        if let Some(key) = &self.api.key {
+            api_key("api.key", key, findings);
+        }
+        let mut names = HashSet::new();
+        let mut digests: HashSet<[u8; 32]> =
+            self.api.key.iter().filter_map(KeySecret::digest).collect();
+        for (index, entry) in self.api.keys.iter().enumerate() {
+            let at = |field: &str| format!("api.keys.{index}.{field}");
+            api_key(&at("key"), &entry.key, findings);
+            if entry
+                .key
+                .digest()
+                .is_some_and(|digest| !digests.insert(digest))
+            {
+                findings.add(at("key"), "the same key as another one's");
+            }
+            if entry.name.trim().is_empty() {
+                findings.add(at("name"), "must not be empty");
+            } else if !names.insert(entry.name.as_str()) {
+                findings.add(at("name"), "the name of another key");
+            }
+            if entry.scopes.is_empty() {
+                findings.add(
+                    at("scopes"),
+                    "must name at least one of: read, send, disconnect, admin",
+                );
+            }
+        }
+    }
+
+    pub(super) fn origins(&self, findings: &mut Findings) {
+        let origins = &self.cors.allowed_origins;
+        for (index, origin) in origins.iter().enumerate() {
+            let key = format!("cors.allowed_origins.{index}");
+            if origin == "*" {
+                if origins.len() > 1 {
+                    findings.add(key, "\"*\" stands alone: it covers the others");
+                }
+            } else if let Err(what) = origin_as_sent(origin) {
+                findings.add(key, format!("{origin:?} {what}"));
+            }
+        }
+    }
+}
+
+fn api_key(key: &str, value: &KeySecret, findings: &mut Findings) {
+    secret_text(key, value.text(), findings);
+    findings.expect(
+        value.text().bytes().all(|b| b.is_ascii_graphic()),
+        key,
+        "must be visible ASCII without spaces, as it goes into a header",
+    );
+    findings.expect(
+        !value.is_hashed() || value.digest().is_some(),
+        key,
+        "begins with sha256: and must go on with the 64 hexadecimal digits of the key's SHA-256",
+    );
+}
+
+/// Whether an origin is written as a browser sends it (RFC 6454 section 6.2), which is what it is compared with.
+fn origin_as_sent(origin: &str) -> Result<(), String> {
+    const SHAPE: &str = "must be scheme://host or scheme://host:port";
+    let url = Url::parse(origin).map_err(|_| SHAPE.to_owned())?;
+    let bare = matches!(url.path(), "" | "/")
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none();
+    // A URL parser takes a star in a host for a letter; here somebody means a pattern.
+    let Some(host) = url.host_str().filter(|host| bare && !host.contains('*')) else {
+        return Err(SHAPE.to_owned());
+    };
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let sent = format!("{}://{host}{port}", url.scheme());
+    if sent == origin {
+        Ok(())
+    } else {
+        Err(format!("must be written as browsers send it: {sent}"))
+    }
+}

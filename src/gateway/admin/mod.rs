@@ -1,0 +1,168 @@
+//! The `/admin` namespace: a backend's verbs as events, for people with the right. The right is looked at anew each time.
+//!
+//! `arguments` is what the events come with, `verbs` what each of them does.
+
+mod arguments;
+mod verbs;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use self::arguments::checked;
+use super::{GatewayError, Inner, live::Live};
+use crate::{auth::SessionRef, ending::Ending};
+
+/// The namespace whose connections may use a backend's verbs.
+pub(super) const NAMESPACE: &str = "/admin";
+
+/// What a client without the right is told.
+const UNAUTHORIZED: &str = "Unauthorized action";
+
+/// Why a verb is not carried out. `Display` is what its acknowledgement says.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Denied {
+    #[error("{UNAUTHORIZED}")]
+    Unauthorized,
+    #[error("Invalid arguments: {0}")]
+    Arguments(#[from] serde_json::Error),
+    #[error("{0}")]
+    Unacceptable(String),
+    #[error("Service unavailable")]
+    Gateway(#[from] GatewayError),
+    #[error("Service unavailable")]
+    Away,
+}
+
+/// Who a connection is, in lines of the audit: as the API names whoever comes with a token.
+pub(super) fn caller(live: &Live) -> String {
+    live.user()
+        .map_or_else(|| "guest".to_owned(), |user| format!("jwt:{user}"))
+}
+
+/// The events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    ListUsers,
+    GetUser,
+    SendToUser,
+    DisconnectUser,
+    BanUser,
+    UnbanUser,
+    RevokeTokens,
+}
+
+impl Verb {
+    const ALL: [Self; 7] = [
+        Self::ListUsers,
+        Self::GetUser,
+        Self::SendToUser,
+        Self::DisconnectUser,
+        Self::BanUser,
+        Self::UnbanUser,
+        Self::RevokeTokens,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::ListUsers => "listUsers",
+            Self::GetUser => "getUser",
+            Self::SendToUser => "sendToUser",
+            Self::DisconnectUser => "disconnectUser",
+            Self::BanUser => "banUser",
+            Self::UnbanUser => "unbanUser",
+            Self::RevokeTokens => "revokeTokens",
+        }
+    }
+
+    /// The verb of that name.
+    pub(super) fn of(event: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.name() == event)
+    }
+}
+
+impl Inner {
+    /// Does what an administrator asks for, and says so in the audit. Who is not, or no longer, one is told so and
+    /// disconnected.
+    pub(super) async fn carry_out_admin(
+        self: &Arc<Self>,
+        verb: Verb,
+        live: &Arc<Live>,
+        argument: Value,
+    ) -> Result<Value, Denied> {
+        self.authorize(live).await?;
+        let whom = argument.get("user").cloned().unwrap_or_default();
+        let outcome = match checked(argument) {
+            Ok(argument) => self.carry_out_verb(verb, argument).await,
+            Err(denied) => Err(denied),
+        };
+        let result = match &outcome {
+            Ok(_) => "done".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::info!(target: "audit", who = caller(live), what = verb.name(), %whom, result);
+        outcome
+    }
+
+    async fn carry_out_verb(
+        self: &Arc<Self>,
+        verb: Verb,
+        argument: Value,
+    ) -> Result<Value, Denied> {
+        match verb {
+            Verb::ListUsers => self.list_users(argument).await,
+            Verb::GetUser => self.get_user(argument).await,
+            Verb::SendToUser => self.send_to(argument).await,
+            Verb::DisconnectUser => self.disconnect_one(argument).await,
+            Verb::BanUser => self.ban_one(argument).await,
+            Verb::UnbanUser => self.unban_one(argument).await,
+            Verb::RevokeTokens => self.revoke_one(argument).await,
+        }
+    }
+
+    /// Whether a connection may still use the verbs: its token has not run out, has the role, and nothing is held against
+    /// it. If not, it is told and ended.
+    async fn authorize(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), Denied> {
+        let ending = match self.objection(live).await? {
+            None => return Ok(()),
+            Some(ending) => ending,
+        };
+        tracing::info!(target: "audit", who = caller(live), what = "admin", result = UNAUTHORIZED);
+        live.send_error(UNAUTHORIZED);
+        self.end_all(std::slice::from_ref(live), &ending);
+        Err(Denied::Unauthorized)
+    }
+
+    async fn objection(&self, live: &Live) -> Result<Option<Ending>, Denied> {
+        let unauthorized = Some(Ending::of(Ending::DISCONNECTED).because(UNAUTHORIZED));
+        let Some(identity) = live.identity() else {
+            return Ok(unauthorized);
+        };
+        let has_role = self
+            .auth
+            .rule(&live.namespace)
+            .is_some_and(|rule| rule.authorize(&identity).is_ok());
+        if !has_role {
+            return Ok(unauthorized);
+        }
+        if identity
+            .expires_at
+            .is_some_and(|end| end <= Timestamp::now())
+        {
+            return Ok(Some(Ending::of(Ending::TOKEN_EXPIRED).final_one()));
+        }
+        if let Some(SessionRef::Cookie(id)) = &identity.session {
+            let over = self.auth.recheck(&[(id.clone(), identity.as_ref())]).await;
+            if !over.map_err(|_| Denied::Away)?.is_empty() {
+                return Ok(Some(Ending::of(Ending::SESSION_ENDED)));
+            }
+        }
+        let standing = self
+            .registry
+            .standing(&[(live.entry(), live.grant())])
+            .await;
+        let bars = standing.map_err(GatewayError::from)?;
+        Ok(bars.first().map(|(_, bar)| bar.ending()))
+    }
+}

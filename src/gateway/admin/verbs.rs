@@ -1,0 +1,169 @@
+//! What each of the administrators' events does, and what its acknowledgement holds.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    Denied,
+    arguments::{
+        AckAsked, BanUser, DisconnectUser, ListUsers, OfUser, RevokeTokens, SendToUser, arguments,
+    },
+};
+use crate::{
+    connection::Tally,
+    ending::Ending,
+    gateway::{
+        GatewayError, Inner,
+        message::{Message, Target},
+    },
+    registry::{EndTarget, Fence},
+};
+
+/// Users in one page, unless asked otherwise; and at the most.
+const PAGE: usize = 100;
+const MAX_PAGE: usize = 1000;
+
+/// The longest wait for acknowledgements, in milliseconds.
+const MAX_ACK_TIMEOUT: u64 = 30_000;
+
+impl Inner {
+    pub(super) async fn list_users(&self, argument: Value) -> Result<Value, Denied> {
+        let asked: ListUsers = match argument {
+            Value::Null => ListUsers::default(),
+            argument => arguments(argument)?,
+        };
+        let limit = asked.limit.unwrap_or(PAGE);
+        if !(1..=MAX_PAGE).contains(&limit) {
+            return Err(Denied::Unacceptable(format!("limit: from 1 to {MAX_PAGE}")));
+        }
+        let page = self
+            .registry
+            .users(asked.cursor.as_deref(), limit)
+            .await
+            .map_err(GatewayError::from)?;
+        let users: Vec<_> = page
+            .users
+            .into_iter()
+            .map(
+                |(
+                    user,
+                    Tally {
+                        connections,
+                        devices,
+                    },
+                )| {
+                    json!({ "userId": user, "connections": connections, "devices": devices })
+                },
+            )
+            .collect();
+        Ok(json!({ "users": users, "next": page.next }))
+    }
+
+    pub(super) async fn get_user(&self, argument: Value) -> Result<Value, Denied> {
+        let OfUser { user } = arguments(argument)?;
+        let entry = self
+            .registry
+            .user(&user)
+            .await
+            .map_err(GatewayError::from)?;
+        let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
+        Ok(json!({
+            "userId": user,
+            "online": !entry.connections.is_empty(),
+            "devices": Tally::of(devices).devices,
+            "connections": entry.connections,
+            "lastSeen": entry.last_seen,
+            "banned": entry.banned,
+        }))
+    }
+
+    pub(super) async fn send_to(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
+        let SendToUser {
+            user,
+            event,
+            data,
+            namespace,
+            ack,
+        } = arguments(argument)?;
+        let message = Message {
+            event,
+            data,
+            namespace,
+        };
+        if !message.is_sendable() {
+            return Err(Denied::Unacceptable("event: empty or reserved".into()));
+        }
+        self.known(&message.namespace)
+            .map_err(|error| Denied::Unacceptable(error.to_string()))?;
+        match ack {
+            Some(AckAsked { timeout_ms }) if !(1..=MAX_ACK_TIMEOUT).contains(&timeout_ms) => Err(
+                Denied::Unacceptable(format!("ack.timeoutMs: from 1 to {MAX_ACK_TIMEOUT}")),
+            ),
+            Some(AckAsked { timeout_ms }) => {
+                let timeout = Duration::from_millis(timeout_ms);
+                let acked = self.send_with_ack(&user, &message, timeout).await?;
+                Ok(serde_json::to_value(acked)?)
+            }
+            None => {
+                let delivery = self.send(&Target::User(user), &message).await?;
+                Ok(serde_json::to_value(delivery)?)
+            }
+        }
+    }
+
+    pub(super) async fn disconnect_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
+        let asked: DisconnectUser = arguments(argument)?;
+        let default = match asked.reconnect {
+            Some(true) => Ending::RECONNECT_REQUESTED,
+            _ => Ending::DISCONNECTED,
+        };
+        let code = asked.code.unwrap_or(default);
+        let mut ending = Ending::of(code);
+        if !(4000..5000).contains(&code) || asked.reconnect.is_some_and(|it| it != ending.reconnect)
+        {
+            return Err(Denied::Unacceptable("code: not one for this".into()));
+        }
+        if let Some(reason) = asked.reason {
+            ending = ending.because(reason);
+        }
+        let target = EndTarget::User {
+            user: asked.user,
+            except: asked.except,
+        };
+        let fence = asked.revoke_tokens.then_some(Fence::RevokeBefore(None));
+        let ended = self.disconnect(target, fence, &ending).await?;
+        Ok(serde_json::to_value(ended)?)
+    }
+
+    pub(super) async fn ban_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
+        let BanUser { user, ban } = arguments(argument)?;
+        if ban.until.is_some_and(|until| until <= Timestamp::now()) {
+            return Err(Denied::Unacceptable("until: in the past".into()));
+        }
+        self.ban(&user, &ban).await?;
+        Ok(json!({ "banned": true, "reason": ban.reason, "until": ban.until }))
+    }
+
+    pub(super) async fn unban_one(&self, argument: Value) -> Result<Value, Denied> {
+        let OfUser { user } = arguments(argument)?;
+        self.registry
+            .unban(&user)
+            .await
+            .map_err(GatewayError::from)?;
+        Ok(json!({ "banned": false, "reason": null, "until": null }))
+    }
+
+    pub(super) async fn revoke_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
+        let RevokeTokens {
+            user,
+            issued_before,
+        } = arguments(argument)?;
+        let revoked = self.revoke_tokens(&user, issued_before).await?;
+        Ok(json!({
+            "revokedBefore": revoked.revoked_before,
+            "disconnected": revoked.disconnected.disconnected,
+        }))
+    }
+}

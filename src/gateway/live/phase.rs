@@ -1,0 +1,145 @@
+//! How far a connection has got, and the steps from one phase to the next: each under the lock under which it is sent to.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::{Value, json};
+use socketioxide::extract::SocketRef;
+
+use super::Live;
+use crate::{ending::Ending, gateway::departure, transport::engine::Adapter};
+
+/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
+pub(in crate::gateway) const ENDED: &str = "ended";
+
+/// How far a connection has got. It only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Its credentials are good; the registry has not confirmed it yet, or its client has not been told.
+    Arriving,
+    /// Its client has `ready`: it is listed, sent to and disconnected from any node.
+    Ready,
+    /// Nothing is sent to it or taken from it any more.
+    Gone,
+}
+
+pub(super) struct State {
+    pub(super) phase: Phase,
+    /// Held from `ready` until it is gone, and not before: a socket that never gets into its namespace is told of its
+    /// session's end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
+    pub(super) socket: Option<SocketRef<Adapter>>,
+}
+
+impl State {
+    /// Of a connection whose credentials are good.
+    pub(super) fn arriving() -> Self {
+        Self {
+            phase: Phase::Arriving,
+            socket: None,
+        }
+    }
+}
+
+impl Live {
+    /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
+    /// the guest. `known` makes the socket known as this connection's. Returns whether it did: not if one of the two is
+    /// gone, or another has taken the guest's place.
+    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>, known: impl FnOnce()) -> bool {
+        let mut before = guest.state.lock();
+        if before.phase != Phase::Ready {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if state.phase != Phase::Arriving {
+            return false;
+        }
+        before.phase = Phase::Gone;
+        state.phase = Phase::Ready;
+        state.socket = before.socket.take();
+        // Under the lock: whoever ends the guest from here on finds whom to end instead.
+        known();
+        if let Some(socket) = &state.socket {
+            socket.join(rooms);
+        }
+        guest.departed.store(true, Ordering::Release);
+        true
+    }
+
+    /// How far it has got.
+    pub(crate) fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.phase() == Phase::Gone
+    }
+
+    /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending
+    /// meanwhile or is gone. Returns whether it was told.
+    pub(crate) fn set_ready(
+        &self,
+        socket: &SocketRef<Adapter>,
+        rooms: Vec<String>,
+        ready: &Value,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Arriving {
+            return false;
+        }
+        state.phase = Phase::Ready;
+        state.socket = Some(socket.clone());
+        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
+        socket.join(rooms);
+        self.ending().is_none() && socket.emit("ready", ready).is_ok()
+    }
+
+    /// Tells its client why it is being ended, and, if `packet`, that it is not to come back. Nothing is sent to it after
+    /// that.
+    pub(crate) fn say_goodbye(&self, ending: &Ending, packet: bool) {
+        let socket = {
+            let mut state = self.state.lock();
+            state.phase = Phase::Gone;
+            state.socket.take()
+        };
+        let Some(socket) = socket else {
+            return;
+        };
+        let goodbye = json!({
+            "code": ending.code,
+            "reason": ending.reason,
+            "reconnect": ending.reconnect,
+        });
+        socket.emit("forceDisconnect", &goodbye).ok();
+        socket.leave_all();
+        if !packet {
+            return;
+        }
+        // It stays in its namespace, and is to get nothing there.
+        socket.join(ENDED);
+        let disconnect = || {
+            let ended = socket.clone().disconnect();
+            // Fails when the client's queue is full. Then only the end of the transport is left.
+            if ended.is_err() {
+                socket.leave_all();
+                self.session.end();
+            }
+            departure::removal(&socket)
+        };
+        match self.is_last() {
+            true => drop(disconnect()),
+            false => self.session.part(&self.namespace, disconnect),
+        }
+    }
+
+    /// Lets go of the socket: nothing is sent to it or taken from it any more.
+    pub(crate) fn set_gone(&self) {
+        let socket = {
+            let mut state = self.state.lock();
+            state.phase = Phase::Gone;
+            state.socket.take()
+        };
+        if let Some(socket) = socket {
+            socket.leave_all();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What is sent to a connection: messages, with and without an answer, and events of Switchboard's own.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use socketioxide::{AckError, SendError, SocketError, extract::SocketRef};
+
+use super::{Live, Phase, phase::State};
+use crate::{connection::TransportKind, gateway::message::Message, transport::engine::Adapter};
+
+/// Serializes as an empty tuple: an event without arguments.
+pub(in crate::gateway) const NO_ARGUMENTS: [(); 0] = [];
+
+/// Why a message was not handed to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSent {
+    /// It is not ready, or gone: it was not to be sent to.
+    NotThere,
+    /// More waits for its client than may.
+    Full,
+}
+
+impl Live {
+    /// Hands it a message. `limit` bounds what may wait for a polling client, in bytes.
+    pub(crate) fn send(&self, message: &Message, limit: usize) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        let socket = self.sendable(&state)?;
+        let sent = match &message.data {
+            Some(data) => socket.emit(&message.event, &(data,)),
+            None => socket.emit(&message.event, &NO_ARGUMENTS),
+        };
+        drop(state);
+        self.account(sent, message, limit)
+    }
+
+    /// Hands it a message; the future waits for its client's answer. An answer without arguments, or one that is no JSON,
+    /// is null.
+    pub(crate) fn send_with_ack(
+        &self,
+        message: &Message,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<impl Future<Output = Option<Value>> + Send + use<>, NotSent> {
+        let state = self.state.lock();
+        let socket = self.sendable(&state)?.timeout(timeout);
+        let sent = match &message.data {
+            Some(data) => socket.emit_with_ack::<_, Value>(&message.event, &(data,)),
+            None => socket.emit_with_ack::<_, Value>(&message.event, &NO_ARGUMENTS),
+        };
+        drop(state);
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.account(Err(error), message, limit)?;
+                return Err(NotSent::NotThere);
+            }
+        };
+        self.account(Ok(()), message, limit)?;
+        Ok(async move {
+            match answer.await {
+                Ok(answer) => Some(answer),
+                Err(AckError::Decode(_)) => Some(Value::Null),
+                Err(_) => None,
+            }
+        })
+    }
+
+    /// Sends the client an `error` event.
+    pub(crate) fn send_error(&self, message: &str) {
+        self.tell("error", &json!({ "message": message }));
+    }
+
+    /// Tells its client that the token is about to run out.
+    pub(crate) fn warn(&self, expires_at: Timestamp) {
+        self.warned.store(true, Ordering::Release);
+        self.tell("tokenExpiring", &json!({ "expiresAt": expires_at }));
+    }
+
+    /// Sends the client an event of Switchboard's own.
+    fn tell(&self, event: &str, data: &Value) {
+        let state = self.state.lock();
+        if let Ok(socket) = self.sendable(&state) {
+            socket.emit(event, data).ok();
+        }
+    }
+
+    fn sendable<'a>(&self, state: &'a State) -> Result<&'a SocketRef<Adapter>, NotSent> {
+        match &state.socket {
+            Some(socket) if state.phase == Phase::Ready && self.ending().is_none() => Ok(socket),
+            _ => Err(NotSent::NotThere),
+        }
+    }
+
+    fn account(
+        &self,
+        sent: Result<(), SendError>,
+        message: &Message,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        match sent {
+            Ok(()) => {
+                self.messages_out.fetch_add(1, Ordering::Relaxed);
+                if self.session.kind() == TransportKind::Polling
+                    && self.session.sent(message.weight(), limit)
+                {
+                    self.session.stalled();
+                }
+                Ok(())
+            }
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                self.session.stalled();
+                Err(NotSent::Full)
+            }
+            Err(_) => Err(NotSent::NotThere),
+        }
+    }
+}

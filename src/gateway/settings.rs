@@ -1,0 +1,59 @@
+//! What a node takes over of a new configuration while it runs: its signing key, and the limits of newcomers.
+
+use std::sync::Arc;
+
+use super::{Gateway, Inner};
+use crate::{
+    config::{Config, Jwt, Limits, PerUserPolicy},
+    registry::{LimitPolicy, UserLimit},
+};
+
+/// What a node may take over while it runs.
+pub(super) struct Settings {
+    jwt: Jwt,
+    limits: Arc<Limits>,
+}
+
+impl Settings {
+    /// Those of a configuration.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            jwt: config.auth.jwt.clone(),
+            limits: Arc::new(config.limits.clone()),
+        }
+    }
+}
+
+impl Gateway {
+    /// Takes over what of a new configuration a running node can: the key that it signs with, and the limits of newcomers.
+    pub fn reload(&self, config: &Config) {
+        *self.inner.settings.write() = Settings::of(config);
+    }
+}
+
+impl Inner {
+    /// The keys of tokens, as of now.
+    pub(super) fn jwt(&self) -> Jwt {
+        self.settings.read().jwt.clone()
+    }
+
+    /// The limits of whoever comes now.
+    pub(super) fn limits(&self) -> Arc<Limits> {
+        self.settings.read().limits.clone()
+    }
+
+    pub(super) fn user_limit(&self) -> Option<UserLimit> {
+        let limits = self.limits();
+        (limits.connections_per_user > 0).then(|| UserLimit {
+            max: limits.connections_per_user,
+            policy: match limits.connections_per_user_policy {
+                PerUserPolicy::Reject => LimitPolicy::Reject,
+                PerUserPolicy::EvictOldest => LimitPolicy::EvictOldest,
+            },
+        })
+    }
+
+    pub(super) fn send_queue_bytes(&self) -> usize {
+        self.config.limits.send_queue_bytes.as_u64() as usize
+    }
+}

@@ -1,0 +1,127 @@
+//! The verbs a backend has: to send, to look, to disconnect. Those on a user's right to be connected are in `access` and
+//! `sessions`.
+
+use std::time::Duration;
+
+use super::{
+    Gateway, GatewayError, Inner,
+    message::{Acked, Delivery, Disconnected, Message, Target},
+};
+use crate::{
+    connection::{Connection, ConnectionId, UserId},
+    ending::Ending,
+    registry::{EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage},
+};
+
+impl Gateway {
+    /// Hands a message to connections, wherever they are. No connection is an answer, not an error.
+    pub async fn send(&self, target: &Target, message: &Message) -> Result<Delivery, GatewayError> {
+        self.inner.known(&message.namespace)?;
+        self.inner.send(target, message).await
+    }
+
+    /// The same for a user, and collects what the clients answer within `timeout`.
+    pub async fn send_with_ack(
+        &self,
+        user: &UserId,
+        message: &Message,
+        timeout: Duration,
+    ) -> Result<Acked, GatewayError> {
+        self.inner.known(&message.namespace)?;
+        self.inner.send_with_ack(user, message, timeout).await
+    }
+
+    /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
+    pub async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
+        self.inner.known(&message.namespace)?;
+        self.inner.broadcast(message).await
+    }
+
+    /// A user's connections.
+    pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
+        self.inner.vouch()?;
+        Ok(self.inner.registry.user(user).await?)
+    }
+
+    /// Everybody online, a page at a time.
+    pub async fn users(
+        &self,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<UsersPage, GatewayError> {
+        self.inner.vouch()?;
+        Ok(self.inner.registry.users(cursor, limit).await?)
+    }
+
+    /// The presence of users, in the order asked for.
+    pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
+        self.inner.vouch()?;
+        Ok(self.inner.registry.presence(users).await?)
+    }
+
+    /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s. With
+    /// `revoke_tokens` nobody comes back with a token that was issued before.
+    pub async fn disconnect_user(
+        &self,
+        user: &UserId,
+        except: Vec<ConnectionId>,
+        ending: &Ending,
+        revoke_tokens: bool,
+    ) -> Result<Disconnected, GatewayError> {
+        let target = EndTarget::User {
+            user: user.clone(),
+            except,
+        };
+        let fence = revoke_tokens.then_some(Fence::RevokeBefore(None));
+        self.inner.disconnect(target, fence, ending).await
+    }
+
+    /// One connection.
+    pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
+        self.inner.vouch()?;
+        Ok(self.inner.registry.connection(id).await?)
+    }
+
+    /// Ends one connection, with the same promise. None if there is no such connection.
+    pub async fn disconnect_connection(
+        &self,
+        id: &ConnectionId,
+        ending: &Ending,
+    ) -> Result<Option<Disconnected>, GatewayError> {
+        let Some(connection) = self.connection(id).await? else {
+            return Ok(None);
+        };
+        let target = EndTarget::Connection(Entry {
+            user: connection.user_id,
+            id: connection.id,
+        });
+        Ok(Some(self.inner.disconnect(target, None, ending).await?))
+    }
+
+    /// The live nodes.
+    pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
+        self.inner.vouch()?;
+        Ok(self.inner.registry.nodes().await?)
+    }
+
+    /// The cluster in three numbers.
+    pub async fn totals(&self) -> Result<Totals, GatewayError> {
+        self.inner.vouch()?;
+        Ok(self.inner.registry.totals().await?)
+    }
+
+    /// Whether the configuration has the namespace.
+    pub fn has_namespace(&self, path: &str) -> bool {
+        self.inner.known(path).is_ok()
+    }
+}
+
+impl Inner {
+    pub(super) fn known(&self, namespace: &str) -> Result<(), GatewayError> {
+        let mut known = self.config.namespaces.iter();
+        match known.any(|known| known.path == namespace) {
+            true => Ok(()),
+            false => Err(GatewayError::UnknownNamespace(namespace.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Each series, by the method that hands it out.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label};
+
+use super::Metrics;
+
+impl Metrics {
+    /// Connections of this node, by namespace (from the configuration) and transport.
+    pub fn connections(&self, namespace: &str, transport: &'static str) -> Gauge {
+        self.gauge(
+            "switchboard_connections",
+            vec![
+                Label::new("namespace", namespace.to_owned()),
+                Label::new("transport", transport),
+            ],
+        )
+    }
+
+    /// Users with a connection on this node.
+    pub fn users(&self) -> Gauge {
+        self.gauge("switchboard_users", Vec::new())
+    }
+
+    /// Users online in the cluster.
+    pub fn cluster_users(&self) -> Gauge {
+        self.gauge("switchboard_cluster_users", Vec::new())
+    }
+
+    /// Connections of the cluster.
+    pub fn cluster_connections(&self) -> Gauge {
+        self.gauge("switchboard_cluster_connections", Vec::new())
+    }
+
+    /// Connections that became ready.
+    pub fn connects(&self, namespace: &str) -> Counter {
+        self.counter(
+            "switchboard_connects_total",
+            vec![Label::new("namespace", namespace.to_owned())],
+        )
+    }
+
+    /// Handshakes refused; `reason` comes from a table.
+    pub fn connect_errors(&self, reason: &'static str) -> Counter {
+        self.counter(
+            "switchboard_connect_errors_total",
+            vec![Label::new("reason", reason)],
+        )
+    }
+
+    /// Connections that ended; `reason` comes from a table.
+    pub fn disconnects(&self, reason: &'static str) -> Counter {
+        self.counter(
+            "switchboard_disconnects_total",
+            vec![Label::new("reason", reason)],
+        )
+    }
+
+    /// Messages that this node was asked to send; `kind` is `user`, `broadcast`, `room` or `connection`.
+    pub fn messages_sent(&self, kind: &'static str) -> Counter {
+        self.counter(
+            "switchboard_messages_sent_total",
+            vec![Label::new("kind", kind)],
+        )
+    }
+
+    /// Messages handed to connections of this node; `kind` as above.
+    pub fn messages_delivered(&self, kind: &'static str) -> Counter {
+        self.counter(
+            "switchboard_messages_delivered_total",
+            vec![Label::new("kind", kind)],
+        )
+    }
+
+    /// Messages that did not reach whom they were for; `reason` comes from a table.
+    pub fn messages_dropped(&self, reason: &'static str) -> Counter {
+        self.counter(
+            "switchboard_messages_dropped_total",
+            vec![Label::new("reason", reason)],
+        )
+    }
+
+    /// Inbound events refused by the rate limit.
+    pub fn events_refused(&self) -> Counter {
+        self.counter("switchboard_events_refused_total", Vec::new())
+    }
+
+    /// An API request; `route` is the router's template, never the path.
+    pub fn api_request(&self, route: String, method: &'static str, status: u16, took: Duration) {
+        let labels = vec![
+            Label::new("route", route),
+            Label::new("method", method),
+            Label::new("status", status.to_string()),
+        ];
+        self.histogram("switchboard_api_request_duration_seconds", labels)
+            .record(took);
+    }
+
+    /// A registry operation, and whether it failed.
+    pub fn registry(&self, operation: &'static str, took: Duration, failed: bool) {
+        let labels = vec![Label::new("operation", operation)];
+        if failed {
+            self.counter("switchboard_registry_errors_total", labels.clone())
+                .increment(1);
+        }
+        self.histogram("switchboard_registry_duration_seconds", labels)
+            .record(took);
+    }
+
+    /// Connections of nodes that died, taken out of the registry by this node.
+    pub fn connections_reaped(&self) -> Counter {
+        self.counter("switchboard_connections_reaped_total", Vec::new())
+    }
+
+    /// Messages on the bus; `direction` is `in` or `out`.
+    pub fn bus_messages(&self, direction: &'static str) -> Counter {
+        self.counter(
+            "switchboard_bus_messages_total",
+            vec![Label::new("direction", direction)],
+        )
+    }
+
+    /// 1 while messages go out and come in.
+    pub fn bus_up(&self) -> Gauge {
+        self.gauge("switchboard_bus_up", Vec::new())
+    }
+
+    /// Times the bus came back after its link broke.
+    pub fn bus_reconnects(&self) -> Counter {
+        self.counter("switchboard_bus_reconnects_total", Vec::new())
+    }
+
+    /// From CONNECT packet to `ready`.
+    pub fn ready_duration(&self) -> Histogram {
+        self.histogram("switchboard_ready_duration_seconds", Vec::new())
+    }
+
+    /// 1 while the node takes connections. Set before a rendering.
+    pub fn ready(&self) -> Gauge {
+        self.gauge("switchboard_ready", Vec::new())
+    }
+
+    /// 1 while the node sends its clients away. Set before a rendering.
+    pub fn draining(&self) -> Gauge {
+        self.gauge("switchboard_draining", Vec::new())
+    }
+
+    /// `limits.connections`. Set before a rendering.
+    pub fn connections_limit(&self) -> Gauge {
+        self.gauge("switchboard_connections_limit", Vec::new())
+    }
+
+    /// Always 1: which version runs as which node.
+    pub fn build_info(&self, node_id: &str) -> Gauge {
+        let labels = vec![
+            Label::new("version", env!("CARGO_PKG_VERSION")),
+            Label::new("node_id", node_id.to_owned()),
+        ];
+        self.gauge("switchboard_build_info", labels)
+    }
+}

@@ -1,0 +1,167 @@
+//! What is declared of the series: names, kinds, helps, and the labels' values that are known beforehand.
+
+/// Name, kind and help of every series; what [`Metrics::new`] declares and the README's table repeats.
+pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
+    (
+        "switchboard_connections",
+        Kind::Gauge,
+        "Connections of this node",
+    ),
+    (
+        "switchboard_users",
+        Kind::Gauge,
+        "Users with a connection on this node",
+    ),
+    (
+        "switchboard_cluster_users",
+        Kind::Gauge,
+        "Users online in the cluster, from the registry",
+    ),
+    (
+        "switchboard_cluster_connections",
+        Kind::Gauge,
+        "Connections of the cluster, from the registry",
+    ),
+    (
+        "switchboard_connects_total",
+        Kind::Counter,
+        "Connections that became ready",
+    ),
+    (
+        "switchboard_connect_errors_total",
+        Kind::Counter,
+        "Handshakes refused",
+    ),
+    (
+        "switchboard_disconnects_total",
+        Kind::Counter,
+        "Connections that ended",
+    ),
+    (
+        "switchboard_messages_sent_total",
+        Kind::Counter,
+        "Messages that this node was asked to send",
+    ),
+    (
+        "switchboard_messages_delivered_total",
+        Kind::Counter,
+        "Messages handed to connections of this node",
+    ),
+    (
+        "switchboard_messages_dropped_total",
+        Kind::Counter,
+        "Messages that did not reach whom they were for",
+    ),
+    (
+        "switchboard_events_refused_total",
+        Kind::Counter,
+        "Inbound events refused by the rate limit",
+    ),
+    (
+        "switchboard_api_request_duration_seconds",
+        Kind::Histogram,
+        "Duration of API requests",
+    ),
+    (
+        "switchboard_registry_duration_seconds",
+        Kind::Histogram,
+        "Duration of registry operations",
+    ),
+    (
+        "switchboard_registry_errors_total",
+        Kind::Counter,
+        "Registry operations that failed",
+    ),
+    (
+        "switchboard_connections_reaped_total",
+        Kind::Counter,
+        "Connections of nodes that died, taken out of the registry by this node",
+    ),
+    (
+        "switchboard_bus_messages_total",
+        Kind::Counter,
+        "Messages on the bus",
+    ),
+    (
+        "switchboard_bus_up",
+        Kind::Gauge,
+        "1 while messages go out and come in",
+    ),
+    (
+        "switchboard_bus_reconnects_total",
+        Kind::Counter,
+        "Times the bus came back after its link broke",
+    ),
+    (
+        "switchboard_ready_duration_seconds",
+        Kind::Histogram,
+        "From CONNECT packet to ready",
+    ),
+    (
+        "switchboard_ready",
+        Kind::Gauge,
+        "1 while /readyz answers 200",
+    ),
+    (
+        "switchboard_draining",
+        Kind::Gauge,
+        "1 from the signal that ends the node until it is gone",
+    ),
+    (
+        "switchboard_connections_limit",
+        Kind::Gauge,
+        "Connections that this node takes at the most; 0: no limit",
+    ),
+    (
+        "switchboard_build_info",
+        Kind::Gauge,
+        "1; the labels say what runs",
+    ),
+];
+
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// The values of `reason` of refused handshakes.
+pub(super) const CONNECT_ERRORS: [&str; 11] = [
+    "missing",
+    "invalid",
+    "expired",
+    "role",
+    "session",
+    "revoked",
+    "banned",
+    "too_many",
+    "displaced",
+    "full",
+    "unavailable",
+];
+
+/// The values of `reason` of connections that ended otherwise than by the server's order.
+pub(super) const DEPARTURES: [&str; 7] = [
+    "transport_close",
+    "transport_error",
+    "ping_timeout",
+    "parse_error",
+    "multiple_polls",
+    "client_disconnect",
+    "server_disconnect",
+];
+
+/// The values of `kind` of messages.
+pub(super) const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
+
+/// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
+/// does not listen, a bus that brings more than is read, a message that can't be read.
+pub(super) const DROPS: [&str; 7] = [
+    "queue_full",
+    "slow_consumer",
+    "node_deaf",
+    "bus_full",
+    "bus_stream_full",
+    "unreadable",
+    "no_lease",
+];

@@ -1,0 +1,195 @@
+//! `/socket.io/`: handshakes, the upgrade to WebSocket, and long-polling.
+//!
+//! socketioxide runs the protocol; the HTTP around it is done here, for three reasons. A WebSocket must run over a
+//! [`Wire`](super::wire::Wire), or it can't be ended. The engine keeps the parts of the handshake request as long as the
+//! session lives, and as hyper made them they pin its read buffer (measured: 29.2 KB a connection; 16.1 KB with parts of
+//! our own making). And whether a new session may start at all is decided before one is allocated.
+//!
+//! `websocket` and `polling` are the ways a session may begin and go on, `upgrade` the move from the second to the first.
+
+mod polling;
+mod upgrade;
+mod websocket;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use engineioxide::service::NotFoundService;
+use http::{HeaderMap, HeaderName, Method, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use socketioxide::{adapter::Emitter, service::SocketIoService};
+use socketioxide_redis::CustomRedisAdapter;
+
+use super::{
+    listener::{Peer, unavailable},
+    origin::Origins,
+    peer::client_addr,
+    request::{Query, cut, forbidden, refused},
+    session::{Handshake, Session, SessionEvents, SessionId},
+    wire::WireLimits,
+};
+use crate::{bus::Bus, connection::TransportKind};
+
+/// The adapter that all namespaces use.
+pub type Adapter = CustomRedisAdapter<Emitter, Bus>;
+
+/// socketioxide's service, which runs the protocol.
+pub type Protocol = SocketIoService<NotFoundService, Adapter>;
+
+/// The longest `User-Agent` that is kept, in bytes.
+const MAX_USER_AGENT: usize = 128;
+
+/// What a handshake is kept of, apart from the address and the user agent.
+const KEPT_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::ORIGIN];
+
+/// Bounds and names from the configuration.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Of what a WebSocket's peer has not taken.
+    pub wire: WireLimits,
+    /// One message, in bytes.
+    pub max_payload: usize,
+    /// For a POST body to arrive, and for each part of an upgrade.
+    pub handshake_timeout: Duration,
+    /// Sessions that have sent no CONNECT packet yet; 0: no limit.
+    pub handshakes: usize,
+    /// Which pages may bring a browser's cookies.
+    pub origins: Origins,
+    /// Whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// The HTTP side of Engine.IO; one a node.
+pub struct Engine {
+    settings: EngineSettings,
+    events: Arc<dyn SessionEvents>,
+    /// Set once, when the namespaces are mounted: the service and its handlers refer to each other.
+    protocol: OnceLock<Protocol>,
+    /// Sessions that began with polling, by their Engine.IO session id.
+    polling: Mutex<HashMap<String, Arc<Session>>>,
+    /// Sessions that have sent no CONNECT packet yet, the oldest first.
+    waiting: Mutex<BTreeMap<SessionId, Weak<Session>>>,
+    next_id: AtomicU64,
+}
+
+impl Engine {
+    /// A new engine; it answers 503 until [`Engine::mount`].
+    pub fn new(settings: EngineSettings, events: Arc<dyn SessionEvents>) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            events,
+            protocol: OnceLock::new(),
+            polling: Mutex::default(),
+            waiting: Mutex::default(),
+            next_id: AtomicU64::new(1),
+        })
+    }
+
+    /// Gives the engine the service that runs the protocol.
+    pub fn mount(&self, protocol: Protocol) {
+        self.protocol.set(protocol).ok();
+    }
+
+    /// Answers a request to `/socket.io/`.
+    pub async fn handle(self: Arc<Self>, request: Request<Body>) -> Response<Body> {
+        let Some(protocol) = self.protocol.get() else {
+            return unavailable();
+        };
+        let query = Query::of(request.uri());
+        if query.version != Some("4") {
+            return refused(5, "Unsupported protocol version");
+        }
+        if !self.settings.origins.allow(request.headers()) {
+            return forbidden();
+        }
+        match (query.transport, query.sid) {
+            (Some("websocket"), None) => self.open_websocket(protocol, request),
+            (Some("websocket"), Some(sid)) => {
+                let sid = sid.to_owned();
+                self.upgrade(protocol, request, &sid)
+            }
+            (Some("polling"), None) if request.method() == Method::GET => {
+                self.open_polling(protocol, request).await
+            }
+            (Some("polling"), None) => refused(2, "Bad handshake method"),
+            (Some("polling"), Some(sid)) => {
+                let sid = sid.to_owned();
+                self.poll(protocol, request, &sid).await
+            }
+            _ => refused(0, "Transport unknown"),
+        }
+    }
+
+    fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
+        let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let handshake = self.handshake(request);
+        let session = Session::new(id, handshake, kind, self.events.clone(), self);
+        let displaced = {
+            let mut waiting = self.waiting.lock();
+            waiting.insert(id, Arc::downgrade(&session));
+            let crowded = self.settings.handshakes > 0 && waiting.len() > self.settings.handshakes;
+            crowded.then(|| waiting.pop_first()).flatten()
+        };
+        // The oldest, and not this one: whoever means it sends CONNECT at once, and gets in also while others hold places that
+        // they do nothing with.
+        if let Some(oldest) = displaced.and_then(|(_, oldest)| oldest.upgrade()) {
+            self.events.displaced();
+            oldest.abort();
+        }
+        session
+    }
+
+    /// A session has sent CONNECT, or is over.
+    pub(super) fn waits_no_more(&self, session: SessionId) {
+        self.waiting.lock().remove(&session);
+    }
+
+    fn handshake(&self, request: &Request<Body>) -> Handshake {
+        let headers = request.headers();
+        let peer = request.extensions().get::<Peer>().map_or(
+            std::net::SocketAddr::from(([0, 0, 0, 0], 0)),
+            |Peer(addr)| *addr,
+        );
+        let mut kept = HeaderMap::new();
+        for name in KEPT_HEADERS {
+            for value in headers.get_all(&name) {
+                // A copy: the value as hyper made it is a slice of the read buffer.
+                if let Ok(mut copy) = http::HeaderValue::from_bytes(value.as_bytes()) {
+                    copy.set_sensitive(true);
+                    kept.append(name.clone(), copy);
+                }
+            }
+        }
+        let user_agent = headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .map(|text| cut(text, MAX_USER_AGENT).to_owned());
+        Handshake {
+            remote_addr: client_addr(peer, headers, &self.settings.trusted_proxies),
+            user_agent,
+            headers: kept,
+        }
+    }
+}
+
+/// Has the protocol answer a request, and collects the answer.
+async fn call(protocol: &Protocol, request: Request<Body>) -> Response<Bytes> {
+    let Ok(response) = Service::<Request<Body>>::call(protocol, request).await;
+    let (parts, body) = response.into_parts();
+    let body = match body.collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) => match error {},
+    };
+    Response::from_parts(parts, body)
+}

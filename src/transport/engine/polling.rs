@@ -1,0 +1,244 @@
+//! Sessions that poll: their GET and POST requests, and how they are ended.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::{body::Body, response::IntoResponse};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, Limited};
+use secrecy::ExposeSecret;
+use tokio::time::timeout;
+
+use super::{Engine, Protocol, call};
+use crate::{
+    connection::TransportKind,
+    transport::{
+        listener::unavailable,
+        request::{noop, refused, slim_request},
+        session::{Session, SessionGuard},
+    },
+};
+
+/// Engine.IO's close packet.
+const CLOSE: &[u8] = b"1";
+
+/// What divides packets in a body.
+pub(super) const SEPARATOR: u8 = 0x1e;
+
+/// How often polling sessions are looked through for clients that have stopped polling.
+const SWEEP: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// Ends polling sessions whose clients have stopped polling. Runs as long as the node does.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            ticks.tick().await;
+            let idle: Vec<_> = self
+                .polling
+                .lock()
+                .values()
+                .filter(|session| session.is_idle(self.settings.wire.write_deadline))
+                .cloned()
+                .collect();
+            for session in idle {
+                session.stalled();
+            }
+        }
+    }
+
+    pub(super) async fn open_polling(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        request: Request<Body>,
+    ) -> Response<Body> {
+        if let Err(reason) = self.events.admit() {
+            tracing::debug!(reason, "handshake refused");
+            return unavailable();
+        }
+        let session = self.new_session(&request, TransportKind::Polling);
+        let mut slim = slim_request("/socket.io/?EIO=4&transport=polling").map(|()| Body::empty());
+        slim.extensions_mut()
+            .insert(SessionGuard::new(session.clone()));
+        let response = call(protocol, slim).await;
+        let (parts, body) = response.into_parts();
+        let sid = body
+            .strip_prefix(b"0")
+            .and_then(|json| serde_json::from_slice::<OpenPacket>(json).ok())
+            .map(|open| open.sid);
+        if let Some(sid) = sid {
+            session.set_sid(&sid);
+            self.polling.lock().insert(sid, session);
+        }
+        Response::from_parts(parts, Body::from(body))
+    }
+
+    pub(super) async fn poll(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        request: Request<Body>,
+        sid: &str,
+    ) -> Response<Body> {
+        let Some(session) = self.session(sid) else {
+            return refused(1, "Session ID unknown");
+        };
+        let mut slim = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
+            .map(|()| Body::empty());
+        match *request.method() {
+            Method::GET => {
+                let poll = Poll::start(&session);
+                // Without tokio's budget, after which a channel seems empty (measured: 128 packets a request): what is there
+                // is fetched whole, and a session may end on that.
+                let mut response = pin!(tokio::task::unconstrained(call(protocol, slim)));
+                if session.is_upgrading() {
+                    // From here on everything comes over the WebSocket.
+                    return noop();
+                }
+                let at_once = futures_util::poll!(response.as_mut());
+                session.poll_served(poll.number, at_once.is_pending());
+                let response = match at_once {
+                    std::task::Poll::Ready(response) => response,
+                    std::task::Poll::Pending => tokio::select! {
+                        biased;
+                        response = response => response,
+                        // It has taken nothing yet: the engine takes packets only when it answers with them.
+                        () = session.poll_released() => return noop(),
+                    },
+                };
+                let (parts, body) = response.into_parts();
+                if session.is_aborted() {
+                    return refused(1, "Session ID unknown");
+                }
+                poll.fetched(body.len());
+                Response::from_parts(parts, Body::from(body))
+            }
+            Method::POST => {
+                *slim.method_mut() = Method::POST;
+                if let Some(content_type) = request.headers().get(header::CONTENT_TYPE) {
+                    slim.headers_mut()
+                        .insert(header::CONTENT_TYPE, content_type.clone());
+                }
+                // Collected here: the engine would wait for a body that never ends.
+                let body = Limited::new(request.into_body(), self.settings.max_payload).collect();
+                let body = match timeout(self.settings.handshake_timeout, body).await {
+                    Ok(Ok(body)) => body.to_bytes(),
+                    Ok(Err(error)) => {
+                        session.end();
+                        let status = match error.downcast_ref::<http_body_util::LengthLimitError>()
+                        {
+                            Some(_) => StatusCode::PAYLOAD_TOO_LARGE,
+                            None => StatusCode::BAD_REQUEST,
+                        };
+                        return status.into_response();
+                    }
+                    Err(_) => {
+                        session.end();
+                        return StatusCode::REQUEST_TIMEOUT.into_response();
+                    }
+                };
+                let closes = body
+                    .split(|byte| *byte == SEPARATOR)
+                    .any(|packet| packet == CLOSE);
+                let (head, _) = slim.into_parts();
+                let response = post(protocol, &head, &session, body).await;
+                if closes {
+                    session.let_go();
+                }
+                response.map(Body::from)
+            }
+            _ => refused(3, "Bad request"),
+        }
+    }
+
+    pub(super) fn session(&self, sid: &str) -> Option<Arc<Session>> {
+        self.polling.lock().get(sid).cloned()
+    }
+
+    /// Has the engine close a polling session, by the close packet that its client would send.
+    pub(in crate::transport) async fn close_polling(&self, session: &Arc<Session>) {
+        let (Some(sid), Some(protocol)) = (session.sid(), self.protocol.get()) else {
+            return;
+        };
+        self.forget(session);
+        let sid = sid.expose_secret();
+        let mut close = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
+            .map(|()| Body::from(CLOSE));
+        *close.method_mut() = Method::POST;
+        call(protocol, close).await;
+    }
+
+    /// From here on the session's id is unknown.
+    pub(in crate::transport) fn forget(&self, session: &Session) {
+        if let Some(sid) = session.sid() {
+            self.polling.lock().remove(sid.expose_secret());
+        }
+    }
+}
+
+/// Hands a POST body to the engine. If the session has ended namespaces, what comes before a CONNECT packet for one of them is
+/// handled first.
+async fn post(
+    protocol: &Protocol,
+    head: &request::Parts,
+    session: &Session,
+    mut body: Bytes,
+) -> Response<Bytes> {
+    let parted = session.parted();
+    let mut at = 0;
+    while parted.look() > 0 && at < body.len() {
+        let rest = &body[at..];
+        let length = rest.iter().position(|byte| *byte == SEPARATOR);
+        let packet = &rest[..length.unwrap_or(rest.len())];
+        if parted.is_asked_for(packet) {
+            if at > 0 {
+                let before = body.split_to(at);
+                let response = hand_over(protocol, head, before.slice(..at - 1)).await;
+                if response.status() != StatusCode::OK {
+                    return response;
+                }
+                at = 0;
+                continue;
+            }
+            parted.let_go(packet);
+        }
+        at += packet.len() + 1;
+    }
+    hand_over(protocol, head, body).await
+}
+
+async fn hand_over(protocol: &Protocol, head: &request::Parts, body: Bytes) -> Response<Bytes> {
+    let request = Request::from_parts(head.clone(), Body::from(body));
+    call(protocol, request).await
+}
+
+/// A GET request at work; counted out also when its client hangs up.
+pub(super) struct Poll<'a> {
+    session: &'a Session,
+    pub(super) number: u64,
+    bytes: usize,
+}
+
+impl<'a> Poll<'a> {
+    pub(super) fn start(session: &'a Session) -> Self {
+        Self {
+            session,
+            number: session.poll_started(),
+            bytes: 0,
+        }
+    }
+
+    fn fetched(mut self, bytes: usize) {
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        self.session.poll_completed(self.bytes);
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct OpenPacket {
+    sid: String,
+}

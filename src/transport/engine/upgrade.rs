@@ -1,0 +1,134 @@
+//! Sessions that move from polling to a WebSocket.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use hyper::service::Service;
+use tokio::time::timeout;
+
+use super::{
+    Engine, Protocol, call,
+    polling::{Poll, SEPARATOR},
+    websocket::upgraded,
+};
+use crate::transport::{
+    probe,
+    request::{refused, slim_request, switching_protocols, websocket_accept},
+    session::{Probing, Session},
+    wire::{EngineStream, Wire},
+};
+
+/// How often polls are sent back whose session moves to its WebSocket.
+const RELEASE: Duration = Duration::from_millis(5);
+
+impl Engine {
+    pub(super) fn upgrade(
+        self: &Arc<Self>,
+        protocol: &Protocol,
+        mut request: Request<Body>,
+        sid: &str,
+    ) -> Response<Body> {
+        let Some(session) = self.session(sid) else {
+            return refused(1, "Session ID unknown");
+        };
+        let Some(accept) = websocket_accept(&request) else {
+            return refused(3, "Bad request");
+        };
+        let Some(probing) = session.begin_probe() else {
+            return refused(3, "Bad request");
+        };
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(self.clone().move_to_websocket(
+            protocol.clone(),
+            upgrade,
+            session,
+            probing,
+            sid.to_owned(),
+        ));
+        switching_protocols(&accept)
+    }
+
+    /// Tries a WebSocket beside a session that polls, and has the session move there when its client wants it. Until then
+    /// the session is what it was, whatever becomes of the WebSocket.
+    async fn move_to_websocket(
+        self: Arc<Self>,
+        protocol: Protocol,
+        upgrade: hyper::upgrade::OnUpgrade,
+        session: Arc<Session>,
+        probing: Probing,
+        sid: String,
+    ) {
+        let Some((mut tcp, place, early)) = upgraded(upgrade).await else {
+            return;
+        };
+        let answered = tokio::select! {
+            answered = timeout(self.settings.handshake_timeout, probe::answer(&mut tcp, &early, &session)) => answered,
+            () = session.over() => return,
+        };
+        let Ok(Ok(Some(early))) = answered else {
+            tracing::debug!(
+                session = session.id.0,
+                "a WebSocket was tried and not taken"
+            );
+            return;
+        };
+        let wire = Wire::new(tcp, place, self.settings.wire);
+        let attached = session.attach(wire.clone());
+        if !attached && session.is_aborted() {
+            wire.abort();
+            return;
+        }
+        drop(probing);
+        let Ok(waiting) = timeout(
+            self.settings.handshake_timeout,
+            take_what_waits(&protocol, &session, &sid),
+        )
+        .await
+        else {
+            session.abort();
+            wire.abort();
+            return;
+        };
+        if !attached {
+            // It is ending, and a client that has said `5` polls no more: what it has yet to be told, why it is ended and
+            // whether it may come back, can only reach it here.
+            session.poll_served(Poll::start(&session).number, true);
+            wire.say_last(&waiting, &session).await;
+            return;
+        }
+        let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));
+        let stream = EngineStream::moving(wire, session, &early, &waiting);
+        if let Err(error) = protocol.call((stream, slim)).await {
+            tracing::debug!(%error, "the engine refused a handshake");
+        }
+    }
+}
+
+/// Takes what the engine has for the polls of a session that moves, as frames. Its writer to the WebSocket would leave behind
+/// what a poll has looked at and found too much. Polls that are at work are sent back first.
+async fn take_what_waits(protocol: &Protocol, session: &Session, sid: &str) -> Vec<u8> {
+    while session.is_polled() {
+        session.release_polls();
+        tokio::time::sleep(RELEASE).await;
+    }
+    let mut frames = Vec::new();
+    loop {
+        let poll = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
+        let poll = call(protocol, poll.map(|()| Body::empty()));
+        let mut poll = pin!(tokio::task::unconstrained(poll));
+        let std::task::Poll::Ready(answer) = futures_util::poll!(poll.as_mut()) else {
+            return frames;
+        };
+        if answer.status() != StatusCode::OK || answer.body().is_empty() {
+            // The session is over; the engine says so again.
+            return frames;
+        }
+        let packets = answer.body().split(|byte| *byte == SEPARATOR);
+        for frame in packets.filter_map(probe::frame_of) {
+            if let Err(error) = frame.format(&mut frames) {
+                tracing::error!(%error, "a frame");
+            }
+        }
+    }
+}

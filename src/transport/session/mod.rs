@@ -1,0 +1,326 @@
+//! One Engine.IO session: what its handshake brought, what carries it, and the one way to end it.
+//!
+//! `polling` is what a session that polls keeps besides, `guard` notices that the engine has let it go.
+
+mod guard;
+mod polling;
+
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::{
+        Arc, OnceLock, Weak,
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use self::polling::Polling;
+use super::{
+    engine::Engine,
+    parted::{Parted, Removal},
+    wire::Wire,
+};
+use crate::connection::TransportKind;
+
+pub(super) use self::polling::Probing;
+
+pub use self::guard::SessionGuard;
+
+/// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
+const MAX_REFUSALS: u32 = 10;
+
+/// How many CONNECT packets a session may send at once, and how many a second from then on. Each costs a look at its
+/// credentials, two scripts in Redis and a line in the log; DISCONNECT makes room for the next.
+const CONNECT_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
+const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
+
+/// How long the answers to refused packets get to leave before the session that sent too many of them ends.
+const ANSWERS: Duration = Duration::from_millis(50);
+
+/// Numbers the sessions of one node; never leaves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// What the handshake request said. Kept apart from the request itself, whose headers would pin hyper's read buffer for
+/// as long as the session lives.
+pub struct Handshake {
+    /// The client's address, behind trusted proxies.
+    pub remote_addr: IpAddr,
+    /// `User-Agent`, cut.
+    pub user_agent: Option<String>,
+    /// The headers with credentials, `Authorization` and `Cookie`, and `Origin`.
+    pub headers: HeaderMap,
+}
+
+/// What a session tells its owner. Calls come from any task and must not block.
+pub trait SessionEvents: Send + Sync + 'static {
+    /// Whether a new session may start now; if not, what is wrong. The client is answered 503 and tries again.
+    fn admit(&self) -> Result<(), &'static str>;
+
+    /// A session that has sent no CONNECT packet yet makes room for a newer one.
+    fn displaced(&self);
+
+    /// The client does not take what it is sent. Called once or more; the owner ends the session.
+    fn stalled(&self, session: &Arc<Session>);
+
+    /// Whether the protocol has moved a session that began with polling to its WebSocket. Asked while that is under way.
+    fn is_websocket(&self, session: &Session) -> bool;
+
+    /// The session went from polling to WebSocket.
+    fn upgraded(&self, session: &Arc<Session>);
+
+    /// The session is over, whatever ended it. Called once.
+    fn over(&self, session: &Arc<Session>);
+}
+
+/// One Engine.IO session.
+pub struct Session {
+    /// Its number on this node.
+    pub id: SessionId,
+    /// What its handshake request said.
+    pub handshake: Handshake,
+    kind: AtomicU8,
+    /// Only while the session is not closed: whoever holds on to the session must not hold on to the stream.
+    wire: Mutex<Option<Arc<Wire>>>,
+    /// What the wire had carried when it was closed.
+    carried: OnceLock<(u64, u64)>,
+    polling: Option<Polling>,
+    events: Arc<dyn SessionEvents>,
+    engine: Weak<Engine>,
+    ending: AtomicBool,
+    aborted: AtomicBool,
+    let_go: AtomicBool,
+    /// Cancelled when the engine has let the session go.
+    over: CancellationToken,
+    stalled: AtomicBool,
+    /// Cancelled when nothing can reach the peer any more.
+    closed: CancellationToken,
+    connects: DefaultDirectRateLimiter,
+    refusals: AtomicU32,
+    last_empty: AtomicU64,
+    parted: Parted,
+}
+
+impl Session {
+    pub(super) fn new(
+        id: SessionId,
+        handshake: Handshake,
+        kind: TransportKind,
+        events: Arc<dyn SessionEvents>,
+        engine: &Arc<Engine>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            handshake,
+            kind: AtomicU8::new(kind as u8),
+            wire: Mutex::new(None),
+            carried: OnceLock::new(),
+            polling: (kind == TransportKind::Polling).then(Polling::new),
+            events,
+            engine: Arc::downgrade(engine),
+            ending: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
+            over: CancellationToken::new(),
+            stalled: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+            connects: RateLimiter::direct(
+                Quota::per_second(CONNECTS_PER_SECOND).allow_burst(CONNECT_BURST),
+            ),
+            refusals: AtomicU32::new(0),
+            last_empty: AtomicU64::new(0),
+            parted: Parted::default(),
+        })
+    }
+
+    /// What carries the session now.
+    pub fn kind(&self) -> TransportKind {
+        if self.kind.load(Ordering::Acquire) == TransportKind::Websocket as u8 {
+            TransportKind::Websocket
+        } else {
+            TransportKind::Polling
+        }
+    }
+
+    /// Bytes read and written over the WebSocket, if there is one.
+    pub fn traffic(&self) -> (u64, u64) {
+        let wire = self.wire.lock();
+        match wire.as_ref() {
+            Some(wire) => wire.traffic(),
+            None => self.carried.get().copied().unwrap_or_default(),
+        }
+    }
+
+    /// Whether the session is ending or over: nothing new is let in on it.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Whether the engine has let the session go.
+    pub fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
+    /// Waits until the engine has let the session go.
+    pub async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Whether what the engine still has to say may not reach the peer.
+    pub fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
+    }
+
+    /// The session has sent its first CONNECT packet: it is nobody's to displace any more.
+    pub fn said_connect(&self) {
+        if let Some(engine) = self.engine.upgrade() {
+            engine.waits_no_more(self.id);
+        }
+    }
+
+    /// Counts a CONNECT packet. Returns whether it is one too many.
+    pub fn connects_too_often(&self) -> bool {
+        self.connects.check().is_err()
+    }
+
+    /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
+    pub fn refused(self: &Arc<Self>) {
+        if self.refusals.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSALS {
+            self.end_after_answers();
+        }
+    }
+
+    /// Ends the session a moment later; nothing new is let in from now on. A client that sends its packets along with the
+    /// handshake may be refused before the engine's writer has run at all, and a writer that finds its session closed at its
+    /// start writes nothing.
+    pub fn end_after_answers(self: &Arc<Self>) {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            let session = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWERS).await;
+                session.finish().await;
+            });
+        }
+    }
+
+    /// Has `end` end a namespace of a session that goes on: it sends the DISCONNECT packet, and gives what lets the
+    /// namespace go, which is called when the client asks for it anew.
+    pub fn part(&self, namespace: &Arc<str>, end: impl FnOnce() -> Option<Removal>) {
+        self.parted.end(namespace, end);
+    }
+
+    /// Its namespaces that were ended.
+    pub(super) fn parted(&self) -> &Parted {
+        &self.parted
+    }
+
+    /// A fresh number for "the session has been left without a namespace"; [`Session::empty_since`] tells whether it is
+    /// still the last one.
+    pub fn mark_empty(&self) -> u64 {
+        self.last_empty.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether nothing has happened to the session's namespaces since `mark`.
+    pub fn empty_since(&self, mark: u64) -> bool {
+        self.last_empty.load(Ordering::Relaxed) == mark
+    }
+
+    /// Tells the owner, once, that the client does not take what it is sent.
+    pub fn stalled(self: &Arc<Self>) {
+        if !self.stalled.swap(true, Ordering::AcqRel) {
+            self.events.stalled(self);
+        }
+    }
+
+    /// Ends the session: what was written before is flushed within a deadline, then the transport is closed, whatever the
+    /// peer does. Returns at once; [`Session::closed`] tells when it has happened.
+    pub fn end(self: &Arc<Self>) {
+        if !self.ending.swap(true, Ordering::AcqRel) {
+            tokio::spawn(self.clone().finish());
+        }
+    }
+
+    /// Ends the session at once: nothing that waits is sent.
+    pub fn abort(self: &Arc<Self>) {
+        self.aborted.store(true, Ordering::Release);
+        if let Some(wire) = self.wire.lock().as_ref() {
+            wire.abort();
+        }
+        self.end();
+    }
+
+    /// Waits until nothing can reach the peer any more.
+    pub async fn closed(&self) {
+        self.closed.cancelled().await;
+    }
+
+    async fn finish(self: Arc<Self>) {
+        let wire = self.wire.lock().clone();
+        match (wire, self.kind()) {
+            (Some(wire), TransportKind::Websocket) => wire.finish().await,
+            (wire, _) => {
+                if !self.is_aborted() {
+                    self.fetched().await;
+                }
+                if let Some(engine) = self.engine.upgrade() {
+                    engine.close_polling(&self).await;
+                }
+                if let Some(wire) = wire {
+                    wire.finish().await;
+                }
+            }
+        }
+        {
+            let mut wire = self.wire.lock();
+            if let Some(wire) = wire.take() {
+                self.carried.set(wire.traffic()).ok();
+            }
+        }
+        self.closed.cancel();
+    }
+
+    /// Puts the session on a wire; refused if it has one. A session that polls until then changes over once the engine
+    /// says so, with [`Session::check_upgrade`].
+    pub(super) fn attach(&self, wire: Arc<Wire>) -> bool {
+        let mut slot = self.wire.lock();
+        if slot.is_some() || self.is_ending() {
+            return false;
+        }
+        *slot = Some(wire);
+        true
+    }
+
+    /// Looks whether a session that began with polling has arrived at its wire. Called with each read from the wire until
+    /// it has: the protocol reads again right after it has made the change.
+    pub fn check_upgrade(self: &Arc<Self>) {
+        if self.is_upgrading() && self.events.is_websocket(self) {
+            self.kind
+                .store(TransportKind::Websocket as u8, Ordering::Release);
+            self.events.upgraded(self);
+        }
+    }
+
+    /// Whether the session is on its way from polling to a wire.
+    pub fn is_upgrading(&self) -> bool {
+        self.kind() == TransportKind::Polling && self.wire.lock().is_some()
+    }
+
+    /// The engine has let the session go, or has nothing left to do with it. Called by whoever learns of it first.
+    pub(super) fn let_go(self: &Arc<Self>) {
+        self.end();
+        if !self.let_go.swap(true, Ordering::AcqRel) {
+            self.over.cancel();
+            if let Some(engine) = self.engine.upgrade() {
+                engine.waits_no_more(self.id);
+                engine.forget(self);
+            }
+            self.events.over(self);
+        }
+    }
+}

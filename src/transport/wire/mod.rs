@@ -1,0 +1,289 @@
+//! The TCP stream under a WebSocket.
+//!
+//! The engine writes and is never kept waiting: what the kernel does not take at once is queued here, and a pump task, which
+//! lives only while there is a backlog, hands it on. So the engine's writer always gets through, and with it every promise
+//! that hangs on it (the session's end is noticed, a disconnect packet gets out). A peer that does not read is found by the
+//! size and the age of its backlog, not by a blocked task.
+//!
+//! `backlog` is the queue, `stream` the engine's end.
+
+mod backlog;
+mod stream;
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind},
+    net::Shutdown,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Buf;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, OwnedSemaphorePermit},
+    time::Instant,
+};
+
+use self::backlog::Backlog;
+use super::session::Session;
+
+pub use self::stream::EngineStream;
+
+/// How long the end of a wire waits for what was written before to leave. A peer that reads takes milliseconds; one that
+/// doesn't is cut off, and the caller of a disconnect is promised an answer within a second.
+const FLUSH_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long a half-closed wire waits for its peer's own end. Closing earlier would answer a packet that is still on its way
+/// with a reset, which may take from the peer what it has not read yet.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// Bounds of a wire's backlog.
+#[derive(Clone, Copy, Debug)]
+pub struct WireLimits {
+    /// Bytes that may wait.
+    pub queue_bytes: usize,
+    /// How long a byte may wait.
+    pub write_deadline: Duration,
+}
+
+/// The stream, shared by the engine's two halves, the pump, and whoever ends it.
+pub struct Wire {
+    tcp: TcpStream,
+    limits: WireLimits,
+    backlog: Mutex<Backlog>,
+    /// The engine's reader, to be woken when the wire ends.
+    reader: AtomicWaker,
+    /// What the engine's side reads: an [`Inflow`]. Only goes forward.
+    inflow: AtomicU8,
+    /// Told when the backlog empties, and when the engine lets its stream go.
+    progress: Notify,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    /// The listener's place, free again when the stream is closed.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// What the engine's side reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+enum Inflow {
+    /// What the client sends.
+    Open,
+    /// What the client sends, up to the end of its message; then a close packet, and nothing after that.
+    Closing,
+    /// An end of file.
+    Over,
+}
+
+impl Wire {
+    /// Takes a connected stream.
+    pub fn new(
+        tcp: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+        limits: WireLimits,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            tcp,
+            limits,
+            backlog: Mutex::default(),
+            reader: AtomicWaker::new(),
+            inflow: AtomicU8::new(Inflow::Open as u8),
+            progress: Notify::new(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            _place: place,
+        })
+    }
+
+    /// Bytes read and bytes written since the upgrade.
+    pub fn traffic(&self) -> (u64, u64) {
+        (
+            self.bytes_in.load(Ordering::Relaxed),
+            self.bytes_out.load(Ordering::Relaxed),
+        )
+    }
+
+    fn set_inflow(&self, inflow: Inflow) {
+        self.inflow.fetch_max(inflow as u8, Ordering::AcqRel);
+        self.reader.wake();
+    }
+
+    /// Drops what waits, and sends nothing any more.
+    pub fn abort(&self) {
+        {
+            let mut backlog = self.backlog.lock();
+            backlog.dead = true;
+            backlog.chunks = VecDeque::new();
+            backlog.bytes = 0;
+        }
+        // A reset, so that the kernel does not go on trying for a peer that reads nothing.
+        SockRef::from(&self.tcp)
+            .set_linger(Some(Duration::ZERO))
+            .ok();
+        self.progress.notify_waiters();
+        self.set_inflow(Inflow::Over);
+    }
+
+    /// Ends the wire: politely within a deadline, certainly after it. Returns when nothing can reach the peer any more;
+    /// a half-closed stream then lingers for its peer's own end in a task of its own.
+    pub async fn finish(self: Arc<Self>) {
+        self.set_inflow(Inflow::Closing);
+        tokio::time::timeout(FLUSH_DEADLINE, self.drained())
+            .await
+            .ok();
+        let flushed = {
+            let mut backlog = self.backlog.lock();
+            let flushed = !backlog.dead && backlog.chunks.is_empty();
+            backlog.dead |= flushed;
+            flushed
+        };
+        if !flushed {
+            self.abort();
+            return;
+        }
+        // The engine may still be waiting for the rest of a message: that is no reason to reset what the client has yet to
+        // receive.
+        self.set_inflow(Inflow::Over);
+        if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_ok() {
+            tokio::spawn(tokio::time::timeout(LINGER, self.discard_until_eof()));
+        }
+    }
+
+    /// Sends `last` and ends the wire, which no engine has written to.
+    pub(super) async fn say_last(self: Arc<Self>, last: &[u8], session: &Arc<Session>) {
+        // One that has failed by now is as good as ended.
+        self.accept(last, session).ok();
+        self.backlog.lock().sealed = true;
+        self.finish().await;
+    }
+
+    /// Waits until the engine has written its last and the kernel has taken it.
+    async fn drained(&self) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            {
+                let backlog = self.backlog.lock();
+                if backlog.dead || (backlog.sealed && backlog.chunks.is_empty()) {
+                    return;
+                }
+            }
+            progress.await;
+        }
+    }
+
+    async fn discard_until_eof(self: Arc<Self>) {
+        let mut scratch = [0; 4096];
+        loop {
+            if self.tcp.readable().await.is_err() {
+                return;
+            }
+            match self.tcp.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Takes all of `data`, whatever the kernel says. Returns whether the backlog has passed its limit.
+    fn accept(self: &Arc<Self>, mut data: &[u8], session: &Arc<Session>) -> io::Result<bool> {
+        let mut backlog = self.backlog.lock();
+        if backlog.dead {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        if backlog.chunks.is_empty() {
+            match self.tcp.try_write(data) {
+                Ok(sent) => {
+                    self.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+                    data.advance(sent);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    backlog.dead = true;
+                    drop(backlog);
+                    self.failed(&error, session);
+                    self.set_inflow(Inflow::Over);
+                    return Err(error);
+                }
+            }
+        }
+        if data.is_empty() {
+            return Ok(false);
+        }
+        backlog.push(data, Instant::now(), self.limits.write_deadline);
+        if !backlog.pumping {
+            backlog.pumping = true;
+            tokio::spawn(self.clone().pump(session.clone()));
+        }
+        Ok(backlog.bytes > self.limits.queue_bytes)
+    }
+
+    /// Hands the backlog to the kernel until it is empty or dead. Says so, once, when it is too old; the end that this
+    /// brings about aborts the wire.
+    async fn pump(self: Arc<Self>, session: Arc<Session>) {
+        let mut stalled = false;
+        loop {
+            // Registered before the look at the backlog: an abort in between is not missed.
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            let deadline = {
+                let mut backlog = self.backlog.lock();
+                match backlog.chunks.front() {
+                    Some(first) if !backlog.dead => first.queued_at + self.limits.write_deadline,
+                    _ => {
+                        backlog.pumping = false;
+                        drop(backlog);
+                        self.progress.notify_waiters();
+                        return;
+                    }
+                }
+            };
+            let writable = tokio::select! {
+                writable = self.tcp.writable() => writable,
+                () = progress => continue,
+                () = tokio::time::sleep_until(deadline), if !stalled => {
+                    stalled = true;
+                    session.stalled();
+                    continue;
+                }
+            };
+            if let Err(error) = writable.and_then(|()| self.send_front()) {
+                self.failed(&error, &session);
+                self.abort();
+            }
+        }
+    }
+
+    /// The stream has failed: when it is for what the peer has not acknowledged in time, that is said.
+    fn failed(&self, error: &io::Error, session: &Arc<Session>) {
+        if error.kind() == ErrorKind::TimedOut {
+            session.stalled();
+        }
+    }
+
+    fn send_front(&self) -> io::Result<()> {
+        let mut backlog = self.backlog.lock();
+        while let Some(first) = backlog.chunks.front() {
+            match self.tcp.try_write(&first.data) {
+                Ok(sent) => {
+                    backlog.sent(sent);
+                    self.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
