@@ -66,6 +66,11 @@ pub(super) enum Command {
     End { target: EndTarget },
     /// End the connections that came in by a token.
     EndToken { token_id: String },
+    /// Send a heartbeat at once. All are told so: by a node that has found a lease of its own lost, as theirs may be too, or by
+    /// one that has just come, for them to know it. Nobody waits for a receipt.
+    Beat { lost: bool },
+    /// The node that says so has left the cluster: nobody is to wait for it.
+    Farewell,
 }
 
 impl Command {
@@ -78,7 +83,7 @@ impl Command {
                 acks: Vec::new(),
             })),
             Self::Broadcast { .. } => Some(None),
-            Self::End { .. } | Self::EndToken { .. } => None,
+            Self::End { .. } | Self::EndToken { .. } | Self::Beat { .. } | Self::Farewell => None,
         }
     }
 }
@@ -219,7 +224,7 @@ impl Inner {
         // itself it says to its own clients also while nobody else can be reached.
         if from != self.instance
             && let Some(receipt) = command.undelivered()
-            && let Err(error) = self.vouch()
+            && let Err(error) = self.vouch_for_its_own()
         {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message from another node is dropped");
@@ -259,6 +264,9 @@ impl Inner {
                     self.confirm_ended(from, request, ended).await;
                 });
             }
+            Command::Beat { .. } | Command::Farewell if from == self.instance => {}
+            Command::Beat { lost } => self.asked_to_beat(lost),
+            Command::Farewell => self.others.has_left(&from),
         }
     }
 

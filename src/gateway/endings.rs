@@ -227,6 +227,7 @@ impl Inner {
         target: &EndTarget,
         ordered: &[Entry],
     ) -> Result<HashSet<ConnectionId>, RegistryError> {
+        self.vouch()?;
         let listed = match target {
             EndTarget::Connection(entry) => {
                 Vec::from_iter(self.registry.connection(&entry.id).await?)

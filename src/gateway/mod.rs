@@ -16,7 +16,8 @@
 //! - `hub` finds this node's connections, `live` is one of them.
 //! - `deliver` and `endings` are the verbs; `commands` carries them to other nodes and brings the receipts.
 //! - `scrape` is what the metrics read of the node's state.
-//! - `membership` keeps the node's lease and makes the registry exact again after a gap; `drain` is how a node goes.
+//! - `membership` keeps the node's lease and makes the registry exact again after a gap, and `others` are whom it waits for
+//!   then; `drain` is how a node goes.
 
 pub mod access;
 mod admin;
@@ -35,6 +36,7 @@ mod live;
 mod membership;
 pub mod message;
 mod mount;
+mod others;
 mod own;
 mod recheck;
 mod refusal;
@@ -59,7 +61,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{carriers::Events, commands::Requests, expiry::Watch, hub::Hub, live::Live};
+use self::{
+    carriers::Events, commands::Requests, expiry::Watch, hub::Hub, live::Live, others::Others,
+};
 use crate::{
     auth::{Authenticator, token::MintError},
     bus::{Bus, BusError, Inbox},
@@ -137,6 +141,7 @@ struct Inner {
     departures: mpsc::UnboundedSender<Arc<Live>>,
     watches: mpsc::UnboundedSender<Watch>,
     membership: Mutex<Membership>,
+    others: Others,
     /// Has the next heartbeat sent at once.
     beat_now: Notify,
     /// The registry may not hold just this node's connections, or orders that this node has not seen.
@@ -214,6 +219,7 @@ impl Gateway {
                 lost: 0,
                 caught_up: 0,
             }),
+            others: Others::default(),
             beat_now: Notify::new(),
             inexact: AtomicBool::new(true),
             draining: AtomicBool::new(false),
@@ -478,9 +484,11 @@ impl Inner {
         holds.then_some(membership.lost)
     }
 
-    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before.
-    fn caught_up(&self, lost: u64) {
-        self.membership.lock().caught_up = lost;
+    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before. Returns whether
+    /// that is news.
+    fn caught_up(&self, lost: u64) -> bool {
+        let mut membership = self.membership.lock();
+        std::mem::replace(&mut membership.caught_up, lost) != lost
     }
 
     /// Whether this node holds its lease, and has carried out what was ordered while it did not.
