@@ -10,6 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::json;
 use switchboard::registry::keys::{Keys, Place, Shard};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
         bounds::{ensure, seconds, within},
         client::Client,
         fleet::{Fleet, Plan},
+        proxy::Weather,
         run::Run,
     },
     watch::Watch,
@@ -88,6 +90,15 @@ async fn ask(api: Api, user: String, said: Said, stop: CancellationToken) {
     }
 }
 
+/// How the second node reaches Redis: it takes a while to put back what it has.
+const SLOW: Weather = Weather {
+    delay: Duration::from_millis(15),
+    ..Weather::FAIR
+};
+
+/// How much later than the first node the second one reaches a Redis that was away.
+const LATER: Duration = Duration::from_secs(1);
+
 /// The first node finds out soon, the others late. The users are on the second one.
 async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
     let run = Run::begin(name);
@@ -95,12 +106,14 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
     plan.heartbeat = Duration::from_millis(300);
     let mut fleet = Fleet::start(&run, plan).await;
     fleet.plan.heartbeat = Duration::from_millis(4900);
+    fleet.plan.proxied = true;
     for _ in 0..2 {
         fleet.add().await;
     }
     let mut clients = fleet.crowd("crowd", 12).await;
     clients.push(Client::of(fleet[1].addr, stays).await);
     fleet.exact(&clients, seconds(15.0)).await;
+    fleet[1].proxy.as_ref().unwrap().set(SLOW);
     let (mut refused, mut told) = (0, 0);
     for round in 0..4 {
         let victim = Client::of(fleet[1].addr, kicked).await;
@@ -110,6 +123,9 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
             let api = fleet[node].api.clone();
             tokio::spawn(ask(api, stays.into(), said.clone(), stop.clone()))
         });
+        if let Loss::Restart = loss {
+            fleet[1].proxy.as_ref().unwrap().set(Weather::CUT);
+        }
         loss.happen(&mut fleet).await;
         let lost = Instant::now();
         let api = fleet[0].api.clone();
@@ -118,7 +134,14 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
             ensure(answer.status != 503, || format!("{answer:?}"))?;
             Ok(answer)
         };
-        let (took, answer) = within(seconds(EXACT), "the kick is answered", kick).await;
+        let heal = async {
+            if let Loss::Restart = loss {
+                sleep(LATER).await;
+                fleet[1].proxy.as_ref().unwrap().set(SLOW);
+            }
+        };
+        let limit = LATER + seconds(EXACT);
+        let ((took, answer), ()) = tokio::join!(within(limit, "the kick is answered", kick), heal);
         assert_eq!(
             (answer.status, &answer.body["disconnected"]),
             (200, &json!(1)),
@@ -144,6 +167,7 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
     for client in &clients {
         assert!(client.is_open(), "{}", client.user);
     }
+    fleet[1].proxy.as_ref().unwrap().set(Weather::FAIR);
     fleet.finish(clients, Duration::from_secs(10)).await;
 }
 
