@@ -92,7 +92,7 @@ async fn ask(api: Api, user: String, said: Said, stop: CancellationToken) {
 
 /// How the second node reaches Redis: it takes a while to put back what it has.
 const SLOW: Weather = Weather {
-    delay: Duration::from_millis(15),
+    delay: Duration::from_millis(8),
     ..Weather::FAIR
 };
 
