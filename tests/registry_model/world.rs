@@ -534,7 +534,11 @@ impl<'a> World<'a> {
     /// The lease of a node runs out.
     async fn lapse(&mut self, node: u8) -> Outcome {
         let it = self.node(node);
-        let (heartbeat, at) = timed(self.home.dying.heartbeat(&it.lease, &it.report)).await?;
+        let dying = &self.home.dying;
+        let (heartbeat, mut at) = timed(dying.heartbeat(&it.lease, &it.report)).await?;
+        if heartbeat.partly {
+            at = timed(dying.resume(&it.lease, &it.report)).await?.1;
+        }
         let lease = it.lease.clone();
         prop_assert_eq!(
             heartbeat.held,
