@@ -26,6 +26,9 @@ use crate::{
 /// How many clients of one user come and go at once.
 const CROWD: usize = 20;
 
+/// Longer than a disconnect waits.
+const BEYOND: Duration = Duration::from_millis(6500);
+
 /// How the node that is late reaches Redis, from a moment before the call.
 #[derive(Clone, Copy, Debug)]
 enum Late {
@@ -39,8 +42,9 @@ enum Late {
 async fn round(run: &Run, fleet: &Fleet, number: usize) -> (u16, Duration, usize) {
     let user = format!("k2-{number}");
     let mut random = run.random(&user);
-    let late = match number % 2 {
+    let late = match number % 3 {
         0 => Late::Delay(Duration::from_millis(random.random_range(80..220))),
+        1 => Late::Hold(BEYOND),
         _ => Late::Hold(Duration::from_millis(random.random_range(1000..3000))),
     };
     let crowd: Vec<_> = (0..CROWD)
@@ -116,6 +120,12 @@ async fn round(run: &Run, fleet: &Fleet, number: usize) -> (u16, Duration, usize
         if remaining.is_empty() { 200 } else { 202 },
         "{answer:?}"
     );
+    if let Late::Hold(BEYOND) = late {
+        assert!(
+            !remaining.is_empty(),
+            "nobody has heard of the late node's: {answer:?}"
+        );
+    }
     let mut kept: Vec<_> = stored.entries.iter().collect();
     kept.retain(|(id, (whose, _))| *whose == user && !remaining.contains(*id));
     assert_eq!(kept, [], "round {number}, {late:?}: {answer:?}");
