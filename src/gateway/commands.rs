@@ -4,7 +4,12 @@
 //! receipt to the channel of the node that asked. The wire format is one byte of version, then MessagePack of the
 //! [`Envelope`]. What can't be read is counted and changes nothing.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -199,7 +204,12 @@ impl Inner {
                     request,
                     body: Body::Command(command),
                 }) => {
-                    self.clone().obey(from, request, command);
+                    let gateway = self.clone();
+                    // A panic takes one command, not all that come after it.
+                    let obeyed = AssertUnwindSafe(|| gateway.obey(from, request, command));
+                    if catch_unwind(obeyed).is_err() {
+                        tracing::error!("a command from another node panicked");
+                    }
                 }
                 Some(Envelope {
                     from,

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Inner, commands::Command, live::Live};
@@ -38,12 +40,24 @@ impl Inner {
     /// Heartbeats wait for nothing but their own answers: what else is to be done grows with the connections, of this node and of
     /// those that died, and on a busy machine takes longer than a lease.
     pub(super) async fn keep_membership(self: Arc<Self>) {
-        let (beats, beaten) = watch::channel(Vec::new());
-        tokio::join!(
-            self.keep_lease(beats),
-            self.tend(beaten),
-            self.meet_others()
-        );
+        loop {
+            let (beats, beaten) = watch::channel(Vec::new());
+            let kept = async {
+                tokio::join!(
+                    self.keep_lease(beats),
+                    self.tend(beaten),
+                    self.meet_others()
+                )
+            };
+            if AssertUnwindSafe(kept).catch_unwind().await.is_ok() {
+                return;
+            }
+            // A node without heartbeats is lost to the others, and its clients with it. What was under way may not be done.
+            tracing::error!("keeping the membership panicked");
+            self.inexact.store(true, Ordering::Release);
+            self.others.look_again();
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Sends heartbeats; each that was answered passes the leases on that have run out.

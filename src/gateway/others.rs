@@ -93,6 +93,11 @@ impl Others {
         self.missed.notified().await;
     }
 
+    /// Has [`Others::missed`] return once more: whoever was waiting for somebody may not be any more.
+    pub(super) fn look_again(&self) {
+        self.missed.notify_one();
+    }
+
     /// Whether all nodes are to be told of a loss by this one: true once in `interval`, and false after [`Others::were_told`].
     pub(super) fn to_be_told(&self, interval: Duration) -> bool {
         let mut state = self.state.lock();
