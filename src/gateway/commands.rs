@@ -4,7 +4,12 @@
 //! receipt to the channel of the node that asked. The wire format is one byte of version, then MessagePack of the
 //! [`Envelope`]. What can't be read is counted and changes nothing.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -66,6 +71,11 @@ pub(super) enum Command {
     End { target: EndTarget },
     /// End the connections that came in by a token.
     EndToken { token_id: String },
+    /// Send a heartbeat at once. All are told so: by a node that has found a lease of its own lost, as theirs may be too, or by
+    /// one that has just come, for them to know it. Nobody waits for a receipt.
+    Beat { lost: bool },
+    /// The node that says so has left the cluster: nobody is to wait for it.
+    Farewell,
 }
 
 impl Command {
@@ -78,7 +88,7 @@ impl Command {
                 acks: Vec::new(),
             })),
             Self::Broadcast { .. } => Some(None),
-            Self::End { .. } | Self::EndToken { .. } => None,
+            Self::End { .. } | Self::EndToken { .. } | Self::Beat { .. } | Self::Farewell => None,
         }
     }
 }
@@ -194,7 +204,12 @@ impl Inner {
                     request,
                     body: Body::Command(command),
                 }) => {
-                    self.clone().obey(from, request, command);
+                    let gateway = self.clone();
+                    // A panic takes one command, not all that come after it.
+                    let obeyed = AssertUnwindSafe(|| gateway.obey(from, request, command));
+                    if catch_unwind(obeyed).is_err() {
+                        tracing::error!("a command from another node panicked");
+                    }
                 }
                 Some(Envelope {
                     from,
@@ -219,7 +234,7 @@ impl Inner {
         // itself it says to its own clients also while nobody else can be reached.
         if from != self.instance
             && let Some(receipt) = command.undelivered()
-            && let Err(error) = self.vouch()
+            && let Err(error) = self.vouch_for_its_own()
         {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message from another node is dropped");
@@ -259,6 +274,9 @@ impl Inner {
                     self.confirm_ended(from, request, ended).await;
                 });
             }
+            Command::Beat { .. } | Command::Farewell if from == self.instance => {}
+            Command::Beat { lost } => self.asked_to_beat(lost),
+            Command::Farewell => self.others.has_left(&from),
         }
     }
 

@@ -4,8 +4,9 @@
 //! credentials, then the registry. So a client that is told it is connected is one that every node can see. Handlers are
 //! set in the middleware too: set later they miss the end of a connection that is closed at once, and the first events.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 use socketioxide::extract::{SocketRef, TryData};
 use tokio::time::Instant;
@@ -35,6 +36,20 @@ struct Arrival {
 #[derive(Clone)]
 pub(super) struct Current(pub(super) Arc<Live>);
 
+/// A connection on its way in. Unless it arrives, it is gone with this, whatever kept it: a refusal, or a panic.
+struct Arriving<'a> {
+    gateway: &'a Arc<Inner>,
+    live: Option<Arc<Live>>,
+}
+
+impl Drop for Arriving<'_> {
+    fn drop(&mut self) {
+        if let Some(live) = &self.live {
+            self.gateway.forsake(live);
+        }
+    }
+}
+
 impl Inner {
     /// The connect middleware of a namespace.
     pub(super) async fn arrive(
@@ -54,10 +69,12 @@ impl Inner {
         }
         let refusal = loop {
             self.hold(&session).await;
-            match self
-                .try_arrive(namespace, &session, &socket, &auth, since)
-                .await
-            {
+            let arrival = self.try_arrive(namespace, &session, &socket, &auth, since);
+            let arrived = AssertUnwindSafe(arrival).catch_unwind().await;
+            match arrived.unwrap_or_else(|_| {
+                tracing::error!(%namespace, "a handshake panicked");
+                Err(Refusal::Unavailable)
+            }) {
                 Ok(()) => return Ok(()),
                 // For want of the registry, in the middle of it all: the packet waits like one that comes now.
                 Err(Refusal::Unavailable) if self.carries_others(&session) => {
@@ -129,15 +146,13 @@ impl Inner {
         if !self.hub.insert(&live, self.limits().connections as usize) {
             return Err(Refusal::Full);
         }
+        let mut arriving = Arriving {
+            gateway: self,
+            live: Some(live.clone()),
+        };
         session.mark_empty();
         self.listen(&live, socket);
-        let tally = match self.register(&live).await {
-            Ok(tally) => tally,
-            Err(refusal) => {
-                self.forsake(&live);
-                return Err(refusal);
-            }
-        };
+        let tally = self.register(&live).await?;
         if session.is_over() || live.is_gone() {
             // It went while the registry was being told; what its end said there may have been said too early.
             self.depart(&live, "transport_close");
@@ -145,6 +160,7 @@ impl Inner {
             return Err(Refusal::Unavailable);
         }
         socket.extensions.insert(Arrival { live, tally, since });
+        arriving.live = None;
         Ok(())
     }
 

@@ -5,10 +5,12 @@
 //! as often as it takes.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Weak},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use socketioxide::{
     handler::DisconnectHandler,
     socket::{DisconnectReason, Socket},
@@ -180,8 +182,22 @@ impl Inner {
         let mut batch = Vec::with_capacity(BATCH);
         while departures.recv_many(&mut batch, BATCH).await > 0 {
             let entries: Vec<_> = batch.iter().map(|live| live.entry()).collect();
-            while let Err(error) = self.registry.unregister(&self.lease(), &entries).await {
-                tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
+            // A panic is an error like another: who comes after these is to get out too.
+            let unregistered = async || {
+                let call = async { self.registry.unregister(&self.lease(), &entries).await };
+                match AssertUnwindSafe(call).catch_unwind().await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
+                        false
+                    }
+                    Err(_) => {
+                        tracing::error!(connections = entries.len(), "unregistering panicked");
+                        false
+                    }
+                }
+            };
+            while !unregistered().await {
                 tokio::time::sleep(RETRY).await;
             }
             for live in batch.drain(..) {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Inner, live::Live};
+use super::{Inner, commands::Command, live::Live};
 use crate::{ending::Ending, transport::SessionId};
 
 /// The longest pause between two sessions: a node with few clients does not take all of its window for them.
@@ -58,7 +58,7 @@ impl Inner {
         self.leaving.cancel();
         let lease = self.lease();
         match tokio::time::timeout(LAST, self.registry.leave(&lease)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.tell_all(Command::Farewell).await,
             Ok(Err(error)) => tracing::warn!(%error, "can't leave; the lease runs out"),
             Err(_) => tracing::warn!("can't leave in time; the lease runs out"),
         }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
@@ -95,15 +97,15 @@ impl Inner {
 
     /// Ends the connections of this node that have been ordered to end, among those of a target. Returns them.
     pub(super) async fn carry_out_orders(self: &Arc<Self>, target: &EndTarget) -> Vec<Arc<Live>> {
-        match self.ordered(self.concerned(target)).await {
-            Ok(ended) => ended,
-            Err(error) => {
-                // The orders stand; once the registry is there again they are found.
-                tracing::warn!(%error, "can't read the orders to end connections");
-                self.look_for_orders();
-                Vec::new()
-            }
+        let carried_out = self.ordered(self.concerned(target));
+        match AssertUnwindSafe(carried_out).catch_unwind().await {
+            Ok(Ok(ended)) => return ended,
+            Ok(Err(error)) => tracing::warn!(%error, "can't read the orders to end connections"),
+            Err(_) => tracing::error!("carrying out orders to end connections panicked"),
         }
+        // The orders stand; once the registry is there again they are found.
+        self.look_for_orders();
+        Vec::new()
     }
 
     /// Ends those of `lives` that have been ordered to end. Returns them.
@@ -227,6 +229,7 @@ impl Inner {
         target: &EndTarget,
         ordered: &[Entry],
     ) -> Result<HashSet<ConnectionId>, RegistryError> {
+        self.vouch()?;
         let listed = match target {
             EndTarget::Connection(entry) => {
                 Vec::from_iter(self.registry.connection(&entry.id).await?)

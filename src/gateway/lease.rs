@@ -16,7 +16,7 @@ pub(super) struct LeaseState {
     /// How often the lease has been over, in the whole registry or in a part of it.
     pub(super) lost: u64,
     /// After how many of these the orders of the meantime have been carried out.
-    caught_up: u64,
+    pub(super) caught_up: u64,
 }
 
 impl LeaseState {
@@ -76,9 +76,11 @@ impl Inner {
         holds.then_some(membership.lost)
     }
 
-    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before.
-    pub(super) fn caught_up(&self, lost: u64) {
-        self.membership.lock().caught_up = lost;
+    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before. Returns whether
+    /// that is news.
+    pub(super) fn caught_up(&self, lost: u64) -> bool {
+        let mut membership = self.membership.lock();
+        std::mem::replace(&mut membership.caught_up, lost) != lost
     }
 
     /// Whether this node holds its lease, and has carried out what was ordered while it did not.

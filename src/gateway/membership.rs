@@ -2,13 +2,15 @@
 
 use std::{
     collections::HashSet,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Inner, live::Live};
+use super::{Inner, commands::Command, live::Live};
 use crate::registry::{Admission, Entry, Heartbeat, Lease, NodeReport, RegistryError};
 
 /// How soon a heartbeat that failed is tried again.
@@ -18,6 +20,9 @@ impl Inner {
     /// What this node says of itself.
     fn report(&self) -> NodeReport {
         let (connections, users) = self.hub.counts();
+        let membership = self.membership.lock();
+        let settled = membership.caught_up == membership.lost;
+        drop(membership);
         NodeReport {
             node_id: self.node_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -25,6 +30,7 @@ impl Inner {
             connections,
             users,
             draining: self.is_draining(),
+            settled,
         }
     }
 
@@ -34,8 +40,24 @@ impl Inner {
     /// Heartbeats wait for nothing but their own answers: what else is to be done grows with the connections, of this node and of
     /// those that died, and on a busy machine takes longer than a lease.
     pub(super) async fn keep_membership(self: Arc<Self>) {
-        let (beats, beaten) = watch::channel(Vec::new());
-        tokio::join!(self.keep_lease(beats), self.tend(beaten));
+        loop {
+            let (beats, beaten) = watch::channel(Vec::new());
+            let kept = async {
+                tokio::join!(
+                    self.keep_lease(beats),
+                    self.tend(beaten),
+                    self.meet_others()
+                )
+            };
+            if AssertUnwindSafe(kept).catch_unwind().await.is_ok() {
+                return;
+            }
+            // A node without heartbeats is lost to the others, and its clients with it. What was under way may not be done.
+            tracing::error!("keeping the membership panicked");
+            self.inexact.store(true, Ordering::Release);
+            self.others.look_again();
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Sends heartbeats; each that was answered passes the leases on that have run out.
@@ -45,7 +67,11 @@ impl Inner {
             let pause = match self.beat().await {
                 Ok(lapsed) => {
                     beats.send_replace(lapsed);
-                    self.config.registry.heartbeat
+                    // Nodes that were asked to beat at once are not to do so together ever after.
+                    self.config
+                        .registry
+                        .heartbeat
+                        .mul_f64(rand::random_range(0.9..=1.0))
                 }
                 Err(error) => {
                     tracing::debug!(%error, "heartbeat");
@@ -77,16 +103,75 @@ impl Inner {
         }
     }
 
+    /// Looks, while there are nodes to wait for, who of them is back.
+    async fn meet_others(&self) {
+        loop {
+            self.others.missed().await;
+            while !self.others.are_there() {
+                match self.registry.settled().await {
+                    Ok(settled) => self.others.are_back(&settled),
+                    Err(error) => tracing::debug!(%error, "who is back"),
+                }
+                if !self.others.are_there() {
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            for instance in self.others.give_up() {
+                tracing::warn!(%instance, "a node has not come back to a registry that had lost it");
+            }
+        }
+    }
+
     /// Refuses what this node can't answer for: while its lease is over the registry says of its connections that they are gone,
     /// and they are here; and until it has caught up, it may not know whom others have ordered to be gone, and the registry may
-    /// lack what it had lost. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said.
+    /// lack what it had lost. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said. Nor does
+    /// it before the others are back that the registry may have lost with it.
     pub(super) fn vouch(&self) -> Result<(), RegistryError> {
+        self.vouch_for_its_own()?;
+        match self.others.are_there() {
+            true => Ok(()),
+            false => Err(RegistryError::Unavailable(
+                "the registry has lost nodes that are not back yet".to_owned(),
+            )),
+        }
+    }
+
+    /// The same as far as only connections of this node are concerned.
+    pub(super) fn vouch_for_its_own(&self) -> Result<(), RegistryError> {
         match self.is_current() {
             true => Ok(()),
             false => Err(RegistryError::Unavailable(
                 "this node has no lease, or has just got it back".to_owned(),
             )),
         }
+    }
+
+    /// Another node asks for a heartbeat.
+    pub(super) fn asked_to_beat(&self, lost: bool) {
+        if lost {
+            self.others.were_told();
+        }
+        self.beat_now.notify_one();
+    }
+
+    /// Tells all nodes what nobody confirms.
+    pub(super) async fn tell_all(&self, command: Command) {
+        let (_, payload) = self.request(&command);
+        if let Err(error) = self.bus.publish_all(payload).await {
+            // Their next heartbeat comes without it.
+            tracing::debug!(%error, "can't tell the other nodes");
+        }
+    }
+
+    fn ask_for_beats(self: &Arc<Self>, lost: bool) {
+        let gateway = self.clone();
+        self.spawn(async move { gateway.tell_all(Command::Beat { lost }).await });
+    }
+
+    /// The lease is lost, in the registry as a whole or in a part of it: maybe the others' are too.
+    fn lost(self: &Arc<Self>) {
+        self.others.await_all(self.config.registry.lease);
+        self.inexact.store(true, Ordering::Release);
     }
 
     /// Has the registry searched for orders that this node could not read.
@@ -102,21 +187,41 @@ impl Inner {
         let lapsed = if self.joined() {
             let Heartbeat {
                 held,
-                resumed,
+                partly,
+                holding,
                 lapsed,
             } = self
                 .registry
                 .heartbeat(&self.lease(), &self.report())
                 .await?;
-            if resumed {
-                tracing::warn!(lease = %self.lease(), "a part of the registry had lost the lease");
-                self.membership.lock().lost += 1;
-                self.inexact.store(true, Ordering::Release);
+            if !held || partly {
+                let in_time = self.holds_lease();
+                match partly {
+                    true => {
+                        tracing::warn!(lease = %self.lease(), "a part of the registry has lost the lease");
+                    }
+                    false if in_time => {
+                        tracing::warn!(lease = %self.lease(), "the registry has lost the lease; joining anew");
+                    }
+                    false => {
+                        tracing::warn!(lease = %self.lease(), "the lease has run out; joining anew");
+                    }
+                }
+                self.lost();
+                // Where it is this node that was late, the others have nothing to find out.
+                if in_time && self.others.to_be_told(self.config.registry.heartbeat) {
+                    self.ask_for_beats(true);
+                }
             }
-            if !held {
-                tracing::warn!(lease = %self.lease(), "the lease has run out; joining anew");
+            if partly {
+                // Before the registry says anything again where it was lost.
+                self.membership.lock().lost += 1;
+                self.registry.resume(&self.lease(), &self.report()).await?;
+            } else if held {
+                let others = holding.into_iter().map(|lease| lease.instance);
+                self.others.seen(others.filter(|it| *it != self.instance));
+            } else {
                 self.next_epoch();
-                self.inexact.store(true, Ordering::Release);
             }
             lapsed
         } else {
@@ -126,6 +231,11 @@ impl Inner {
             self.registry.join(&self.lease(), &self.report()).await?;
             self.set_joined();
             joined = true;
+            if self.lease().epoch == 1 {
+                // For the others to know this node before anything is lost, and for it to know them.
+                self.ask_for_beats(false);
+                self.beat_now.notify_one();
+            }
         }
         // After the lease counts: what was ordered until then is what has to be caught up with.
         if self.renewed(sent) || joined {
@@ -142,8 +252,11 @@ impl Inner {
                 self.inexact.store(true, Ordering::Release);
                 return Err(error);
             }
-            if let Some(lost) = lost {
-                self.caught_up(lost);
+            if let Some(lost) = lost
+                && self.caught_up(lost)
+            {
+                // For the others to know: they may be waiting for it.
+                self.beat_now.notify_one();
             }
         }
         for lease in lapsed.into_iter().filter(|lease| *lease != self.lease()) {

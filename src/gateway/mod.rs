@@ -18,8 +18,8 @@
 //!   receipts.
 //! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
 //!   its state.
-//! - `membership` keeps the node's lease and makes the registry exact again after a gap, `lease` is what the node knows of
-//!   it; `drain` is how a node goes.
+//! - `membership` keeps the node's lease and makes the registry exact again after a gap; `lease` is what the node knows of
+//!   it, and `others` are whom it waits for then. `drain` is how a node goes.
 
 pub mod access;
 mod admin;
@@ -39,6 +39,7 @@ mod live;
 mod membership;
 pub mod message;
 mod mount;
+mod others;
 mod own;
 mod readiness;
 mod recheck;
@@ -59,7 +60,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     carriers::Events, commands::Requests, expiry::Watch, hub::Hub, lease::LeaseState, live::Live,
-    settings::Settings,
+    others::Others, settings::Settings,
 };
 use crate::{
     auth::{Authenticator, token::MintError},
@@ -134,6 +135,7 @@ struct Inner {
     departures: mpsc::UnboundedSender<Arc<Live>>,
     watches: mpsc::UnboundedSender<Watch>,
     membership: Mutex<LeaseState>,
+    others: Others,
     /// Has the next heartbeat sent at once.
     beat_now: Notify,
     /// The registry may not hold just this node's connections, or orders that this node has not seen.
@@ -173,6 +175,7 @@ impl Gateway {
             io: OnceLock::new(),
             departures,
             watches,
+            others: Others::default(),
             beat_now: Notify::new(),
             inexact: AtomicBool::new(true),
             draining: AtomicBool::new(false),

@@ -90,6 +90,14 @@ pub struct NodeReport {
     pub users: u64,
     /// Whether it is sending its clients away.
     pub draining: bool,
+    /// Whether the registry holds all that it should of this node. Not while the node puts back what was lost with its lease.
+    #[serde(default = "settled")]
+    pub settled: bool,
+}
+
+/// A node that says nothing of it.
+fn settled() -> bool {
+    true
 }
 
 impl NodeReport {
@@ -134,9 +142,11 @@ pub struct Node {
 pub struct Heartbeat {
     /// Whether the lease still held, and has been prolonged. If not, nothing was changed: the node joins anew.
     pub held: bool,
-    /// Whether it held in a part of the registry only, and was taken up again in the rest. Entries may be missing there: the node
-    /// compares what is [`Registry::held`] with its own.
-    pub resumed: bool,
+    /// Whether it held in a part of the registry only. Entries may be missing in the rest: the node lets the lease
+    /// [`Registry::resume`] there, and compares what is [`Registry::held`] with its own.
+    pub partly: bool,
+    /// The leases that hold as of now, where the nodes are listed.
+    pub holding: Vec<Lease>,
     /// Leases that have run out and are not reaped yet. Any node may reap them; the first one to ask does.
     pub lapsed: Vec<Lease>,
 }
@@ -237,6 +247,14 @@ pub trait Registry: Families + 'static {
         lease: &Lease,
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError>;
+
+    /// Takes a lease up again where it has run out or was lost, as it holds elsewhere. The report is there first: where it says
+    /// that the node is not settled, nobody takes it for settled once its lease is everywhere.
+    async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
+
+    /// The nodes of which the registry holds all: their leases hold in every part of it, and they say that they are settled.
+    /// Answers also a node whose own lease does not hold.
+    async fn settled(&self) -> Result<Vec<Instance>, RegistryError>;
 
     /// Gives the lease up: whatever is left of its entries is gone, and the node is out of every answer.
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError>;

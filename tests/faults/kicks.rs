@@ -1,14 +1,9 @@
-//! What an answered disconnect means (K1, K3, K6, K7, K8): from the answer on, nobody whom it was for is let in, heard, or told
+//! What an answered disconnect means (K3, K6, K7, K8): from the answer on, nobody whom it was for is let in, heard, or told
 //! anything.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt, stream};
-use parking_lot::Mutex;
 use rand::Rng;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -21,57 +16,14 @@ use crate::support::{
     fleet::{Fleet, Plan},
     polling::Polling,
     proxy::Weather,
-    returning::{Manner, Returning},
     run::Run,
     token::token,
 };
 
-const REVOKE: fn() -> Value = || json!({ "revokeTokens": true });
-
-/// How many clients of one user come and go at once.
-const CROWD: usize = 20;
-
-/// At most so many rounds, and so long.
-const ROUNDS: (u64, Duration) = (40, Duration::from_secs(30));
-
-/// What a round's clients have asked, and when.
-#[derive(Default)]
-struct Asked(HashMap<String, (Arc<Client>, Vec<Instant>)>);
-
-impl Asked {
-    /// Everybody who is connected asks something.
-    fn ask(&mut self, crowd: &[Returning]) {
-        for client in crowd.iter().filter_map(Returning::client) {
-            let id = client.id.clone();
-            let (client, times) = self.0.entry(id).or_insert_with(|| (client, Vec::new()));
-            client.ask(times.len() as u64, "devices");
-            times.push(Instant::now());
-        }
-    }
-
-    /// What was handled, or heard, although it was after the answer.
-    fn wrongs(&self, answered: Instant) -> Vec<String> {
-        let mut wrongs = Vec::new();
-        for (client, times) in self.0.values() {
-            for heard in client.heard() {
-                let late = match heard.name.as_str() {
-                    "ack" => {
-                        let number = heard.data[0].as_u64().unwrap() as usize;
-                        times[number] > answered
-                    }
-                    name => name == "after",
-                };
-                if late {
-                    wrongs.push(format!("{}: {} {}", client.id, heard.name, heard.data));
-                }
-            }
-        }
-        wrongs
-    }
-}
+pub(crate) const REVOKE: fn() -> Value = || json!({ "revokeTokens": true });
 
 /// Disconnects a user; a 503, as a node without time gives it, is asked again.
-async fn disconnect(api: &Api, user: &str, body: &Value) -> Answer {
+pub(crate) async fn disconnect(api: &Api, user: &str, body: &Value) -> Answer {
     let call = async || {
         let answer = api.disconnect(user, body.clone()).await?;
         ensure(answer.status != 503, || format!("{answer:?}"))?;
@@ -80,118 +32,6 @@ async fn disconnect(api: &Api, user: &str, body: &Value) -> Answer {
     within(bound(PATIENCE / 3), "disconnect is answered", call)
         .await
         .1
-}
-
-#[tokio::test]
-async fn k1_twenty_clients_come_back_again_and_again_while_disconnect_runs() {
-    let run = Run::begin("k1");
-    let fleet = Fleet::start(&run, Plan::of(3)).await;
-    let mut random = run.random("rounds");
-    let start = Instant::now();
-    let (mut rounds, mut met) = (0, 0);
-    while rounds < ROUNDS.0 && start.elapsed() < ROUNDS.1 {
-        let user = format!("k1-{rounds}");
-        let millis = |range: std::ops::Range<u64>| {
-            Duration::from_millis(range.start)..Duration::from_millis(range.end)
-        };
-        let crowd: Vec<_> = (0..CROWD)
-            .map(|number| {
-                let manner = Manner {
-                    doors: fleet.nodes.iter().map(|node| node.addr).collect(),
-                    hello: Hello::user(&user),
-                    pause: millis(0..20),
-                    stubborn: true,
-                    stay: Some(millis(5..80)),
-                };
-                Returning::start(manner, run.random(&format!("{user} {number}")))
-            })
-            .collect();
-        let come = async || {
-            let visits = crowd.iter().flat_map(Returning::visits);
-            let count = visits.filter(|visit| visit.outcome.is_ok()).count();
-            ensure(count >= CROWD / 2, || format!("{count} have come"))
-        };
-        within(bound(PATIENCE), "half of the crowd has come", come).await;
-
-        let asked = Arc::<Mutex<Asked>>::default();
-        let api = &fleet[random.random_range(0..3)].api;
-        let pause = random.random_range(0..40);
-        let disconnect = async {
-            sleep(Duration::from_millis(pause)).await;
-            let answer = disconnect(api, &user, &REVOKE()).await;
-            (answer, Instant::now())
-        };
-        let asking = async {
-            loop {
-                asked.lock().ask(&crowd);
-                sleep(Duration::from_millis(3)).await;
-            }
-        };
-        let (answer, answered) = tokio::select! {
-            done = disconnect => done,
-            () = asking => unreachable!(),
-        };
-        assert_eq!(
-            (answer.status, &answer.body["remaining"]),
-            (200, &json!([])),
-            "{answer:?}"
-        );
-        met += answer.body["disconnected"].as_u64().unwrap();
-        run.note(format!("round {rounds}: {}", answer.body));
-
-        // Nobody is listed, sent to, or heard.
-        for node in fleet.up() {
-            let nobody = async || {
-                assert_eq!(node.api.connections_of(&user).await?, [], "{}", node.name);
-                let sent = node
-                    .api
-                    .send(&user, "after", json!(rounds))
-                    .await?
-                    .ok("send")?;
-                assert_eq!(sent, json!({ "connections": 0, "nodes": 0 }));
-                Ok(())
-            };
-            within(seconds(1.0), "the node answers", nobody).await;
-        }
-        asked.lock().ask(&crowd);
-        // Each has been refused with a CONNECT packet that it sent after the answer.
-        let refused = async || {
-            let left = crowd.iter().filter(|one| {
-                !one.visits().iter().any(|visit| {
-                    let said = Refused::Connect("Token revoked".to_owned());
-                    visit.began > answered && visit.outcome.as_ref().is_err_and(|why| *why == said)
-                })
-            });
-            let left = left.count();
-            ensure(left == 0, || format!("{left} have not been refused yet"))
-        };
-        within(bound(PATIENCE), "everybody is refused", refused).await;
-        for visit in crowd.iter().flat_map(Returning::visits) {
-            match &visit.outcome {
-                Ok(stay) => {
-                    assert!(stay.sent < answered, "{}: let in after the answer", stay.id);
-                    assert!(stay.end.is_some(), "{}: not ended", stay.id);
-                }
-                Err(Refused::Connect(why)) => assert_eq!(why, "Token revoked"),
-                Err(Refused::Closed(_) | Refused::Http(503)) => {}
-                Err(other) => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(
-            asked.lock().wrongs(answered),
-            Vec::<String>::new(),
-            "after the answer"
-        );
-        rounds += 1;
-    }
-    assert!(
-        rounds >= 3 && met > 0,
-        "{rounds} rounds, {met} connections met"
-    );
-    run.tell(format!(
-        "measured: {rounds} rounds of {CROWD} clients, {met} connections met by the disconnects"
-    ));
-    fleet.finish(Vec::new(), Duration::from_secs(10)).await;
 }
 
 /// Nobody of the user's reads, and all that can be queued for them is.

@@ -249,6 +249,7 @@ impl Peer {
                 connections: 0,
                 users: 0,
                 draining: false,
+                settled: true,
             },
         };
         // A cluster has to be found first.

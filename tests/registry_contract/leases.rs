@@ -273,6 +273,7 @@ pub(super) async fn nodes_are_what_their_last_heartbeat_said(home: &dyn Home) {
         connections: 7,
         users: 3,
         draining: true,
+        settled: true,
         ..a.report.clone()
     };
     assert!(a.registry.heartbeat(&a.lease, &report).await.unwrap().held);

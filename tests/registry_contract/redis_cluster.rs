@@ -7,7 +7,7 @@ use std::{
 
 use redis::aio::MultiplexedConnection;
 use switchboard::registry::{
-    RegistryError,
+    NodeReport, RegistryError,
     keys::{Keys, Place, Shard},
 };
 
@@ -66,16 +66,19 @@ async fn a_lease_that_has_run_out_in_one_shard_is_taken_up_again_there() {
     let totals = b.registry.totals().await.unwrap();
     assert_eq!((totals.nodes, totals.connections), (2, 16));
     let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
-    assert!(heartbeat.held && heartbeat.resumed);
+    assert!(heartbeat.held && heartbeat.partly);
+    assert_eq!(b.ids(user).await, [""; 0], "it is the node that resumes");
+    a.registry.resume(&a.lease, &a.report).await.unwrap();
     assert_eq!(b.ids(user).await, [connections[0].id.to_string()]);
     let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
-    assert!(heartbeat.held && !heartbeat.resumed);
+    assert!(heartbeat.held && !heartbeat.partly);
 
     // If somebody does begin to, the node finds out what is missing.
     lapse(&mut raw, &a, shard).await;
     assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
     let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
-    assert!(heartbeat.held && heartbeat.resumed);
+    assert!(heartbeat.held && heartbeat.partly);
+    a.registry.resume(&a.lease, &a.report).await.unwrap();
     assert_eq!(a.registry.held(&a.lease).await.unwrap().len(), 15);
     assert_eq!(a.register(&connections[0]).await, tally(1, 1));
     assert_eq!(b.registry.totals().await.unwrap(), totals);
@@ -125,8 +128,30 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
     for peer in [&a, &b] {
         let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
         let heartbeat = heartbeat.unwrap();
-        assert!(heartbeat.held && heartbeat.resumed);
+        assert!(heartbeat.held && heartbeat.partly);
         assert_eq!(heartbeat.lapsed, []);
+    }
+    // What is lost is said to be so until each node has taken its lease up again, and then has put back what was there.
+    let settled = async || {
+        let mut settled = a.registry.settled().await.unwrap();
+        settled.sort();
+        settled
+    };
+    assert_eq!(settled().await, []);
+    let behind = NodeReport {
+        settled: false,
+        ..a.report.clone()
+    };
+    a.registry.resume(&a.lease, &behind).await.unwrap();
+    b.registry.resume(&b.lease, &b.report).await.unwrap();
+    assert_eq!(settled().await, [b.lease.instance.clone()]);
+    assert!(a.beat().await);
+    let mut both = [&a, &b].map(|peer| peer.lease.instance.clone());
+    both.sort();
+    assert_eq!(settled().await, both);
+    for peer in [&a, &b] {
+        let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
+        assert!(!heartbeat.unwrap().partly);
     }
     let held = a.registry.held(&a.lease).await.unwrap();
     assert_eq!(held.len(), 16 - lost.len());
@@ -180,7 +205,7 @@ async fn without_one_of_its_servers_the_rest_works_on() {
     eventually("it is up again", async || b.registry.is_up()).await;
     eventually("the lease is taken up there", async || {
         let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await;
-        heartbeat.is_ok_and(|heartbeat| heartbeat.held && heartbeat.resumed)
+        heartbeat.is_ok_and(|heartbeat| heartbeat.held && heartbeat.partly)
     })
     .await;
     let held = a.registry.held(&a.lease).await.unwrap();

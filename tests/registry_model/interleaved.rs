@@ -227,6 +227,7 @@ pub(super) async fn carry_out(home: &Home, (acts, dies): &Rush) -> Result<(), Te
             connections: 0,
             users: 0,
             draining: false,
+            settled: true,
         };
         registry.join(&lease, &report).await.map_err(failed)?;
         nodes.push((lease, report));

@@ -196,13 +196,13 @@ impl Model {
         let Some(it) = self.leases.get_mut(lease).filter(|it| held(it)) else {
             return (false, false);
         };
-        let resumed = Shard::places().any(|place| !it.holds(place));
+        let partly = Shard::places().any(|place| !it.holds(place));
         let standing = Standing {
             holds: true,
             renewed: at,
         };
         it.places = Shard::places().map(|place| (place, standing)).collect();
-        (true, resumed)
+        (true, partly)
     }
 
     pub(super) fn lapse(&mut self, lease: &Lease, at: Moment) -> bool {

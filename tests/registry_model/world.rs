@@ -152,6 +152,7 @@ impl<'a> World<'a> {
                 connections: number as u64,
                 users: 0,
                 draining: number == 1,
+                settled: number != 1,
             },
             ever: Vec::new(),
             mine: BTreeSet::new(),
@@ -492,13 +493,16 @@ impl<'a> World<'a> {
     /// A heartbeat, and what a node does that hears that its lease was lost in some places.
     async fn beat(&mut self, node: u8) -> Outcome {
         let it = self.node(node);
-        let (heartbeat, at) = timed(it.registry.heartbeat(&it.lease, &it.report)).await?;
+        let (heartbeat, mut at) = timed(it.registry.heartbeat(&it.lease, &it.report)).await?;
+        if heartbeat.partly {
+            at = timed(it.registry.resume(&it.lease, &it.report)).await?.1;
+        }
         let lease = it.lease.clone();
         let mut lapsed = self.model.lapsed();
-        let (held, resumed) = self.model.beat(&lease, at);
+        let (held, partly) = self.model.beat(&lease, at);
         prop_assert_eq!(
-            (heartbeat.held, heartbeat.resumed),
-            (held, resumed),
+            (heartbeat.held, heartbeat.partly),
+            (held, partly),
             "heartbeat of {}",
             lease
         );
@@ -515,7 +519,7 @@ impl<'a> World<'a> {
                 lease
             );
         }
-        if resumed {
+        if partly {
             let it = self.node(node);
             let held = timed(it.registry.held(&lease)).await?.0;
             let mut missing = it.mine.clone();
@@ -530,7 +534,11 @@ impl<'a> World<'a> {
     /// The lease of a node runs out.
     async fn lapse(&mut self, node: u8) -> Outcome {
         let it = self.node(node);
-        let (heartbeat, at) = timed(self.home.dying.heartbeat(&it.lease, &it.report)).await?;
+        let dying = &self.home.dying;
+        let (heartbeat, mut at) = timed(dying.heartbeat(&it.lease, &it.report)).await?;
+        if heartbeat.partly {
+            at = timed(dying.resume(&it.lease, &it.report)).await?.1;
+        }
         let lease = it.lease.clone();
         prop_assert_eq!(
             heartbeat.held,

@@ -147,10 +147,22 @@ impl Registry for MemoryRegistry {
         store.fences.forget();
         store.families.forget();
         Ok(Heartbeat {
-            resumed: false,
             held,
+            partly: false,
+            holding: store.holding().map(|(lease, _)| lease.clone()).collect(),
             lapsed: store.lapsed(),
         })
+    }
+
+    /// There is one part only.
+    async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
+        self.heartbeat(lease, report).await.map(drop)
+    }
+
+    async fn settled(&self) -> Result<Vec<Instance>, RegistryError> {
+        let store = self.store.lock();
+        let settled = store.holding().filter(|(_, it)| it.report.settled);
+        Ok(settled.map(|(lease, _)| lease.instance.clone()).collect())
     }
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {
@@ -325,11 +337,10 @@ impl Registry for MemoryRegistry {
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
         let store = self.believed()?;
-        let live = store
-            .leases
-            .values()
-            .filter(|membership| membership.holds());
-        let mut nodes: Vec<_> = live.map(|it| it.report.at(it.renewed)).collect();
+        let mut nodes: Vec<_> = store
+            .holding()
+            .map(|(_, it)| it.report.at(it.renewed))
+            .collect();
         nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         Ok(nodes)
     }

@@ -70,6 +70,13 @@ impl Store {
         Some(&membership.report.node_id)
     }
 
+    /// The leases that hold.
+    pub(super) fn holding(&self) -> impl Iterator<Item = (&Lease, &Membership)> {
+        self.leases
+            .iter()
+            .filter(|(_, membership)| membership.holds())
+    }
+
     /// A user's entries, in the order of their ids, whatever their leases.
     pub(super) fn all_of(&self, user: &UserId) -> impl Iterator<Item = &Held> {
         let start = Entry {

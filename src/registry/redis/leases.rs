@@ -1,6 +1,6 @@
 //! Leases: who is believed, and the end of those that are not.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use redis::{FromRedisValue, Script, ScriptInvocation};
 
 use super::{CHUNK, RedisRegistry, milliseconds};
 use crate::{
-    connection::NodeId,
+    connection::{Instance, NodeId},
     registry::{Heartbeat, Lease, Node, NodeReport, RegistryError, keys::Place, keys::Shard},
 };
 
@@ -62,6 +62,9 @@ impl Leases {
     }
 }
 
+/// What `heartbeat.lua` answers: whether the lease holds, those that have run out, and those that hold if they were asked for.
+type Beaten = (bool, Vec<String>, Vec<String>);
+
 /// What each place notes of a node: a shard its name, the nodes its report.
 struct Notes<'a> {
     name: &'a str,
@@ -102,8 +105,9 @@ impl RedisRegistry {
 
     /// The same for an answer to the node whose handle this is. Unavailable where its own lease does not hold.
     pub(super) async fn believed(&self, place: Place) -> Result<Leases, RegistryError> {
-        let leases = self.leases(place).await?;
+        // As of the question: what was read under one lease is no answer under the next.
         let own = self.asker();
+        let leases = self.leases(place).await?;
         match own.is_empty() || leases.live(&own).is_some() {
             true => Ok(leases),
             false => Err(self.not_believed()),
@@ -169,42 +173,85 @@ impl RedisRegistry {
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError> {
         let notes = Notes::of(report)?;
-        let beat = |place, again: &str| {
-            let mut script = self.of_leases(&self.scripts.heartbeat, place);
-            script
-                .arg(lease.to_string())
-                .arg(milliseconds(self.lease))
-                .arg(notes.at(place))
-                .arg(again);
-            script
-        };
         let answers = self
-            .everywhere::<(bool, Vec<String>)>("heartbeat", |place| beat(place, ""))
+            .everywhere::<Beaten>("heartbeat", |place| self.beat(lease, &notes, place, ""))
             .await?;
-        let missing: Vec<_> = answers
-            .iter()
-            .filter_map(|(place, (held, _))| (!held).then_some(*place))
-            .collect();
-        let held = missing.len() < answers.len();
-        if held {
-            // One server has lost it, or was away for longer than it holds there. Elsewhere nothing was lost.
-            for place in &missing {
-                let script = beat(*place, "1");
-                self.link
-                    .query::<(bool, Vec<String>)>("heartbeat", self.keys.slot(*place), &script)
-                    .await?;
+        let places = answers.iter().filter(|(_, (held, ..))| *held).count();
+        let (held, partly) = (places > 0, (1..answers.len()).contains(&places));
+        let mut holding = Vec::new();
+        let mut lapsed = Vec::new();
+        for (place, (_, run_out, hold)) in answers {
+            for lease in hold {
+                holding.push(lease.parse()?);
             }
+            lapsed.push((place, run_out));
         }
-        let lapsed = answers
-            .into_iter()
-            .map(|(place, (_, lapsed))| (place, lapsed));
-        let mut lapsed = self.gone(lapsed.collect()).await?;
+        let mut lapsed = self.gone(lapsed).await?;
         lapsed.retain(|lapsed| lapsed != lease || !held);
         Ok(Heartbeat {
             held,
-            resumed: held && !missing.is_empty(),
+            partly,
+            holding,
             lapsed,
         })
+    }
+
+    fn beat<'a>(
+        &'a self,
+        lease: &Lease,
+        notes: &Notes<'_>,
+        place: Place,
+        again: &str,
+    ) -> ScriptInvocation<'a> {
+        let mut script = self.of_leases(&self.scripts.heartbeat, place);
+        script
+            .arg(lease.to_string())
+            .arg(milliseconds(self.lease))
+            .arg(notes.at(place))
+            .arg(again)
+            .arg(match place {
+                Place::Nodes => "1",
+                Place::Shard(_) => "",
+            });
+        script
+    }
+
+    /// One server has lost the lease, or was away for longer than it holds there. Where it holds it is prolonged.
+    pub(super) async fn resume_lease(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<(), RegistryError> {
+        let notes = Notes::of(report)?;
+        let nodes = self.beat(lease, &notes, Place::Nodes, "1");
+        self.link
+            .query::<Beaten>("heartbeat", self.keys.slot(Place::Nodes), &nodes)
+            .await?;
+        self.everywhere::<Beaten>("heartbeat", |place| self.beat(lease, &notes, place, "1"))
+            .await
+            .map(drop)
+    }
+
+    pub(super) async fn settled_nodes(&self) -> Result<Vec<Instance>, RegistryError> {
+        let places = self
+            .everywhere::<Vec<String>>("leases", |place| {
+                self.of_leases(&self.scripts.leases, place)
+            })
+            .await?;
+        let count = places.len();
+        let mut held_in: HashMap<Instance, usize> = HashMap::new();
+        let mut settled = HashSet::new();
+        for (place, rows) in places {
+            let leases = Leases::of(&rows);
+            for lease in leases.all_live()? {
+                if place == Place::Nodes && is_settled(&leases, &lease)? {
+                    settled.insert(lease.instance.clone());
+                }
+                *held_in.entry(lease.instance).or_default() += 1;
+            }
+        }
+        held_in.retain(|instance, places| *places == count && settled.contains(instance));
+        Ok(held_in.into_keys().collect())
     }
 
     /// Of leases that have run out in some places, those whose nodes are gone. One that holds among the nodes is not: its node
@@ -310,6 +357,16 @@ impl RedisRegistry {
         nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         Ok(nodes)
     }
+}
+
+/// Whether a node says that it is settled, of whose lease the nodes' note is in `leases`.
+fn is_settled(leases: &Leases, lease: &Lease) -> Result<bool, RegistryError> {
+    let Some(report) = leases.live(&lease.to_string()) else {
+        return Ok(false);
+    };
+    let report: NodeReport = serde_json::from_str(report.as_str())
+        .map_err(|_| RegistryError::Corrupt(format!("report {report:?}")))?;
+    Ok(report.settled)
 }
 
 fn node_of(row: &str) -> Result<Node, RegistryError> {

@@ -30,7 +30,11 @@
 //!
 //! A lease that holds nowhere is lost, and its node joins anew. One that holds somewhere, but has run out in a shard or is not
 //! there any more (that shard's server was away, or came back without its data), is taken up again there, and the node then
-//! compares what the registry holds with what it has. Users in the other shards don't notice.
+//! compares what the registry holds with what it has.
+//!
+//! Either way others may have lost the same, and not know it yet. A node says in its report whether the registry has all of it
+//! (`settled`); one that has found a loss reads all leases in all places, and those reports last, until it finds there whom it
+//! waits for. So whoever takes a lease up again in a shard first writes a report that says otherwise.
 //!
 //! # Dying
 //!
@@ -166,6 +170,14 @@ impl Registry for RedisRegistry {
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError> {
         self.prolong(lease, report).await
+    }
+
+    async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
+        self.resume_lease(lease, report).await
+    }
+
+    async fn settled(&self) -> Result<Vec<Instance>, RegistryError> {
+        self.settled_nodes().await
     }
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {

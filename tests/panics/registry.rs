@@ -1,0 +1,152 @@
+//! A registry whose calls panic now and then, before they do anything or after they have done it all.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use rand::{Rng, rngs::StdRng};
+use switchboard::{
+    connection::{Connection, ConnectionId, Instance, UserId},
+    ending::Ending,
+    registry::{
+        Admission, Ban, Bar, EndOrder, Entry, Families, Family, Grant, Heartbeat, Lease, Node,
+        NodeReport, Ordered, Presence, Registry, RegistryError, Rotation, Routed, SessionId,
+        TokenHash, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
+        memory::MemoryRegistry,
+    },
+};
+
+/// What a panic says.
+pub(crate) const INJECTED: &str = "injected into the registry";
+
+/// How often calls panic.
+#[derive(Clone)]
+pub(crate) struct Faults {
+    random: Arc<Mutex<StdRng>>,
+    /// Of a thousand.
+    odds: Arc<AtomicU64>,
+    count: Arc<AtomicU64>,
+}
+
+impl Faults {
+    pub(crate) fn new(random: StdRng) -> Self {
+        Self {
+            random: Arc::new(Mutex::new(random)),
+            odds: Arc::default(),
+            count: Arc::default(),
+        }
+    }
+
+    pub(crate) fn set(&self, odds: u64) {
+        self.odds.store(odds, Ordering::SeqCst);
+    }
+
+    /// How many there were.
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    fn may_panic(&self, call: &str) {
+        let odds = self.odds.load(Ordering::SeqCst);
+        let one = self.random.lock().random_range(0..1000) < odds;
+        if one {
+            self.count.fetch_add(1, Ordering::SeqCst);
+            panic!("{INJECTED}: {call}");
+        }
+    }
+}
+
+/// The registry of one process, with faults.
+pub(crate) struct Panicky {
+    pub(crate) inner: MemoryRegistry,
+    pub(crate) faults: Faults,
+}
+
+#[async_trait]
+impl Families for Panicky {
+    fn new_family_id(&self, user: &UserId) -> SessionId {
+        self.inner.new_family_id(user)
+    }
+
+    async fn open_family(
+        &self,
+        family: &Family,
+        token: &TokenHash,
+    ) -> Result<Timestamp, RegistryError> {
+        self.inner.open_family(family, token).await
+    }
+
+    async fn rotate(
+        &self,
+        id: &SessionId,
+        turn: Turn<'_>,
+    ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
+        self.inner.rotate(id, turn).await
+    }
+
+    async fn close_family(
+        &self,
+        id: &SessionId,
+        token: &TokenHash,
+    ) -> Result<Option<Family>, RegistryError> {
+        self.inner.close_family(id, token).await
+    }
+}
+
+type Answer<T> = Result<T, RegistryError>;
+
+/// Each call as it is, with a fault before or after it.
+macro_rules! passed_on {
+    ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        #[async_trait]
+        impl Registry for Panicky {
+            fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
+                self.faults.may_panic("new_id");
+                self.inner.new_id(user)
+            }
+
+            fn is_up(&self) -> bool {
+                true
+            }
+
+            $(async fn $name(&self, $($argument: $kind),*) -> $answer {
+                self.faults.may_panic(stringify!($name));
+                let answer = self.inner.$name($($argument),*).await;
+                self.faults.may_panic(stringify!($name));
+                answer
+            })*
+        }
+    };
+}
+
+passed_on! {
+    join(lease: &Lease, report: &NodeReport) -> Answer<()>;
+    heartbeat(lease: &Lease, report: &NodeReport) -> Answer<Heartbeat>;
+    resume(lease: &Lease, report: &NodeReport) -> Answer<()>;
+    settled() -> Answer<Vec<Instance>>;
+    leave(lease: &Lease) -> Answer<()>;
+    reap(lapsed: &Lease) -> Answer<u64>;
+    register(
+        lease: &Lease, connection: &Connection, grant: &Grant, limit: Option<UserLimit>
+    ) -> Answer<Admission>;
+    update(lease: &Lease, connection: &Connection, grant: &Grant) -> Answer<Updated>;
+    unregister(lease: &Lease, entries: &[Entry]) -> Answer<()>;
+    held(lease: &Lease) -> Answer<Vec<Entry>>;
+    user(user: &UserId) -> Answer<UserEntry>;
+    presence(users: &[UserId]) -> Answer<Vec<Presence>>;
+    users(cursor: Option<&str>, limit: usize) -> Answer<UsersPage>;
+    connection(id: &ConnectionId) -> Answer<Option<Connection>>;
+    nodes() -> Answer<Vec<Node>>;
+    totals() -> Answer<Totals>;
+    route(whom: &Whom, skip: &Instance, payload: &[u8]) -> Answer<Vec<Routed>>;
+    order_end(order: EndOrder<'_>, skip: &Instance, payload: &[u8]) -> Answer<Ordered>;
+    orders(entries: &[Entry]) -> Answer<Vec<(Entry, Ending)>>;
+    standing(connections: &[(Entry, Grant)]) -> Answer<Vec<(Entry, Bar)>>;
+    ban_of(user: &UserId) -> Answer<Option<Ban>>;
+    unban(user: &UserId) -> Answer<bool>;
+    revoke_token(token_id: &str, until: Option<Timestamp>) -> Answer<()>;
+}
