@@ -70,7 +70,7 @@ impl Bus {
         (Self::Redis(bus), inbox)
     }
 
-    /// The prefix to configure `socketioxide_redis`' adapter with, for [`Bus::listeners`] to count what it subscribes to.
+    /// The prefix to configure `socketioxide_redis`' adapter with, for this to count who listens to what it subscribes to.
     pub fn adapter_prefix(prefix: &str) -> String {
         format!("{prefix}:io")
     }

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::live::{Live, Phase};
 use crate::{
@@ -15,6 +16,8 @@ use crate::{
 pub(crate) struct Hub {
     metrics: Metrics,
     index: Mutex<Index>,
+    /// What [`Hub::counts`] says may have changed.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -31,6 +34,7 @@ impl Hub {
         Self {
             metrics,
             index: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -68,6 +72,8 @@ impl Hub {
         let before = index.counted.insert(live.id.clone(), kind);
         if let Some(before) = before {
             self.gauge(live, before, -1.0);
+        } else {
+            self.changed.notify_one();
         }
         self.gauge(live, kind, 1.0);
         self.metrics.users().set(index.users.len() as f64);
@@ -83,6 +89,7 @@ impl Hub {
         let left = take_from(&mut index.sessions, &live.session.id, live);
         if let Some(kind) = index.counted.remove(&live.id) {
             self.gauge(live, kind, -1.0);
+            self.changed.notify_one();
         }
         // Also for one that was never counted: its user may have been, when another connection was.
         self.metrics.users().set(index.users.len() as f64);
@@ -131,6 +138,11 @@ impl Hub {
     /// Connections, arriving ones included.
     pub(crate) fn len(&self) -> usize {
         self.index.lock().connections.len()
+    }
+
+    /// Returns when [`Hub::counts`] has changed since it last did.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Connections that the registry has, and users.

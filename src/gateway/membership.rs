@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    convert::Infallible,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -13,12 +14,15 @@ use tokio::{sync::watch, time::Instant};
 use super::{Inner, commands::Command, live::Live};
 use crate::registry::{Admission, Entry, Heartbeat, Lease, NodeReport, RegistryError};
 
+/// How long changes are gathered before a node says anew how many connections it has: `/v1/nodes` is no older, and a node whose
+/// clients come and go all the time costs four commands a second.
+const GATHERING: Duration = Duration::from_millis(250);
 /// How soon a heartbeat that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
 impl Inner {
     /// What this node says of itself.
-    fn report(&self) -> NodeReport {
+    pub(super) fn report(&self) -> NodeReport {
         let (connections, users) = self.hub.counts();
         let membership = self.membership.lock();
         let settled = membership.caught_up == membership.lost;
@@ -86,7 +90,22 @@ impl Inner {
                     Ok(()) => self.inexact.store(true, Ordering::Release),
                     // The bus is closed: so is the node, nearly.
                     Err(_) => tokio::time::sleep(pause).await,
-                }
+                },
+                never = self.tell_counts() => match never {},
+            }
+        }
+    }
+
+    /// Tells the registry, after each change, how many connections there are. In turns with the heartbeats, which tell the same:
+    /// a report that overtook one could say that the node is settled when it no longer is.
+    async fn tell_counts(&self) -> Infallible {
+        loop {
+            self.hub.changed().await;
+            tokio::time::sleep(GATHERING).await;
+            if self.holds_lease()
+                && let Err(error) = self.registry.report(&self.lease(), &self.report()).await
+            {
+                tracing::debug!(%error, "report");
             }
         }
     }

@@ -101,7 +101,15 @@ impl Gateway {
     /// The live nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
         self.inner.vouch()?;
-        Ok(self.inner.registry.nodes().await?)
+        let mut nodes = self.inner.registry.nodes().await?;
+        let own = self.inner.report();
+        if let Some(node) = nodes
+            .iter_mut()
+            .find(|node| node.node_id == own.node_id && node.started_at == own.started_at)
+        {
+            (node.connections, node.users) = (own.connections, own.users);
+        }
+        Ok(nodes)
     }
 
     /// The cluster in three numbers.

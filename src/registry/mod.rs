@@ -248,6 +248,10 @@ pub trait Registry: Families + 'static {
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError>;
 
+    /// Writes anew what the node says of itself, for [`Registry::nodes`] to tell without waiting for its next heartbeat. Changes
+    /// nothing if the lease does not hold, and does not prolong it.
+    async fn report(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
+
     /// Takes a lease up again where it has run out or was lost, as it holds elsewhere. The report is there first: where it says
     /// that the node is not settled, nobody takes it for settled once its lease is everywhere.
     async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;

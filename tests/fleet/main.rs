@@ -105,6 +105,42 @@ async fn a_connection_is_registered_in_one_round_trip() {
 }
 
 #[tokio::test]
+async fn what_nodes_hold_is_told_before_their_next_heartbeat() {
+    let redis = Server::start().await;
+    let nodes = fleet(&redis, 2).await;
+    let told = async |by: &Node| {
+        let list = by.get("/v1/nodes").await;
+        let rows = list["nodes"].as_array().unwrap().clone();
+        rows.into_iter()
+            .find(|row| row["nodeId"] == "node-0")
+            .unwrap()
+    };
+    let mut devices = Vec::new();
+    // A heartbeat may fall into one round or other, and tell the same.
+    for round in 1..=5 {
+        let before = told(&nodes[1]).await;
+        devices.push(nodes[0].connect(&format!("user-{round}")).await);
+        assert_eq!(
+            told(&nodes[0]).await["connections"],
+            round,
+            "by itself, at once"
+        );
+        let after = loop {
+            let row = told(&nodes[1]).await;
+            if row["connections"] == round {
+                break row;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(after["users"], round);
+        if after["lastHeartbeat"] == before["lastHeartbeat"] {
+            return;
+        }
+    }
+    panic!("only heartbeats say how many connections there are");
+}
+
+#[tokio::test]
 async fn nodes_in_one_process_keep_their_own_metrics() {
     let redis = Server::start().await;
     let nodes = fleet(&redis, 2).await;

@@ -297,3 +297,29 @@ pub(super) async fn nodes_are_what_their_last_heartbeat_said(home: &dyn Home) {
     b.registry.heartbeat(&b.lease, &report).await.unwrap();
     assert_eq!(b.registry.nodes().await.unwrap().len(), 2);
 }
+
+pub(super) async fn a_report_between_heartbeats_does_not_prolong_the_lease(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    let listed = async || {
+        let nodes = b.registry.nodes().await.unwrap();
+        nodes
+            .into_iter()
+            .find(|node| node.node_id == a.report.node_id)
+    };
+    a.beat().await;
+    let before = listed().await.unwrap();
+    let report = NodeReport {
+        connections: 7,
+        users: 3,
+        ..a.report.clone()
+    };
+    a.registry.report(&a.lease, &report).await.unwrap();
+    let after = listed().await.unwrap();
+    assert_eq!((after.connections, after.users), (7, 3));
+    assert_eq!(after.last_heartbeat, before.last_heartbeat);
+
+    b.sees_lapse_of(&a.lease).await;
+    a.registry.report(&a.lease, &report).await.unwrap();
+    assert!(listed().await.is_none());
+    assert!(!a.registry.heartbeat(&a.lease, &report).await.unwrap().held);
+}

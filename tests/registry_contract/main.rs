@@ -73,7 +73,8 @@ conformance! {
         reaping_the_old_epoch_leaves_the_new_one_alone
         unregistering_under_the_old_epoch_leaves_the_new_one_alone
         leaving_takes_everything_along
-        nodes_are_what_their_last_heartbeat_said;
+        nodes_are_what_their_last_heartbeat_said
+        a_report_between_heartbeats_does_not_prolong_the_lease;
     reads:
         pages_hold_everybody_once
         a_page_goes_on_after_a_user_that_has_gone

@@ -154,6 +154,15 @@ impl Registry for MemoryRegistry {
         })
     }
 
+    async fn report(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
+        let mut store = self.store.lock();
+        let membership = store.leases.get_mut(lease).filter(|it| it.holds());
+        if let Some(membership) = membership {
+            membership.report = report.clone();
+        }
+        Ok(())
+    }
+
     /// There is one part only.
     async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
         self.heartbeat(lease, report).await.map(drop)

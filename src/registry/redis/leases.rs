@@ -216,6 +216,20 @@ impl RedisRegistry {
         script
     }
 
+    pub(super) async fn write_report(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<(), RegistryError> {
+        let mut script = self.of_leases(&self.scripts.report, Place::Nodes);
+        script.arg(lease.to_string()).arg(Notes::of(report)?.report);
+        Ok(self
+            .link
+            .query::<i64>("report", self.keys.slot(Place::Nodes), &script)
+            .await
+            .map(drop)?)
+    }
+
     /// One server has lost the lease, or was away for longer than it holds there. Where it holds it is prolonged.
     pub(super) async fn resume_lease(
         &self,

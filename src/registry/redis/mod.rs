@@ -172,6 +172,10 @@ impl Registry for RedisRegistry {
         self.prolong(lease, report).await
     }
 
+    async fn report(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
+        self.write_report(lease, report).await
+    }
+
     async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
         self.resume_lease(lease, report).await
     }

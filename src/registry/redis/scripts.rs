@@ -27,6 +27,7 @@ macro_rules! scripts {
 scripts! {
     join = "join";
     heartbeat = "heartbeat";
+    report = "report";
     leave = "leave";
     forget = "forget";
     leases = "leases";
