@@ -180,6 +180,13 @@ mod tests {
         testing::authenticator(jwt.clone())
     }
 
+    /// Who comes in with a token that is minted so.
+    async fn bearer(jwt: &config::Jwt, new: &NewToken) -> crate::auth::Identity {
+        let minted = mint(jwt, new).unwrap();
+        let token = minted.token.expose_secret();
+        door(jwt).verify(token).await.unwrap()
+    }
+
     #[tokio::test]
     async fn what_is_minted_is_let_in() {
         let jwt = config::Jwt {
@@ -224,11 +231,7 @@ mod tests {
                 roles: vec!["a".into(), "b".into()],
                 ..NewToken::new("42", Duration::from_secs(60))
             };
-            let minted = mint(&jwt, &new).unwrap();
-            let identity = door(&jwt)
-                .verify(minted.token.expose_secret())
-                .await
-                .unwrap();
+            let identity = bearer(&jwt, &new).await;
             assert_eq!(identity.user_id, "42".into());
             assert_eq!(identity.roles, ["a", "b"]);
         }
@@ -250,11 +253,7 @@ mod tests {
                 extra: vec![(extra.0.into(), extra.1)],
                 ..NewToken::new("42", Duration::from_secs(60))
             };
-            let minted = mint(&jwt, &new).unwrap();
-            let identity = door(&jwt)
-                .verify(minted.token.expose_secret())
-                .await
-                .unwrap();
+            let identity = bearer(&jwt, &new).await;
             assert_eq!(identity.user_id, "42".into(), "{claim}");
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use crate::{
     cluster::Cluster,
-    node::Node,
+    node::{Node, talk},
     server::{PATIENCE, until},
 };
 
@@ -40,17 +40,9 @@ async fn heard_in_every_shard(from: &Node, to: &mut Node) {
     }
 }
 
-async fn talk(a: &mut Node, b: &mut Node) {
-    assert!(
-        a.bus
-            .publish_to(&b.instance, b"to b".to_vec())
-            .await
-            .unwrap()
-    );
-    assert_eq!(b.hears().await, b"to b");
-    assert_eq!(b.bus.publish_all(b"to all".to_vec()).await.unwrap(), 2);
-    assert_eq!(a.hears().await, b"to all");
-    assert_eq!(b.hears().await, b"to all");
+/// Both ways between two nodes, and in every shard.
+async fn talk_in_every_shard(a: &mut Node, b: &mut Node) {
+    talk(a, b).await;
     heard_in_every_shard(a, b).await;
 }
 
@@ -58,7 +50,7 @@ async fn talk(a: &mut Node, b: &mut Node) {
 async fn nodes_and_streams_are_heard_on_all_servers() {
     let cluster = Cluster::start(0).await;
     let (mut a, mut b) = (node_up(&cluster).await, node_up(&cluster).await);
-    talk(&mut a, &mut b).await;
+    talk_in_every_shard(&mut a, &mut b).await;
     let nobody = Instance::random();
     assert!(!a.bus.publish_to(&nobody, Vec::new()).await.unwrap());
     for n in 0..9 {
@@ -99,7 +91,7 @@ async fn a_channel_whose_slot_moves_is_followed_and_that_is_a_gap() {
         }
     })
     .await;
-    talk(&mut a, &mut b).await;
+    talk_in_every_shard(&mut a, &mut b).await;
 }
 
 #[tokio::test]
@@ -121,5 +113,5 @@ async fn a_server_that_dies_is_a_gap_once_its_replica_is_heard() {
     b.gap_after(0).await;
     while a.inbox.try_recv().is_ok() {}
     while b.inbox.try_recv().is_ok() {}
-    talk(&mut a, &mut b).await;
+    talk_in_every_shard(&mut a, &mut b).await;
 }

@@ -77,3 +77,17 @@ impl Node {
         line.unwrap_or_else(|| panic!("no {series} in:\n{text}"))
     }
 }
+
+/// Both ways between two nodes.
+pub(crate) async fn talk(a: &mut Node, b: &mut Node) {
+    assert!(
+        a.bus
+            .publish_to(&b.instance, b"to b".to_vec())
+            .await
+            .unwrap()
+    );
+    assert_eq!(b.hears().await, b"to b");
+    assert_eq!(b.bus.publish_all(b"to all".to_vec()).await.unwrap(), 2);
+    assert_eq!(a.hears().await, b"to all");
+    assert_eq!(b.hears().await, b"to all");
+}

@@ -8,23 +8,9 @@ use switchboard::bus::BusError;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    node::Node,
+    node::talk,
     server::{PATIENCE, Server},
 };
-
-/// Both ways between two nodes.
-async fn talk(a: &mut Node, b: &mut Node) {
-    assert!(
-        a.bus
-            .publish_to(&b.instance, b"to b".to_vec())
-            .await
-            .unwrap()
-    );
-    assert_eq!(b.hears().await, b"to b");
-    assert_eq!(b.bus.publish_all(b"to all".to_vec()).await.unwrap(), 2);
-    assert_eq!(a.hears().await, b"to all");
-    assert_eq!(b.hears().await, b"to all");
-}
 
 async fn down_and_back(outage: Duration) {
     let mut server = Server::start().await;

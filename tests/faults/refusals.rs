@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::{
-    scene::{PAIR, Scene},
+    scene::{PAIR, Scene, turned_away},
     support::{
         bounds::{seconds, within},
         client::{Client, Hello, Refused},
@@ -36,15 +36,7 @@ async fn refuses(scene: &Scene) {
     }
     for node in scene.fleet.up() {
         node.unready(seconds(6.0)).await;
-        let refused = Client::connect(node.addr, &Hello::user("newcomer"))
-            .await
-            .err();
-        assert_eq!(
-            refused,
-            Some(Refused::Http(503)),
-            "a newcomer at {}",
-            node.name
-        );
+        turned_away(node).await;
         let read = node.api.get(&format!("/v1/users/{PAIR}")).await.unwrap();
         scene.run().note(format!("{}: {read:?}", node.name));
         assert!(
@@ -164,11 +156,6 @@ async fn f11_scripts_are_flushed_over_and_over() {
         }
     }
     scene.back().await;
-    for node in scene.fleet.up() {
-        assert_eq!(
-            node.logged(&["the lease has run out"]),
-            Vec::<String>::new()
-        );
-    }
+    scene.no_lease_lost();
     scene.close().await;
 }

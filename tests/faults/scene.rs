@@ -8,7 +8,7 @@ use crate::support::{
     api::Api,
     bounds::{ensure, seconds, within},
     client::{Client, Hello, Refused},
-    fleet::{Fleet, Plan},
+    fleet::{Fleet, Node, Plan},
     run::Run,
 };
 
@@ -59,15 +59,7 @@ impl Scene {
             ));
             self.refuses(&node.api).await;
             self.delivers(number).await;
-            let refused = Client::connect(node.addr, &Hello::user("newcomer"))
-                .await
-                .err();
-            assert_eq!(
-                refused,
-                Some(Refused::Http(503)),
-                "a newcomer at {}",
-                node.name
-            );
+            turned_away(node).await;
         }
         self.nobody_dropped();
     }
@@ -141,6 +133,14 @@ impl Scene {
         }
     }
 
+    /// No node was without its lease at any time.
+    pub(crate) fn no_lease_lost(&self) {
+        for node in self.fleet.up() {
+            let lost = node.logged(&["the lease has run out"]);
+            assert_eq!(lost, Vec::<String>::new(), "{}", node.name);
+        }
+    }
+
     /// Redis is back: exact in time, with the same connections as before; each node reaches the others.
     pub(crate) async fn back(&self) {
         let took = self.fleet.exact(&self.clients, seconds(EXACT)).await;
@@ -171,4 +171,17 @@ impl Scene {
             .finish(self.clients, Duration::from_secs(10))
             .await;
     }
+}
+
+/// A newcomer is refused so that it comes again.
+pub(crate) async fn turned_away(node: &Node) {
+    let refused = Client::connect(node.addr, &Hello::user("newcomer"))
+        .await
+        .err();
+    assert_eq!(
+        refused,
+        Some(Refused::Http(503)),
+        "a newcomer at {}",
+        node.name
+    );
 }

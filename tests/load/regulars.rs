@@ -14,13 +14,14 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
+use rand::{rngs::StdRng, seq::IndexedRandom};
 use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
     client::{Client, End, Hello, Refused},
     fleet::Fleet,
+    returning::{pick, stayed},
 };
 
 /// Where nodes listen; clones are the same list.
@@ -233,20 +234,7 @@ async fn come_and_go(manner: Manner, mut random: StdRng, shared: Arc<Shared>) {
         }
         *shared.at.lock() = Some(client.node.clone());
         *shared.now.lock() = Some(client.clone());
-        let ended = client.ended(Duration::from_secs(24 * 3600));
-        let end = match &manner.stay {
-            Some(stay) => {
-                let stay = sleep(pick(&mut random, stay));
-                tokio::select! {
-                    end = ended => end,
-                    () = stay => {
-                        client.cut();
-                        client.ended(Duration::from_secs(60)).await
-                    }
-                }
-            }
-            None => ended.await,
-        };
+        let end = stayed(&client, manner.stay.as_ref(), &mut random).await;
         *shared.now.lock() = None;
         let stays_away = end.packet && !manner.stubborn;
         let text = format!("{end:?}");
@@ -259,13 +247,5 @@ async fn come_and_go(manner: Manner, mut random: StdRng, shared: Arc<Shared>) {
             *shared.away.lock() = Some(text);
             return;
         }
-    }
-}
-
-fn pick(random: &mut StdRng, range: &Range<Duration>) -> Duration {
-    if range.is_empty() {
-        range.start
-    } else {
-        random.random_range(range.clone())
     }
 }

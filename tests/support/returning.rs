@@ -145,20 +145,7 @@ async fn come_and_go(
             visits.len() - 1
         };
         *shared.now.lock().unwrap() = Some(client.clone());
-        let ended = client.ended(Duration::from_secs(24 * 3600));
-        let end = match &manner.stay {
-            Some(stay) => {
-                let stay = sleep(pick(&mut random, stay));
-                tokio::select! {
-                    end = ended => end,
-                    () = stay => {
-                        client.cut();
-                        client.ended(Duration::from_secs(60)).await
-                    }
-                }
-            }
-            None => ended.await,
-        };
+        let end = stayed(&client, manner.stay.as_ref(), &mut random).await;
         *shared.now.lock().unwrap() = None;
         if let Ok(stay) = &mut shared.visits.lock().unwrap()[at].outcome {
             stay.end = Some(end.clone());
@@ -170,7 +157,27 @@ async fn come_and_go(
     }
 }
 
-fn pick(random: &mut StdRng, range: &Range<Duration>) -> Duration {
+/// Stays until the client is ended, or for a time from `stay` and then goes. Returns how it ended.
+pub(crate) async fn stayed(
+    client: &Client,
+    stay: Option<&Range<Duration>>,
+    random: &mut StdRng,
+) -> End {
+    let ended = client.ended(Duration::from_secs(24 * 3600));
+    let Some(stay) = stay else {
+        return ended.await;
+    };
+    tokio::select! {
+        end = ended => end,
+        () = sleep(pick(random, stay)) => {
+            client.cut();
+            client.ended(Duration::from_secs(60)).await
+        }
+    }
+}
+
+/// A duration from a range; of an empty one its start.
+pub(crate) fn pick(random: &mut StdRng, range: &Range<Duration>) -> Duration {
     if range.is_empty() {
         range.start
     } else {
