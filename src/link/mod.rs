@@ -15,11 +15,15 @@
 //!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
+mod ask;
 mod finder;
+mod login;
 mod map;
+mod memory;
 mod pool;
 mod probe;
 mod request;
+mod role;
 mod route;
 mod servers;
 mod slot;
@@ -37,6 +41,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use map::{Address, Map};
 pub use pool::Pool;
 pub use request::Request;
+pub(crate) use role::Role;
 pub use servers::Servers;
 pub use slot::Slot;
 

@@ -16,7 +16,7 @@ use redis::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Address, DEADLINE, LinkError, MISSES, Servers};
+use super::{Address, DEADLINE, LinkError, MISSES, Role, Servers};
 
 /// Between PINGs while Redis answers.
 const WHILE_UP: Duration = Duration::from_secs(1);
@@ -97,8 +97,8 @@ impl Probe {
         self.wake.notify_one();
     }
 
-    /// This server is the wrong one: the prober opens another connection. Not woken for it, so that a server that stays
-    /// wrong is left once a second and not once a call.
+    /// This server is the wrong one: the prober opens another connection, and has everybody else do so. Not woken for it, so
+    /// that a server that stays wrong is left once a second and not once a call.
     pub(super) fn replace(&self) {
         self.replace.store(true, Ordering::Release);
         self.servers.doubt();
@@ -107,17 +107,29 @@ impl Probe {
     /// PINGs until told to stop.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut misses = 0;
+        let mut was_master = false;
+        let mut given_up = self.servers.given_up(&self.server);
         loop {
-            let answered = tokio::select! {
+            let (answered, role) = tokio::select! {
                 () = stop.cancelled() => return,
-                answered = self.ping() => answered,
+                heard = self.ping() => heard,
             };
             misses = if answered { 0 } else { misses + 1 };
+            was_master |= role == Some(Role::Master);
+            // One that never was a master may be meant: sessions can be read from a replica.
+            let demoted = was_master && role == Some(Role::Replica);
+            let wrong = self.replace.swap(false, Ordering::AcqRel) || demoted;
             self.note(if answered { State::Up } else { State::Away });
             if !answered {
                 self.servers.doubt();
             }
-            if self.replace.swap(false, Ordering::AcqRel) || misses == MISSES {
+            if wrong {
+                self.servers.give_up(&self.server);
+            }
+            // Or somebody else has found it to be the wrong one.
+            let now = self.servers.given_up(&self.server);
+            let left = std::mem::replace(&mut given_up, now) != now;
+            if left || misses == MISSES {
                 misses = 0;
                 // The settings were good once, and are the same.
                 if let Ok(manager) = connect(&self.client, &self.wake) {
@@ -128,13 +140,16 @@ impl Probe {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                () = self.wake.notified(), if answered => {}
+                // The connection that was thrown away wakes as well, and so would a wrong one at the end of each new one.
+                () = self.wake.notified(), if answered && !left => {}
             }
         }
     }
 
-    async fn ping(&self) -> bool {
+    /// Whether the server answers, and what it says that it is.
+    async fn ping(&self) -> (bool, Option<Role>) {
         let mut connection = self.connection();
+        let mut same = connection.clone();
         let answered = async {
             if self.servers.is_cluster() {
                 // A server that has lost sight of the others answers a PING, and nothing else.
@@ -149,7 +164,8 @@ impl Probe {
                 ping.query_async::<()>(&mut connection).await.is_ok()
             }
         };
-        timeout(DEADLINE, answered).await.unwrap_or(false)
+        let both = async { tokio::join!(answered, Role::of(&mut same, DEADLINE)) };
+        timeout(DEADLINE, both).await.unwrap_or((false, None))
     }
 
     fn note(&self, state: State) {
