@@ -84,16 +84,40 @@ pub struct Link {
     _probers: Arc<DropGuard>,
 }
 
+/// What a server must be to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Whatever answers.
+    Any,
+    /// One that takes writes.
+    Master,
+}
+
 /// The servers that are probed.
 type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
 
 impl Link {
-    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on.
+    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on. A replica will do: what only reads may
+    /// be pointed at one.
     ///
     /// # Errors
     ///
     /// [`LinkError::Redis`] if the servers' settings contradict themselves.
     pub fn new(servers: &Servers, metrics: Metrics) -> Result<Self, LinkError> {
+        Self::to(servers, Wanted::Any, metrics)
+    }
+
+    /// The same, but a replica counts as away: what it has may be of any age, and what is published there stays there, with no
+    /// error that says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::new`].
+    pub fn to_masters(servers: &Servers, metrics: Metrics) -> Result<Self, LinkError> {
+        Self::to(servers, Wanted::Master, metrics)
+    }
+
+    fn to(servers: &Servers, wanted: Wanted, metrics: Metrics) -> Result<Self, LinkError> {
         let stop = CancellationToken::new();
         let link = Self {
             servers: servers.clone(),
@@ -101,7 +125,7 @@ impl Link {
             metrics,
             _probers: Arc::new(stop.clone().drop_guard()),
         };
-        follow(&link.probes, servers, &servers.map(), &stop)?;
+        follow(&link.probes, servers, wanted, &servers.map(), &stop)?;
         if servers.may_change() {
             let (probes, servers) = (Arc::clone(&link.probes), servers.clone());
             let token = stop.clone();
@@ -110,7 +134,7 @@ impl Link {
                 maps.mark_changed();
                 while maps.changed().await.is_ok() {
                     let map = Arc::clone(&maps.borrow_and_update());
-                    if let Err(error) = follow(&probes, &servers, &map, &token) {
+                    if let Err(error) = follow(&probes, &servers, wanted, &map, &token) {
                         tracing::error!(%error, "a server can't be connected to");
                     }
                 }
@@ -202,21 +226,22 @@ impl Link {
 fn follow(
     probes: &Probes,
     servers: &Servers,
+    wanted: Wanted,
     map: &Map,
     stop: &CancellationToken,
 ) -> Result<(), LinkError> {
-    let wanted = map.servers();
+    let there = map.servers();
     let mut probes = probes.lock();
     probes.retain(|server, (_, stop)| {
-        let stays = wanted.contains(server);
+        let stays = there.contains(server);
         if !stays {
             stop.cancel();
         }
         stays
     });
-    for server in wanted {
+    for server in there {
         if !probes.contains_key(server) {
-            let probe = Arc::new(Probe::new(servers, server)?);
+            let probe = Arc::new(Probe::new(servers, server, wanted)?);
             let stop = stop.child_token();
             tokio::spawn(Arc::clone(&probe).run(stop.clone()));
             probes.insert(server.clone(), (probe, stop));

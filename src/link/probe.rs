@@ -16,7 +16,7 @@ use redis::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Address, DEADLINE, LinkError, MISSES, Role, Servers};
+use super::{Address, DEADLINE, LinkError, MISSES, Role, Servers, Wanted};
 
 /// Between PINGs while Redis answers.
 const WHILE_UP: Duration = Duration::from_secs(1);
@@ -40,6 +40,7 @@ pub(super) enum State {
 pub(super) struct Probe {
     server: Address,
     client: Client,
+    wanted: Wanted,
     /// Told when this one does not answer, or is the wrong one: there may be another in its place.
     servers: Servers,
     /// Swapped by the prober only; everybody else takes a clone for one call.
@@ -52,13 +53,18 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn new(servers: &Servers, server: &Address) -> Result<Self, LinkError> {
+    pub(super) fn new(
+        servers: &Servers,
+        server: &Address,
+        wanted: Wanted,
+    ) -> Result<Self, LinkError> {
         let client = servers.client(server)?;
         let wake = Arc::new(Notify::new());
         Ok(Self {
             manager: Mutex::new(connect(&client, &wake)?),
             server: server.clone(),
             client,
+            wanted,
             servers: servers.clone(),
             state: AtomicU8::new(State::Doubtful as u8),
             replace: AtomicBool::new(false),
@@ -98,7 +104,7 @@ impl Probe {
     }
 
     /// This server is the wrong one: the prober opens another connection, and has everybody else do so. Not woken for it, so
-    /// that a server that stays wrong is left once a second and not once a call.
+    /// that a server that stays wrong is left a few times a second at most, and not once a call.
     pub(super) fn replace(&self) {
         self.replace.store(true, Ordering::Release);
         self.servers.doubt();
@@ -116,10 +122,16 @@ impl Probe {
             };
             misses = if answered { 0 } else { misses + 1 };
             was_master |= role == Some(Role::Master);
-            // One that never was a master may be meant: sessions can be read from a replica.
-            let demoted = was_master && role == Some(Role::Replica);
+            let is_replica = answered && role == Some(Role::Replica);
+            // Where a replica will do, it may be meant, unless a master has become one.
+            let demoted = is_replica && (was_master || self.wanted == Wanted::Master);
             let wrong = self.replace.swap(false, Ordering::AcqRel) || demoted;
-            self.note(if answered { State::Up } else { State::Away });
+            let state = match (answered, self.wanted) {
+                (true, Wanted::Master) if is_replica => State::Away,
+                (true, _) => State::Up,
+                (false, _) => State::Away,
+            };
+            self.note(state, is_replica);
             if !answered {
                 self.servers.doubt();
             }
@@ -136,12 +148,13 @@ impl Probe {
                     *self.manager.lock() = manager;
                 }
             }
-            let pause = if answered { WHILE_UP } else { WHILE_AWAY };
+            let up = state == State::Up;
+            let pause = if up { WHILE_UP } else { WHILE_AWAY };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
                 // The connection that was thrown away wakes as well, and so would a wrong one at the end of each new one.
-                () = self.wake.notified(), if answered && !left => {}
+                () = self.wake.notified(), if up && !left => {}
             }
         }
     }
@@ -168,12 +181,15 @@ impl Probe {
         timeout(DEADLINE, both).await.unwrap_or((false, None))
     }
 
-    fn note(&self, state: State) {
+    fn note(&self, state: State, is_replica: bool) {
         let before = self.state.swap(state as u8, Ordering::AcqRel);
         if before != state as u8 {
             match state {
                 State::Up => {
                     tracing::info!(server = %self.server, "Redis answers")
+                }
+                _ if is_replica => {
+                    tracing::warn!(server = %self.server, "Redis answers as a replica, which takes no writes");
                 }
                 _ => {
                     tracing::warn!(server = %self.server, "Redis does not answer")

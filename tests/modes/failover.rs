@@ -34,13 +34,13 @@ fn scaled(bound: Duration) -> Duration {
 }
 
 /// Two nodes; the users are all on the first one, and what is asked of them goes through the second.
-struct Scene {
-    nodes: Vec<Node>,
+pub(crate) struct Scene {
+    pub(crate) nodes: Vec<Node>,
     users: Vec<(String, mpsc::UnboundedReceiver<Value>)>,
 }
 
 impl Scene {
-    async fn set(redis: &switchboard::config::Redis) -> Self {
+    pub(crate) async fn set(redis: &switchboard::config::Redis) -> Self {
         let nodes = fleet_of(redis, 2).await;
         let mut users = Vec::new();
         for n in 0..24 {
@@ -71,7 +71,7 @@ impl Scene {
     }
 
     /// Whether every node is ready, and knows where everybody is, and can reach them.
-    async fn is_exact(&self) -> bool {
+    pub(crate) async fn is_exact(&self) -> bool {
         for node in &self.nodes {
             let stats = node.call(Method::GET, "/v1/stats", Value::Null).await;
             let expected =
@@ -93,7 +93,7 @@ impl Scene {
 
     /// Waits for another to be promoted; meanwhile calls answer in time, and some of them 503. Then everything is as it was,
     /// soon.
-    async fn lives_through(&mut self, promoted: impl AsyncFn() -> bool) {
+    pub(crate) async fn lives_through(&mut self, promoted: impl AsyncFn() -> bool) {
         let promotion = async {
             until("another is promoted", promoted).await;
             Instant::now()
