@@ -2,9 +2,10 @@
 
 use reqwest::Method;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use crate::{
-    failover::Scene,
+    failover::{EXACT, Scene, scaled},
     name::{Named, connections},
     redis_server::until,
 };
@@ -16,18 +17,23 @@ async fn a_fleet_leaves_a_demoted_server_for_good() {
     // Connections for long answers too.
     scene.reads_at_length().await;
     named.change_places().await;
-    let there = &named;
-    scene
-        .lives_through(async || {
-            // The name follows late, and nobody listens to the old one until then.
-            let listening: Vec<String> = there.first.run("PUBSUB SHARDCHANNELS").await;
-            let left = listening.is_empty();
-            if left {
-                there.lead_on();
-            }
-            left
-        })
-        .await;
+    // The name follows late. Until then nothing is sent to where nobody may hear it.
+    until("calls are refused", async || {
+        scene.send("user-0").await.is_none()
+    })
+    .await;
+    until("nobody listens there", async || {
+        let listening: Vec<String> = named.first.run("PUBSUB SHARDCHANNELS").await;
+        listening.is_empty()
+    })
+    .await;
+    named.lead_on();
+    let led_on = Instant::now();
+    until("everything is as it was", async || scene.is_exact().await).await;
+    let took = led_on.elapsed();
+    println!("exact {took:?} after the name");
+    assert!(took < scaled(EXACT), "{took:?}");
+    scene.is_unharmed().await;
     scene.reads_at_length().await;
     until("all have left", async || {
         connections(&named.first).await.is_empty()
@@ -41,7 +47,7 @@ async fn a_fleet_leaves_a_demoted_server_for_good() {
 }
 
 impl Scene {
-    /// Of every node, what it has no shared connection for.
+    /// Asks every node for what it has no shared connection for.
     async fn reads_at_length(&self) {
         for node in &self.nodes {
             let page = node.call(Method::GET, "/v1/users", Value::Null).await;

@@ -9,7 +9,7 @@ use switchboard::{config, link::Servers};
 
 use crate::{
     proxy::Proxy,
-    redis_server::{Server, until},
+    redis_server::{PATIENCE, Server, until},
 };
 
 /// The two, and the way there.
@@ -44,8 +44,15 @@ impl Named {
         Servers::new(&self.config()).unwrap()
     }
 
-    /// The second becomes the master, and the first its replica. The name still leads to the first.
+    /// The second becomes the master, with all that the first has been told so far, and the first its replica. The name still
+    /// leads to the first.
     pub(crate) async fn change_places(&self) {
+        let mut all = redis::pipe();
+        all.cmd("SET").arg("last").arg("").ignore();
+        all.cmd("WAIT").arg(1).arg(PATIENCE.as_millis() as u64);
+        let mut connection = self.first.connection().await;
+        let (told,): (u64,) = all.query_async(&mut connection).await.unwrap();
+        assert_eq!(told, 1, "the replica has fallen behind");
         self.second.run::<()>("REPLICAOF NO ONE").await;
         follow(&self.first, &self.second).await;
     }
