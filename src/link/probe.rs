@@ -122,17 +122,16 @@ impl Probe {
             };
             misses = if answered { 0 } else { misses + 1 };
             was_master |= role == Some(Role::Master);
-            let is_replica = answered && role == Some(Role::Replica);
+            let is_replica = role == Some(Role::Replica);
+            // One of a cluster says itself, with every answer, whose a slot is.
+            let takes_no_writes = is_replica && !self.servers.is_cluster();
             // Where a replica will do, it may be meant, unless a master has become one.
-            let demoted = is_replica && (was_master || self.wanted == Wanted::Master);
+            let demoted = takes_no_writes && (was_master || self.wanted == Wanted::Master);
             let wrong = self.replace.swap(false, Ordering::AcqRel) || demoted;
-            let state = match (answered, self.wanted) {
-                (true, Wanted::Master) if is_replica => State::Away,
-                (true, _) => State::Up,
-                (false, _) => State::Away,
-            };
-            self.note(state, is_replica);
-            if !answered {
+            let of_no_use = takes_no_writes && self.wanted == Wanted::Master;
+            let up = answered && !of_no_use;
+            self.note(if up { State::Up } else { State::Away }, is_replica);
+            if !answered || is_replica {
                 self.servers.doubt();
             }
             if wrong {
@@ -148,7 +147,6 @@ impl Probe {
                     *self.manager.lock() = manager;
                 }
             }
-            let up = state == State::Up;
             let pause = if up { WHILE_UP } else { WHILE_AWAY };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -162,7 +160,6 @@ impl Probe {
     /// Whether the server answers, and what it says that it is.
     async fn ping(&self) -> (bool, Option<Role>) {
         let mut connection = self.connection();
-        let mut same = connection.clone();
         let answered = async {
             if self.servers.is_cluster() {
                 // A server that has lost sight of the others answers a PING, and nothing else.
@@ -177,8 +174,10 @@ impl Probe {
                 ping.query_async::<()>(&mut connection).await.is_ok()
             }
         };
-        let both = async { tokio::join!(answered, Role::of(&mut same, DEADLINE)) };
-        timeout(DEADLINE, both).await.unwrap_or((false, None))
+        match timeout(DEADLINE, answered).await {
+            Ok(true) => (true, Role::of(&mut connection, DEADLINE).await),
+            Ok(false) | Err(_) => (false, None),
+        }
     }
 
     fn note(&self, state: State, is_replica: bool) {
