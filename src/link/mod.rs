@@ -13,6 +13,10 @@
 //!   row it throws the connection away and opens another;
 //! - the way on for a call that a server of a cluster sends elsewhere, within its deadline.
 //!
+//! A server that is demoted keeps its connections, and its name may lead to another one by then. So whoever finds that a server
+//! takes no writes, by a write that it refuses or by what it says of itself, has every connection to it opened anew: the shared
+//! ones, the pool's, and the bus's.
+//!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
 mod ask;
