@@ -16,6 +16,8 @@ use redis::{
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::link::Role;
+
 /// How long a command may take: as long as a call to the registry.
 pub(super) const CALL: Duration = crate::link::DEADLINE;
 /// How long it may take until a connection is there, with TLS and the login.
@@ -28,6 +30,11 @@ const MISSES: u32 = 3;
 const PIPELINE: usize = 4096;
 /// The pause before the second attempt to connect, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+
+/// Why a replica is left.
+const REPLICA: &str = "it is a replica";
+/// Why a connection is left whose server has refused a write on another one.
+pub(super) const GIVEN_UP: &str = "the server takes no writes";
 
 /// A connection, and the token that is cancelled when it ends. Whoever gives the connection up cancels the token too, after
 /// which nothing that is still in its buffers is passed on.
@@ -57,7 +64,12 @@ pub(super) async fn connect(
             Ok::<(), Infallible>(())
         });
     let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let connection = within(CONNECT, connecting).await?;
+    let mut connection = within(CONNECT, connecting).await?;
+    // What is published to a replica stays there.
+    match Role::of(&mut connection, CALL).await {
+        Some(Role::Replica) => return Err(REPLICA.into()),
+        Some(Role::Master) | None => {}
+    }
     Ok(Link { connection, ended })
 }
 
@@ -90,6 +102,10 @@ pub(super) async fn watch(mut connection: MultiplexedConnection, answers: impl F
         match within(CALL, ping.query_async::<()>(&mut connection)).await {
             Ok(()) => {
                 misses = 0;
+                // A server that is demoted keeps its connections.
+                if Role::of(&mut connection, CALL).await == Some(Role::Replica) {
+                    return REPLICA.into();
+                }
                 answers(true);
             }
             Err(why) => {

@@ -15,7 +15,7 @@ use super::{
     health::Health,
     link::{self, Ended, Link, Retry},
 };
-use crate::link::Address;
+use crate::link::{Address, Servers};
 
 /// The current connection, if there is one.
 #[derive(Default)]
@@ -62,6 +62,7 @@ impl Publisher {
     pub(super) async fn run(
         &self,
         server: &Address,
+        servers: &Servers,
         client: &Client,
         health: &Health,
         stop: &CancellationToken,
@@ -69,16 +70,19 @@ impl Publisher {
         let mut retry = Retry::new("publish", client);
         let keep = async {
             loop {
+                let given_up = servers.given_up(server);
                 let ended = match link::connect(client, |_push| true).await {
                     Ok(link) => {
                         retry.connected();
-                        self.live(server, link, health).await
+                        let given_up = servers.until_given_up(server, given_up);
+                        self.live(server, link, health, given_up).await
                     }
                     Err(why) => Ended {
                         connected: false,
                         why,
                     },
                 };
+                servers.doubt();
                 retry.pause(&ended).await;
             }
         };
@@ -87,11 +91,18 @@ impl Publisher {
         *self.connection.lock() = None;
     }
 
-    async fn live(&self, server: &Address, link: Link, health: &Health) -> Ended {
+    async fn live(
+        &self,
+        server: &Address,
+        link: Link,
+        health: &Health,
+        given_up: impl Future<Output = ()>,
+    ) -> Ended {
         *self.connection.lock() = Some(link.connection.clone());
         let answers = |answers| self.note(server, health, answers);
         let why = tokio::select! {
             () = link.ended.cancelled() => "the connection ended".into(),
+            () = given_up => link::GIVEN_UP.into(),
             why = link::watch(link.connection, answers) => why,
         };
         self.note(server, health, false);

@@ -159,7 +159,8 @@ impl Links {
             stop: closed.child_token(),
         });
         let links = Arc::clone(&pair);
-        let (server, health) = (server.clone(), Arc::clone(&self.health));
+        let (server, servers) = (server.clone(), self.servers.clone());
+        let health = Arc::clone(&self.health);
         tasks.spawn(async move {
             let Pair {
                 publisher,
@@ -167,7 +168,7 @@ impl Links {
                 stop,
             } = &*links;
             tokio::join!(
-                publisher.run(&server, &client, &health, stop),
+                publisher.run(&server, &servers, &client, &health, stop),
                 subscriber.run(&client, &health, stop),
             );
         });

@@ -84,12 +84,13 @@ impl Subscriber {
                     true
                 }
             };
+            let given_up = self.servers.given_up(&self.server);
             let connecting = link::connect(client, on_push);
             let ended = match stop.run_until_cancelled(connecting).await {
                 None => break,
                 Some(Ok(link)) => {
                     retry.connected();
-                    self.live(link, &leaving, health, stop).await
+                    self.live(link, &leaving, health, given_up, stop).await
                 }
                 Some(Err(why)) => Ended {
                     connected: false,
@@ -97,6 +98,8 @@ impl Subscriber {
                 },
             };
             if !stop.is_cancelled() {
+                // Its channels may be another server's.
+                self.servers.doubt();
                 stop.run_until_cancelled(retry.pause(&ended)).await;
             }
         }
@@ -107,6 +110,7 @@ impl Subscriber {
         link: Link,
         leaving: &Leaving,
         health: &Health,
+        given_up: u64,
         stop: &CancellationToken,
     ) -> Ended {
         self.confirmed.send_replace(Some(HashSet::new()));
@@ -117,11 +121,8 @@ impl Subscriber {
                 self.unsubscribe(&connection, leaving).await;
                 "it is not needed any more".into()
             }
-            () = ended.cancelled() => {
-                // Maybe because its channels are another server's.
-                self.servers.doubt();
-                "the connection ended".into()
-            }
+            () = ended.cancelled() => "the connection ended".into(),
+            () = self.servers.until_given_up(&self.server, given_up) => link::GIVEN_UP.into(),
             why = link::watch(connection.clone(), answers) => why,
             why = self.keep_subscribed(&connection, leaving, health) => why,
         };

@@ -1,8 +1,12 @@
 //! The search for the servers: asks the sentinels, or the servers of a cluster, again and again.
 //!
 //! All that are known are asked at once, and the newest answer counts, by the epoch that it carries: one that was cut off, or
-//! slept through a failover, does not lead anybody back to a server that has been replaced. redis-rs has clients for both, but
-//! none that says when it doubts, or that keeps what is known for one server from what is known for another.
+//! slept through a failover, does not lead anybody back to a server that has been replaced ([`super::memory`]). The search ends
+//! soon after the first answer that is good enough, and not with the last one: a seed that is dead says nothing at all, and to
+//! wait for that would take most of what a call has. What comes later counts when it comes.
+//!
+//! redis-rs has clients for both, but none that says when it doubts, or that keeps what is known for one server from what is
+//! known for another.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,15 +14,18 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
-use tokio::time::{sleep, timeout};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use redis::aio::MultiplexedConnection;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Address, Map,
-    map::{agree, claims},
-    servers::{Login, Shared},
+    ask::{Answer, Ask, connect},
+    login::Login,
+    memory::{Heard, Memory},
+    role::Role,
+    servers::Shared,
 };
 
 /// Between searches while nothing is in doubt. A failover is seen by what it breaks; this is for what breaks nothing, such as
@@ -28,11 +35,11 @@ const STEADY: Duration = Duration::from_secs(2);
 /// Between searches at least, however many doubt.
 const APART: Duration = Duration::from_millis(100);
 
+/// How long the others have to say something newer, once there is an answer that is good enough: an eighth of what a call has.
+const OTHERS: Duration = Duration::from_millis(100);
+
 /// How long one of those that are asked may take, to connect and to answer.
 const ANSWER: Duration = Duration::from_millis(500);
-
-/// What a sentinel says of a master: where it is, and more by name.
-type Master = ((String, u16), HashMap<String, String>);
 
 /// Finds servers.
 #[derive(Debug)]
@@ -41,18 +48,19 @@ pub(super) struct Finder {
     /// Those of the configuration.
     seeds: Vec<Address>,
     ask: Ask,
-    /// Kept from one search to the next.
+    /// [`ANSWER`], but for tests.
+    patience: Duration,
+    /// Kept from one question to the next.
     connections: HashMap<Address, MultiplexedConnection>,
+    /// The questions that are under way, one to each server at most: those that one search has not waited for belong to the
+    /// next.
+    asking: FuturesUnordered<BoxFuture<'static, Answer>>,
+    asked: BTreeSet<Address>,
+    memory: Memory,
     /// Whether the last search found nothing, and that was told.
     lost: bool,
-}
-
-#[derive(Debug)]
-enum Ask {
-    /// Sentinels, for the master of this name.
-    Sentinels(String),
-    /// Servers of a cluster.
-    Cluster,
+    /// Whether older answers are held back, and that was told.
+    held_back: bool,
 }
 
 impl Finder {
@@ -69,8 +77,13 @@ impl Finder {
             login,
             seeds,
             ask,
+            patience: ANSWER,
             connections: HashMap::new(),
+            asking: FuturesUnordered::new(),
+            asked: BTreeSet::new(),
+            memory: Memory::default(),
             lost: false,
+            held_back: false,
         }
     }
 
@@ -78,25 +91,23 @@ impl Finder {
     pub(super) async fn run(mut self, shared: Arc<Shared>, stop: CancellationToken) {
         let search = async {
             loop {
-                let known = Arc::clone(&shared.map.borrow());
-                match self.find(&known).await {
-                    Some(found) => self.found(found, &shared),
+                if self.find(&shared).await {
+                    self.lost = false;
+                    self.publish(&shared);
+                } else if !std::mem::replace(&mut self.lost, true) {
                     // What was known stays: it may be the way there that is broken.
-                    None if !std::mem::replace(&mut self.lost, true) => {
-                        tracing::warn!(asked = %list(&self.seeds), "Redis's servers can't be found");
-                    }
-                    None => {}
+                    tracing::warn!(asked = %list(&self.seeds), "Redis's servers can't be found");
                 }
                 shared.looks.send_modify(|looks| *looks += 1);
                 sleep(APART).await;
-                let _ = timeout(STEADY, shared.wake.notified()).await;
+                self.rest(&shared).await;
             }
         };
         stop.run_until_cancelled(search).await;
     }
 
-    fn found(&mut self, found: Map, shared: &Shared) {
-        self.lost = false;
+    fn publish(&self, shared: &Shared) {
+        let found = self.memory.map();
         shared.map.send_if_modified(|map| {
             let changed = **map != found;
             if changed {
@@ -108,98 +119,122 @@ impl Finder {
         });
     }
 
-    /// What the newest of all answers says; none if there is none.
-    async fn find(&mut self, known: &Map) -> Option<Map> {
-        match self.ask {
-            Ask::Sentinels(ref master) => {
-                // The first names the promoted one already while the other replicas are being pointed at it; the second has
-                // the epoch.
-                let mut asking = redis::pipe();
-                asking
-                    .cmd("SENTINEL")
-                    .arg("GET-MASTER-ADDR-BY-NAME")
-                    .arg(master);
-                asking.cmd("SENTINEL").arg("MASTER").arg(master);
-                let asked = self.seeds.clone();
-                let answers: Vec<(Address, Master)> = self.ask_all(asked, &asking).await;
-                let masters = answers.into_iter().filter_map(|(_, ((host, port), more))| {
-                    let epoch: u64 = more.get("config-epoch")?.parse().ok()?;
-                    Some((epoch, Address { host, port }))
-                });
-                masters.max().map(|(_, server)| Map::of_one(server))
-            }
-            Ask::Cluster => {
-                let mut asking = redis::pipe();
-                asking.cmd("CLUSTER").arg("NODES");
-                let asked: BTreeSet<_> =
-                    self.seeds.iter().chain(known.servers()).cloned().collect();
-                let answers: Vec<(Address, (String,))> =
-                    self.ask_all(asked.into_iter().collect(), &asking).await;
-                let claims: Vec<_> = answers
-                    .iter()
-                    .flat_map(|(asked, (nodes,))| claims(nodes, asked, self.login.is_tls()))
-                    .collect();
-                Some(agree(&claims)).filter(|map| !map.servers().is_empty())
-            }
-        }
-    }
-
-    /// The answers of those that give one in time.
-    async fn ask_all<T: redis::FromRedisValue>(
-        &mut self,
-        asked: Vec<Address>,
-        command: &redis::Pipeline,
-    ) -> Vec<(Address, T)> {
-        let asking = asked.into_iter().map(|server| {
-            let connection = self.connections.remove(&server);
-            let login = &self.login;
-            async move {
-                let answer = timeout(ANSWER, ask(login, &server, connection, command)).await;
-                match answer {
-                    Ok(Ok((connection, answer))) => Some((server, connection, answer)),
-                    Ok(Err(error)) => {
-                        tracing::debug!(%server, %error, "who has the data");
-                        None
-                    }
-                    Err(_) => None,
+    /// One search; whether anybody has said anything.
+    async fn find(&mut self, shared: &Shared) -> bool {
+        self.ask_all();
+        let mut heard = Heard::default();
+        let end = sleep_until(Instant::now() + self.patience);
+        tokio::pin!(end);
+        let mut met = false;
+        loop {
+            let answer = tokio::select! {
+                answer = self.asking.next() => answer,
+                () = &mut end => None,
+            };
+            let Some(answer) = answer else {
+                break;
+            };
+            self.note(answer, &mut heard);
+            if !met && self.memory.is_met_by(&heard) {
+                met = true;
+                let soon = Instant::now() + OTHERS;
+                if soon < end.deadline() {
+                    end.as_mut().reset(soon);
                 }
             }
-        });
-        let answers = join_all(asking).await;
-        let mut given = Vec::new();
-        // Those that were not asked again, or gave no answer, are let go.
-        self.connections.clear();
-        for (server, connection, answer) in answers.into_iter().flatten() {
-            self.connections.insert(server.clone(), connection);
-            given.push((server, answer));
         }
-        given
+        if heard.claims.is_empty() {
+            return false;
+        }
+        let said = |seed: &&Address| heard.by.contains(seed);
+        if self.seeds.iter().filter(said).count() > self.seeds.len() / 2 {
+            self.memory.believe(&heard);
+            self.held_back = false;
+            return true;
+        }
+        let older = !self.memory.is_met_by(&heard);
+        let holds = older && self.holds(shared).await;
+        if self.memory.add(&heard, holds, Instant::now()) {
+            tracing::warn!("an older word on Redis's servers is believed: nobody has a newer one");
+        } else if older && !self.held_back {
+            let by: Vec<_> = heard.by.into_iter().collect();
+            tracing::warn!(by = %list(&by), "an older word on Redis's servers is not believed");
+        }
+        self.held_back = older;
+        true
     }
-}
 
-async fn ask<T: redis::FromRedisValue>(
-    login: &Login,
-    server: &Address,
-    connection: Option<MultiplexedConnection>,
-    command: &redis::Pipeline,
-) -> Result<(MultiplexedConnection, T), super::LinkError> {
-    let mut connection = match connection {
-        Some(connection) => connection,
-        None => {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(None)
-                .set_response_timeout(None);
-            let client = login.client(server)?;
-            client
-                .get_multiplexed_async_connection_with_config(&config)
-                .await?
+    /// Until it is time for another search. Meanwhile what comes late and is newer counts.
+    async fn rest(&mut self, shared: &Shared) {
+        let end = sleep(STEADY);
+        tokio::pin!(end);
+        loop {
+            let answer = tokio::select! {
+                () = &mut end => return,
+                () = shared.wake.notified() => return,
+                Some(answer) = self.asking.next() => answer,
+            };
+            let mut heard = Heard::default();
+            self.note(answer, &mut heard);
+            if self.memory.is_met_by(&heard) {
+                self.memory.add(&heard, false, Instant::now());
+                self.publish(shared);
+            }
         }
-    };
-    let answer = command.query_async(&mut connection).await?;
-    Ok((connection, answer))
+    }
+
+    /// Asks those who may know and are not being asked already.
+    fn ask_all(&mut self) {
+        let known = match self.ask {
+            Ask::Sentinels(_) => Map::default(),
+            Ask::Cluster => self.memory.map(),
+        };
+        let those: BTreeSet<_> = self.seeds.iter().chain(known.servers()).cloned().collect();
+        self.connections.retain(|server, _| those.contains(server));
+        for server in those {
+            if !self.asked.insert(server.clone()) {
+                continue;
+            }
+            let kept = self.connections.remove(&server);
+            let (login, ask, limit) = (self.login.clone(), self.ask.clone(), self.patience);
+            let asking = ask.put(login, server, kept, limit);
+            self.asking.push(asking.boxed());
+        }
+    }
+
+    fn note(&mut self, answer: Answer, heard: &mut Heard) {
+        self.asked.remove(&answer.by);
+        if let Some((connection, claims)) = answer.said {
+            self.connections.insert(answer.by.clone(), connection);
+            if !claims.is_empty() {
+                heard.claims.extend(claims);
+                heard.by.insert(answer.by);
+            }
+        }
+    }
+
+    /// Whether the master that is known still says that it is one. Those of a cluster have been asked.
+    async fn holds(&mut self, shared: &Shared) -> bool {
+        let Ask::Sentinels(_) = self.ask else {
+            return false;
+        };
+        let map = self.memory.map();
+        let Some(master) = map.servers().into_iter().next() else {
+            return false;
+        };
+        let asking = async {
+            let mut connection = connect(&shared.login, master).await.ok()?;
+            Role::of(&mut connection, self.patience).await
+        };
+        matches!(timeout(self.patience, asking).await, Ok(Some(Role::Master)))
+    }
 }
 
 fn list(servers: &[Address]) -> String {
     let servers: Vec<_> = servers.iter().map(Address::to_string).collect();
     servers.join(", ")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;

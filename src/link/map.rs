@@ -1,6 +1,6 @@
 //! Which server has which slots, as far as is known.
 
-use std::{collections::BTreeSet, fmt, ops::RangeInclusive};
+use std::{cmp::Reverse, collections::BTreeSet, fmt, ops::RangeInclusive};
 
 use super::Slot;
 
@@ -38,6 +38,22 @@ impl Map {
         }
     }
 
+    /// What has been agreed on.
+    pub(super) fn of(agreed: &[Claim]) -> Self {
+        let mut ranges: Vec<(RangeInclusive<u16>, Address)> = Vec::new();
+        for Claim { server, slots, .. } in agreed {
+            for slots in slots {
+                match ranges.last_mut() {
+                    Some((range, last)) if last == server && *range.end() + 1 == *slots.start() => {
+                        *range = *range.start()..=*slots.end();
+                    }
+                    _ => ranges.push((slots.clone(), server.clone())),
+                }
+            }
+        }
+        Self { ranges }
+    }
+
     /// The server that has a slot; none if that is not known.
     pub fn at(&self, slot: Slot) -> Option<&Address> {
         let after = self
@@ -59,13 +75,29 @@ impl Map {
     }
 }
 
-/// What one server of a cluster says of one master: `CLUSTER NODES`.
+/// What somebody says of one master: a server of a cluster in `CLUSTER NODES`, or a sentinel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    server: Address,
+    pub(super) server: Address,
     /// Which of two claims to a slot is the newer one.
     epoch: u64,
     slots: Vec<RangeInclusive<u16>>,
+}
+
+impl Claim {
+    /// A sentinel's: to all slots.
+    pub(super) fn to_all(server: Address, epoch: u64) -> Self {
+        Self {
+            server,
+            epoch,
+            slots: vec![0..=Slot::COUNT - 1],
+        }
+    }
+
+    /// Whether it is the same claim, to whichever slots.
+    fn is_like(&self, other: &Self) -> bool {
+        self.epoch == other.epoch && self.server == other.server
+    }
 }
 
 /// Reads `CLUSTER NODES` as answered by `asked`; what is no master with slots, and has no address, is left out. With
@@ -116,31 +148,40 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     (first <= last && last < Slot::COUNT).then_some(first..=last)
 }
 
-/// What all servers that answered say together: for each slot, the claim of the highest epoch. A server that was cut off, or
-/// slept, and still thinks itself a master, is outvoted by it.
-pub(super) fn agree(claims: &[Claim]) -> Map {
+/// What several say together: for each slot, the claim of the highest epoch. A server that was cut off, or slept, and still
+/// thinks itself a master, is outvoted by it. In the order of the slots, none twice, each range a claim of its own.
+///
+/// Two servers with one epoch are a fault of whoever set them up; then the order of the addresses decides, and not who is
+/// the first to answer, so that nobody is led back and forth.
+pub(super) fn agree<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Vec<Claim> {
     let mut owners: Vec<Option<&Claim>> = vec![None; usize::from(Slot::COUNT)];
+    let rank = |claim: &'a Claim| (claim.epoch, Reverse(&claim.server));
     for claim in claims {
         for slot in claim.slots.iter().cloned().flatten() {
             let owner = &mut owners[usize::from(slot)];
-            if owner.is_none_or(|owner| owner.epoch < claim.epoch) {
+            if owner.is_none_or(|owner| rank(owner) < rank(claim)) {
                 *owner = Some(claim);
             }
         }
     }
-    let mut ranges: Vec<(RangeInclusive<u16>, Address)> = Vec::new();
+    let mut agreed: Vec<(RangeInclusive<u16>, &Claim)> = Vec::new();
     for (slot, owner) in (0..).zip(owners) {
-        let Some(Claim { server, .. }) = owner else {
+        let Some(claim) = owner else {
             continue;
         };
-        match ranges.last_mut() {
-            Some((range, last)) if last == server && *range.end() + 1 == slot => {
+        match agreed.last_mut() {
+            Some((range, last)) if last.is_like(claim) && *range.end() + 1 == slot => {
                 *range = *range.start()..=slot;
             }
-            _ => ranges.push((slot..=slot, server.clone())),
+            _ => agreed.push((slot..=slot, claim)),
         }
     }
-    Map { ranges }
+    let claims = agreed.into_iter().map(|(range, claim)| Claim {
+        server: claim.server.clone(),
+        epoch: claim.epoch,
+        slots: vec![range],
+    });
+    claims.collect()
 }
 
 #[cfg(test)]
@@ -169,7 +210,7 @@ a1b2 :0@0 master,noaddr - 0 0 9 disconnected 7
 
     #[test]
     fn cluster_nodes_are_read() {
-        let map = agree(&claims(NODES, &asked(), false));
+        let map = Map::of(&agree(&claims(NODES, &asked(), false)));
         assert!(map.is_whole());
         assert_eq!(map.ranges.len(), 3);
         assert_eq!(map.at(Slot::of(b"")).unwrap(), &address("10.0.0.1", 30001));
@@ -177,7 +218,7 @@ a1b2 :0@0 master,noaddr - 0 0 9 disconnected 7
             map.at(Slot::of(b"foo")).unwrap(),
             &address("127.0.0.1", 30003)
         );
-        let named = agree(&claims(NODES, &asked(), true));
+        let named = Map::of(&agree(&claims(NODES, &asked(), true)));
         assert!(named.servers().contains(&address("two.example", 30002)));
         assert!(named.servers().contains(&address("127.0.0.1", 30003)));
     }
@@ -187,7 +228,7 @@ a1b2 :0@0 master,noaddr - 0 0 9 disconnected 7
         let old = "a 1.1.1.1:1@2 myself,master - 0 0 3 connected 0-16383";
         let new = "b 2.2.2.2:1@2 master - 0 0 7 connected 10-20";
         for both in [[old, new], [new, old]] {
-            let map = agree(&claims(&both.join("\n"), &asked(), false));
+            let map = Map::of(&agree(&claims(&both.join("\n"), &asked(), false)));
             assert!(map.is_whole());
             assert_eq!(map.ranges.len(), 3);
             assert_eq!(map.ranges[1], (10..=20, address("2.2.2.2", 1)));
@@ -196,11 +237,11 @@ a1b2 :0@0 master,noaddr - 0 0 9 disconnected 7
 
     #[test]
     fn a_slot_without_server_is_told() {
-        let map = agree(&claims(
+        let map = Map::of(&agree(&claims(
             "a 1.1.1.1:1@2 master - 0 0 3 connected 1-9",
             &asked(),
             false,
-        ));
+        )));
         assert!(!map.is_whole());
         assert_eq!(map.at(Slot::of(b"")), None);
         assert_eq!(map.at(Slot::of(b"foo")), None);

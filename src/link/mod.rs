@@ -13,13 +13,21 @@
 //!   row it throws the connection away and opens another;
 //! - the way on for a call that a server of a cluster sends elsewhere, within its deadline.
 //!
+//! A server that is demoted keeps its connections, and its name may lead to another one by then. So whoever finds that a server
+//! takes no writes, by a write that it refuses or by what it says of itself, has every connection to it opened anew: the shared
+//! ones, the pool's, and the bus's.
+//!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
+mod ask;
 mod finder;
+mod login;
 mod map;
+mod memory;
 mod pool;
 mod probe;
 mod request;
+mod role;
 mod route;
 mod servers;
 mod slot;
@@ -37,6 +45,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use map::{Address, Map};
 pub use pool::Pool;
 pub use request::Request;
+pub(crate) use role::Role;
 pub use servers::Servers;
 pub use slot::Slot;
 
@@ -79,16 +88,40 @@ pub struct Link {
     _probers: Arc<DropGuard>,
 }
 
+/// What a server must be to be of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Whatever answers.
+    Any,
+    /// One that takes writes.
+    Master,
+}
+
 /// The servers that are probed.
 type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
 
 impl Link {
-    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on.
+    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on. A replica will do: what only reads may
+    /// be pointed at one.
     ///
     /// # Errors
     ///
     /// [`LinkError::Redis`] if the servers' settings contradict themselves.
     pub fn new(servers: &Servers, metrics: Metrics) -> Result<Self, LinkError> {
+        Self::to(servers, Wanted::Any, metrics)
+    }
+
+    /// The same, but a replica counts as away: what it has may be of any age, and what is published there stays there, with no
+    /// error that says so.
+    ///
+    /// # Errors
+    ///
+    /// As [`Link::new`].
+    pub fn to_masters(servers: &Servers, metrics: Metrics) -> Result<Self, LinkError> {
+        Self::to(servers, Wanted::Master, metrics)
+    }
+
+    fn to(servers: &Servers, wanted: Wanted, metrics: Metrics) -> Result<Self, LinkError> {
         let stop = CancellationToken::new();
         let link = Self {
             servers: servers.clone(),
@@ -96,7 +129,7 @@ impl Link {
             metrics,
             _probers: Arc::new(stop.clone().drop_guard()),
         };
-        follow(&link.probes, servers, &servers.map(), &stop)?;
+        follow(&link.probes, servers, wanted, &servers.map(), &stop)?;
         if servers.may_change() {
             let (probes, servers) = (Arc::clone(&link.probes), servers.clone());
             let token = stop.clone();
@@ -105,7 +138,7 @@ impl Link {
                 maps.mark_changed();
                 while maps.changed().await.is_ok() {
                     let map = Arc::clone(&maps.borrow_and_update());
-                    if let Err(error) = follow(&probes, &servers, &map, &token) {
+                    if let Err(error) = follow(&probes, &servers, wanted, &map, &token) {
                         tracing::error!(%error, "a server can't be connected to");
                     }
                 }
@@ -197,21 +230,22 @@ impl Link {
 fn follow(
     probes: &Probes,
     servers: &Servers,
+    wanted: Wanted,
     map: &Map,
     stop: &CancellationToken,
 ) -> Result<(), LinkError> {
-    let wanted = map.servers();
+    let there = map.servers();
     let mut probes = probes.lock();
     probes.retain(|server, (_, stop)| {
-        let stays = wanted.contains(server);
+        let stays = there.contains(server);
         if !stays {
             stop.cancel();
         }
         stays
     });
-    for server in wanted {
+    for server in there {
         if !probes.contains_key(server) {
-            let probe = Arc::new(Probe::new(servers, server)?);
+            let probe = Arc::new(Probe::new(servers, server, wanted)?);
             let stop = stop.child_token();
             tokio::spawn(Arc::clone(&probe).run(stop.clone()));
             probes.insert(server.clone(), (probe, stop));

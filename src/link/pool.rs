@@ -2,14 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use deadpool_redis::{Manager, Runtime, Timeouts};
+use deadpool_redis::{Hook, HookError, Manager, Runtime, Timeouts};
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Value};
 
-use super::{Address, Link, LinkError, Request, Slot, probe::Probe, read, route::Carrier};
+use super::{Address, Link, LinkError, Request, Role, Slot, probe::Probe, read, route::Carrier};
 
 /// How long a call may take, the wait for a connection included.
 const DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_millis(500);
 
 /// How many connections to each server. Each serves one call at a time, and none is opened before it is needed.
 const SIZE: usize = 4;
@@ -17,8 +20,16 @@ const SIZE: usize = 4;
 /// A pool of connections to each server; clones share them, and the breakers and the metrics of a [`Link`].
 #[derive(Clone, Debug)]
 pub struct Pool {
-    pools: Arc<Mutex<HashMap<Address, deadpool_redis::Pool>>>,
+    pools: Arc<Mutex<HashMap<Address, Opened>>>,
     link: Link,
+}
+
+/// The connections to one server.
+#[derive(Debug)]
+struct Opened {
+    pool: deadpool_redis::Pool,
+    /// [`super::Servers::given_up`] as it was before.
+    given_up: u64,
 }
 
 impl Pool {
@@ -62,8 +73,12 @@ impl Pool {
     }
 
     fn of(&self, probe: &Probe) -> Result<deadpool_redis::Pool, LinkError> {
+        let given_up = self.link.servers.given_up(probe.server());
         let mut pools = self.pools.lock();
-        if let Some(pool) = pools.get(probe.server()) {
+        if let Some(Opened { pool, .. }) = pools
+            .get(probe.server())
+            .filter(|opened| opened.given_up == given_up)
+        {
             return Ok(pool.clone());
         }
         // Those of servers that are no more go when another comes.
@@ -71,7 +86,11 @@ impl Pool {
         let there = map.servers();
         pools.retain(|server, _| there.contains(server));
         let pool = open(probe.client())?;
-        pools.insert(probe.server().clone(), pool.clone());
+        let opened = Opened {
+            pool: pool.clone(),
+            given_up,
+        };
+        pools.insert(probe.server().clone(), opened);
         Ok(pool)
     }
 }
@@ -89,19 +108,28 @@ impl Carrier for Pool {
 
 fn open(client: &Client) -> Result<deadpool_redis::Pool, LinkError> {
     let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_millis(500)))
+        .set_connection_timeout(Some(CONNECT))
         .set_response_timeout(Some(Duration::from_secs(1)));
     let manager = Manager::new_with_config(client.get_connection_info().clone(), config)?;
     // A silent Redis costs one idle connection after the other its recycling time, so the wait for all is bounded by the
     // deadline as well.
     let timeouts = Timeouts {
         wait: Some(Duration::from_millis(250)),
-        create: Some(Duration::from_millis(500)),
+        create: Some(CONNECT),
         recycle: Some(Duration::from_millis(250)),
     };
     deadpool_redis::Pool::builder(manager)
         .max_size(SIZE)
         .timeouts(timeouts)
+        // What is read of a replica, behind a name that will soon lead elsewhere, may be of any age.
+        .post_create(Hook::async_fn(|connection, _| {
+            Box::pin(async {
+                match Role::of(connection, CONNECT).await {
+                    Some(Role::Replica) => Err(HookError::message("it is a replica")),
+                    Some(Role::Master) | None => Ok(()),
+                }
+            })
+        }))
         .runtime(Runtime::Tokio1)
         .build()
         .map_err(|error| LinkError::Pool(error.to_string()))

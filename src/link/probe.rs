@@ -16,7 +16,7 @@ use redis::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Address, DEADLINE, LinkError, MISSES, Servers};
+use super::{Address, DEADLINE, LinkError, MISSES, Role, Servers, Wanted};
 
 /// Between PINGs while Redis answers.
 const WHILE_UP: Duration = Duration::from_secs(1);
@@ -40,6 +40,7 @@ pub(super) enum State {
 pub(super) struct Probe {
     server: Address,
     client: Client,
+    wanted: Wanted,
     /// Told when this one does not answer, or is the wrong one: there may be another in its place.
     servers: Servers,
     /// Swapped by the prober only; everybody else takes a clone for one call.
@@ -52,13 +53,18 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn new(servers: &Servers, server: &Address) -> Result<Self, LinkError> {
+    pub(super) fn new(
+        servers: &Servers,
+        server: &Address,
+        wanted: Wanted,
+    ) -> Result<Self, LinkError> {
         let client = servers.client(server)?;
         let wake = Arc::new(Notify::new());
         Ok(Self {
             manager: Mutex::new(connect(&client, &wake)?),
             server: server.clone(),
             client,
+            wanted,
             servers: servers.clone(),
             state: AtomicU8::new(State::Doubtful as u8),
             replace: AtomicBool::new(false),
@@ -97,8 +103,8 @@ impl Probe {
         self.wake.notify_one();
     }
 
-    /// This server is the wrong one: the prober opens another connection. Not woken for it, so that a server that stays
-    /// wrong is left once a second and not once a call.
+    /// This server is the wrong one: the prober opens another connection, and has everybody else do so. Not woken for it, so
+    /// that a server that stays wrong is left a few times a second at most, and not once a call.
     pub(super) fn replace(&self) {
         self.replace.store(true, Ordering::Release);
         self.servers.doubt();
@@ -107,33 +113,52 @@ impl Probe {
     /// PINGs until told to stop.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut misses = 0;
+        let mut was_master = false;
+        let mut given_up = self.servers.given_up(&self.server);
         loop {
-            let answered = tokio::select! {
+            let (answered, role) = tokio::select! {
                 () = stop.cancelled() => return,
-                answered = self.ping() => answered,
+                heard = self.ping() => heard,
             };
             misses = if answered { 0 } else { misses + 1 };
-            self.note(if answered { State::Up } else { State::Away });
-            if !answered {
+            was_master |= role == Some(Role::Master);
+            let is_replica = role == Some(Role::Replica);
+            // One of a cluster says itself, with every answer, whose a slot is.
+            let takes_no_writes = is_replica && !self.servers.is_cluster();
+            // Where a replica will do, it may be meant, unless a master has become one.
+            let demoted = takes_no_writes && (was_master || self.wanted == Wanted::Master);
+            let wrong = self.replace.swap(false, Ordering::AcqRel) || demoted;
+            let of_no_use = takes_no_writes && self.wanted == Wanted::Master;
+            let up = answered && !of_no_use;
+            self.note(if up { State::Up } else { State::Away }, is_replica);
+            if !answered || is_replica {
                 self.servers.doubt();
             }
-            if self.replace.swap(false, Ordering::AcqRel) || misses == MISSES {
+            if wrong {
+                self.servers.give_up(&self.server);
+            }
+            // Or somebody else has found it to be the wrong one.
+            let now = self.servers.given_up(&self.server);
+            let left = std::mem::replace(&mut given_up, now) != now;
+            if left || misses == MISSES {
                 misses = 0;
                 // The settings were good once, and are the same.
                 if let Ok(manager) = connect(&self.client, &self.wake) {
                     *self.manager.lock() = manager;
                 }
             }
-            let pause = if answered { WHILE_UP } else { WHILE_AWAY };
+            let pause = if up { WHILE_UP } else { WHILE_AWAY };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(pause) => {}
-                () = self.wake.notified(), if answered => {}
+                // The connection that was thrown away wakes as well, and so would a wrong one at the end of each new one.
+                () = self.wake.notified(), if up && !left => {}
             }
         }
     }
 
-    async fn ping(&self) -> bool {
+    /// Whether the server answers, and what it says that it is.
+    async fn ping(&self) -> (bool, Option<Role>) {
         let mut connection = self.connection();
         let answered = async {
             if self.servers.is_cluster() {
@@ -149,15 +174,21 @@ impl Probe {
                 ping.query_async::<()>(&mut connection).await.is_ok()
             }
         };
-        timeout(DEADLINE, answered).await.unwrap_or(false)
+        match timeout(DEADLINE, answered).await {
+            Ok(true) => (true, Role::of(&mut connection, DEADLINE).await),
+            Ok(false) | Err(_) => (false, None),
+        }
     }
 
-    fn note(&self, state: State) {
+    fn note(&self, state: State, is_replica: bool) {
         let before = self.state.swap(state as u8, Ordering::AcqRel);
         if before != state as u8 {
             match state {
                 State::Up => {
                     tracing::info!(server = %self.server, "Redis answers")
+                }
+                _ if is_replica => {
+                    tracing::warn!(server = %self.server, "Redis answers as a replica, which takes no writes");
                 }
                 _ => {
                     tracing::warn!(server = %self.server, "Redis does not answer")

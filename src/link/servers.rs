@@ -1,17 +1,16 @@
 //! Which servers there are, and how each is connected to: the only place that knows `redis.mode`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
-use redis::{
-    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
-    RedisConnectionInfo, TlsCertificates,
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
-};
-use secrecy::{ExposeSecret, SecretString};
+use redis::Client;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Address, LinkError, Map, finder::Finder};
+use super::{
+    Address, LinkError, Map,
+    finder::Finder,
+    login::{Login, logins, sentinel_settings},
+};
 use crate::config::{self, RedisMode};
 
 /// The servers of one Redis: one, or a master that Sentinel knows, or the masters of a cluster. Clones share what is known; with
@@ -27,13 +26,28 @@ pub struct Servers {
 #[derive(Debug)]
 pub(super) struct Shared {
     /// How the servers that hold data are connected to.
-    login: Login,
+    pub(super) login: Login,
     cluster: bool,
     pub(super) map: watch::Sender<Arc<Map>>,
     /// Counts the searches that have ended.
     pub(super) looks: watch::Sender<u64>,
     /// Wakes the finder before its time.
     pub(super) wake: Notify,
+    /// How often each server of the map turned out to be the wrong one.
+    given_up: watch::Sender<HashMap<Address, u64>>,
+}
+
+impl Shared {
+    pub(super) fn new(login: Login, cluster: bool, known: Map) -> Self {
+        Self {
+            login,
+            cluster,
+            map: watch::Sender::new(Arc::new(known)),
+            looks: watch::Sender::new(0),
+            wake: Notify::new(),
+            given_up: watch::Sender::default(),
+        }
+    }
 }
 
 impl Servers {
@@ -53,10 +67,7 @@ impl Servers {
                 let master = redis.master_name.clone().ok_or_else(|| {
                     LinkError::Config("redis.master_name is needed with sentinels".into())
                 })?;
-                let own = Login {
-                    settings: sentinel_settings(redis),
-                    ..login.clone()
-                };
+                let own = login.with(sentinel_settings(redis));
                 Some(Finder::sentinels(own, addresses.clone(), master))
             }
             RedisMode::Cluster => Some(Finder::cluster(login.clone(), addresses.clone())),
@@ -71,13 +82,8 @@ impl Servers {
                 )));
             }
         };
-        let shared = Arc::new(Shared {
-            login,
-            cluster: redis.mode == RedisMode::Cluster,
-            map: watch::Sender::new(Arc::new(known)),
-            looks: watch::Sender::new(0),
-            wake: Notify::new(),
-        });
+        let is_cluster = redis.mode == RedisMode::Cluster;
+        let shared = Arc::new(Shared::new(login, is_cluster, known));
         let finder = finder.map(|finder| {
             let stop = CancellationToken::new();
             tokio::spawn(finder.run(Arc::clone(&shared), stop.clone()));
@@ -122,6 +128,39 @@ impl Servers {
         }
     }
 
+    /// What answers at this address takes no writes any more: every connection to it is to be opened anew, whoever has it.
+    /// Behind the same name there may be another server by now, and only a new connection gets to it.
+    pub(super) fn give_up(&self, server: &Address) {
+        let map = self.map();
+        let there = map.servers();
+        self.shared.given_up.send_modify(|given_up| {
+            given_up.retain(|server, _| there.contains(server));
+            if there.contains(server) {
+                *given_up.entry(server.clone()).or_default() += 1;
+            }
+        });
+        self.doubt();
+    }
+
+    /// How often the connections to a server were given up. A connection is good for as long as this is what it was before
+    /// the connection was opened.
+    pub(crate) fn given_up(&self, server: &Address) -> u64 {
+        self.shared
+            .given_up
+            .borrow()
+            .get(server)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// Waits until [`Servers::given_up`] is something else.
+    pub(crate) async fn until_given_up(&self, server: &Address, before: u64) {
+        let mut changes = self.shared.given_up.subscribe();
+        let given_up = changes.wait_for(|all| all.get(server).copied().unwrap_or(0) != before);
+        // Its sender lives as long as this.
+        let _ = given_up.await;
+    }
+
     /// Whether servers answer for each other, and for nothing while they don't see each other.
     pub(super) fn is_cluster(&self) -> bool {
         self.shared.cluster
@@ -133,142 +172,11 @@ impl Servers {
     }
 }
 
-/// How servers of one kind are connected to.
-#[derive(Clone, Debug)]
-pub(super) struct Login {
-    settings: RedisConnectionInfo,
-    /// With TLS: the address of a server, to put others' names into.
-    tls: Option<ConnectionAddr>,
-}
-
-impl Login {
-    pub(super) fn client(&self, server: &Address) -> Result<Client, LinkError> {
-        let Address { host, port } = server.clone();
-        let addr = match &self.tls {
-            Some(ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            }) => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        let info = addr
-            .into_connection_info()?
-            .set_redis_settings(self.settings.clone())
-            .set_tcp_settings(tcp_settings());
-        Ok(Client::open(info)?)
-    }
-
-    /// Whether certificates are checked.
-    pub(super) fn is_tls(&self) -> bool {
-        self.tls.is_some()
-    }
-}
-
-fn tcp_settings() -> TcpSettings {
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(
-        TcpKeepalive::new()
-            .with_time(Duration::from_secs(5))
-            .with_interval(Duration::from_secs(2))
-            .with_retries(3),
-    );
-    // How long written bytes may go without an acknowledgement: bounds what keepalive does not, a link that has traffic.
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let tcp = tcp.set_user_timeout(Duration::from_secs(5));
-    tcp
-}
-
-fn parse(url: &SecretString, redis: &config::Redis) -> Result<ConnectionInfo, LinkError> {
-    let unusable = |_| LinkError::Config("not a redis:// or rediss:// URL".into());
-    let info = url
-        .expose_secret()
-        .into_connection_info()
-        .map_err(unusable)?;
-    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
-        return Ok(info);
-    }
-    // Fails if there is one already, which is as good.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let Some(file) = &redis.ca_file else {
-        return Ok(info);
-    };
-    let wrong = |why: String| LinkError::Config(format!("redis.ca_file {}: {why}", file.display()));
-    let root = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
-    let certificates = TlsCertificates {
-        client_tls: None,
-        root_cert: Some(root),
-    };
-    let client =
-        Client::build_with_tls(info, certificates).map_err(|error| wrong(error.to_string()))?;
-    Ok(client.get_connection_info().clone())
-}
-
-/// What the URLs say: how to log in, the same for all of them, and their addresses.
-fn logins(redis: &config::Redis) -> Result<(Login, Vec<Address>), LinkError> {
-    let mut login: Option<Login> = None;
-    let mut addresses = Vec::new();
-    for url in &redis.urls {
-        let info = parse(url, redis)?;
-        let addr = info.addr().clone();
-        let (host, port) = match &addr {
-            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-                (host.clone(), *port)
-            }
-            _ => return Err(LinkError::Config("not a redis:// or rediss:// URL".into())),
-        };
-        addresses.push(Address { host, port });
-        let own = Login {
-            settings: info
-                .redis_settings()
-                .clone()
-                .set_protocol(ProtocolVersion::RESP3),
-            tls: matches!(addr, ConnectionAddr::TcpTls { .. }).then_some(addr),
-        };
-        let key = |login: &Login| {
-            let settings = &login.settings;
-            (
-                settings.username().map(str::to_owned),
-                settings.password().map(str::to_owned),
-                settings.db(),
-                login.is_tls(),
-            )
-        };
-        if login.as_ref().is_some_and(|login| key(login) != key(&own)) {
-            return Err(LinkError::Config(
-                "all must have the same scheme, user, password and database".into(),
-            ));
-        }
-        login = Some(own);
-    }
-    let login =
-        login.ok_or_else(|| LinkError::Config("one URL is needed, 0 are given".to_owned()))?;
-    if redis.mode == RedisMode::Cluster && login.settings.db() != 0 {
-        return Err(LinkError::Config(
-            "a cluster has one database only, 0".into(),
-        ));
-    }
-    Ok((login, addresses))
-}
-
-fn sentinel_settings(redis: &config::Redis) -> RedisConnectionInfo {
-    let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
-    if let Some(username) = &redis.sentinel_username {
-        settings = settings.set_username(username);
-    }
-    if let Some(password) = &redis.sentinel_password {
-        settings = settings.set_password(password.expose_secret());
-    }
-    settings
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use redis::ProtocolVersion;
+
     use super::*;
 
     fn urls(urls: &[&str]) -> config::Redis {

@@ -23,24 +23,24 @@ use crate::{
 };
 
 /// How soon after the promotion everything is to be as before.
-const EXACT: Duration = Duration::from_secs(5);
+pub(crate) const EXACT: Duration = Duration::from_secs(5);
 
 /// How long any call may take, whatever is away.
 const CALL: Duration = Duration::from_secs(2);
 
-fn scaled(bound: Duration) -> Duration {
+pub(crate) fn scaled(bound: Duration) -> Duration {
     let scale = std::env::var("SWITCHBOARD_TEST_SCALE").ok();
     bound.mul_f64(scale.and_then(|scale| scale.parse().ok()).unwrap_or(1.0))
 }
 
 /// Two nodes; the users are all on the first one, and what is asked of them goes through the second.
-struct Scene {
-    nodes: Vec<Node>,
+pub(crate) struct Scene {
+    pub(crate) nodes: Vec<Node>,
     users: Vec<(String, mpsc::UnboundedReceiver<Value>)>,
 }
 
 impl Scene {
-    async fn set(redis: &switchboard::config::Redis) -> Self {
+    pub(crate) async fn set(redis: &switchboard::config::Redis) -> Self {
         let nodes = fleet_of(redis, 2).await;
         let mut users = Vec::new();
         for n in 0..24 {
@@ -56,7 +56,7 @@ impl Scene {
     }
 
     /// What a send to a user says; within bounds, and in an outage 503 with a time to come back.
-    async fn send(&self, user: &str) -> Option<Value> {
+    pub(crate) async fn send(&self, user: &str) -> Option<Value> {
         let path = format!("/v1/users/{user}/events");
         let body = json!({ "event": "e", "data": user });
         let asked = Instant::now();
@@ -71,7 +71,7 @@ impl Scene {
     }
 
     /// Whether every node is ready, and knows where everybody is, and can reach them.
-    async fn is_exact(&self) -> bool {
+    pub(crate) async fn is_exact(&self) -> bool {
         for node in &self.nodes {
             let stats = node.call(Method::GET, "/v1/stats", Value::Null).await;
             let expected =
@@ -119,8 +119,11 @@ impl Scene {
         let took = exact.saturating_duration_since(promoted);
         println!("{refused} calls refused; exact {took:?} after the promotion");
         assert!(took < scaled(EXACT), "{took:?}");
+        self.is_unharmed().await;
+    }
 
-        // Nobody was dropped, and what is held against somebody still is.
+    /// Nobody was dropped, everybody is reached, and what is held against somebody still is.
+    pub(crate) async fn is_unharmed(&mut self) {
         for (user, events) in &mut self.users {
             while events.try_recv().is_ok() {}
             assert!(!events.is_closed(), "{user} was dropped");

@@ -2,7 +2,9 @@
 //!
 //! What a network does to packets is done to bytes here. *Held* bytes wait and come later, as after a loss that TCP mends.
 //! *Swallowed* ones are gone, and so is the connection they belonged to once the proxy passes bytes again; until then either
-//! side believes that it lives.
+//! side believes that it lives. Each test binary uses its part of it.
+
+#![allow(dead_code)]
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -63,9 +65,10 @@ impl Weather {
     };
 }
 
-/// A proxy to one address; ends with this value.
+/// A proxy to one address at a time; ends with this value.
 pub(crate) struct Proxy {
     addr: SocketAddr,
+    target: watch::Sender<SocketAddr>,
     weather: watch::Sender<Weather>,
     accept: JoinHandle<()>,
 }
@@ -76,17 +79,20 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (weather, seen) = watch::channel(Weather::FAIR);
+        let (target, aim) = watch::channel(target);
         let accept = tokio::spawn(async move {
             while let Ok((inbound, _)) = listener.accept().await {
                 if seen.borrow().cut {
                     reset(&inbound);
                     continue;
                 }
+                let target = *aim.borrow();
                 tokio::spawn(carry(inbound, target, seen.clone()));
             }
         });
         Self {
             addr,
+            target,
             weather,
             accept,
         }
@@ -95,6 +101,11 @@ impl Proxy {
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Leads whoever connects from here on to another address, as a name does; connections that are there stay.
+    pub(crate) fn aim(&self, target: SocketAddr) {
+        self.target.send_replace(target);
     }
 
     /// Changes what it does, for all connections.

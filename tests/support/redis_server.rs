@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -160,6 +160,10 @@ impl Server {
         let mut command = redis::cmd("SPUBLISH");
         command.arg(channel).arg(payload);
         command.query_async(&mut connection).await.unwrap()
+    }
+
+    pub(crate) fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     pub(crate) fn url(&self) -> String {

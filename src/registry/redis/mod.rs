@@ -107,7 +107,7 @@ impl RedisRegistry {
         presence: &config::Presence,
         metrics: Metrics,
     ) -> Result<Self, LinkError> {
-        let link = Link::new(servers, metrics.clone())?;
+        let link = Link::to_masters(servers, metrics.clone())?;
         Ok(Self {
             pool: Pool::new(link.clone()),
             link,
