@@ -127,6 +127,7 @@ passed_on! {
     join(lease: &Lease, report: &NodeReport) -> Answer<()>;
     heartbeat(lease: &Lease, report: &NodeReport) -> Answer<Heartbeat>;
     resume(lease: &Lease, report: &NodeReport) -> Answer<()>;
+    report(lease: &Lease, report: &NodeReport) -> Answer<()>;
     settled() -> Answer<Vec<Instance>>;
     leave(lease: &Lease) -> Answer<()>;
     reap(lapsed: &Lease) -> Answer<u64>;
