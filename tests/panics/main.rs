@@ -14,6 +14,7 @@ use std::{
 };
 
 use axum::{Router, extract::Request, routing::any};
+use futures_util::SinkExt;
 use rand::Rng;
 use serde_json::json;
 use switchboard::{
@@ -28,12 +29,13 @@ use switchboard::{
     transport::listener::{self, ListenerLimits},
 };
 use tokio::{net::TcpListener, time::sleep};
+use tokio_tungstenite::tungstenite;
 use tokio_util::sync::CancellationToken;
 
 use registry::{Faults, INJECTED, Panicky};
 use support::{
-    bounds::{ensure, seconds, within},
-    client::{Client, Hello},
+    bounds::{PATIENCE, bound, ensure, seconds, within},
+    client::{Client, Hello, Socket, dial, next_text},
     returning::{Manner, Returning},
     run::Run,
     token::SECRET,
@@ -108,9 +110,8 @@ impl Node {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f16_panics_leave_no_ghost_and_the_node_goes_on() {
-    let run = Run::begin("f16");
+/// Keeps what a panic says of itself to itself, if it was injected.
+fn be_quiet() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let message = panic.payload().downcast_ref::<String>();
@@ -118,6 +119,74 @@ async fn f16_panics_leave_no_ghost_and_the_node_goes_on() {
             before(panic);
         }
     }));
+}
+
+/// Reads until a packet begins with `start`; answers pings.
+async fn until(socket: &mut Socket, start: &str) {
+    let reading = async {
+        loop {
+            let text = next_text(socket).await.expect("the transport stays");
+            match text.as_str() {
+                "2" => socket.send(tungstenite::Message::text("3")).await.unwrap(),
+                text if text.starts_with(start) => return,
+                _ => {}
+            }
+        }
+    };
+    let waited = tokio::time::timeout(bound(PATIENCE), reading).await;
+    waited.unwrap_or_else(|_| panic!("no {start} has come"));
+}
+
+/// Nobody would cut a transport for a handshake that panics, as it carries somebody else: the packet waits for its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f16_a_handshake_that_panics_on_a_transport_that_stays_is_made_again() {
+    let run = Run::begin("f16 handshake");
+    be_quiet();
+    let faults = Faults::new(run.random("faults"));
+    let node = Node::start(faults.clone()).await;
+    let ready = async || ensure(node.gateway.unready().is_empty(), || "not ready".to_owned());
+    within(seconds(5.0), "the node is ready", ready).await;
+    let users: Vec<_> = (0..6).map(|number| format!("user-{number}")).collect();
+    let mut sockets = Vec::new();
+    for _ in &users {
+        let mut socket = dial(node.addr, None).await.unwrap();
+        let guest = tungstenite::Message::text("40/public,");
+        socket.send(guest).await.unwrap();
+        until(&mut socket, r#"42/public,["ready""#).await;
+        sockets.push(socket);
+    }
+    faults.set(400);
+    let coming = users.iter().zip(&mut sockets).map(async |(user, socket)| {
+        let connect = tungstenite::Message::text(Hello::user(user).packet());
+        socket.send(connect).await.unwrap();
+        until(socket, r#"42["ready""#).await;
+    });
+    futures_util::future::join_all(coming).await;
+    faults.set(0);
+    assert!(faults.count() > 6, "{} panics", faults.count());
+    // What was left of the attempts is gone.
+    let exact = async || {
+        let totals = node.registry.totals().await.unwrap();
+        let counted = node.gauge("switchboard_connections{");
+        let all = 2 * users.len();
+        let is_exact = totals.connections == all as u64 && counted == all as f64;
+        ensure(is_exact, || format!("{totals:?}, {counted} here"))
+    };
+    within(seconds(5.0), "each is there once", exact).await;
+    for user in users {
+        let found = node.registry.user(&user.as_str().into()).await.unwrap();
+        assert_eq!(found.connections.len(), 1, "{user}");
+    }
+    drop(sockets);
+    node.gateway.drain().await;
+    node.stop.cancel();
+    node.gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f16_panics_leave_no_ghost_and_the_node_goes_on() {
+    let run = Run::begin("f16");
+    be_quiet();
     let faults = Faults::new(run.random("faults"));
     let node = Node::start(faults.clone()).await;
     let gateway = &node.gateway;

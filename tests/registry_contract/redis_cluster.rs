@@ -144,7 +144,7 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
     };
     a.registry.resume(&a.lease, &behind).await.unwrap();
     b.registry.resume(&b.lease, &b.report).await.unwrap();
-    assert_eq!(settled().await, [b.lease.instance.clone()]);
+    assert_eq!(settled().await, std::slice::from_ref(&b.lease.instance));
     assert!(a.beat().await);
     let mut both = [&a, &b].map(|peer| peer.lease.instance.clone());
     both.sort();
