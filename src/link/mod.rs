@@ -11,10 +11,12 @@
 //! - for each server a breaker: while it is known to be away, calls that need it fail at once, and the others go on;
 //! - for each server a prober that PINGs, and alone decides whether it is there; after [`MISSES`] PINGs without an answer in a
 //!   row it throws the connection away and opens another;
-//! - the way on for a call that a server of a cluster sends elsewhere, within its deadline.
+//! - the way on for a call that a server of a cluster sends elsewhere, within its deadline;
+//! - a thread for the connections and the probers ([`Aside`]), so that a node that is late does not take Redis for late.
 //!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
+mod aside;
 mod finder;
 mod map;
 mod pool;
@@ -34,6 +36,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use aside::Aside;
 pub use map::{Address, Map};
 pub use pool::Pool;
 pub use request::Request;
@@ -83,7 +86,7 @@ pub struct Link {
 type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
 
 impl Link {
-    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on.
+    /// A link to `servers`, which need not be there yet. It runs on their thread, [`Servers::aside`].
     ///
     /// # Errors
     ///
@@ -110,7 +113,8 @@ impl Link {
                     }
                 }
             };
-            tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+            let follow = stop.clone().run_until_cancelled_owned(following);
+            link.servers.aside().handle().spawn(follow);
         }
         Ok(link)
     }
@@ -213,7 +217,8 @@ fn follow(
         if !probes.contains_key(server) {
             let probe = Arc::new(Probe::new(servers, server)?);
             let stop = stop.child_token();
-            tokio::spawn(Arc::clone(&probe).run(stop.clone()));
+            let run = Arc::clone(&probe).run(stop.clone());
+            servers.aside().handle().spawn(run);
             probes.insert(server.clone(), (probe, stop));
         }
     }
@@ -229,7 +234,8 @@ struct Shared;
 
 impl Carrier for Shared {
     async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
-        Ok(request.on(&mut probe.connection()).await?)
+        let mut connection = probe.connection();
+        Ok(probe.aside().around(request.on(&mut connection)).await?)
     }
 }
 

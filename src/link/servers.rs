@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Address, LinkError, Map, finder::Finder};
+use super::{Address, Aside, LinkError, Map, finder::Finder};
 use crate::config::{self, RedisMode};
 
 /// The servers of one Redis: one, or a master that Sentinel knows, or the masters of a cluster. Clones share what is known; with
@@ -26,6 +26,7 @@ pub struct Servers {
 /// What the finder writes and everybody else reads.
 #[derive(Debug)]
 pub(super) struct Shared {
+    aside: Aside,
     /// How the servers that hold data are connected to.
     login: Login,
     cluster: bool,
@@ -37,7 +38,7 @@ pub(super) struct Shared {
 }
 
 impl Servers {
-    /// The servers of `redis`, which need not be there yet. With Sentinel or a cluster, takes a Tokio runtime to search on.
+    /// The servers of `redis`, which need not be there yet. Starts the thread that their links run on.
     ///
     /// For `rediss://`, also makes aws-lc the process's TLS provider if it has none: redis-rs takes no other way.
     ///
@@ -71,7 +72,9 @@ impl Servers {
                 )));
             }
         };
+        let aside = Aside::start()?;
         let shared = Arc::new(Shared {
+            aside: aside.clone(),
             login,
             cluster: redis.mode == RedisMode::Cluster,
             map: watch::Sender::new(Arc::new(known)),
@@ -80,13 +83,20 @@ impl Servers {
         });
         let finder = finder.map(|finder| {
             let stop = CancellationToken::new();
-            tokio::spawn(finder.run(Arc::clone(&shared), stop.clone()));
+            aside
+                .handle()
+                .spawn(finder.run(Arc::clone(&shared), stop.clone()));
             Arc::new(stop.drop_guard())
         });
         Ok(Self {
             shared,
             _finder: finder,
         })
+    }
+
+    /// Where the tasks of links to these servers run.
+    pub fn aside(&self) -> &Aside {
+        &self.shared.aside
     }
 
     /// Which server has what, as far as is known.
