@@ -41,6 +41,16 @@ const WEIGHT: f64 = 400.0;
 /// What a command may keep Redis from all else, in µs.
 const SLOW: u32 = 10_000;
 
+/// Commands of the test, of probers, and of a pool that makes sure of its connection.
+const OTHERS: [&str; 6] = [
+    "info",
+    "config|resetstat",
+    "ping",
+    "client|setinfo",
+    "hello",
+    "unwatch",
+];
+
 const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36";
 
 /// A registry with made-up connections.
@@ -359,12 +369,12 @@ impl Crowd {
 
     /// Commands that took Redis longer than [`SLOW`], of all but the test's own.
     async fn slow(&self) -> Vec<String> {
-        let rows: Vec<(u64, u64, u64, Vec<String>, String, String)> =
+        let rows: Vec<(u64, u64, u64, Vec<Vec<u8>>, String, String)> =
             self.server.run("SLOWLOG GET 1000").await;
-        let rows = rows.into_iter().filter(|row| row.3[0] != "INFO");
+        let rows = rows.into_iter().filter(|row| row.3[0] != b"INFO");
         rows.map(|(_, _, took, words, ..)| {
-            let words: Vec<_> = words.iter().take(4).map(String::as_str).collect();
-            format!("{took} µs {}", words.join(" "))
+            let words = words[..words.len().min(4)].join(&b' ');
+            format!("{took} µs {}", String::from_utf8_lossy(&words))
         })
         .collect()
     }
@@ -381,15 +391,7 @@ fn work(stats: &str) -> (BTreeMap<String, u64>, u64) {
         else {
             continue;
         };
-        if [
-            "info",
-            "config|resetstat",
-            "ping",
-            "client|setinfo",
-            "hello",
-        ]
-        .contains(&name)
-        {
+        if OTHERS.contains(&name) {
             continue;
         }
         let mut fields = rest.split(',');
