@@ -66,6 +66,9 @@ struct Crowd {
     empty: u64,
 }
 
+/// A row of `SLOWLOG`: its number, when, µs, the words, and who asked.
+type Slow = (u64, u64, u64, Vec<Vec<u8>>, String, String);
+
 /// What Redis did for one call.
 #[derive(Debug, Default)]
 struct Cost {
@@ -158,7 +161,9 @@ impl Crowd {
             transport: TransportKind::Websocket,
             connected_at: Timestamp::now(),
             expires_at: Some(Timestamp::now() + Duration::from_secs(900)),
-            device_id: (number % 4 == 0).then(|| format!("9b2fc0de-7c1e-4c39-9d5b-{number:012}")),
+            device_id: number
+                .is_multiple_of(4)
+                .then(|| format!("9b2fc0de-7c1e-4c39-9d5b-{number:012}")),
             remote_addr: Some(format!("203.0.{}.{}", number / 256 % 256, number % 256)),
             user_agent: Some(BROWSER.into()),
         }
@@ -370,8 +375,7 @@ impl Crowd {
 
     /// Commands that took Redis longer than [`SLOW`], of all but the test's own.
     async fn slow(&self) -> Vec<String> {
-        let rows: Vec<(u64, u64, u64, Vec<Vec<u8>>, String, String)> =
-            self.server.run("SLOWLOG GET 1000").await;
+        let rows: Vec<Slow> = self.server.run("SLOWLOG GET 1000").await;
         let rows = rows.into_iter().filter(|row| row.3[0] != b"INFO");
         rows.map(|(_, _, took, words, ..)| {
             let words = words[..words.len().min(4)].join(&b' ');
