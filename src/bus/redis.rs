@@ -198,7 +198,9 @@ impl RedisBus {
         });
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
-        tasks.spawn(Arc::clone(&links).run(closed.clone()));
+        let run = Arc::clone(&links).run(closed.clone());
+        let aside = links.servers.aside().handle();
+        tasks.spawn_on(run, aside);
         tasks.close();
         let bus = Self {
             links,

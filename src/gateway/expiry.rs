@@ -1,8 +1,8 @@
 //! The end of a token on a connection that lives on: a warning ahead of it, then the end.
 //!
 //! One queue for all connections of the node, with one entry each: when to look at the connection again. What is to be done
-//! then is decided by what its token says by that time, so a token that has been refreshed meanwhile, or a clock that has
-//! been set, needs no care.
+//! then is decided by what its token says by that time, so a token that has been refreshed meanwhile needs no care. When the
+//! clock has been set, or the machine has slept, all are looked at.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,10 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
 use tokio_util::time::{DelayQueue, delay_queue::Key};
 
 use super::{Inner, live::Live};
@@ -19,6 +22,12 @@ use crate::{connection::ConnectionId, ending::Ending};
 
 /// The longest time until a connection is looked at again: timers follow a clock that stands still while a machine sleeps.
 const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How often the clock is held against one that can't be set.
+const CLOCK: Duration = Duration::from_secs(5);
+
+/// From how much on they disagree: less is what a clock is corrected by every day.
+const JUMP: Duration = Duration::from_secs(1);
 
 /// What the queue is told.
 pub(super) enum Watch {
@@ -52,10 +61,13 @@ impl Inner {
     pub(super) async fn watch_expiry(self: Arc<Self>, mut watches: mpsc::UnboundedReceiver<Watch>) {
         let mut queue = DelayQueue::new();
         let mut keys: HashMap<ConnectionId, Key> = HashMap::new();
+        let mut clock = Clock::now();
+        let mut ticks = interval(CLOCK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let id = tokio::select! {
+            let due = tokio::select! {
                 watch = watches.recv() => match watch {
-                    Some(Watch::Look(id)) => id,
+                    Some(Watch::Look(id)) => vec![id],
                     Some(Watch::Forget(id)) => {
                         if let Some(key) = keys.remove(&id) {
                             queue.remove(&key);
@@ -67,17 +79,26 @@ impl Inner {
                 Some(due) = queue.next(), if !queue.is_empty() => {
                     let id = due.into_inner();
                     keys.remove(&id);
-                    id
+                    vec![id]
                 }
+                _ = ticks.tick() => match clock.was_set(Clock::now()) {
+                    true => {
+                        tracing::warn!(connections = keys.len(), "the clock was set; tokens are looked at");
+                        keys.keys().cloned().collect()
+                    }
+                    false => continue,
+                },
             };
-            if let Some(key) = keys.remove(&id) {
-                queue.remove(&key);
-            }
-            let Some(live) = self.hub.get(&id) else {
-                continue;
-            };
-            if let Some(wait) = self.look(&live) {
-                keys.insert(id.clone(), queue.insert(id, wait));
+            for id in due {
+                if let Some(key) = keys.remove(&id) {
+                    queue.remove(&key);
+                }
+                let Some(live) = self.hub.get(&id) else {
+                    continue;
+                };
+                if let Some(wait) = self.look(&live) {
+                    keys.insert(id.clone(), queue.insert(id, wait));
+                }
             }
         }
     }
@@ -105,6 +126,33 @@ impl Inner {
                 None
             }
         }
+    }
+}
+
+/// A moment, by the clock that tokens go by and by one that can't be set and stands still while the machine sleeps.
+#[derive(Clone, Copy)]
+struct Clock {
+    wall: SystemTime,
+    steady: Instant,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            steady: Instant::now(),
+        }
+    }
+
+    /// Whether the first was set since this moment, which `now` takes the place of.
+    fn was_set(&mut self, now: Self) -> bool {
+        let expected = self.wall + now.steady.duration_since(self.steady);
+        *self = now;
+        let off = match now.wall.duration_since(expected) {
+            Ok(ahead) => ahead,
+            Err(behind) => behind.duration(),
+        };
+        off >= JUMP
     }
 }
 
@@ -136,6 +184,25 @@ mod tests {
 
     const fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_once_either_way() {
+        let mut clock = Clock::now();
+        let later = |clock: Clock, by_wall: u64, by_steady: u64| Clock {
+            wall: clock.wall + s(by_wall),
+            steady: clock.steady + s(by_steady),
+        };
+        for (by_wall, by_steady, expected) in [
+            (5, 5, false),
+            (86_405, 5, true),
+            (5, 5, false),
+            (0, 5, true),
+            (5, 5, false),
+        ] {
+            let now = later(clock, by_wall, by_steady);
+            assert_eq!(clock.was_set(now), expected, "{by_wall} {by_steady}");
+        }
     }
 
     #[test]

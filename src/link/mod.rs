@@ -11,7 +11,8 @@
 //! - for each server a breaker: while it is known to be away, calls that need it fail at once, and the others go on;
 //! - for each server a prober that PINGs, and alone decides whether it is there; after [`MISSES`] PINGs without an answer in a
 //!   row it throws the connection away and opens another;
-//! - the way on for a call that a server of a cluster sends elsewhere, within its deadline.
+//! - the way on for a call that a server of a cluster sends elsewhere, within its deadline;
+//! - a thread for the connections and the probers ([`Aside`]), so that a node that is late does not take Redis for late.
 //!
 //! A server that is demoted keeps its connections, and its name may lead to another one by then. So whoever finds that a server
 //! takes no writes, by a write that it refuses or by what it says of itself, has every connection to it opened anew: the shared
@@ -19,6 +20,7 @@
 //!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
+mod aside;
 mod ask;
 mod finder;
 mod login;
@@ -42,6 +44,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use aside::Aside;
 pub use map::{Address, Map};
 pub use pool::Pool;
 pub use request::Request;
@@ -101,8 +104,8 @@ enum Wanted {
 type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
 
 impl Link {
-    /// A link to `servers`, which need not be there yet. Takes a Tokio runtime to run on. A replica will do: what only reads may
-    /// be pointed at one.
+    /// A link to `servers`, which need not be there yet. It runs on their thread, [`Servers::aside`]. A replica will do: what only
+    /// reads may be pointed at one.
     ///
     /// # Errors
     ///
@@ -143,7 +146,8 @@ impl Link {
                     }
                 }
             };
-            tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+            let follow = stop.clone().run_until_cancelled_owned(following);
+            link.servers.aside().handle().spawn(follow);
         }
         Ok(link)
     }
@@ -247,7 +251,8 @@ fn follow(
         if !probes.contains_key(server) {
             let probe = Arc::new(Probe::new(servers, server, wanted)?);
             let stop = stop.child_token();
-            tokio::spawn(Arc::clone(&probe).run(stop.clone()));
+            let run = Arc::clone(&probe).run(stop.clone());
+            servers.aside().handle().spawn(run);
             probes.insert(server.clone(), (probe, stop));
         }
     }
@@ -263,7 +268,8 @@ struct Shared;
 
 impl Carrier for Shared {
     async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
-        Ok(request.on(&mut probe.connection()).await?)
+        let mut connection = probe.connection();
+        Ok(probe.aside().around(request.on(&mut connection)).await?)
     }
 }
 
@@ -283,7 +289,14 @@ mod tests {
         let servers = Servers::new(&redis).unwrap();
         let link = Link::new(&servers, Metrics::new().unwrap()).unwrap();
         let slot = Slot::of(b"");
-        let probe = Arc::downgrade(&link.probe_of(slot).unwrap());
+        // Known to be away by now, or not yet: it is probed on another thread.
+        let probe = link
+            .probes
+            .lock()
+            .values()
+            .next()
+            .map(|(probe, _)| Arc::downgrade(probe));
+        let probe = probe.unwrap();
         drop(link.clone());
         let asked = link.query::<()>("ping", slot, &redis::cmd("PING")).await;
         assert!(

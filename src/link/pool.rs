@@ -97,12 +97,15 @@ impl Pool {
 
 impl Carrier for Pool {
     async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
-        let mut connection = self
-            .of(probe)?
-            .get()
-            .await
-            .map_err(|error| LinkError::Pool(error.to_string()))?;
-        Ok(request.on(&mut connection).await?)
+        let pool = self.of(probe)?;
+        let asking = async {
+            let mut connection = pool
+                .get()
+                .await
+                .map_err(|error| LinkError::Pool(error.to_string()))?;
+            Ok(request.on(&mut connection).await?)
+        };
+        probe.aside().around(asking).await
     }
 }
 

@@ -16,7 +16,7 @@ use redis::{
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{Address, DEADLINE, LinkError, MISSES, Role, Servers, Wanted};
+use super::{Address, Aside, DEADLINE, LinkError, MISSES, Role, Servers, Wanted};
 
 /// Between PINGs while Redis answers.
 const WHILE_UP: Duration = Duration::from_secs(1);
@@ -60,6 +60,8 @@ impl Probe {
     ) -> Result<Self, LinkError> {
         let client = servers.client(server)?;
         let wake = Arc::new(Notify::new());
+        // What the manager spawns, it spawns there.
+        let _there = servers.aside().handle().enter();
         Ok(Self {
             manager: Mutex::new(connect(&client, &wake)?),
             server: server.clone(),
@@ -86,6 +88,10 @@ impl Probe {
 
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    pub(super) fn aside(&self) -> &Aside {
+        self.servers.aside()
     }
 
     pub(super) fn connection(&self) -> ConnectionManager {

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Address, LinkError, Map,
+    Address, Aside, LinkError, Map,
     finder::Finder,
     login::{Login, logins, sentinel_settings},
 };
@@ -25,6 +25,7 @@ pub struct Servers {
 /// What the finder writes and everybody else reads.
 #[derive(Debug)]
 pub(super) struct Shared {
+    aside: Aside,
     /// How the servers that hold data are connected to.
     pub(super) login: Login,
     cluster: bool,
@@ -38,8 +39,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(login: Login, cluster: bool, known: Map) -> Self {
+    pub(super) fn new(aside: Aside, login: Login, cluster: bool, known: Map) -> Self {
         Self {
+            aside,
             login,
             cluster,
             map: watch::Sender::new(Arc::new(known)),
@@ -51,7 +53,7 @@ impl Shared {
 }
 
 impl Servers {
-    /// The servers of `redis`, which need not be there yet. With Sentinel or a cluster, takes a Tokio runtime to search on.
+    /// The servers of `redis`, which need not be there yet. Starts the thread that their links run on.
     ///
     /// For `rediss://`, also makes aws-lc the process's TLS provider if it has none: redis-rs takes no other way.
     ///
@@ -83,16 +85,24 @@ impl Servers {
             }
         };
         let is_cluster = redis.mode == RedisMode::Cluster;
-        let shared = Arc::new(Shared::new(login, is_cluster, known));
+        let aside = Aside::start()?;
+        let shared = Arc::new(Shared::new(aside.clone(), login, is_cluster, known));
         let finder = finder.map(|finder| {
             let stop = CancellationToken::new();
-            tokio::spawn(finder.run(Arc::clone(&shared), stop.clone()));
+            aside
+                .handle()
+                .spawn(finder.run(Arc::clone(&shared), stop.clone()));
             Arc::new(stop.drop_guard())
         });
         Ok(Self {
             shared,
             _finder: finder,
         })
+    }
+
+    /// Where the tasks of links to these servers run.
+    pub fn aside(&self) -> &Aside {
+        &self.shared.aside
     }
 
     /// Which server has what, as far as is known.

@@ -23,7 +23,7 @@ const SKEWS: [&str; 3] = ["-5m", "+0", "+5m"];
 const LEEWAY: &str = "10m";
 
 /// What `faketime` has its programs load. It stays in between itself, so that a signal would not reach the node.
-fn library() -> Option<String> {
+pub(crate) fn library() -> Option<String> {
     let mut print = Command::new("faketime");
     let printed = print
         .args(["-f", "+0", "printenv", "LD_PRELOAD"])

@@ -6,7 +6,7 @@
 //!
 //! - `calm`: no fault, which tests the harness; `scene` and `watch` are what the others share.
 //! - `redis_away`: F3, F4, F5; `forgotten`: F3, in the moments between; `cut_off`: F6; `gaps`: F9, F10; `refusals`: F11 and READONLY.
-//! - `nodes`: F1, F12; `clients`: F7; `clocks`: F13.
+//! - `nodes`: F1, F12; `clients`: F7; `clocks`, `jumps`: F13.
 //! - `crowds`: K1; `late`: K2; `kicks`: K3, K6, K7, K8; `hung`: K4. K5 is in `gaps`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -19,6 +19,7 @@ mod cut_off;
 mod forgotten;
 mod gaps;
 mod hung;
+mod jumps;
 mod kicks;
 mod late;
 mod nodes;

@@ -6,6 +6,7 @@
 //! scales the bounds in time.
 //!
 //! - `storm`: a node dies, or Redis forgets, and thousands are to be registered at once.
+//! - `busy`: a runtime that is saturated; `million`: a registry of very many connections; `latency`: how long messages take.
 //! - `drain`, `rolling`: nodes that end and come back under traffic.
 //! - `slow`, `rude`, `churn`: clients that do not read, write too much, begin and don't go on, do nothing, or go at any moment.
 //! - `soak`: all of it, with a random fault every 30 s, for a long time; `tests/soak` starts it.
@@ -14,9 +15,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod asker;
+mod busy;
 mod churn;
 mod drain;
 mod ground;
+mod latency;
+mod million;
 mod pollers;
 mod regulars;
 mod rolling;

@@ -11,20 +11,20 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::{
     asker::{Asker, percentile, summary},
     ground::{
-        Attempts, alone, come_back, counts, crowd_at, forget_counts, info, on_given_binary,
+        Attempts, alone, come_back, counts, crowd_at, forget_counts, given, info, on_given_binary,
         operations, plain, sign,
     },
     support::{
         bounds::{bound, ensure, seconds, within},
         client::{Client, Hello, dial, next_text},
-        fleet::{Fleet, Plan},
+        fleet::{Fleet, Node, Plan},
         proxy::{Flow, Weather},
         run::Run,
         stored::Stored,
     },
 };
 
-/// Clients of the node that dies.
+/// Clients of the node that dies, if `SWITCHBOARD_TEST_STORM` names no other number; of the plan, 10,000.
 const STORM: usize = 3_000;
 
 /// Within which 99 of 100 calls to the API are answered meanwhile. Of a release build, which `SWITCHBOARD_BIN` names, it is
@@ -48,14 +48,15 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
     let _alone = alone().await;
     let run = Run::begin("storm");
     let mut fleet = Fleet::start(&run, on_given_binary(Plan::of(3))).await;
-    sign("storm", STORM);
-    let crowd = crowd_at(fleet[2].addr, "storm", STORM).await;
+    let count = given("SWITCHBOARD_TEST_STORM", STORM);
+    sign("storm", count);
+    let crowd = crowd_at(fleet[2].addr, "storm", count).await;
     let mut neighbours = crowd_at(fleet[0].addr, "zero", 50).await;
     neighbours.extend(crowd_at(fleet[1].addr, "one", 50).await);
     fleet
         .exact(crowd.iter().chain(&neighbours), seconds(30.0))
         .await;
-    run.tell(format!("{STORM} are connected to node-2"));
+    run.tell(format!("{count} are connected to node-2"));
 
     let doors = [fleet[0].addr, fleet[1].addr];
     let users: Vec<_> = neighbours
@@ -89,7 +90,7 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
     });
     let coming: Vec<_> = coming.collect();
     let told = tokio::spawn(tell(run.clone(), attempts.clone()));
-    let mut back = Vec::with_capacity(STORM);
+    let mut back = Vec::with_capacity(count);
     for come in coming {
         back.push(come.await.unwrap());
     }
@@ -98,7 +99,7 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
     let attempts = attempts.outcomes();
     let took = |percent| percentile(back.iter().map(|(_, took)| *took), percent);
     run.tell(format!(
-        "all {STORM} back in {all:.2?} attempts {attempts:?}; each p50 {:.2?} p99 {:.2?} max {:.2?}",
+        "all {count} back in {all:.2?} attempts {attempts:?}; each p50 {:.2?} p99 {:.2?} max {:.2?}",
         took(50.0),
         took(99.0),
         took(100.0)
@@ -116,6 +117,9 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
         info(&fleet.redis, "stats", "total_reads_processed").await,
         info(&fleet.redis, "clients", "connected_clients").await,
     ));
+    for node in &fleet.nodes[..2] {
+        run.tell(strain(node).await);
+    }
     let samples = asker.finish();
     let until = start.elapsed();
     let meanwhile: Vec<_> = samples[quiet.len()..].to_vec();
@@ -138,6 +142,31 @@ async fn all_clients_of_a_dead_node_come_back_at_once() {
     let mut clients = back;
     clients.append(&mut neighbours);
     fleet.finish(clients, seconds(20.0)).await;
+}
+
+/// Whether a node took Redis for dead: a node that is saturated is late for its own PINGs and heartbeats too.
+async fn strain(node: &Node) -> String {
+    let scrape = node.api.metrics().await.unwrap();
+    let sum = |name: &str, label: &str| match label {
+        "" => scrape.sum(name, &[]),
+        label => scrape.sum(name, &[label]),
+    };
+    let lines = |words: &str| node.logged(&[words]).len();
+    format!(
+        "{}: Redis taken for dead {} times, links of the bus {}, leases lost {}; errors of the registry {}, of heartbeats \
+         {}; refused as unavailable {}; {} bus reconnects",
+        node.name,
+        lines("Redis does not answer"),
+        lines("bus link down"),
+        lines("lease has run out") + lines("had lost the lease"),
+        sum("switchboard_registry_errors_total", ""),
+        sum(
+            "switchboard_registry_errors_total",
+            "operation=\"heartbeat\""
+        ),
+        sum("switchboard_connect_errors_total", "reason=\"unavailable\""),
+        sum("switchboard_bus_reconnects_total", ""),
+    )
 }
 
 /// Keeps in the history how far a storm is.

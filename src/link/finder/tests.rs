@@ -5,7 +5,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{config, link::login::logins};
+use crate::{
+    config,
+    link::{Aside, login::logins},
+};
 
 /// No wait in these tests takes longer; one that does has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -160,7 +163,7 @@ fn login() -> Login {
 }
 
 fn shared() -> Shared {
-    Shared::new(login(), false, Map::default())
+    Shared::new(Aside::start().unwrap(), login(), false, Map::default())
 }
 
 fn asking(ask: Ask, seeds: &[&Address], patience: Duration) -> Finder {

@@ -200,8 +200,10 @@ impl RedisRegistry {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        let found: Vec<Vec<Option<Vec<u8>>>> = self.link.read_all("orders", &commands).await?;
-        let now = Timestamp::now();
+        // How old an order is, Redis knows: it was given by that clock, and a node's own may be off by more than orders are kept.
+        commands.push((commands[0].0, redis::cmd("TIME")));
+        let mut found: Vec<Vec<Option<Vec<u8>>>> = self.link.read_all("orders", &commands).await?;
+        let now = time_of(&found.pop().unwrap_or_default())?;
         let mut orders = Vec::new();
         for (entry, order) in asked.into_iter().zip(found.into_iter().flatten()) {
             if let Some(ending) = order
@@ -216,6 +218,15 @@ impl RedisRegistry {
     }
 }
 
+/// Reads what `TIME` answers: seconds, and microseconds beyond them.
+fn time_of(answer: &[Option<Vec<u8>>]) -> Result<Timestamp, RegistryError> {
+    let seconds = answer.first().and_then(Option::as_deref);
+    seconds
+        .and_then(|seconds| std::str::from_utf8(seconds).ok()?.parse().ok())
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .ok_or_else(|| RegistryError::Corrupt("the time".into()))
+}
+
 /// An order, unless it is over its time and was not cleared away yet.
 fn read_order(order: &[u8], now: Timestamp) -> Result<Option<Ending>, RegistryError> {
     let corrupt = || RegistryError::Corrupt("an order to end".into());
@@ -228,7 +239,6 @@ fn read_order(order: &[u8], now: Timestamp) -> Result<Option<Ending>, RegistryEr
         .and_then(|ms| ms.parse().ok())
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())
         .ok_or_else(corrupt)?;
-    // By this node's clock against that of Redis: what they differ is nothing to an hour.
     if now.duration_since(given).as_secs() > ORDER_KEPT.as_secs() as i64 {
         return Ok(None);
     }
