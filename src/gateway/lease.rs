@@ -14,9 +14,9 @@ pub(super) struct LeaseState {
     /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
     renewed: Option<Instant>,
     /// How often the lease has been over, in the whole registry or in a part of it.
-    pub(super) lost: u64,
+    lost: u64,
     /// After how many of these the orders of the meantime have been carried out.
-    pub(super) caught_up: u64,
+    caught_up: u64,
 }
 
 impl LeaseState {
@@ -35,6 +35,10 @@ impl LeaseState {
     fn holds(&self, lease: Duration) -> bool {
         let renewed = self.renewed;
         self.joined && renewed.is_some_and(|renewed| renewed.elapsed() < lease)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.caught_up == self.lost
     }
 }
 
@@ -69,6 +73,11 @@ impl Inner {
         was_over
     }
 
+    /// The lease is over in a part of the registry.
+    pub(super) fn lost_in_part(&self) {
+        self.membership.lock().lost += 1;
+    }
+
     /// How often the lease has been over; none while it is.
     pub(super) fn times_lost(&self) -> Option<u64> {
         let membership = self.membership.lock();
@@ -86,7 +95,12 @@ impl Inner {
     /// Whether this node holds its lease, and has carried out what was ordered while it did not.
     pub(super) fn is_current(&self) -> bool {
         let membership = self.membership.lock();
-        membership.holds(self.config.registry.lease) && membership.caught_up == membership.lost
+        membership.holds(self.config.registry.lease) && membership.is_settled()
+    }
+
+    /// Whether what was ordered while there was no lease is carried out, and what was lost is put back.
+    pub(super) fn is_settled(&self) -> bool {
+        self.membership.lock().is_settled()
     }
 
     /// Whether others still believe in this node.

@@ -1,7 +1,6 @@
 //! A node's membership of the cluster: its lease, and what it does when it has lost sight of the others.
 
 use std::{
-    collections::HashSet,
     convert::Infallible,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
@@ -11,8 +10,8 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Inner, commands::Command, live::Live};
-use crate::registry::{Admission, Entry, Heartbeat, Lease, NodeReport, RegistryError};
+use super::{Inner, commands::Command};
+use crate::registry::{Heartbeat, Lease, NodeReport, RegistryError};
 
 /// How long changes are gathered before a node says anew how many connections it has: `/v1/nodes` is no older, and a node whose
 /// clients come and go all the time costs four commands a second.
@@ -24,9 +23,6 @@ impl Inner {
     /// What this node says of itself.
     pub(super) fn report(&self) -> NodeReport {
         let (connections, users) = self.hub.counts();
-        let membership = self.membership.lock();
-        let settled = membership.caught_up == membership.lost;
-        drop(membership);
         NodeReport {
             node_id: self.node_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -34,7 +30,7 @@ impl Inner {
             connections,
             users,
             draining: self.is_draining(),
-            settled,
+            settled: self.is_settled(),
         }
     }
 
@@ -234,7 +230,7 @@ impl Inner {
             }
             if partly {
                 // Before the registry says anything again where it was lost.
-                self.membership.lock().lost += 1;
+                self.lost_in_part();
                 self.registry.resume(&self.lease(), &self.report()).await?;
             } else if held {
                 let others = holding.into_iter().map(|lease| lease.instance);
@@ -294,67 +290,6 @@ impl Inner {
         if connections > 0 {
             self.metrics.connections_reaped().increment(connections);
             tracing::warn!(lease = %lapsed, connections, "reaped a node that is gone");
-        }
-        Ok(())
-    }
-
-    /// Makes the registry hold just this node's connections, and carries out the orders that it has missed.
-    async fn resync(self: &Arc<Self>) -> Result<(), RegistryError> {
-        let lease = self.lease();
-        let held: HashSet<Entry> = self.registry.held(&lease).await?.into_iter().collect();
-        let lives: Vec<_> = self
-            .hub
-            .all()
-            .into_iter()
-            .filter(|live| live.is_registered())
-            .collect();
-        let mut stale = held.clone();
-        for live in &lives {
-            stale.remove(&live.entry());
-        }
-        // Between the two looks a connection may have come: it is in the hub then.
-        stale.retain(|entry| self.hub.get(&entry.id).is_none());
-        if !stale.is_empty() {
-            let stale: Vec<_> = stale.into_iter().collect();
-            self.registry.unregister(&lease, &stale).await?;
-        }
-        let missing = lives.iter().filter(|live| !held.contains(&live.entry()));
-        let again = missing.map(|live| self.register_again(&lease, live));
-        futures_util::future::try_join_all(again).await?;
-
-        self.ordered(lives.clone()).await?;
-        let grants: Vec<_> = lives
-            .iter()
-            .map(|live| (live.entry(), live.grant()))
-            .collect();
-        for (entry, bar) in self.registry.standing(&grants).await? {
-            if let Some(live) = self.hub.get(&entry.id) {
-                self.end_all(&[live], &bar.ending());
-            }
-        }
-        if !lives.is_empty() {
-            tracing::info!(connections = lives.len(), "the registry is exact again");
-        }
-        Ok(())
-    }
-
-    /// Puts a connection back that the registry has lost.
-    async fn register_again(
-        self: &Arc<Self>,
-        lease: &Lease,
-        live: &Arc<Live>,
-    ) -> Result<(), RegistryError> {
-        let record = live.record(&self.node_id);
-        // It has been let in before: the limit is not held against it.
-        let admission = self
-            .registry
-            .register(lease, &record, &live.grant(), None)
-            .await?;
-        if let Admission::Refused(bar) = admission {
-            self.end_all(std::slice::from_ref(live), &bar.ending());
-        }
-        if live.is_gone() {
-            self.unregister(live);
         }
         Ok(())
     }

@@ -18,8 +18,8 @@
 //!   receipts.
 //! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
 //!   its state.
-//! - `membership` keeps the node's lease and makes the registry exact again after a gap; `lease` is what the node knows of
-//!   it, and `others` are whom it waits for then. `drain` is how a node goes.
+//! - `membership` keeps the node's lease, and `resync` makes the registry exact again after a gap; `lease` is what the node
+//!   knows of it, and `others` are whom it waits for then. `drain` is how a node goes.
 
 pub mod access;
 mod admin;
@@ -44,6 +44,7 @@ mod own;
 mod readiness;
 mod recheck;
 mod refusal;
+mod resync;
 mod scrape;
 mod sessions;
 mod settings;

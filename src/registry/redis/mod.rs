@@ -96,7 +96,7 @@ pub struct RedisRegistry {
 }
 
 impl RedisRegistry {
-    /// A registry in `servers`, which need not be there yet. Takes a Tokio runtime to run on.
+    /// A registry in `servers`, which need not be there yet.
     ///
     /// # Errors
     ///
