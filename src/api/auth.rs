@@ -27,11 +27,16 @@ pub struct TokenBearer {
     pub admin: bool,
 }
 
-/// Verifies tokens. The app puts `auth::Authenticator` behind it; tests put a table.
+/// Verifies tokens. The app puts `auth::Authenticator` and the registry behind it; tests put a table.
 #[async_trait]
 pub trait TokenVerifier: Send + Sync + 'static {
-    /// Whose token it is, or none if it is not valid.
-    async fn verify(&self, token: &str) -> Option<TokenBearer>;
+    /// Whose token it is.
+    ///
+    /// # Errors
+    ///
+    /// 401 for a token that is not valid, or that opens everything but for what is held against it; 503 if nobody can say
+    /// what is.
+    async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError>;
 }
 
 /// The keys of the API, and what each may.
@@ -104,18 +109,14 @@ impl ApiAuth {
         *self.keys.write() = keys.into_inner();
     }
 
-    /// Whose credentials a request brings: 401 if it brings none, or bad ones.
+    /// Whose credentials a request brings: 401 if it brings none, or bad ones. A key costs no look at the registry.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let presented = bearer(headers).ok_or_else(ApiError::unauthorized)?;
         if let Some(caller) = self.holder(presented) {
             return Ok(caller);
         }
         let token = std::str::from_utf8(presented).map_err(|_| ApiError::unauthorized())?;
-        let bearer = self
-            .tokens
-            .verify(token)
-            .await
-            .ok_or_else(ApiError::unauthorized)?;
+        let bearer = self.tokens.verify(token).await?;
         let scopes = if bearer.admin {
             vec![Scope::Admin]
         } else {
@@ -237,19 +238,24 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::{Api, ApiKey};
+    use crate::{
+        config::{Api, ApiKey},
+        registry::Bar,
+    };
 
     struct Tokens;
 
     #[async_trait]
     impl TokenVerifier for Tokens {
-        async fn verify(&self, token: &str) -> Option<TokenBearer> {
+        async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError> {
             let admin = match token {
                 "admins.own.token" => true,
                 "users.own.token" => false,
-                _ => return None,
+                "banned.admins.token" => return Err(ApiError::barred(Bar::Banned)),
+                "token.without.redis" => return Err(ApiError::unavailable()),
+                _ => return Err(ApiError::unauthorized()),
             };
-            Some(TokenBearer {
+            Ok(TokenBearer {
                 user_id: "7".into(),
                 admin,
             })
@@ -272,11 +278,26 @@ mod tests {
         ApiAuth::new(&config, Arc::new(Tokens))
     }
 
-    async fn caller(authorization: &str) -> Option<Caller> {
+    async fn asked(authorization: &str) -> Result<Caller, ApiError> {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_bytes(authorization.as_bytes()).unwrap();
         headers.insert(header::AUTHORIZATION, value);
-        auth().caller(&headers).await.ok()
+        auth().caller(&headers).await
+    }
+
+    async fn caller(authorization: &str) -> Option<Caller> {
+        asked(authorization).await.ok()
+    }
+
+    #[tokio::test]
+    async fn what_is_held_against_a_token_is_said() {
+        let refused = |error: ApiError| (error.code, error.detail);
+        let banned = asked("Bearer banned.admins.token").await.unwrap_err();
+        assert_eq!(refused(banned), refused(ApiError::barred(Bar::Banned)));
+        let unknown = asked("Bearer token.without.redis").await.unwrap_err();
+        assert_eq!(unknown.code, ErrorCode::Unavailable);
+        let guessed = asked("Bearer a.made.up").await.unwrap_err();
+        assert_eq!(refused(guessed), refused(ApiError::unauthorized()));
     }
 
     #[tokio::test]

@@ -94,7 +94,8 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
         ),
         (
             "Unauthorized",
-            "No key or token, or one that is not valid",
+            "No key or token, or one that is not valid (any more): the detail of a token that was revoked, or whose user is \
+             banned, says so",
             ApiError::unauthorized(),
         ),
         (

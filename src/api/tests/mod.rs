@@ -33,8 +33,8 @@ struct NoTokens;
 
 #[async_trait]
 impl TokenVerifier for NoTokens {
-    async fn verify(&self, _token: &str) -> Option<TokenBearer> {
-        None
+    async fn verify(&self, _token: &str) -> Result<TokenBearer, ApiError> {
+        Err(ApiError::unauthorized())
     }
 }
 
