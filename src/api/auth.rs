@@ -68,6 +68,7 @@ impl Key {
 pub struct Caller {
     name: String,
     scopes: Vec<Scope>,
+    has_key: bool,
 }
 
 impl Caller {
@@ -125,6 +126,7 @@ impl ApiAuth {
         Ok(Caller {
             name: format!("jwt:{}", bearer.user_id),
             scopes,
+            has_key: false,
         })
     }
 
@@ -140,6 +142,7 @@ impl ApiAuth {
         Some(Caller {
             name: format!("key:{}", key.name),
             scopes: key.scopes.clone(),
+            has_key: true,
         })
     }
 }
@@ -184,7 +187,7 @@ pub mod scope {
     }
 
     permissions! {
-        /// To read users, presence, connections, nodes, stats and metrics.
+        /// To read users, presence, connections, nodes and stats.
         Read = "read";
         /// To send and to broadcast.
         Send = "send";
@@ -229,6 +232,25 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
             caller,
             permission: PhantomData,
         })
+    }
+}
+
+/// Proof that the caller has a key, whatever its scopes, or is an administrator.
+pub struct AnyKey(());
+
+impl FromRequestParts<ApiState> for AnyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let caller = state.auth.caller(&parts.headers).await?;
+        if caller.has_key || caller.may(Scope::Admin) {
+            Ok(Self(()))
+        } else {
+            Err(ApiError::new(
+                ErrorCode::Forbidden,
+                "this call needs an API key, or an admin's token",
+            ))
+        }
     }
 }
 
