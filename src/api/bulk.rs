@@ -23,7 +23,7 @@ use crate::gateway::{Delivery, Message, Target};
 /// The most messages of one call.
 const MAX_MESSAGES: usize = 1000;
 
-/// How many targets are sent to at a time: enough to fill the link to Redis, and not so many that one call holds it.
+/// How many lanes are sent at a time: enough to fill the link to Redis, and not so many that one call holds it.
 const CONCURRENCY: usize = 32;
 
 /// Many events.
@@ -97,9 +97,10 @@ impl From<Result<Delivery, ApiError>> for BulkResult {
 
 /// Send up to 1,000 events
 ///
-/// Each has a result of its own, in the order of the request; a bad one does not keep the others from being sent. Events
-/// for the same target are handed over in the order given; between targets there is no order. When Redis is the reason
-/// why none of them was handed over, the answer as a whole is 503.
+/// Each has a result of its own, in the order of the request; a bad one does not keep the others from being sent. A client
+/// gets its events in the order given, whatever says that they are for it: those for different users, or for different
+/// connections, are sent at once; where `user`, `connection` and `room` take turns, and from one `room` to the next, each
+/// waits for the one before. When Redis is the reason why none of them was handed over, the answer as a whole is 503.
 #[utoipa::path(
     post,
     path = "/events",
@@ -164,8 +165,14 @@ fn target(
     }
 }
 
-/// Sends what is sendable, the targets at once and each target's messages one after the other, and puts the results back
-/// in order. After the first that Redis refuses, the rest is refused untried: a thousand timeouts in a row help nobody.
+/// One message of the request: its place, whom it is for, and what it says.
+type Placed = (usize, Target, Message);
+
+/// Messages that no other one of another lane shares a client with; in a lane they go one after the other.
+type Lanes = BTreeMap<String, Vec<Placed>>;
+
+/// Sends what is sendable, so that each client gets its messages in order, and puts the results back in order. After the
+/// first that Redis refuses, the rest is refused untried: a thousand timeouts in a row help nobody.
 async fn hand_over<F, Fut>(
     messages: Vec<Result<(Target, Message), ApiError>>,
     send: F,
@@ -175,47 +182,69 @@ where
     Fut: Future<Output = Result<Delivery, ApiError>>,
 {
     let mut results: BTreeMap<usize, Result<Delivery, ApiError>> = BTreeMap::new();
-    let mut by_target: BTreeMap<_, Vec<(usize, Target, Message)>> = BTreeMap::new();
+    let mut sendable = Vec::with_capacity(messages.len());
     for (place, message) in messages.into_iter().enumerate() {
         match message {
-            Ok((target, message)) => {
-                let queue = by_target.entry(key(&target)).or_default();
-                queue.push((place, target, message));
-            }
+            Ok((target, message)) => sendable.push((place, target, message)),
             Err(error) => {
                 results.insert(place, Err(error));
             }
         }
     }
     let (send, away) = (&send, &AtomicBool::new(false));
-    let sent = stream::iter(by_target.into_values())
-        .map(|queue| async move {
-            let mut results = Vec::with_capacity(queue.len());
-            for (place, target, message) in queue {
-                let result = if away.load(Ordering::Relaxed) {
-                    Err(ApiError::unavailable())
-                } else {
-                    send(target, message).await
-                };
-                if is_unavailable(&result) {
-                    away.store(true, Ordering::Relaxed);
+    for lanes in stages(sendable) {
+        let sent = stream::iter(lanes.into_values())
+            .map(|lane| async move {
+                let mut results = Vec::with_capacity(lane.len());
+                for (place, target, message) in lane {
+                    let result = if away.load(Ordering::Relaxed) {
+                        Err(ApiError::unavailable())
+                    } else {
+                        send(target, message).await
+                    };
+                    if is_unavailable(&result) {
+                        away.store(true, Ordering::Relaxed);
+                    }
+                    results.push((place, result));
                 }
-                results.push((place, result));
-            }
-            results
-        })
-        .buffer_unordered(CONCURRENCY)
-        .collect::<Vec<_>>()
-        .await;
-    results.extend(sent.into_iter().flatten());
+                results
+            })
+            .buffer_unordered(CONCURRENCY)
+            .collect::<Vec<_>>()
+            .await;
+        results.extend(sent.into_iter().flatten());
+    }
     results.into_values().collect()
 }
 
-fn key(target: &Target) -> (u8, String) {
+/// What can be sent at once, stage by stage. A connection is of one user, so two users share none, nor do two connections.
+/// Whose a connection is, and who is in a room, is for the registry and for the other nodes to know: where the kind of target
+/// changes, what comes after waits for what was before.
+fn stages(messages: Vec<Placed>) -> Vec<Lanes> {
+    let mut stages: Vec<(&str, Lanes)> = Vec::new();
+    for (place, target, message) in messages {
+        let kind = target.kind();
+        if stages.last().is_none_or(|(of, _)| *of != kind) {
+            stages.push((kind, Lanes::new()));
+        }
+        let lane = lane(&target, &message);
+        if let Some((_, lanes)) = stages.last_mut() {
+            lanes
+                .entry(lane)
+                .or_default()
+                .push((place, target, message));
+        }
+    }
+    stages.into_iter().map(|(_, lanes)| lanes).collect()
+}
+
+/// What tells a message from those of its kind that it shares no client with. A client may be in any number of a namespace's
+/// rooms, and is in one namespace.
+fn lane(target: &Target, message: &Message) -> String {
     match target {
-        Target::User(user) => (0, user.to_string()),
-        Target::Connection(id) => (1, id.to_string()),
-        Target::Room(room) => (2, room.clone()),
+        Target::User(user) => user.to_string(),
+        Target::Connection(id) => id.to_string(),
+        Target::Room(_) => message.namespace.clone(),
     }
 }
 
@@ -322,6 +351,64 @@ mod tests {
             .map(|(_, event)| event)
             .collect();
         assert_eq!(to_b, ["1", "3", "4"]);
+    }
+
+    /// A client may be meant by its user, by its connection and by any of its rooms.
+    #[tokio::test]
+    async fn messages_that_may_be_for_the_same_client_do_not_overtake_each_other() {
+        let user = || Target::User("a".into());
+        let connection = || Target::Connection("c".into());
+        let room = |name: &str| Target::Room(name.into());
+        let targets = [
+            user(),
+            connection(),
+            room("r"),
+            room("s"),
+            connection(),
+            user(),
+            room("s"),
+            user(),
+        ];
+        let messages = targets.into_iter().enumerate();
+        let messages = messages.map(|(place, target)| Ok((target, message(&place.to_string()))));
+        let log = Mutex::new(Vec::new());
+        hand_over(messages.collect(), |_, message| {
+            let log = &log;
+            async move {
+                let place: usize = message.event.parse().unwrap();
+                for _ in 0..(10 - place) {
+                    tokio::task::yield_now().await;
+                }
+                log.lock().push(place);
+                Ok(ONE)
+            }
+        })
+        .await;
+        assert_eq!(log.into_inner(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn users_and_rooms_of_other_namespaces_do_not_wait_for_each_other() {
+        let rooms = |namespace: &str| {
+            let message = Message {
+                namespace: namespace.into(),
+                ..message("e")
+            };
+            Ok((Target::Room("r".into()), message))
+        };
+        for messages in [
+            vec![to("a", "e"), to("b", "e")],
+            vec![rooms("/"), rooms("/public")],
+        ] {
+            // Nobody comes out before both are in.
+            let both = tokio::sync::Barrier::new(2);
+            let sent = hand_over(messages, |_, _| async {
+                both.wait().await;
+                Ok(ONE)
+            });
+            let sent = tokio::time::timeout(std::time::Duration::from_secs(60), sent);
+            assert_eq!(sent.await.unwrap().len(), 2);
+        }
     }
 
     #[tokio::test]
