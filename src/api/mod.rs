@@ -18,6 +18,7 @@ pub mod health;
 pub mod openapi;
 pub mod presence;
 pub mod sessions;
+pub mod time;
 pub mod tokens;
 pub mod users;
 

@@ -93,6 +93,17 @@ onBothRegistries((world) => {
     }
   });
 
+  test('a ban for ever is told back as it was given', async () => {
+    const user = someone();
+    const ban = { banned: true, reason: null, until: '9999-12-31T23:59:59Z' };
+    assert.deepEqual(await world.api.ban(user, { until: ban.until }), ban);
+    for (const node of [world.desk, world.door]) assert.deepEqual(await node.api.banOf(user), ban);
+    const revoked = await world.api.revokeTokens(user, { issuedBefore: ban.until });
+    assert.equal(revoked.revokedBefore, ban.until);
+    await world.api.revokeToken(user, { expiresAt: ban.until });
+    expectProblem(await world.api.request('GET', '/v1/stats', { key: admins(user) }), 401, 'the token of who is banned for ever');
+  });
+
   test('one call’s messages reach a client in order, whatever says that they are for it', async () => {
     const user = someone('ordered');
     const client = await connected(world.door, { user, deviceId: user });

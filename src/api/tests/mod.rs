@@ -6,6 +6,7 @@ mod access;
 mod calls;
 mod document;
 mod edges;
+mod shapes;
 
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};

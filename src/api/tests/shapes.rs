@@ -1,0 +1,43 @@
+//! What the body of a call may look like, and what it may not.
+
+use serde_json::json;
+
+use super::*;
+
+/// The last second that RFC 3339 can write is beyond the last that most clocks can.
+#[tokio::test]
+async fn for_ever_is_a_time() {
+    const FOR_EVER: &str = "9999-12-31T23:59:59Z";
+    let router = public(state().await);
+    for until in [
+        FOR_EVER,
+        "9999-12-31T23:59:59.999Z",
+        "9999-12-31T00:00:00+00:00",
+        "9999-12-31T23:59:59-12:00",
+    ] {
+        let body = json!({"until": until});
+        let answer = call_at(&router, "PUT", "/v1/users/7/ban", body).await;
+        assert_eq!(answer.status, 200, "{until} {}", answer.text);
+        let ban = json!({"banned": true, "reason": null, "until": FOR_EVER});
+        assert_eq!(answer.json(), ban, "{until}");
+        let told = call_at(&router, "GET", "/v1/users/7/ban", Value::Null).await;
+        assert_eq!(told.json(), ban, "{until}");
+    }
+    let body = json!({"issuedBefore": FOR_EVER});
+    let answer = call_at(&router, "POST", "/v1/users/7/revoke-tokens", body).await;
+    assert_eq!(answer.json()["revokedBefore"], FOR_EVER, "{}", answer.text);
+    let body = json!({"jti": "t", "expiresAt": FOR_EVER});
+    let answer = call_at(&router, "POST", "/v1/tokens/revoke", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+
+    for until in [
+        "9999-12-32T00:00:00Z",
+        "9999-12-31",
+        "9999-12-31T23:59:59",
+        "10000-01-01T00:00:00Z",
+    ] {
+        let body = json!({"until": until});
+        let answer = call_at(&router, "PUT", "/v1/users/7/ban", body).await;
+        assert_eq!(answer.code(), "malformed", "{until}");
+    }
+}
