@@ -47,8 +47,6 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// 413: the body, or a message's data, is larger than the limits allow.
     PayloadTooLarge,
-    /// 415: the body is not `application/json`.
-    UnsupportedMediaType,
     /// 422: the event's name is empty or too long.
     InvalidEvent,
     /// 422: the event's name belongs to Socket.IO.
@@ -93,7 +91,6 @@ impl ErrorCode {
             Self::NotFound | Self::UnknownConnection => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidEvent
             | Self::ReservedEvent
             | Self::UnknownNamespace

@@ -87,7 +87,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// Name, meaning and an example of every problem that handlers answer with.
-fn problems() -> [(&'static str, &'static str, ApiError); 12] {
+fn problems() -> [(&'static str, &'static str, ApiError); 11] {
     let error = ApiError::new;
     [
         (
@@ -144,14 +144,6 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
             error(
                 ErrorCode::PayloadTooLarge,
                 "data: may have 1000000 bytes as JSON",
-            ),
-        ),
-        (
-            "UnsupportedMediaType",
-            "The body is not `application/json`",
-            error(
-                ErrorCode::UnsupportedMediaType,
-                "the body must be JSON, and say so: Content-Type: application/json",
             ),
         ),
         (
@@ -219,7 +211,7 @@ problem_sets! {
     /// Those of calls with a user in the path, or with a query.
     HeadProblems = "400" "Malformed", "422" "Unprocessable";
     /// Those of calls with a body.
-    BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "415" "UnsupportedMediaType", "422" "Unprocessable";
+    BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "422" "Unprocessable";
     /// Those of calls about one connection.
     ConnectionProblems = "400" "Malformed", "404" "UnknownConnection";
     /// That of calls that need a signing key.

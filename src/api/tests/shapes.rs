@@ -4,6 +4,49 @@ use serde_json::json;
 
 use super::*;
 
+async fn post(path: &str, content_type: Option<&str>, body: &'static str) -> Answer {
+    let mut request = request("POST", path, Some(KEY));
+    if let Some(content_type) = content_type {
+        request = request.header(header::CONTENT_TYPE, content_type);
+    }
+    let request = request.body(body.into()).unwrap();
+    ask(&public(state().await), request).await
+}
+
+#[tokio::test]
+async fn json_is_read_whatever_it_is_said_to_be() {
+    for content_type in [
+        None,
+        Some("application/json; charset=utf-8"),
+        Some("application/x-www-form-urlencoded"),
+        Some("text/plain;charset=UTF-8"),
+        Some("application/octet-stream"),
+        Some(""),
+    ] {
+        let answer = post("/v1/broadcast", content_type, r#"{"event":"e"}"#).await;
+        assert_eq!(answer.json(), json!({"nodes": 1}), "{content_type:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_malformed_whatever_it_is_said_to_be() {
+    for content_type in [None, Some("application/json"), Some("text/plain")] {
+        for (broken, culprit) in [
+            ("", "EOF"),
+            ("{", "EOF"),
+            (r#"{"event":"e"}{}"#, "trailing"),
+            (r#"{"event":"e"}x"#, "trailing"),
+            ("\u{feff}{}", "expected value"),
+            ("event=e", "expected value"),
+        ] {
+            let answer = post("/v1/broadcast", content_type, broken).await;
+            assert_eq!(answer.status, 400, "{broken} {content_type:?}");
+            assert_eq!(answer.code(), "malformed", "{broken}");
+            assert!(answer.text.contains(culprit), "{broken} {}", answer.text);
+        }
+    }
+}
+
 /// The last second that RFC 3339 can write is beyond the last that most clocks can.
 #[tokio::test]
 async fn for_ever_is_a_time() {
