@@ -1,10 +1,15 @@
 //! What comes in besides the head: JSON bodies, ids in paths, query strings. Everything that is wrong with their shape is
 //! a problem that names the place.
 
+use std::{fmt, marker::PhantomData};
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use super::{
     ApiState, Limits,
@@ -101,7 +106,7 @@ where
     T: Deserialize<'de>,
     R: serde_json::de::Read<'de>,
 {
-    let value = serde_path_to_error::deserialize(&mut *deserializer).map_err(at_place)?;
+    let Object(value) = serde_path_to_error::deserialize(&mut *deserializer).map_err(at_place)?;
     deserializer
         .end()
         .map_err(|error| malformed(error.to_string()))?;
@@ -110,7 +115,8 @@ where
 
 /// The same for a part of a body that was read as a value before.
 pub fn part<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value).map_err(at_place)
+    let Object(value) = serde_path_to_error::deserialize(value).map_err(at_place)?;
+    Ok(value)
 }
 
 fn at_place(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
@@ -133,6 +139,39 @@ where
     T: Deserialize<'de>,
 {
     T::deserialize(deserializer).map(Some)
+}
+
+/// What is written as an object. The types that serde derives also take a list of their fields, in the order of the source.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+/// For optional fields that are written as an object.
+pub fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let object: Option<Object<T>> = Option::deserialize(deserializer)?;
+    Ok(object.map(|Object(value)| value))
 }
 
 /// The `{user}` of a path, decoded exactly once: whatever an id holds comes through, a `%2F` as a slash in the id.
@@ -238,7 +277,8 @@ mod tests {
             ("{} {}", "trailing"),
             (r#"{"list":[1,"x"]}"#, "list[1]"),
             (r#"{"lost":1}"#, "`lost`"),
-            ("7", "expected"),
+            ("7", "expected an object"),
+            ("[null,[1]]", "expected an object"),
         ] {
             let error = sample(text).unwrap_err();
             assert_eq!(error.code, ErrorCode::Malformed, "{text}");

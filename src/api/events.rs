@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, UserPath, present},
+    body::{Body, Payload, UserPath, object, present},
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
 };
@@ -38,6 +38,7 @@ pub struct SendRequest {
     #[schema(default = "/")]
     namespace: Option<String>,
     /// Asks the clients for an acknowledgement, and waits for it.
+    #[serde(default, deserialize_with = "object")]
     ack: Option<AckRequest>,
 }
 

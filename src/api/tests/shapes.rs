@@ -47,6 +47,62 @@ async fn what_is_no_json_is_malformed_whatever_it_is_said_to_be() {
     }
 }
 
+#[tokio::test]
+async fn a_list_of_its_fields_is_no_object() {
+    for (method, path, body, place) in [
+        ("POST", "/v1/presence", json!([["42"]]), "an object"),
+        ("POST", "/v1/broadcast", json!(["e", 1, "/"]), "an object"),
+        (
+            "POST",
+            "/v1/users/1/events",
+            json!(["e", 1, "/", null]),
+            "an object",
+        ),
+        (
+            "POST",
+            "/v1/users/1/events",
+            json!({"event": "e", "ack": [500]}),
+            "ack: ",
+        ),
+        ("POST", "/v1/events", json!([[]]), "an object"),
+        (
+            "POST",
+            "/v1/users/1/disconnect",
+            json!(["x", 4500, false, [], false]),
+            "an object",
+        ),
+        ("PUT", "/v1/users/1/ban", json!(["x", null]), "an object"),
+        (
+            "POST",
+            "/v1/users/1/revoke-tokens",
+            json!([null]),
+            "an object",
+        ),
+        ("POST", "/v1/tokens/revoke", json!(["t", null]), "an object"),
+    ] {
+        let answer = call(method, path, body.clone()).await;
+        assert_eq!(answer.status, 400, "{path} {body} {}", answer.text);
+        assert_eq!(answer.code(), "malformed");
+        assert!(answer.text.contains(place), "{path} {}", answer.text);
+    }
+    let messages = json!({"messages": [["42", null, null, "e", 1, null]]});
+    let answer = call("POST", "/v1/events", messages).await.json();
+    assert_eq!(
+        answer["results"][0]["error"]["code"], "malformed",
+        "{answer}"
+    );
+    let none = json!({"event": "e", "ack": null});
+    assert_eq!(call("POST", "/v1/users/1/events", none).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_is_no_list_of_its_fields_either() {
+    let router = public(issuing().await);
+    let body = json!(["ada", "editor", null, null]);
+    let answer = call_at(&router, "POST", "/v1/users/1/sessions", body).await;
+    assert_eq!(answer.code(), "malformed");
+}
+
 /// The last second that RFC 3339 can write is beyond the last that most clocks can.
 #[tokio::test]
 async fn for_ever_is_a_time() {
