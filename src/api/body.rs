@@ -8,7 +8,7 @@ use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt;
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, DeserializeOwned, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
 
 use super::{
@@ -20,6 +20,9 @@ use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
 /// How much of a body that is too large is read and thrown away, in bytes. A server that closes while the client still
 /// writes resets the connection, and the client never sees the 413.
 const DISCARDED: usize = 16 * 1024 * 1024;
+
+/// From here on a float no longer tells one integer from the next.
+const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
 
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 512;
@@ -172,6 +175,51 @@ where
 {
     let object: Option<Object<T>> = Option::deserialize(deserializer)?;
     Ok(object.map(|Object(value)| value))
+}
+
+/// A user's id in a body: text, or an integer, which stands for its digits as it does in the `sub` of a token.
+#[derive(Clone, Debug)]
+pub struct GivenUser(pub String);
+
+impl<'de> Deserialize<'de> for GivenUser {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Id;
+
+        impl Visitor<'_> for Id {
+            type Value = GivenUser;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a user's id: a string or an integer")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<GivenUser, E> {
+                Ok(GivenUser(text.to_owned()))
+            }
+
+            fn visit_string<E: de::Error>(self, text: String) -> Result<GivenUser, E> {
+                Ok(GivenUser(text))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<GivenUser, E> {
+                Ok(GivenUser(number.to_string()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<GivenUser, E> {
+                Ok(GivenUser(number.to_string()))
+            }
+
+            /// `42.0` is how some write 42.
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<GivenUser, E> {
+                if number.fract() == 0.0 && number.abs() <= MAX_EXACT_FLOAT {
+                    Ok(GivenUser((number as i64).to_string()))
+                } else {
+                    Err(E::invalid_type(Unexpected::Float(number), &self))
+                }
+            }
+        }
+
+        deserializer.deserialize_any(Id)
+    }
 }
 
 /// The `{user}` of a path, decoded exactly once: whatever an id holds comes through, a `%2F` as a slash in the id.

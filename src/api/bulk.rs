@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, part, present, user_id},
+    body::{Body, GivenUser, Payload, part, present, user_id},
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
 };
@@ -49,8 +49,9 @@ impl Payload for BulkRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkMessage {
-    /// A user: all connections in the namespace.
-    user: Option<String>,
+    /// A user: all connections in the namespace. An integer stands for its digits.
+    #[schema(value_type = Option<String>)]
+    user: Option<GivenUser>,
     /// One connection.
     connection: Option<String>,
     /// The connections in a room of the namespace.
@@ -132,7 +133,8 @@ pub async fn send_bulk(
         .into_iter()
         .map(|value| {
             let message: BulkMessage = part(value)?;
-            let target = target(message.user, message.connection, message.room)?;
+            let user = message.user.map(|GivenUser(id)| id);
+            let target = target(user, message.connection, message.room)?;
             let message = state.message(message.event, message.data, message.namespace)?;
             Ok((target, message))
         })

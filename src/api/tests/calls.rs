@@ -99,7 +99,7 @@ async fn what_is_wrong_with_a_body_has_a_status_and_a_place() {
         ),
         (
             "presence",
-            json!({"users": [1]}),
+            json!({"users": [true]}),
             400,
             "malformed",
             "users[0]",

@@ -48,6 +48,39 @@ async fn what_is_no_json_is_malformed_whatever_it_is_said_to_be() {
 }
 
 #[tokio::test]
+async fn a_user_is_named_by_text_or_by_an_integer() {
+    let users = r#"{"users":[42,"42",-7,18446744073709551615,42.0,"x"]}"#;
+    let answer = post("/v1/presence", None, users).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let answer = answer.json();
+    let named: Vec<_> = answer["users"].as_object().unwrap().keys().collect();
+    assert_eq!(named, ["-7", "18446744073709551615", "42", "x"]);
+
+    let messages = r#"{"messages":[{"user":42,"event":"e"},{"user":4.2,"event":"e"},{"user":null,"event":"e"}]}"#;
+    let answer = post("/v1/events", None, messages).await.json();
+    let results = &answer["results"];
+    assert_eq!(results[0], json!({"connections": 0, "nodes": 0}));
+    assert_eq!(results[1]["error"]["code"], "malformed", "{results}");
+    assert_eq!(results[2]["error"]["code"], "invalid_target", "{results}");
+
+    for user in [
+        "4.2",
+        "1e300",
+        "36893488147419103232",
+        "true",
+        "null",
+        "[1]",
+        "{}",
+    ] {
+        let body = format!(r#"{{"users":["1",{user}]}}"#).leak();
+        let answer = post("/v1/presence", None, body).await;
+        assert_eq!(answer.status, 400, "{user} {}", answer.text);
+        let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("users[1]: "), "{detail}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_of_its_fields_is_no_object() {
     for (method, path, body, place) in [
         ("POST", "/v1/presence", json!([["42"]]), "an object"),
