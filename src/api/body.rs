@@ -1,28 +1,21 @@
 //! What comes in besides the head: JSON bodies, ids in paths, query strings. Everything that is wrong with their shape is
 //! a problem that names the place.
 
-use std::{fmt, marker::PhantomData};
-
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt;
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, DeserializeOwned, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     ApiState, Limits,
     error::{ApiError, ErrorCode},
+    fields::Object,
 };
 use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
 
 /// How much of a body that is too large is read and thrown away, in bytes. A server that closes while the client still
 /// writes resets the connection, and the client never sees the 413.
 const DISCARDED: usize = 16 * 1024 * 1024;
-
-/// From here on a float no longer tells one integer from the next.
-const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
 
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 512;
@@ -135,93 +128,6 @@ fn malformed(detail: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::Malformed, detail)
 }
 
-/// For optional fields whose `null` is a value: absent is none, `null` is some null.
-pub fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
-}
-
-/// What is written as an object. The types that serde derives also take a list of their fields, in the order of the source.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Fields(PhantomData))
-    }
-}
-
-/// For optional fields that are written as an object.
-pub fn object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    let object: Option<Object<T>> = Option::deserialize(deserializer)?;
-    Ok(object.map(|Object(value)| value))
-}
-
-/// A user's id in a body: text, or an integer, which stands for its digits as it does in the `sub` of a token.
-#[derive(Clone, Debug)]
-pub struct GivenUser(pub String);
-
-impl<'de> Deserialize<'de> for GivenUser {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Id;
-
-        impl Visitor<'_> for Id {
-            type Value = GivenUser;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a user's id: a string or an integer")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<GivenUser, E> {
-                Ok(GivenUser(text.to_owned()))
-            }
-
-            fn visit_string<E: de::Error>(self, text: String) -> Result<GivenUser, E> {
-                Ok(GivenUser(text))
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<GivenUser, E> {
-                Ok(GivenUser(number.to_string()))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<GivenUser, E> {
-                Ok(GivenUser(number.to_string()))
-            }
-
-            /// `42.0` is how some write 42.
-            fn visit_f64<E: de::Error>(self, number: f64) -> Result<GivenUser, E> {
-                if number.fract() == 0.0 && number.abs() <= MAX_EXACT_FLOAT {
-                    Ok(GivenUser((number as i64).to_string()))
-                } else {
-                    Err(E::invalid_type(Unexpected::Float(number), &self))
-                }
-            }
-        }
-
-        deserializer.deserialize_any(Id)
-    }
-}
-
 /// The `{user}` of a path, decoded exactly once: whatever an id holds comes through, a `%2F` as a slash in the id.
 pub struct UserPath(pub UserId);
 
@@ -296,6 +202,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::api::fields::present;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

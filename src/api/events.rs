@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, UserPath, object, present},
+    body::{Body, Payload, UserPath},
     error::{ApiError, ErrorCode},
+    fields::{object, present},
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{Acked, Delivery, Message, RESERVED_EVENTS, Target};

@@ -14,6 +14,7 @@ pub mod connections;
 pub mod cookie;
 pub mod error;
 pub mod events;
+pub mod fields;
 pub mod health;
 pub mod openapi;
 pub mod presence;

@@ -258,10 +258,9 @@ pub fn pages<S: Clone + Send + Sync + 'static>(document: &utoipa::openapi::OpenA
 }
 
 /// A file of the page, behind its content type.
-fn page_file(
-    name: &str,
-    config: Arc<Config<'static>>,
-) -> Result<([(header::HeaderName, String); 1], Vec<u8>), ApiError> {
+type PageFile = ([(header::HeaderName, String); 1], Vec<u8>);
+
+fn page_file(name: &str, config: Arc<Config<'static>>) -> Result<PageFile, ApiError> {
     match utoipa_swagger_ui::serve(name, config) {
         Ok(Some(file)) => Ok((
             [(header::CONTENT_TYPE, file.content_type)],

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, GivenUser, Payload, user_id},
+    body::{Body, Payload, user_id},
     error::{ApiError, ErrorCode},
+    fields::GivenUser,
     openapi::{BodyProblems, Guarded},
 };
 use crate::{connection::UserId, registry};

@@ -1,0 +1,234 @@
+//! Sending many events in one call.
+
+mod order;
+
+use axum::{Json, extract::State};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{
+    ApiState, Limits,
+    auth::{Allowed, scope},
+    body::{Body, Payload, part, user_id},
+    error::{ApiError, ErrorCode},
+    fields::{GivenUser, present},
+    openapi::{BodyProblems, Guarded},
+};
+use crate::gateway::{Delivery, Message, Target};
+use order::{hand_over, is_unavailable};
+
+/// The most messages of one call.
+const MAX_MESSAGES: usize = 1000;
+
+/// Many events.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"messages": [
+    {"user": "42", "event": "order:shipped", "data": {"order": 7}},
+    {"room": "orders", "event": "refresh"},
+]}))]
+pub struct BulkRequest {
+    /// At most 1,000. One that is malformed is an error of its own, and not one of the request.
+    #[schema(value_type = Vec<BulkMessage>, max_items = 1000)]
+    messages: Vec<Value>,
+}
+
+impl Payload for BulkRequest {
+    fn limit(limits: &Limits) -> usize {
+        limits.bulk
+    }
+}
+
+/// One event of many: exactly one of `user`, `connection` and `room` says whom it is for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BulkMessage {
+    /// A user: all connections in the namespace. An integer stands for its digits.
+    #[schema(value_type = Option<String>)]
+    user: Option<GivenUser>,
+    /// One connection.
+    connection: Option<String>,
+    /// The connections in a room of the namespace.
+    room: Option<String>,
+    /// Its name, which is not one of Socket.IO's own.
+    #[schema(min_length = 1, max_length = 256)]
+    event: String,
+    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Value>,
+    /// The namespace whose connections get it; of no matter for a connection, which is in one. A missing leading slash is
+    /// added.
+    #[schema(default = "/")]
+    namespace: Option<String>,
+}
+
+/// What became of the events, in the order of the request.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkAnswer {
+    results: Vec<BulkResult>,
+}
+
+/// What became of one event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum BulkResult {
+    /// It was handed over.
+    Delivered(Delivery),
+    /// It was not.
+    Refused {
+        /// Why.
+        error: ApiError,
+    },
+}
+
+impl From<Result<Delivery, ApiError>> for BulkResult {
+    fn from(result: Result<Delivery, ApiError>) -> Self {
+        match result {
+            Ok(delivery) => Self::Delivered(delivery),
+            Err(error) => Self::Refused { error },
+        }
+    }
+}
+
+/// Send up to 1,000 events
+///
+/// Each has a result of its own, in the order of the request; a bad one does not keep the others from being sent. A client
+/// gets its events in the order given, whatever says that they are for it: those for different users, or for different
+/// connections, are sent at once; where `user`, `connection` and `room` take turns, and from one `room` to the next, each
+/// waits for the one before. When Redis is the reason why none of them was handed over, the answer as a whole is 503.
+#[utoipa::path(
+    post,
+    path = "/events",
+    tag = "send",
+    request_body = BulkRequest,
+    responses(
+        (status = 200, description = "A result for each event", body = BulkAnswer, example = json!({"results": [
+            {"connections": 2, "nodes": 1},
+            {"error": {"code": "reserved_event", "detail": "event: \"connect\" is Socket.IO's own"}},
+        ]})),
+        Guarded,
+        BodyProblems,
+    ),
+    security(("key" = ["send"])),
+)]
+pub async fn send_bulk(
+    _: Allowed<scope::Send>,
+    State(state): State<ApiState>,
+    Body(request): Body<BulkRequest>,
+) -> Result<Json<BulkAnswer>, ApiError> {
+    if request.messages.len() > MAX_MESSAGES {
+        return Err(ApiError::new(
+            ErrorCode::TooMany,
+            format!("messages: at most {MAX_MESSAGES}"),
+        ));
+    }
+    let messages = request
+        .messages
+        .into_iter()
+        .map(|value| {
+            let message: BulkMessage = part(value)?;
+            let user = message.user.map(|GivenUser(id)| id);
+            let target = target(user, message.connection, message.room)?;
+            let message = state.message(message.event, message.data, message.namespace)?;
+            Ok((target, message))
+        })
+        .collect();
+    let send = |target: Target, message: Message| {
+        let gateway = &state.gateway;
+        async move { Ok(gateway.send(&target, &message).await?) }
+    };
+    let results = hand_over(messages, send).await;
+    if let Some(error) = redis_stopped_all(&results) {
+        return Err(error.clone());
+    }
+    let results = results.into_iter().map(BulkResult::from).collect();
+    Ok(Json(BulkAnswer { results }))
+}
+
+fn target(
+    user: Option<String>,
+    connection: Option<String>,
+    room: Option<String>,
+) -> Result<Target, ApiError> {
+    let wrong = |detail| Err(ApiError::new(ErrorCode::InvalidTarget, detail));
+    match (user, connection, room) {
+        (Some(user), None, None) => user_id(user).map(Target::User),
+        (None, Some(id), None) if id.is_empty() => wrong("connection: empty"),
+        (None, Some(id), None) => Ok(Target::Connection(id.into())),
+        (None, None, Some(room)) if room.is_empty() => wrong("room: empty"),
+        (None, None, Some(room)) => Ok(Target::Room(room)),
+        _ => wrong("exactly one of user, connection and room says whom it is for"),
+    }
+}
+
+/// The error of Redis, if there is one and nothing was handed over.
+fn redis_stopped_all(results: &[Result<Delivery, ApiError>]) -> Option<&ApiError> {
+    if results.iter().any(Result::is_ok) {
+        return None;
+    }
+    results
+        .iter()
+        .find(|result| is_unavailable(result))
+        .and_then(|result| result.as_ref().err())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ONE: Delivery = Delivery {
+        connections: 1,
+        nodes: 1,
+    };
+
+    #[test]
+    fn exactly_one_target() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            target(some("42"), None, None),
+            Ok(Target::User("42".into()))
+        );
+        assert_eq!(
+            target(None, some("c1"), None),
+            Ok(Target::Connection("c1".into()))
+        );
+        assert_eq!(target(None, None, some("r")), Ok(Target::Room("r".into())));
+        for (user, connection, room) in [
+            (None, None, None),
+            (some("1"), some("2"), None),
+            (some("1"), None, some("3")),
+            (some("1"), some("2"), some("3")),
+            (some(""), None, None),
+            (None, some(""), None),
+            (None, None, some("")),
+        ] {
+            assert!(target(user, connection, room).is_err());
+        }
+    }
+
+    #[test]
+    fn the_whole_is_503_only_if_nothing_went_out_for_want_of_redis() {
+        let bad = || Err(ApiError::new(ErrorCode::ReservedEvent, "bad"));
+        let away = || Err(ApiError::unavailable());
+        assert_eq!(redis_stopped_all(&[]), None);
+        assert_eq!(redis_stopped_all(&[bad(), bad()]), None);
+        assert_eq!(redis_stopped_all(&[Ok(ONE), away()]), None);
+        assert!(redis_stopped_all(&[bad(), away()]).is_some());
+    }
+
+    #[test]
+    fn a_result_is_a_delivery_or_an_error() {
+        let text = |result: Result<Delivery, ApiError>| {
+            serde_json::to_value(BulkResult::from(result)).unwrap()
+        };
+        assert_eq!(text(Ok(ONE)), json!({"connections": 1, "nodes": 1}));
+        assert_eq!(
+            text(Err(ApiError::new(ErrorCode::TooLong, "x"))),
+            json!({"error": {"code": "too_long", "detail": "x"}})
+        );
+    }
+}
