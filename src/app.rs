@@ -16,15 +16,16 @@ use crate::{
     api::{
         self, ApiState,
         auth::{ApiAuth, TokenBearer, TokenVerifier},
+        error::{ApiError, ErrorCode},
     },
-    auth::{Authenticator, RedisSessions},
+    auth::{AuthError, Authenticator, Identity, RedisSessions, SessionRef},
     bus::Bus,
     config::{Config, Cors, Limits, Reload},
     connection::{Instance, NodeId},
-    gateway::{Gateway, Parts},
+    gateway::{Gateway, GatewayError, Parts},
     link::{Link, Servers},
     metrics::Metrics,
-    registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
+    registry::{Entry, Grant, Registry, memory::MemoryRegistry, redis::RedisRegistry},
     transport::{
         Engine,
         listener::{self, ListenerLimits},
@@ -138,6 +139,10 @@ impl App {
                 (Arc::new(registry), bus)
             }
         };
+        let tokens = Tokens {
+            auth: auth.clone(),
+            registry: registry.clone(),
+        };
         let (gateway, engine) = Gateway::start(Parts {
             config: config.clone(),
             node_id: node_id.clone(),
@@ -149,7 +154,7 @@ impl App {
             metrics,
         })
         .await;
-        let keys = ApiAuth::new(&config.api, Arc::new(Tokens(auth.clone())));
+        let keys = ApiAuth::new(&config.api, Arc::new(tokens));
         Ok(Self {
             node_id,
             public,
@@ -272,17 +277,57 @@ impl App {
     }
 }
 
-/// The API's way to ask whether a token is an administrator's.
-struct Tokens(Authenticator);
+/// The API's way to ask whether a token is an administrator's, and still good.
+struct Tokens {
+    auth: Authenticator,
+    registry: Arc<dyn Registry>,
+}
 
 #[async_trait]
 impl TokenVerifier for Tokens {
-    async fn verify(&self, token: &str) -> Option<TokenBearer> {
-        let identity = self.0.verify(token).await.ok()?;
-        Some(TokenBearer {
-            admin: identity.has_role(ADMIN_ROLE),
+    async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError> {
+        let identity = self.auth.verify(token).await;
+        let identity = identity.map_err(|error| match error {
+            AuthError::Unavailable => ApiError::new(
+                ErrorCode::Unavailable,
+                "the keys that tokens are verified with can't be fetched; try again in a moment",
+            ),
+            _ => ApiError::unauthorized(),
+        })?;
+        let admin = identity.has_role(ADMIN_ROLE);
+        if admin {
+            // Others' tokens open nothing, whatever is held against them: that costs no round trip.
+            self.has_standing(&identity).await?;
+        }
+        Ok(TokenBearer {
+            admin,
             user_id: identity.user_id,
         })
+    }
+}
+
+impl Tokens {
+    /// Whether nothing is held against an administrator: neither a ban, nor a revocation, nor the end of the session. Asked
+    /// anew with each call, as the verbs of `/admin` do: who is kept out by one call is out of the next.
+    async fn has_standing(&self, identity: &Identity) -> Result<(), ApiError> {
+        let entry = Entry {
+            user: Some(identity.user_id.clone()),
+            // It is no connection, and the registry does not look at the id.
+            id: "".into(),
+        };
+        let grant = Grant {
+            issued_at: identity.issued_at,
+            token_id: identity.token_id.clone(),
+            session: identity.session.as_ref().map(|session| match session {
+                SessionRef::Cookie(id) => id.expose().into(),
+                SessionRef::Family(id) => id.as_str().into(),
+            }),
+        };
+        let standing = self.registry.standing(&[(entry, grant)]).await;
+        match standing.map_err(GatewayError::from)?.first() {
+            Some((_, bar)) => Err(ApiError::barred(*bar)),
+            None => Ok(()),
+        }
     }
 }
 

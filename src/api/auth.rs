@@ -27,11 +27,16 @@ pub struct TokenBearer {
     pub admin: bool,
 }
 
-/// Verifies tokens. The app puts `auth::Authenticator` behind it; tests put a table.
+/// Verifies tokens. The app puts `auth::Authenticator` and the registry behind it; tests put a table.
 #[async_trait]
 pub trait TokenVerifier: Send + Sync + 'static {
-    /// Whose token it is, or none if it is not valid.
-    async fn verify(&self, token: &str) -> Option<TokenBearer>;
+    /// Whose token it is.
+    ///
+    /// # Errors
+    ///
+    /// 401 for a token that is not valid, or that opens everything but for what is held against it; 503 if nobody can say
+    /// what is.
+    async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError>;
 }
 
 /// The keys of the API, and what each may.
@@ -63,6 +68,7 @@ impl Key {
 pub struct Caller {
     name: String,
     scopes: Vec<Scope>,
+    has_key: bool,
 }
 
 impl Caller {
@@ -104,18 +110,14 @@ impl ApiAuth {
         *self.keys.write() = keys.into_inner();
     }
 
-    /// Whose credentials a request brings: 401 if it brings none, or bad ones.
+    /// Whose credentials a request brings: 401 if it brings none, or bad ones. A key costs no look at the registry.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let presented = bearer(headers).ok_or_else(ApiError::unauthorized)?;
         if let Some(caller) = self.holder(presented) {
             return Ok(caller);
         }
         let token = std::str::from_utf8(presented).map_err(|_| ApiError::unauthorized())?;
-        let bearer = self
-            .tokens
-            .verify(token)
-            .await
-            .ok_or_else(ApiError::unauthorized)?;
+        let bearer = self.tokens.verify(token).await?;
         let scopes = if bearer.admin {
             vec![Scope::Admin]
         } else {
@@ -124,6 +126,7 @@ impl ApiAuth {
         Ok(Caller {
             name: format!("jwt:{}", bearer.user_id),
             scopes,
+            has_key: false,
         })
     }
 
@@ -139,6 +142,7 @@ impl ApiAuth {
         Some(Caller {
             name: format!("key:{}", key.name),
             scopes: key.scopes.clone(),
+            has_key: true,
         })
     }
 }
@@ -183,7 +187,7 @@ pub mod scope {
     }
 
     permissions! {
-        /// To read users, presence, connections, nodes, stats and metrics.
+        /// To read users, presence, connections, nodes and stats.
         Read = "read";
         /// To send and to broadcast.
         Send = "send";
@@ -231,25 +235,49 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
     }
 }
 
+/// Proof that the caller has a key, whatever its scopes, or is an administrator.
+pub struct AnyKey(());
+
+impl FromRequestParts<ApiState> for AnyKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let caller = state.auth.caller(&parts.headers).await?;
+        if caller.has_key || caller.may(Scope::Admin) {
+            Ok(Self(()))
+        } else {
+            Err(ApiError::new(
+                ErrorCode::Forbidden,
+                "this call needs an API key, or an admin's token",
+            ))
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::config::{Api, ApiKey};
+    use crate::{
+        config::{Api, ApiKey},
+        registry::Bar,
+    };
 
     struct Tokens;
 
     #[async_trait]
     impl TokenVerifier for Tokens {
-        async fn verify(&self, token: &str) -> Option<TokenBearer> {
+        async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError> {
             let admin = match token {
                 "admins.own.token" => true,
                 "users.own.token" => false,
-                _ => return None,
+                "banned.admins.token" => return Err(ApiError::barred(Bar::Banned)),
+                "token.without.redis" => return Err(ApiError::unavailable()),
+                _ => return Err(ApiError::unauthorized()),
             };
-            Some(TokenBearer {
+            Ok(TokenBearer {
                 user_id: "7".into(),
                 admin,
             })
@@ -272,11 +300,26 @@ mod tests {
         ApiAuth::new(&config, Arc::new(Tokens))
     }
 
-    async fn caller(authorization: &str) -> Option<Caller> {
+    async fn asked(authorization: &str) -> Result<Caller, ApiError> {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_bytes(authorization.as_bytes()).unwrap();
         headers.insert(header::AUTHORIZATION, value);
-        auth().caller(&headers).await.ok()
+        auth().caller(&headers).await
+    }
+
+    async fn caller(authorization: &str) -> Option<Caller> {
+        asked(authorization).await.ok()
+    }
+
+    #[tokio::test]
+    async fn what_is_held_against_a_token_is_said() {
+        let refused = |error: ApiError| (error.code, error.detail);
+        let banned = asked("Bearer banned.admins.token").await.unwrap_err();
+        assert_eq!(refused(banned), refused(ApiError::barred(Bar::Banned)));
+        let unknown = asked("Bearer token.without.redis").await.unwrap_err();
+        assert_eq!(unknown.code, ErrorCode::Unavailable);
+        let guessed = asked("Bearer a.made.up").await.unwrap_err();
+        assert_eq!(refused(guessed), refused(ApiError::unauthorized()));
     }
 
     #[tokio::test]

@@ -13,6 +13,7 @@ use super::{
     connections::status,
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded, HeadProblems},
+    time,
 };
 use crate::gateway::access::Ban;
 
@@ -25,6 +26,7 @@ pub struct BanRequest {
     #[schema(max_length = 512)]
     reason: Option<String>,
     /// Until when. Absent: until it is lifted.
+    #[serde(default, deserialize_with = "time::optional")]
     #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
 }
@@ -59,6 +61,7 @@ pub struct BanAnswer {
     #[schema(required)]
     reason: Option<String>,
     /// Until when; `null`: until it is lifted.
+    #[serde(serialize_with = "time::show_optional")]
     #[schema(required, value_type = Option<String>, format = DateTime)]
     until: Option<Timestamp>,
 }

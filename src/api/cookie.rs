@@ -26,9 +26,11 @@ pub fn read(headers: &HeaderMap) -> Option<SecretString> {
         .map(SecretString::from)
 }
 
-/// The `Set-Cookie` that has a browser keep a refresh token `until` it is over.
+/// The `Set-Cookie` that has a browser keep a refresh token `until` it is over, to the next full second.
 pub fn keep(token: &SecretString, until: Timestamp, now: Timestamp, https: bool) -> SecretString {
-    let seconds = until.duration_since(now).as_secs().max(0);
+    let left = until.duration_since(now);
+    let begun = i64::from(left.subsec_nanos() > 0);
+    let seconds = left.as_secs().saturating_add(begun).max(0);
     text(token.expose_secret(), seconds, https).into()
 }
 
@@ -101,6 +103,12 @@ mod tests {
             "refreshToken=t-1; Path=/api; HttpOnly; SameSite=Lax; Max-Age=60; Secure"
         );
         assert!(kept(900, false).expose_secret().ends_with("; Max-Age=0"));
+        // The call itself takes some of the time; what is over within a second is kept for one.
+        let later = at(1000) + jiff::SignedDuration::from_micros(3);
+        for (until, max_age) in [(1060, "=60"), (1001, "=1"), (1000, "=0"), (999, "=0")] {
+            let kept = keep(&"t-1".into(), at(until), later, false);
+            assert!(kept.expose_secret().ends_with(max_age), "{until}");
+        }
         assert_eq!(
             forget(true).expose_secret(),
             "refreshToken=; Path=/api; HttpOnly; SameSite=Lax; Max-Age=0; Secure"

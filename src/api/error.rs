@@ -12,7 +12,11 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{bus::BusError, gateway::GatewayError, registry::RegistryError};
+use crate::{
+    bus::BusError,
+    gateway::GatewayError,
+    registry::{Bar, RegistryError},
+};
 
 /// Seconds after which a caller may try again what Redis kept from being done.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -25,7 +29,7 @@ pub enum ErrorCode {
     Malformed,
     /// 400: a cursor that this server did not give.
     InvalidCursor,
-    /// 401: no key or token, or one that is not valid.
+    /// 401: no key or token, or one that is not valid, or not any more: it was revoked, or its user is banned.
     Unauthorized,
     /// 401: no cookie `refreshToken`.
     MissingRefreshToken,
@@ -43,8 +47,6 @@ pub enum ErrorCode {
     MethodNotAllowed,
     /// 413: the body, or a message's data, is larger than the limits allow.
     PayloadTooLarge,
-    /// 415: the body is not `application/json`.
-    UnsupportedMediaType,
     /// 422: the event's name is empty or too long.
     InvalidEvent,
     /// 422: the event's name belongs to Socket.IO.
@@ -71,7 +73,7 @@ pub enum ErrorCode {
     InvalidClaims,
     /// 500: a fault of the server's own.
     Internal,
-    /// 503: Redis can't be reached. What was asked for may or may not have happened.
+    /// 503: Redis can't be reached, or the keys of tokens can't. What was asked for may or may not have happened.
     Unavailable,
     /// 503: not done in time. What was asked for may or may not have happened.
     Timeout,
@@ -89,7 +91,6 @@ impl ErrorCode {
             Self::NotFound | Self::UnknownConnection => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidEvent
             | Self::ReservedEvent
             | Self::UnknownNamespace
@@ -140,6 +141,17 @@ impl ApiError {
             ErrorCode::Unauthorized,
             "an API key or an admin's token is required: Authorization: Bearer KEY",
         )
+    }
+
+    /// An administrator's token that something is held against. It has verified, so its bearer may know what.
+    pub fn barred(bar: Bar) -> Self {
+        let detail = match bar {
+            Bar::Banned => "the user of this token is banned",
+            Bar::Revoked => "this token is revoked",
+            Bar::SessionEnded => "the session of this token has ended",
+            Bar::TooMany => "the user of this token has too many connections",
+        };
+        Self::new(ErrorCode::Unauthorized, detail)
     }
 
     /// Redis is away.

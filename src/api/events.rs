@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, UserPath, present},
+    body::{Body, Payload, UserPath},
     error::{ApiError, ErrorCode},
+    fields::{object, present},
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{Acked, Delivery, Message, RESERVED_EVENTS, Target};
@@ -38,6 +39,7 @@ pub struct SendRequest {
     #[schema(default = "/")]
     namespace: Option<String>,
     /// Asks the clients for an acknowledgement, and waits for it.
+    #[serde(default, deserialize_with = "object")]
     ack: Option<AckRequest>,
 }
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::{
     ApiState,
-    auth::{Allowed, scope},
+    auth::AnyKey,
     error::{ApiError, ErrorCode},
     openapi::Guarded,
 };
@@ -71,7 +71,8 @@ fn readiness(problems: Vec<&'static str>) -> Response {
 
 /// The node's metrics
 ///
-/// Prometheus text. On the public listener only with a key; on the internal listener to whoever reaches it.
+/// Prometheus text. On the public listener only with a key, whatever its scopes; on the internal listener to whoever reaches
+/// it.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -80,12 +81,9 @@ fn readiness(problems: Vec<&'static str>) -> Response {
         (status = 200, description = "All series of this node", body = String, content_type = "text/plain"),
         Guarded,
     ),
-    security(("key" = ["read"])),
+    security(("key" = [])),
 )]
-pub async fn metrics(
-    _: Allowed<scope::Read>,
-    State(state): State<ApiState>,
-) -> Result<Response, ApiError> {
+pub async fn metrics(_: AnyKey, State(state): State<ApiState>) -> Result<Response, ApiError> {
     render(&state).await
 }
 

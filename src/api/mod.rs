@@ -14,10 +14,12 @@ pub mod connections;
 pub mod cookie;
 pub mod error;
 pub mod events;
+pub mod fields;
 pub mod health;
 pub mod openapi;
 pub mod presence;
 pub mod sessions;
+pub mod time;
 pub mod tokens;
 pub mod users;
 

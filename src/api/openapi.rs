@@ -1,9 +1,9 @@
 //! The API's document and its browsable page. The document is collected from the handlers by the router that serves them,
 //! and frozen by a snapshot; what all handlers share (problems, security, tags) is here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{Router, middleware, response::Response, routing::get};
+use axum::{Router, extract::Path, middleware, response::Response, routing::get};
 use http::{HeaderValue, header};
 use serde_json::json;
 use utoipa::{
@@ -16,7 +16,7 @@ use utoipa::{
         security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use utoipa_swagger_ui::{Config, SwaggerUi};
+use utoipa_swagger_ui::Config;
 
 use super::{
     cookie,
@@ -28,6 +28,12 @@ const DOCUMENT: &str = "/v1/openapi.json";
 
 /// Where the page is.
 const PAGE: &str = "/v1/docs";
+
+/// The file that the page is.
+const INDEX: &str = "index.html";
+
+/// What the head of the page begins with where its files are one level below.
+const BASED_HEAD: &str = "<head>\n    <base href=\"docs/\">";
 
 /// What the page may load, from where: itself only. Swagger UI styles elements in place and has its icons as `data:`.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
@@ -81,7 +87,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// Name, meaning and an example of every problem that handlers answer with.
-fn problems() -> [(&'static str, &'static str, ApiError); 12] {
+fn problems() -> [(&'static str, &'static str, ApiError); 11] {
     let error = ApiError::new;
     [
         (
@@ -94,7 +100,8 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
         ),
         (
             "Unauthorized",
-            "No key or token, or one that is not valid",
+            "No key or token, or one that is not valid (any more): the detail of a token that was revoked, or whose user is \
+             banned, says so",
             ApiError::unauthorized(),
         ),
         (
@@ -137,14 +144,6 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
             error(
                 ErrorCode::PayloadTooLarge,
                 "data: may have 1000000 bytes as JSON",
-            ),
-        ),
-        (
-            "UnsupportedMediaType",
-            "The body is not `application/json`",
-            error(
-                ErrorCode::UnsupportedMediaType,
-                "the body must be JSON, and say so: Content-Type: application/json",
             ),
         ),
         (
@@ -212,7 +211,7 @@ problem_sets! {
     /// Those of calls with a user in the path, or with a query.
     HeadProblems = "400" "Malformed", "422" "Unprocessable";
     /// Those of calls with a body.
-    BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "415" "UnsupportedMediaType", "422" "Unprocessable";
+    BodyProblems = "400" "Malformed", "413" "PayloadTooLarge", "422" "Unprocessable";
     /// Those of calls about one connection.
     ConnectionProblems = "400" "Malformed", "404" "UnknownConnection";
     /// That of calls that need a signing key.
@@ -232,12 +231,48 @@ pub fn pages<S: Clone + Send + Sync + 'static>(document: &utoipa::openapi::OpenA
     let config = Config::from(DOCUMENT)
         .validator_url("none")
         .persist_authorization(false);
-    let page: Router<S> = SwaggerUi::new(PAGE).config(config).into();
-    let page = page.layer(middleware::map_response(async |mut response: Response| {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
-        response
-    }));
+    let config = Arc::new(config);
+    let of = config.clone();
+    let file = move |Path(file): Path<String>| async move { page_file(&file, of) };
+    let of = config.clone();
+    let index = move || async move { page_file(INDEX, of) };
+    // The page names its files by paths relative to itself: one level up they need a base. Relative as well, it holds behind
+    // a proxy that adds a prefix.
+    let based = move || async move {
+        page_file(INDEX, config).map(|(kind, page)| {
+            let page = String::from_utf8_lossy(&page).replacen("<head>", BASED_HEAD, 1);
+            (kind, page.into_bytes())
+        })
+    };
+    let page = Router::new()
+        .route(PAGE, get(based))
+        .route(&format!("{PAGE}/"), get(index))
+        .route(&format!("{PAGE}/{{*file}}"), get(file))
+        .layer(middleware::map_response(async |mut response: Response| {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+            response
+        }));
     Router::new().route(DOCUMENT, get(json)).merge(page)
+}
+
+/// A file of the page, behind its content type.
+type PageFile = ([(header::HeaderName, String); 1], Vec<u8>);
+
+fn page_file(name: &str, config: Arc<Config<'static>>) -> Result<PageFile, ApiError> {
+    match utoipa_swagger_ui::serve(name, config) {
+        Ok(Some(file)) => Ok((
+            [(header::CONTENT_TYPE, file.content_type)],
+            file.bytes.into_owned(),
+        )),
+        Ok(None) => Err(ApiError::new(ErrorCode::NotFound, "no such page")),
+        Err(error) => {
+            tracing::error!(%error, "the API's page could not be put together");
+            Err(ApiError::new(
+                ErrorCode::Internal,
+                "an internal error; the log says more",
+            ))
+        }
+    }
 }

@@ -12,6 +12,7 @@ use super::{
     auth::{Allowed, scope},
     body::{Body, Payload, user_id},
     error::{ApiError, ErrorCode},
+    fields::GivenUser,
     openapi::{BodyProblems, Guarded},
 };
 use crate::{connection::UserId, registry};
@@ -24,9 +25,9 @@ const MAX_USERS: usize = 1000;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"users": ["42", "43"]}))]
 pub struct PresenceRequest {
-    /// Users' ids, at most 1,000.
-    #[schema(max_items = 1000)]
-    users: Vec<String>,
+    /// Users' ids, at most 1,000. An integer stands for its digits.
+    #[schema(value_type = Vec<String>, max_items = 1000)]
+    users: Vec<GivenUser>,
 }
 
 impl Payload for PresenceRequest {
@@ -43,7 +44,10 @@ impl PresenceRequest {
                 format!("users: at most {MAX_USERS}"),
             ));
         }
-        self.users.into_iter().map(user_id).collect()
+        self.users
+            .into_iter()
+            .map(|GivenUser(id)| user_id(id))
+            .collect()
     }
 }
 
@@ -122,12 +126,12 @@ mod tests {
     #[test]
     fn at_most_1000_users_each_with_an_id() {
         let users = |count| PresenceRequest {
-            users: vec!["7".to_owned(); count],
+            users: vec![GivenUser("7".into()); count],
         };
         assert_eq!(users(1000).users().unwrap().len(), 1000);
         assert_eq!(users(1001).users().unwrap_err().code, ErrorCode::TooMany);
         let nameless = PresenceRequest {
-            users: vec![String::new()],
+            users: vec![GivenUser(String::new())],
         };
         assert_eq!(nameless.users().unwrap_err().code, ErrorCode::InvalidUser);
     }

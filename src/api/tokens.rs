@@ -13,6 +13,7 @@ use super::{
     connections::{DisconnectedCount, status},
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
+    time,
 };
 use crate::gateway::access::Revoked;
 
@@ -25,6 +26,7 @@ const MAX_TOKEN_ID_BYTES: usize = 1024;
 #[schema(example = json!({"issuedBefore": "2030-01-01T00:00:00Z"}))]
 pub struct RevokeTokensRequest {
     /// Those issued before. Default: now. A time ahead also refuses tokens that are yet to be issued, until then.
+    #[serde(default, deserialize_with = "time::optional")]
     #[schema(value_type = Option<String>, format = DateTime)]
     issued_before: Option<Timestamp>,
 }
@@ -40,6 +42,7 @@ impl Payload for RevokeTokensRequest {
 #[serde(rename_all = "camelCase")]
 pub struct RevokedAnswer {
     /// Tokens issued before are refused.
+    #[serde(serialize_with = "time::show")]
     #[schema(value_type = String, format = DateTime)]
     revoked_before: Timestamp,
     /// How many connections are closed and out of the registry.
@@ -100,6 +103,7 @@ pub struct RevokeTokenRequest {
     #[schema(min_length = 1, max_length = 1024)]
     jti: String,
     /// Its `exp`: so long the revocation has to be kept. Absent: as long as any token can live.
+    #[serde(default, deserialize_with = "time::optional")]
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Timestamp>,
 }

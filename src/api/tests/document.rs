@@ -8,27 +8,38 @@ use super::*;
 async fn the_page_loads_nothing_from_elsewhere() {
     let router = public(state().await);
     let get = |path: &str| request("GET", path, None).body(Body::empty()).unwrap();
-    let redirect = ask(&router, get("/v1/docs")).await;
-    assert_eq!(redirect.headers[header::LOCATION], "/v1/docs/");
-
-    let page = ask(&router, get("/v1/docs/")).await;
-    assert_eq!(page.status, 200);
-    let policy = page.headers[header::CONTENT_SECURITY_POLICY]
-        .to_str()
-        .unwrap();
-    assert!(policy.starts_with("default-src 'self';"), "{policy}");
-    assert!(!page.text.contains("//"), "{}", page.text);
-    let mut loaded = 0;
-    for attribute in ["src=\"", "href=\""] {
-        for rest in page.text.split(attribute).skip(1) {
-            let path = rest.split('"').next().unwrap().trim_start_matches("./");
-            let path = format!("/v1/docs/{path}");
-            let response = router.clone().oneshot(get(&path)).await.unwrap();
-            assert_eq!(response.status(), 200, "{path}");
-            loaded += 1;
+    for (at, base) in [("/v1/docs", Some("docs/")), ("/v1/docs/", None)] {
+        let page = ask(&router, get(at)).await;
+        assert_eq!(page.status, 200, "{at}");
+        assert_eq!(page.headers[header::CONTENT_TYPE], "text/html");
+        let policy = page.headers[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        assert!(policy.starts_with("default-src 'self';"), "{policy}");
+        assert!(!page.text.contains("//"), "{}", page.text);
+        // What relative paths are relative to, before the first of them.
+        let mut text = page.text.as_str();
+        if let Some(base) = base {
+            let tag = format!(r#"<base href="{base}">"#);
+            let (before, after) = text.split_once(&tag).unwrap();
+            assert!(!before.contains("src=") && !before.contains("href="));
+            text = after;
         }
+        assert!(!text.contains("<base"), "{text}");
+        let mut loaded = 0;
+        for attribute in ["src=\"", "href=\""] {
+            for rest in text.split(attribute).skip(1) {
+                let path = rest.split('"').next().unwrap().trim_start_matches("./");
+                let path = format!("/v1/docs/{path}");
+                let response = router.clone().oneshot(get(&path)).await.unwrap();
+                assert_eq!(response.status(), 200, "{path}");
+                loaded += 1;
+            }
+        }
+        assert!(loaded >= 5, "{}", page.text);
     }
-    assert!(loaded >= 5, "{}", page.text);
+    let missing = ask(&router, get("/v1/docs/nothing.js")).await;
+    assert_eq!(missing.code(), "not_found");
 
     let start = ask(&router, get("/v1/docs/swagger-initializer.js"))
         .await

@@ -5,17 +5,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// Method, path and scope of every operation of the document; the scope is empty where no key is needed.
-fn operations() -> Vec<(String, String, String)> {
+/// Method, path and scope of every operation of the document; no scope where no key is needed, and an empty one where any
+/// will do.
+fn operations() -> Vec<(String, String, Option<String>)> {
     let document = json!(document());
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            let scope = operation["security"][0]["key"][0].as_str();
+            let scopes = operation["security"][0]["key"].as_array();
+            let scope = scopes.map(|scopes| scopes.first().and_then(Value::as_str));
             operations.push((
                 method.to_uppercase(),
                 path.replace(['{', '}'], ""),
-                scope.unwrap_or_default().to_owned(),
+                scope.map(|scope| scope.unwrap_or_default().to_owned()),
             ));
         }
     }
@@ -36,10 +38,10 @@ async fn every_call_needs_the_scope_that_its_document_names() {
             assert_eq!(with(Some(KEY)).await.status, 404, "{method} {path}");
             continue;
         }
-        if scope.is_empty() {
+        let Some(scope) = scope else {
             assert_eq!(with(None).await.status, 200, "{method} {path}");
             continue;
-        }
+        };
         guarded += 1;
         for wrong in [
             None,
@@ -54,7 +56,7 @@ async fn every_call_needs_the_scope_that_its_document_names() {
         }
         for key in ["read", "send", "disconnect", "admin", KEY] {
             let answer = with(Some(key)).await;
-            if [&scope, "admin", KEY].contains(&key) {
+            if scope.is_empty() || [&scope, "admin", KEY].contains(&key) {
                 assert!(
                     ![401, 403].contains(&answer.status.as_u16()),
                     "{method} {path} {key}"
@@ -136,6 +138,24 @@ async fn metrics_are_open_on_the_internal_listener_only_and_name_routes_not_path
     assert_eq!(ask(&closed, get("/healthz")).await.status, 200);
     assert_eq!(ask(&closed, get("/readyz")).await.text, "ready");
     assert_eq!(ask(&open, get("/elsewhere")).await.code(), "not_found");
+}
+
+#[tokio::test]
+async fn metrics_on_the_public_listener_ask_for_any_key() {
+    let router = public(state().await);
+    for (key, status) in [
+        ("read", 200),
+        ("send", 200),
+        ("disconnect", 200),
+        ("admin", 200),
+        (KEY, 200),
+        ("every-scopf", 401),
+        (ADMINS_TOKEN, 200),
+        (USERS_TOKEN, 403),
+    ] {
+        let get = request("GET", "/metrics", Some(key)).body(Body::empty());
+        assert_eq!(ask(&router, get.unwrap()).await.status, status, "{key}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ mod access;
 mod calls;
 mod document;
 mod edges;
+mod shapes;
 
 use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
@@ -29,12 +30,23 @@ use crate::{
 
 const KEY: &str = "every-scope";
 
-struct NoTokens;
+const ADMINS_TOKEN: &str = "admins.own.token";
+const USERS_TOKEN: &str = "users.own.token";
+
+struct Tokens;
 
 #[async_trait]
-impl TokenVerifier for NoTokens {
-    async fn verify(&self, _token: &str) -> Option<TokenBearer> {
-        None
+impl TokenVerifier for Tokens {
+    async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError> {
+        let admin = match token {
+            ADMINS_TOKEN => true,
+            USERS_TOKEN => false,
+            _ => return Err(ApiError::unauthorized()),
+        };
+        Ok(TokenBearer {
+            user_id: "7".into(),
+            admin,
+        })
     }
 }
 
@@ -66,7 +78,7 @@ async fn state_of(mut config: Config) -> ApiState {
     };
     config.cors.allowed_origins = vec!["https://shop.example.com".into()];
     config.limits.max_payload = ByteSize::kb(1);
-    let keys = Arc::new(ApiAuth::new(&keys, Arc::new(NoTokens)));
+    let keys = Arc::new(ApiAuth::new(&keys, Arc::new(Tokens)));
     ApiState::new(alone(config.clone()).await, keys, &config)
 }
 

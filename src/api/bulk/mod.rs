@@ -1,12 +1,8 @@
 //! Sending many events in one call.
 
-use std::{
-    collections::BTreeMap,
-    sync::atomic::{AtomicBool, Ordering},
-};
+mod order;
 
 use axum::{Json, extract::State};
-use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -14,17 +10,16 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, part, present, user_id},
+    body::{Body, Payload, part, user_id},
     error::{ApiError, ErrorCode},
+    fields::{GivenUser, present},
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{Delivery, Message, Target};
+use order::{hand_over, is_unavailable};
 
 /// The most messages of one call.
 const MAX_MESSAGES: usize = 1000;
-
-/// How many targets are sent to at a time: enough to fill the link to Redis, and not so many that one call holds it.
-const CONCURRENCY: usize = 32;
 
 /// Many events.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -49,8 +44,9 @@ impl Payload for BulkRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkMessage {
-    /// A user: all connections in the namespace.
-    user: Option<String>,
+    /// A user: all connections in the namespace. An integer stands for its digits.
+    #[schema(value_type = Option<String>)]
+    user: Option<GivenUser>,
     /// One connection.
     connection: Option<String>,
     /// The connections in a room of the namespace.
@@ -97,9 +93,10 @@ impl From<Result<Delivery, ApiError>> for BulkResult {
 
 /// Send up to 1,000 events
 ///
-/// Each has a result of its own, in the order of the request; a bad one does not keep the others from being sent. Events
-/// for the same target are handed over in the order given; between targets there is no order. When Redis is the reason
-/// why none of them was handed over, the answer as a whole is 503.
+/// Each has a result of its own, in the order of the request; a bad one does not keep the others from being sent. A client
+/// gets its events in the order given, whatever says that they are for it: those for different users, or for different
+/// connections, are sent at once; where `user`, `connection` and `room` take turns, and from one `room` to the next, each
+/// waits for the one before. When Redis is the reason why none of them was handed over, the answer as a whole is 503.
 #[utoipa::path(
     post,
     path = "/events",
@@ -131,7 +128,8 @@ pub async fn send_bulk(
         .into_iter()
         .map(|value| {
             let message: BulkMessage = part(value)?;
-            let target = target(message.user, message.connection, message.room)?;
+            let user = message.user.map(|GivenUser(id)| id);
+            let target = target(user, message.connection, message.room)?;
             let message = state.message(message.event, message.data, message.namespace)?;
             Ok((target, message))
         })
@@ -164,65 +162,6 @@ fn target(
     }
 }
 
-/// Sends what is sendable, the targets at once and each target's messages one after the other, and puts the results back
-/// in order. After the first that Redis refuses, the rest is refused untried: a thousand timeouts in a row help nobody.
-async fn hand_over<F, Fut>(
-    messages: Vec<Result<(Target, Message), ApiError>>,
-    send: F,
-) -> Vec<Result<Delivery, ApiError>>
-where
-    F: Fn(Target, Message) -> Fut,
-    Fut: Future<Output = Result<Delivery, ApiError>>,
-{
-    let mut results: BTreeMap<usize, Result<Delivery, ApiError>> = BTreeMap::new();
-    let mut by_target: BTreeMap<_, Vec<(usize, Target, Message)>> = BTreeMap::new();
-    for (place, message) in messages.into_iter().enumerate() {
-        match message {
-            Ok((target, message)) => {
-                let queue = by_target.entry(key(&target)).or_default();
-                queue.push((place, target, message));
-            }
-            Err(error) => {
-                results.insert(place, Err(error));
-            }
-        }
-    }
-    let (send, away) = (&send, &AtomicBool::new(false));
-    let sent = stream::iter(by_target.into_values())
-        .map(|queue| async move {
-            let mut results = Vec::with_capacity(queue.len());
-            for (place, target, message) in queue {
-                let result = if away.load(Ordering::Relaxed) {
-                    Err(ApiError::unavailable())
-                } else {
-                    send(target, message).await
-                };
-                if is_unavailable(&result) {
-                    away.store(true, Ordering::Relaxed);
-                }
-                results.push((place, result));
-            }
-            results
-        })
-        .buffer_unordered(CONCURRENCY)
-        .collect::<Vec<_>>()
-        .await;
-    results.extend(sent.into_iter().flatten());
-    results.into_values().collect()
-}
-
-fn key(target: &Target) -> (u8, String) {
-    match target {
-        Target::User(user) => (0, user.to_string()),
-        Target::Connection(id) => (1, id.to_string()),
-        Target::Room(room) => (2, room.clone()),
-    }
-}
-
-fn is_unavailable(result: &Result<Delivery, ApiError>) -> bool {
-    matches!(result, Err(error) if error.code == ErrorCode::Unavailable)
-}
-
 /// The error of Redis, if there is one and nothing was handed over.
 fn redis_stopped_all(results: &[Result<Delivery, ApiError>]) -> Option<&ApiError> {
     if results.iter().any(Result::is_ok) {
@@ -237,22 +176,9 @@ fn redis_stopped_all(results: &[Result<Delivery, ApiError>]) -> Option<&ApiError
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
-    use parking_lot::Mutex;
     use serde_json::json;
 
     use super::*;
-
-    fn message(event: &str) -> Message {
-        Message {
-            event: event.into(),
-            data: None,
-            namespace: "/".into(),
-        }
-    }
-
-    fn to(user: &str, event: &str) -> Result<(Target, Message), ApiError> {
-        Ok((Target::User(user.into()), message(event)))
-    }
 
     const ONE: Delivery = Delivery {
         connections: 1,
@@ -282,60 +208,6 @@ mod tests {
         ] {
             assert!(target(user, connection, room).is_err());
         }
-    }
-
-    #[tokio::test]
-    async fn results_come_in_the_order_of_the_request_and_messages_in_the_order_of_their_target() {
-        let log = Mutex::new(Vec::new());
-        let bad = ApiError::new(ErrorCode::ReservedEvent, "bad");
-        let messages = vec![
-            to("b", "1"),
-            Err(bad.clone()),
-            to("a", "2"),
-            to("b", "3"),
-            to("b", "4"),
-        ];
-        let results = hand_over(messages, |target, message| {
-            let log = &log;
-            async move {
-                // Later messages would overtake, were they not held back.
-                for _ in 0..(10 - message.event.parse::<usize>().unwrap()) {
-                    tokio::task::yield_now().await;
-                }
-                log.lock().push((target.clone(), message.event.clone()));
-                Ok(Delivery {
-                    connections: message.event.parse().unwrap(),
-                    nodes: 1,
-                })
-            }
-        })
-        .await;
-        let connections: Vec<_> = results
-            .into_iter()
-            .map(|result| result.map(|delivery| delivery.connections))
-            .collect();
-        assert_eq!(connections, [Ok(1), Err(bad), Ok(2), Ok(3), Ok(4)]);
-        let to_b: Vec<_> = log
-            .into_inner()
-            .into_iter()
-            .filter(|(target, _)| *target == Target::User("b".into()))
-            .map(|(_, event)| event)
-            .collect();
-        assert_eq!(to_b, ["1", "3", "4"]);
-    }
-
-    #[tokio::test]
-    async fn after_redis_is_found_away_nothing_more_is_tried() {
-        let tried = AtomicBool::new(false);
-        let messages = (0..100).map(|_| to("a", "e")).collect();
-        let results = hand_over(messages, |_, _| {
-            assert!(!tried.swap(true, Ordering::Relaxed), "tried again");
-            async { Err(ApiError::unavailable()) }
-        })
-        .await;
-        assert_eq!(results.len(), 100);
-        assert!(results.iter().all(is_unavailable));
-        assert!(redis_stopped_all(&results).is_some());
     }
 
     #[test]
