@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use socketioxide::{BroadcastError, SocketError};
 use tokio::time::Instant;
 
@@ -118,6 +118,16 @@ impl Inner {
         target: &Target,
         message: &Message,
     ) -> Result<Delivery, GatewayError> {
+        Ok(self.dispatch(target, message).await?.await)
+    }
+
+    /// The same in two steps. When this returns the message is with this node's connections and on its way to the others; what
+    /// comes is where it went, once the others have said so.
+    pub(super) async fn dispatch<'a>(
+        self: &'a Arc<Self>,
+        target: &Target,
+        message: &Message,
+    ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
         let command = Command::Deliver {
             target: target.clone(),
@@ -162,12 +172,16 @@ impl Inner {
                 }
             },
         };
-        let receipts = request.collect(heard, Instant::now() + RECEIPTS).await;
-        let remote = receipts.iter().map(|receipt| match receipt {
-            Receipt::Delivered { connections } => *connections,
-            _ => 0,
-        });
-        Ok(total(local, remote))
+        let deadline = Instant::now() + RECEIPTS;
+        let confirmed = async move {
+            let receipts = request.collect(heard, deadline).await;
+            let remote = receipts.iter().map(|receipt| match receipt {
+                Receipt::Delivered { connections } => *connections,
+                _ => 0,
+            });
+            total(local, remote)
+        };
+        Ok(confirmed.boxed())
     }
 
     /// Hands a message to a user and collects the answers.

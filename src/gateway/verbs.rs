@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::{
     Gateway, GatewayError, Inner,
     message::{Acked, Delivery, Disconnected, Message, Target},
@@ -18,6 +20,17 @@ impl Gateway {
     pub async fn send(&self, target: &Target, message: &Message) -> Result<Delivery, GatewayError> {
         self.inner.known(&message.namespace)?;
         self.inner.send(target, message).await
+    }
+
+    /// The same in two steps: when this returns the message is under way, behind those that were before it; what comes is where
+    /// it went, within a second.
+    pub async fn dispatch(
+        &self,
+        target: &Target,
+        message: &Message,
+    ) -> Result<BoxFuture<'_, Delivery>, GatewayError> {
+        self.inner.known(&message.namespace)?;
+        self.inner.dispatch(target, message).await
     }
 
     /// The same for a user, and collects what the clients answer within `timeout`.

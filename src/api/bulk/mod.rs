@@ -134,11 +134,11 @@ pub async fn send_bulk(
             Ok((target, message))
         })
         .collect();
-    let send = |target: Target, message: Message| {
+    let dispatch = |target: Target, message: Message| {
         let gateway = &state.gateway;
-        async move { Ok(gateway.send(&target, &message).await?) }
+        async move { Ok(gateway.dispatch(&target, &message).await?) }
     };
-    let results = hand_over(messages, send).await;
+    let results = hand_over(messages, dispatch).await;
     if let Some(error) = redis_stopped_all(&results) {
         return Err(error.clone());
     }

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
 
 use crate::{
     api::error::{ApiError, ErrorCode},
@@ -21,15 +21,17 @@ type Placed = (usize, Target, Message);
 /// Messages that no other one of another lane shares a client with; in a lane they go one after the other.
 type Lanes = BTreeMap<String, Vec<Placed>>;
 
-/// Sends what is sendable, so that each client gets its messages in order, and puts the results back in order. After the
-/// first that Redis refuses, the rest is refused untried: a thousand timeouts in a row help nobody.
-pub(super) async fn hand_over<F, Fut>(
+/// Dispatches what can be, so that each client gets its messages in order, and puts the results back in order. What is on its
+/// way keeps its place: the next message does not wait for where it went. After the first that Redis refuses, the rest is
+/// refused untried: a thousand timeouts in a row help nobody.
+pub(super) async fn hand_over<F, Fut, Sent>(
     messages: Vec<Result<(Target, Message), ApiError>>,
-    send: F,
+    dispatch: F,
 ) -> Vec<Result<Delivery, ApiError>>
 where
     F: Fn(Target, Message) -> Fut,
-    Fut: Future<Output = Result<Delivery, ApiError>>,
+    Fut: Future<Output = Result<Sent, ApiError>>,
+    Sent: Future<Output = Delivery>,
 {
     let mut results: BTreeMap<usize, Result<Delivery, ApiError>> = BTreeMap::new();
     let mut sendable = Vec::with_capacity(messages.len());
@@ -41,28 +43,37 @@ where
             }
         }
     }
-    let (send, away) = (&send, &AtomicBool::new(false));
+    let (dispatch, away) = (&dispatch, &AtomicBool::new(false));
     for lanes in stages(sendable) {
-        let sent = stream::iter(lanes.into_values())
+        let dispatched = stream::iter(lanes.into_values())
             .map(|lane| async move {
                 let mut results = Vec::with_capacity(lane.len());
                 for (place, target, message) in lane {
-                    let result = if away.load(Ordering::Relaxed) {
+                    let sent = if away.load(Ordering::Relaxed) {
                         Err(ApiError::unavailable())
                     } else {
-                        send(target, message).await
+                        dispatch(target, message).await
                     };
-                    if is_unavailable(&result) {
+                    if is_unavailable(&sent) {
                         away.store(true, Ordering::Relaxed);
                     }
-                    results.push((place, result));
+                    results.push((place, sent));
                 }
                 results
             })
             .buffer_unordered(CONCURRENCY)
             .collect::<Vec<_>>()
             .await;
-        results.extend(sent.into_iter().flatten());
+        let confirmed = dispatched
+            .into_iter()
+            .flatten()
+            .map(|(place, sent)| async move {
+                match sent {
+                    Ok(sent) => (place, Ok(sent.await)),
+                    Err(error) => (place, Err(error)),
+                }
+            });
+        results.extend(join_all(confirmed).await);
     }
     results.into_values().collect()
 }
@@ -99,13 +110,15 @@ fn lane(target: &Target, message: &Message) -> String {
 }
 
 /// Whether Redis is the reason why a message was not handed over.
-pub(super) fn is_unavailable(result: &Result<Delivery, ApiError>) -> bool {
+pub(super) fn is_unavailable<T>(result: &Result<T, ApiError>) -> bool {
     matches!(result, Err(error) if error.code == ErrorCode::Unavailable)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use std::future::{Ready, ready};
+
     use parking_lot::Mutex;
 
     use super::*;
@@ -146,10 +159,10 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
                 log.lock().push((target.clone(), message.event.clone()));
-                Ok(Delivery {
+                Ok(ready(Delivery {
                     connections: message.event.parse().unwrap(),
                     nodes: 1,
-                })
+                }))
             }
         })
         .await;
@@ -194,7 +207,7 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
                 log.lock().push(place);
-                Ok(ONE)
+                Ok(ready(ONE))
             }
         })
         .await;
@@ -218,11 +231,33 @@ mod tests {
             let both = tokio::sync::Barrier::new(2);
             let sent = hand_over(messages, |_, _| async {
                 both.wait().await;
-                Ok(ONE)
+                Ok(ready(ONE))
             });
             let sent = tokio::time::timeout(std::time::Duration::from_secs(60), sent);
             assert_eq!(sent.await.unwrap().len(), 2);
         }
+    }
+
+    #[tokio::test]
+    async fn the_next_message_does_not_wait_for_where_the_one_before_went() {
+        let last = tokio::sync::Notify::new();
+        let messages = ["1", "2", "3"].map(|event| to("a", event));
+        let sent = hand_over(messages.into(), |_, message| {
+            let last = &last;
+            async move {
+                if message.event == "3" {
+                    last.notify_one();
+                }
+                Ok(async move {
+                    if message.event == "1" {
+                        last.notified().await;
+                    }
+                    ONE
+                })
+            }
+        });
+        let sent = tokio::time::timeout(std::time::Duration::from_secs(60), sent);
+        assert_eq!(sent.await.unwrap().len(), 3);
     }
 
     #[tokio::test]
@@ -231,7 +266,7 @@ mod tests {
         let messages = (0..100).map(|_| to("a", "e")).collect();
         let results = hand_over(messages, |_, _| {
             assert!(!tried.swap(true, Ordering::Relaxed), "tried again");
-            async { Err(ApiError::unavailable()) }
+            async { Err::<Ready<Delivery>, _>(ApiError::unavailable()) }
         })
         .await;
         assert_eq!(results.len(), 100);
