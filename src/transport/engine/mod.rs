@@ -35,7 +35,7 @@ use super::{
     listener::{Peer, unavailable},
     origin::Origins,
     peer::client_addr,
-    request::{Query, cut, forbidden, refused},
+    request::{Query, cut, forbidden, numbered, refused},
     session::{Handshake, Session, SessionEvents, SessionId},
     wire::WireLimits,
 };
@@ -191,5 +191,5 @@ async fn call(protocol: &Protocol, request: Request<Body>) -> Response<Bytes> {
         Ok(body) => body.to_bytes(),
         Err(error) => match error {},
     };
-    Response::from_parts(parts, body)
+    numbered(Response::from_parts(parts, body))
 }
