@@ -56,6 +56,12 @@ impl SessionEvents for Events {
         session.end();
     }
 
+    fn no_namespace(&self) {
+        if let Some(inner) = self.inner() {
+            inner.metrics.connect_errors("namespace").increment(1);
+        }
+    }
+
     fn is_websocket(&self, session: &Session) -> bool {
         self.inner().is_some_and(|inner| {
             let lives = inner.hub.of_session(session.id);

@@ -33,6 +33,7 @@ use socketioxide_redis::CustomRedisAdapter;
 
 use super::{
     listener::{Peer, unavailable},
+    namespaces::Namespaces,
     origin::Origins,
     peer::client_addr,
     request::{Query, cut, forbidden, numbered, refused},
@@ -66,6 +67,8 @@ pub struct EngineSettings {
     pub handshakes: usize,
     /// Which pages may bring a browser's cookies.
     pub origins: Origins,
+    /// What a client may ask for.
+    pub namespaces: Arc<Namespaces>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -134,7 +137,14 @@ impl Engine {
     fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let handshake = self.handshake(request);
-        let session = Session::new(id, handshake, kind, self.events.clone(), self);
+        let session = Session::new(
+            id,
+            handshake,
+            kind,
+            self.events.clone(),
+            self.settings.namespaces.clone(),
+            self,
+        );
         let displaced = {
             let mut waiting = self.waiting.lock();
             waiting.insert(id, Arc::downgrade(&session));

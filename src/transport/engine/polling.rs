@@ -136,9 +136,11 @@ impl Engine {
                         return StatusCode::REQUEST_TIMEOUT.into_response();
                     }
                 };
-                let closes = body
-                    .split(|byte| *byte == SEPARATOR)
-                    .any(|packet| packet == CLOSE);
+                let mut closes = false;
+                for packet in body.split(|byte| *byte == SEPARATOR) {
+                    closes |= packet == CLOSE;
+                    session.asked(packet);
+                }
                 let (head, _) = slim.into_parts();
                 let response = post(protocol, &head, &session, body).await;
                 if closes {

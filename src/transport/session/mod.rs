@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::polling::Polling;
 use super::{
     engine::Engine,
+    namespaces::Namespaces,
     parted::{Parted, Removal},
     wire::Wire,
 };
@@ -69,6 +70,9 @@ pub trait SessionEvents: Send + Sync + 'static {
     /// The client does not take what it is sent. Called once or more; the owner ends the session.
     fn stalled(&self, session: &Arc<Session>);
 
+    /// A CONNECT packet asks for a namespace that is not there. It is answered all the same.
+    fn no_namespace(&self);
+
     /// Whether the protocol has moved a session that began with polling to its WebSocket. Asked while that is under way.
     fn is_websocket(&self, session: &Session) -> bool;
 
@@ -92,6 +96,7 @@ pub struct Session {
     carried: OnceLock<(u64, u64)>,
     polling: Option<Polling>,
     events: Arc<dyn SessionEvents>,
+    namespaces: Arc<Namespaces>,
     engine: Weak<Engine>,
     ending: AtomicBool,
     aborted: AtomicBool,
@@ -113,6 +118,7 @@ impl Session {
         handshake: Handshake,
         kind: TransportKind,
         events: Arc<dyn SessionEvents>,
+        namespaces: Arc<Namespaces>,
         engine: &Arc<Engine>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -123,6 +129,7 @@ impl Session {
             carried: OnceLock::new(),
             polling: (kind == TransportKind::Polling).then(Polling::new),
             events,
+            namespaces,
             engine: Arc::downgrade(engine),
             ending: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
@@ -213,6 +220,19 @@ impl Session {
     /// namespace go, which is called when the client asks for it anew.
     pub fn part(&self, namespace: &Arc<str>, end: impl FnOnce() -> Option<Removal>) {
         self.parted.end(namespace, end);
+    }
+
+    /// The namespaces that it may ask for.
+    pub(super) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// Looks at a packet of the client's, by its first bytes: a CONNECT packet for a namespace that is not there is told to
+    /// the owner.
+    pub(super) fn asked(&self, packet: &[u8]) {
+        if self.namespaces.lack(packet) {
+            self.events.no_namespace();
+        }
     }
 
     /// Its namespaces that were ended.
