@@ -75,8 +75,17 @@ pub(super) fn switching_protocols(accept: &str) -> Response<Body> {
 
 /// The answer to a poll that is to come back with nothing.
 pub(super) fn noop() -> Response<Body> {
+    packet("6")
+}
+
+/// The answer to the last poll of a session: Engine.IO's close packet.
+pub(super) fn close() -> Response<Body> {
+    packet("1")
+}
+
+fn packet(packet: &'static str) -> Response<Body> {
     let text = (header::CONTENT_TYPE, "text/plain; charset=UTF-8");
-    ([text], "6").into_response()
+    ([text], packet).into_response()
 }
 
 /// A request that can't be served: status 400.

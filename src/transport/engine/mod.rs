@@ -30,6 +30,7 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use socketioxide::{adapter::Emitter, service::SocketIoService};
 use socketioxide_redis::CustomRedisAdapter;
+use tokio::time::Instant;
 
 use super::{
     listener::{Peer, unavailable},
@@ -81,6 +82,8 @@ pub struct Engine {
     protocol: OnceLock<Protocol>,
     /// Sessions that began with polling, by their Engine.IO session id.
     polling: Mutex<HashMap<String, Arc<Session>>>,
+    /// The ids of sessions that polled and are over, and since when: the next poll of each is answered with a close packet.
+    closed: Mutex<HashMap<String, Instant>>,
     /// Sessions that have sent no CONNECT packet yet, the oldest first.
     waiting: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     next_id: AtomicU64,
@@ -94,6 +97,7 @@ impl Engine {
             events,
             protocol: OnceLock::new(),
             polling: Mutex::default(),
+            closed: Mutex::default(),
             waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
         })
