@@ -48,12 +48,24 @@ impl SessionEvents for Events {
             return;
         };
         let lives = inner.hub.of_session(session.id);
-        inner
-            .metrics
-            .messages_dropped("slow_consumer")
-            .increment(lives.len() as u64);
+        // Before the end: that counts what is lost, a message for each connection at the least. More may be lost than is known
+        // here, in the kernel's buffer.
+        session.is_too_slow_for(lives.len());
         inner.end_all(&lives, &Ending::of(Ending::SLOW_CONSUMER));
         session.end();
+    }
+
+    fn no_namespace(&self) {
+        if let Some(inner) = self.inner() {
+            inner.metrics.connect_errors("namespace").increment(1);
+        }
+    }
+
+    fn lost(&self, messages: u64) {
+        if let Some(inner) = self.inner() {
+            let dropped = inner.metrics.messages_dropped("slow_consumer");
+            dropped.increment(messages);
+        }
     }
 
     fn is_websocket(&self, session: &Session) -> bool {

@@ -78,7 +78,10 @@ impl Inner {
         }
         // After the last goodbye: the end of a session lets nothing more into its queue.
         for session in over {
-            session.end();
+            match ending.reconnect {
+                true => session.close(),
+                false => session.end(),
+            }
         }
         for live in lives {
             self.depart(&live, Ending::label(ending.code));

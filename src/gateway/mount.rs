@@ -17,6 +17,7 @@ use crate::{
     config::Config,
     transport::{
         engine::{Adapter, EngineSettings, Protocol},
+        namespaces::Namespaces,
         origin::Origins,
         wire::WireLimits,
     },
@@ -45,6 +46,9 @@ impl Inner {
             handshake_timeout: limits.handshake_timeout,
             handshakes: limits.handshakes as usize,
             origins: Origins::new(&self.config.cors.allowed_origins),
+            namespaces: Arc::new(Namespaces::new(
+                self.config.namespaces.iter().map(|one| one.path.clone()),
+            )),
             trusted_proxies: self.config.trusted_proxies.clone(),
         }
     }

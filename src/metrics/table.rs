@@ -126,7 +126,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 11] = [
+pub(super) const CONNECT_ERRORS: [&str; 12] = [
     "missing",
     "invalid",
     "expired",
@@ -135,6 +135,7 @@ pub(super) const CONNECT_ERRORS: [&str; 11] = [
     "revoked",
     "banned",
     "too_many",
+    "namespace",
     "displaced",
     "full",
     "unavailable",

@@ -34,6 +34,7 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Takes the bytes that were read.
+    #[cfg(test)]
     pub(super) fn advance(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = &bytes[self.take(bytes, 0)..];

@@ -17,6 +17,8 @@
 //! - `probe` tries a WebSocket beside a session that polls, which goes on until its client moves over.
 //! - [`session`] is the [`Session`]: one Engine.IO session, its handshake, and the one way to end it.
 //! - [`parted`] keeps a session going of which a namespace was ended.
+//! - [`namespaces`] tells a CONNECT packet for a namespace that is not there.
+//! - `outgoing` counts the messages in what never leaves.
 //! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
 
@@ -25,7 +27,9 @@ mod frames;
 #[cfg(test)]
 mod fuzz;
 pub mod listener;
+pub mod namespaces;
 pub mod origin;
+mod outgoing;
 pub mod parted;
 pub mod peer;
 mod probe;

@@ -83,12 +83,12 @@ impl Parted {
 }
 
 /// How many bytes of a CONNECT packet tell that it is this namespace's: up to the comma.
-fn reach(namespace: &str) -> usize {
+pub(super) fn reach(namespace: &str) -> usize {
     CONNECT.len() + namespace.len() + 1
 }
 
 /// The namespace of a CONNECT packet, as socketioxide reads it; none of any other packet.
-fn namespace_of(packet: &[u8]) -> Option<&[u8]> {
+pub(super) fn namespace_of(packet: &[u8]) -> Option<&[u8]> {
     let rest = packet.strip_prefix(CONNECT)?;
     match rest {
         [b'/', ..] => rest.split(|byte| *byte == b',').next(),

@@ -2,6 +2,7 @@
 
 use axum::{body::Body, response::IntoResponse};
 use base64::Engine as _;
+use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use tungstenite::handshake::derive_accept_key;
 
@@ -74,13 +75,43 @@ pub(super) fn switching_protocols(accept: &str) -> Response<Body> {
 
 /// The answer to a poll that is to come back with nothing.
 pub(super) fn noop() -> Response<Body> {
+    packet("6")
+}
+
+/// The answer to the last poll of a session: Engine.IO's close packet.
+pub(super) fn close() -> Response<Body> {
+    packet("1")
+}
+
+fn packet(packet: &'static str) -> Response<Body> {
     let text = (header::CONTENT_TYPE, "text/plain; charset=UTF-8");
-    ([text], "6").into_response()
+    ([text], packet).into_response()
 }
 
 /// A request that can't be served: status 400.
 pub(super) fn refused(code: u8, message: &str) -> Response<Body> {
     error(StatusCode::BAD_REQUEST, code, message)
+}
+
+/// An error of engineioxide's as the JavaScript server words it: its code is a number, and not a string.
+pub(super) fn numbered(response: Response<Bytes>) -> Response<Bytes> {
+    if response.status() != StatusCode::BAD_REQUEST {
+        return response;
+    }
+    response.map(|body| match serde_json::from_slice::<EngineError>(&body) {
+        Ok(EngineError { code, message }) => match code.parse() {
+            Ok(code) => Bytes::from(error_body(code, &message).to_string()),
+            Err(_) => body,
+        },
+        Err(_) => body,
+    })
+}
+
+/// An error as engineioxide writes it.
+#[derive(serde::Deserialize)]
+struct EngineError {
+    code: String,
+    message: String,
 }
 
 /// A page that may not: status 403.
@@ -90,14 +121,42 @@ pub(super) fn forbidden() -> Response<Body> {
 
 /// Engine.IO's own errors, as the JavaScript server words them.
 fn error(status: StatusCode, code: u8, message: &str) -> Response<Body> {
-    (
-        status,
-        axum::Json(serde_json::json!({ "code": code, "message": message })),
-    )
-        .into_response()
+    (status, axum::Json(error_body(code, message))).into_response()
+}
+
+fn error_body(code: u8, message: &str) -> serde_json::Value {
+    serde_json::json!({ "code": code, "message": message })
 }
 
 /// The longest prefix of at most `max` bytes.
 pub(super) fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_of_an_error_is_a_number_and_nothing_else_is_touched() {
+        let answer = |status: u16, body: &'static str| {
+            let response = Response::builder().status(status).body(Bytes::from(body));
+            numbered(response.unwrap()).into_body()
+        };
+        assert_eq!(
+            answer(400, r#"{"code":"1","message":"Session ID unknown"}"#),
+            r#"{"code":1,"message":"Session ID unknown"}"#
+        );
+        for body in [
+            "",
+            "x",
+            r#"{"code":"x","message":""}"#,
+            r#"{"code":3,"message":""}"#,
+        ] {
+            assert_eq!(answer(400, body), body);
+        }
+        let packet = r#"{"code":"1","message":"a client's own"}"#;
+        assert_eq!(answer(200, packet), packet);
+    }
 }

@@ -144,6 +144,24 @@ test('an unsent byte older than limits.write_deadline ends the connection', asyn
   await raw.seesClose();
 });
 
+test('what a slow consumer was to get and did not is counted, message by message', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '64MB', SWITCHBOARD_LIMITS__WRITE_DEADLINE: '8s' } });
+  const user = someone('counted');
+  const { raw } = await stalled({ door, api: door.api }, user);
+  // Small ones behind the large ones.
+  const messages = Array.from({ length: 100 }, (_, i) => ({ user, event: 'small', data: i }));
+  const { results } = await door.api.ok('POST', '/v1/events', { messages });
+  const small = results.reduce((sum, { connections }) => sum + connections, 0);
+  assert.equal(small, 100, 'expected it to be there still');
+  await eventually('it is gone', async () => (await door.api.user(user)).online === false, { ms: 20000 });
+  const { value } = parseMetrics((await door.api.request('GET', '/metrics')).text);
+  const dropped = value('switchboard_messages_dropped_total', { reason: 'slow_consumer' });
+  await raw.seesClose();
+  const got = raw.packets.filter((packet) => /^42\["(fill|small)"/.test(packet)).length;
+  // Of what the kernel holds, up to some 6 MB, nobody here can tell.
+  assert.ok(dropped > small + CHUNKS / 3 && dropped + got <= small + CHUNKS, `${CHUNKS} large and ${small} small ones, ${got} arrived, ${dropped} counted as dropped`);
+});
+
 test('a client that reads slowly but steadily within the deadline stays', async ({ node }) => {
   const door = await node({ env: { SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '64MB', SWITCHBOARD_LIMITS__WRITE_DEADLINE: '20s' } });
   const user = someone('steady');
@@ -187,10 +205,12 @@ for (const [what, settings] of [
     const session = await Polling.open(door.url);
     await session.connect({ token: token(user) });
     const many = what.startsWith('sent') ? 6 : 1;
-    for (let i = 0; i < many; i += 1) await door.api.send(user, 'fill', CHUNK);
+    let handedOver = 0;
+    for (let i = 0; i < many; i += 1) handedOver += (await door.api.send(user, 'fill', CHUNK)).connections;
     await eventually('it is gone', async () => (await door.api.user(user)).online === false, { ms: 20000 });
     const { value } = parseMetrics((await door.api.request('GET', '/metrics')).text);
     assert.equal(value('switchboard_disconnects_total', { reason: 'slow_consumer' }), 1);
+    assert.equal(value('switchboard_messages_dropped_total', { reason: 'slow_consumer' }), handedOver, 'expected each message that it did not fetch to be counted');
     await session.refused();
     assert.equal(neighbour.count('disconnect'), 0);
   });

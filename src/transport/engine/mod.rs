@@ -30,12 +30,14 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 use socketioxide::{adapter::Emitter, service::SocketIoService};
 use socketioxide_redis::CustomRedisAdapter;
+use tokio::time::Instant;
 
 use super::{
     listener::{Peer, unavailable},
+    namespaces::Namespaces,
     origin::Origins,
     peer::client_addr,
-    request::{Query, cut, forbidden, refused},
+    request::{Query, cut, forbidden, numbered, refused},
     session::{Handshake, Session, SessionEvents, SessionId},
     wire::WireLimits,
 };
@@ -66,6 +68,8 @@ pub struct EngineSettings {
     pub handshakes: usize,
     /// Which pages may bring a browser's cookies.
     pub origins: Origins,
+    /// What a client may ask for.
+    pub namespaces: Arc<Namespaces>,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -78,6 +82,8 @@ pub struct Engine {
     protocol: OnceLock<Protocol>,
     /// Sessions that began with polling, by their Engine.IO session id.
     polling: Mutex<HashMap<String, Arc<Session>>>,
+    /// The ids of sessions that polled and are over, and since when: the next poll of each is answered with a close packet.
+    closed: Mutex<HashMap<String, Instant>>,
     /// Sessions that have sent no CONNECT packet yet, the oldest first.
     waiting: Mutex<BTreeMap<SessionId, Weak<Session>>>,
     next_id: AtomicU64,
@@ -91,6 +97,7 @@ impl Engine {
             events,
             protocol: OnceLock::new(),
             polling: Mutex::default(),
+            closed: Mutex::default(),
             waiting: Mutex::default(),
             next_id: AtomicU64::new(1),
         })
@@ -134,7 +141,14 @@ impl Engine {
     fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let handshake = self.handshake(request);
-        let session = Session::new(id, handshake, kind, self.events.clone(), self);
+        let session = Session::new(
+            id,
+            handshake,
+            kind,
+            self.events.clone(),
+            self.settings.namespaces.clone(),
+            self,
+        );
         let displaced = {
             let mut waiting = self.waiting.lock();
             waiting.insert(id, Arc::downgrade(&session));
@@ -191,5 +205,5 @@ async fn call(protocol: &Protocol, request: Request<Body>) -> Response<Bytes> {
         Ok(body) => body.to_bytes(),
         Err(error) => match error {},
     };
-    Response::from_parts(parts, body)
+    numbered(Response::from_parts(parts, body))
 }

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, request};
 use http_body_util::{BodyExt, Limited};
 use secrecy::ExposeSecret;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Engine, Protocol, call};
 use crate::{
     connection::TransportKind,
     transport::{
         listener::unavailable,
-        request::{noop, refused, slim_request},
+        outgoing::is_message,
+        request::{close, noop, refused, slim_request},
         session::{Session, SessionGuard},
     },
 };
@@ -22,11 +23,17 @@ use crate::{
 /// Engine.IO's close packet.
 const CLOSE: &[u8] = b"1";
 
+/// Engine.IO's packet that says nothing.
+const NOOP: &[u8] = b"6";
+
 /// What divides packets in a body.
-pub(super) const SEPARATOR: u8 = 0x1e;
+const SEPARATOR: u8 = 0x1e;
 
 /// How often polling sessions are looked through for clients that have stopped polling.
 const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long the close packet waits for the poll after the last one: a client that is there polls again at once.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Ends polling sessions whose clients have stopped polling. Runs as long as the node does.
@@ -44,6 +51,9 @@ impl Engine {
             for session in idle {
                 session.stalled();
             }
+            self.closed
+                .lock()
+                .retain(|_, since| since.elapsed() < FAREWELL);
         }
     }
 
@@ -80,6 +90,9 @@ impl Engine {
         sid: &str,
     ) -> Response<Body> {
         let Some(session) = self.session(sid) else {
+            if request.method() == Method::GET && self.closed.lock().remove(sid).is_some() {
+                return close();
+            }
             return refused(1, "Session ID unknown");
         };
         let mut slim = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
@@ -96,6 +109,9 @@ impl Engine {
                 }
                 let at_once = futures_util::poll!(response.as_mut());
                 session.poll_served(poll.number, at_once.is_pending());
+                if at_once.is_pending() && session.takes_close() {
+                    return close();
+                }
                 let response = match at_once {
                     std::task::Poll::Ready(response) => response,
                     std::task::Poll::Pending => tokio::select! {
@@ -108,6 +124,11 @@ impl Engine {
                 let (parts, body) = response.into_parts();
                 if session.is_aborted() {
                     return refused(1, "Session ID unknown");
+                }
+                // The engine has closed the session under the poll.
+                let nothing = parts.status != StatusCode::OK || body.is_empty() || body == NOOP;
+                if nothing && session.takes_close() {
+                    return close();
                 }
                 poll.fetched(body.len());
                 Response::from_parts(parts, Body::from(body))
@@ -136,9 +157,11 @@ impl Engine {
                         return StatusCode::REQUEST_TIMEOUT.into_response();
                     }
                 };
-                let closes = body
-                    .split(|byte| *byte == SEPARATOR)
-                    .any(|packet| packet == CLOSE);
+                let mut closes = false;
+                for packet in body.split(|byte| *byte == SEPARATOR) {
+                    closes |= packet == CLOSE;
+                    session.asked(packet);
+                }
                 let (head, _) = slim.into_parts();
                 let response = post(protocol, &head, &session, body).await;
                 if closes {
@@ -161,10 +184,32 @@ impl Engine {
         };
         self.forget(session);
         let sid = sid.expose_secret();
-        let mut close = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
+        let mut packet = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
             .map(|()| Body::from(CLOSE));
-        *close.method_mut() = Method::POST;
-        call(protocol, close).await;
+        *packet.method_mut() = Method::POST;
+        call(protocol, packet).await;
+    }
+
+    /// Has the next poll of a session that is about to be unknown answered with a close packet.
+    pub(in crate::transport) fn owe_close(&self, session: &Session) {
+        if let Some(sid) = session.sid() {
+            let sid = sid.expose_secret().to_owned();
+            self.closed.lock().insert(sid, Instant::now());
+        }
+    }
+
+    /// How many messages wait for the polls of a session whose client does not fetch them. They are lost to it.
+    pub(in crate::transport) async fn unfetched(&self, session: &Session) -> u64 {
+        let (Some(sid), Some(protocol)) = (session.sid(), self.protocol.get()) else {
+            return 0;
+        };
+        let mut messages = 0;
+        // A poll that waits has taken all there was.
+        if !session.is_polled() {
+            let count = |packet: &[u8]| messages += u64::from(is_message(packet));
+            take_waiting(protocol, sid.expose_secret(), count).await;
+        }
+        messages
     }
 
     /// From here on the session's id is unknown.
@@ -209,6 +254,26 @@ async fn post(
 async fn hand_over(protocol: &Protocol, head: &request::Parts, body: Bytes) -> Response<Bytes> {
     let request = Request::from_parts(head.clone(), Body::from(body));
     call(protocol, request).await
+}
+
+/// Takes the packets that wait for the polls of a session, as a poll would.
+pub(super) async fn take_waiting(protocol: &Protocol, sid: &str, mut take: impl FnMut(&[u8])) {
+    loop {
+        let poll = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
+        let poll = call(protocol, poll.map(|()| Body::empty()));
+        let mut poll = pin!(tokio::task::unconstrained(poll));
+        let std::task::Poll::Ready(answer) = futures_util::poll!(poll.as_mut()) else {
+            return;
+        };
+        if answer.status() != StatusCode::OK || answer.body().is_empty() {
+            // The session is over; the engine says so again.
+            return;
+        }
+        answer
+            .body()
+            .split(|byte| *byte == SEPARATOR)
+            .for_each(&mut take);
+    }
 }
 
 /// A GET request at work; counted out also when its client hangs up.

@@ -1,15 +1,15 @@
 //! Sessions that move from polling to a WebSocket.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::body::Body;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use hyper::service::Service;
 use tokio::time::timeout;
 
 use super::{
-    Engine, Protocol, call,
-    polling::{Poll, SEPARATOR},
+    Engine, Protocol,
+    polling::{Poll, take_waiting},
     websocket::upgraded,
 };
 use crate::transport::{
@@ -113,22 +113,14 @@ async fn take_what_waits(protocol: &Protocol, session: &Session, sid: &str) -> V
         tokio::time::sleep(RELEASE).await;
     }
     let mut frames = Vec::new();
-    loop {
-        let poll = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
-        let poll = call(protocol, poll.map(|()| Body::empty()));
-        let mut poll = pin!(tokio::task::unconstrained(poll));
-        let std::task::Poll::Ready(answer) = futures_util::poll!(poll.as_mut()) else {
-            return frames;
+    let take = |packet: &[u8]| {
+        let Some(frame) = probe::frame_of(packet) else {
+            return;
         };
-        if answer.status() != StatusCode::OK || answer.body().is_empty() {
-            // The session is over; the engine says so again.
-            return frames;
+        if let Err(error) = frame.format(&mut frames) {
+            tracing::error!(%error, "a frame");
         }
-        let packets = answer.body().split(|byte| *byte == SEPARATOR);
-        for frame in packets.filter_map(probe::frame_of) {
-            if let Err(error) = frame.format(&mut frames) {
-                tracing::error!(%error, "a frame");
-            }
-        }
-    }
+    };
+    take_waiting(protocol, sid, take).await;
+    frames
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::polling::Polling;
 use super::{
     engine::Engine,
+    namespaces::Namespaces,
     parted::{Parted, Removal},
     wire::Wire,
 };
@@ -69,6 +70,12 @@ pub trait SessionEvents: Send + Sync + 'static {
     /// The client does not take what it is sent. Called once or more; the owner ends the session.
     fn stalled(&self, session: &Arc<Session>);
 
+    /// A CONNECT packet asks for a namespace that is not there. It is answered all the same.
+    fn no_namespace(&self);
+
+    /// A session whose client was too slow is closed, and with it that many messages were dropped that had been handed to it.
+    fn lost(&self, messages: u64);
+
     /// Whether the protocol has moved a session that began with polling to its WebSocket. Asked while that is under way.
     fn is_websocket(&self, session: &Session) -> bool;
 
@@ -92,6 +99,7 @@ pub struct Session {
     carried: OnceLock<(u64, u64)>,
     polling: Option<Polling>,
     events: Arc<dyn SessionEvents>,
+    namespaces: Arc<Namespaces>,
     engine: Weak<Engine>,
     ending: AtomicBool,
     aborted: AtomicBool,
@@ -99,6 +107,8 @@ pub struct Session {
     /// Cancelled when the engine has let the session go.
     over: CancellationToken,
     stalled: AtomicBool,
+    /// Connections that end because the client is too slow.
+    slow: AtomicU64,
     /// Cancelled when nothing can reach the peer any more.
     closed: CancellationToken,
     connects: DefaultDirectRateLimiter,
@@ -113,6 +123,7 @@ impl Session {
         handshake: Handshake,
         kind: TransportKind,
         events: Arc<dyn SessionEvents>,
+        namespaces: Arc<Namespaces>,
         engine: &Arc<Engine>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -123,12 +134,14 @@ impl Session {
             carried: OnceLock::new(),
             polling: (kind == TransportKind::Polling).then(Polling::new),
             events,
+            namespaces,
             engine: Arc::downgrade(engine),
             ending: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             let_go: AtomicBool::new(false),
             over: CancellationToken::new(),
             stalled: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
             closed: CancellationToken::new(),
             connects: RateLimiter::direct(
                 Quota::per_second(CONNECTS_PER_SECOND).allow_burst(CONNECT_BURST),
@@ -215,6 +228,19 @@ impl Session {
         self.parted.end(namespace, end);
     }
 
+    /// The namespaces that it may ask for.
+    pub(super) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// Looks at a packet of the client's, by its first bytes: a CONNECT packet for a namespace that is not there is told to
+    /// the owner.
+    pub(super) fn asked(&self, packet: &[u8]) {
+        if self.namespaces.lack(packet) {
+            self.events.no_namespace();
+        }
+    }
+
     /// Its namespaces that were ended.
     pub(super) fn parted(&self) -> &Parted {
         &self.parted
@@ -246,6 +272,13 @@ impl Session {
         }
     }
 
+    /// Ends the session, whose client is to come back: the same, and one that polls is told by Engine.IO's close packet. A
+    /// session that is unknown would be an error to it.
+    pub fn close(self: &Arc<Self>) {
+        self.owe_close();
+        self.end();
+    }
+
     /// Ends the session at once: nothing that waits is sent.
     pub fn abort(self: &Arc<Self>) {
         self.aborted.store(true, Ordering::Release);
@@ -255,6 +288,15 @@ impl Session {
         self.end();
     }
 
+    /// The client is too slow for that many connections, which end for it. What they are not told is counted in the end.
+    pub fn is_too_slow_for(&self, connections: usize) {
+        self.slow.store(connections as u64, Ordering::Release);
+    }
+
+    fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Acquire) > 0
+    }
+
     /// Waits until nothing can reach the peer any more.
     pub async fn closed(&self) {
         self.closed.cancelled().await;
@@ -262,19 +304,29 @@ impl Session {
 
     async fn finish(self: Arc<Self>) {
         let wire = self.wire.lock().clone();
-        match (wire, self.kind()) {
-            (Some(wire), TransportKind::Websocket) => wire.finish().await,
-            (wire, _) => {
-                if !self.is_aborted() {
-                    self.fetched().await;
-                }
-                if let Some(engine) = self.engine.upgrade() {
-                    engine.close_polling(&self).await;
-                }
-                if let Some(wire) = wire {
-                    wire.finish().await;
-                }
+        let mut lost = 0;
+        if wire.is_none() || self.kind() == TransportKind::Polling {
+            if !self.is_aborted() {
+                self.fetched().await;
             }
+            if let Some(engine) = self.engine.upgrade() {
+                if self.is_slow() && wire.is_none() {
+                    lost = engine.unfetched(&self).await;
+                }
+                let known = !self.is_aborted() && !self.is_over();
+                if known && wire.is_none() && self.takes_close() {
+                    engine.owe_close(&self);
+                }
+                engine.close_polling(&self).await;
+            }
+        }
+        if let Some(wire) = wire {
+            wire.clone().finish().await;
+            lost += wire.lost();
+        }
+        if self.is_slow() {
+            let least = self.slow.load(Ordering::Acquire);
+            self.events.lost(lost.max(least));
         }
         {
             let mut wire = self.wire.lock();

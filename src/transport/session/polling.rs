@@ -33,6 +33,8 @@ pub(super) struct Polling {
     released: Notify,
     /// Whether a WebSocket beside it is being tried.
     probing: AtomicBool,
+    /// Whether its client is still to be told, by Engine.IO's close packet, that the session is over.
+    owes_close: AtomicBool,
     /// Bytes sent and not fetched, as far as this node's own sends go.
     unfetched: AtomicUsize,
 }
@@ -56,6 +58,7 @@ impl Polling {
             served: watch::Sender::new(0),
             released: Notify::new(),
             probing: AtomicBool::new(false),
+            owes_close: AtomicBool::new(false),
             unfetched: AtomicUsize::new(0),
         }
     }
@@ -89,6 +92,22 @@ impl Session {
                 tracing::debug!(session = self.id.0, "a polling client did not fetch its last packets");
             }
         }
+    }
+
+    /// Has a client that polls told, by Engine.IO's close packet, when the session ends.
+    pub(super) fn owe_close(&self) {
+        if let Some(polling) = &self.polling {
+            polling.owes_close.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether the session is ending and its client is to be told so now: true once.
+    pub(in crate::transport) fn takes_close(&self) -> bool {
+        self.is_ending()
+            && self
+                .polling
+                .as_ref()
+                .is_some_and(|polling| polling.owes_close.swap(false, Ordering::AcqRel))
     }
 
     /// Begins to try a WebSocket beside a session that polls, one at a time. None if it does not poll any more, or is ending.

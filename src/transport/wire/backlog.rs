@@ -5,6 +5,8 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
+use crate::transport::outgoing::Rest;
+
 /// Small writes share a chunk of the backlog of up to this size: a frame of a few bytes would cost ten times its size alone.
 const CHUNK: usize = 16 * 1024;
 
@@ -23,17 +25,27 @@ pub(super) struct Backlog {
     pub(super) dead: bool,
     /// The engine has dropped its stream: nothing more will come.
     pub(super) sealed: bool,
+    /// Messages that came and were dropped.
+    pub(super) lost: u64,
 }
 
 pub(super) struct Chunk {
     /// When its first byte came.
     pub(super) queued_at: Instant,
     pub(super) data: BytesMut,
+    /// What it begins with of a frame whose beginning has left.
+    begun: Rest,
 }
 
 impl Backlog {
-    /// Queues `data`, which came at `now`.
-    pub(super) fn push(&mut self, data: &[u8], now: Instant, write_deadline: Duration) {
+    /// Queues `data`, which came at `now` and begins with `begun`.
+    pub(super) fn push(
+        &mut self,
+        data: &[u8],
+        begun: Rest,
+        now: Instant,
+        write_deadline: Duration,
+    ) {
         self.bytes += data.len();
         if let Some(last) = self.chunks.back_mut()
             && last.data.len() + data.len() <= CHUNK
@@ -45,6 +57,7 @@ impl Backlog {
         self.chunks.push_back(Chunk {
             queued_at: now,
             data: data.into(),
+            begun,
         });
     }
 
@@ -52,11 +65,25 @@ impl Backlog {
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes -= bytes;
         if let Some(first) = self.chunks.front_mut() {
+            first.begun = first.begun.after(&first.data, bytes);
             first.data.advance(bytes);
             if first.data.is_empty() {
                 self.chunks.pop_front();
             }
         }
+    }
+}
+
+impl Backlog {
+    /// Drops what waits, and takes nothing any more.
+    pub(super) fn kill(&mut self) {
+        self.dead = true;
+        let chunks = std::mem::take(&mut self.chunks);
+        self.bytes = 0;
+        self.lost += chunks
+            .iter()
+            .map(|chunk| chunk.begun.messages(&chunk.data))
+            .sum::<u64>();
     }
 }
 
@@ -77,7 +104,7 @@ mod tests {
         let start = Instant::now();
         for frame in 0..250_000_u32 {
             let now = start + DEADLINE * frame / 250_000;
-            backlog.push(b"\x81\x023a", now, DEADLINE);
+            backlog.push(b"\x81\x023a", Rest::default(), now, DEADLINE);
         }
         assert_eq!(backlog.bytes, 1_000_000);
         assert!(memory(&backlog) < 2_500_000, "{}", memory(&backlog));
@@ -92,7 +119,7 @@ mod tests {
             .map(|n| vec![n as u8; n * 37 % 3000 + 1])
             .collect();
         for frame in &frames {
-            backlog.push(frame, now, DEADLINE);
+            backlog.push(frame, Rest::default(), now, DEADLINE);
         }
         let mut left = Vec::new();
         while let Some(first) = backlog.chunks.front() {
@@ -105,12 +132,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dropped_is_counted_in_messages_that_had_not_left_wholly() {
+        let message = b"\x81\x0742[\"a\"]";
+        for sent in 0..=message.len() * 50 {
+            let mut backlog = Backlog::default();
+            let now = Instant::now();
+            for _ in 0..50 {
+                backlog.push(message, Rest::default(), now, DEADLINE);
+            }
+            backlog.sent(sent / 2);
+            backlog.sent(sent - sent / 2);
+            backlog.kill();
+            assert_eq!(backlog.lost, 50 - (sent / message.len()) as u64, "{sent}");
+        }
+    }
+
+    #[test]
     fn a_byte_is_taken_for_older_than_it_is_by_a_slice_of_the_deadline_at_most() {
         let mut backlog = Backlog::default();
         let start = Instant::now();
-        backlog.push(b"old", start, DEADLINE);
-        backlog.push(b"as old", start + DEADLINE / 64, DEADLINE);
-        backlog.push(b"young", start + DEADLINE / 2, DEADLINE);
+        backlog.push(b"old", Rest::default(), start, DEADLINE);
+        backlog.push(b"as old", Rest::default(), start + DEADLINE / 64, DEADLINE);
+        backlog.push(b"young", Rest::default(), start + DEADLINE / 2, DEADLINE);
         let ages: Vec<_> = backlog.chunks.iter().map(|chunk| chunk.queued_at).collect();
         assert_eq!(ages, [start, start + DEADLINE / 2]);
     }

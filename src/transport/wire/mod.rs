@@ -11,7 +11,6 @@ mod backlog;
 mod stream;
 
 use std::{
-    collections::VecDeque,
     io::{self, ErrorKind},
     net::Shutdown,
     sync::{
@@ -32,7 +31,7 @@ use tokio::{
 };
 
 use self::backlog::Backlog;
-use super::session::Session;
+use super::{outgoing::Rest, session::Session};
 
 pub use self::stream::EngineStream;
 
@@ -110,6 +109,11 @@ impl Wire {
         )
     }
 
+    /// Messages that the engine wrote and that were dropped here.
+    pub fn lost(&self) -> u64 {
+        self.backlog.lock().lost
+    }
+
     fn set_inflow(&self, inflow: Inflow) {
         self.inflow.fetch_max(inflow as u8, Ordering::AcqRel);
         self.reader.wake();
@@ -119,9 +123,7 @@ impl Wire {
     pub fn abort(&self) {
         {
             let mut backlog = self.backlog.lock();
-            backlog.dead = true;
-            backlog.chunks = VecDeque::new();
-            backlog.bytes = 0;
+            backlog.kill();
         }
         // A reset, so that the kernel does not go on trying for a peer that reads nothing.
         SockRef::from(&self.tcp)
@@ -199,17 +201,23 @@ impl Wire {
     fn accept(self: &Arc<Self>, mut data: &[u8], session: &Arc<Session>) -> io::Result<bool> {
         let mut backlog = self.backlog.lock();
         if backlog.dead {
+            backlog.lost += Rest::default().messages(data);
             return Err(ErrorKind::BrokenPipe.into());
         }
+        let mut begun = Rest::default();
         if backlog.chunks.is_empty() {
             match self.tcp.try_write(data) {
                 Ok(sent) => {
                     self.bytes_out.fetch_add(sent as u64, Ordering::Relaxed);
+                    if sent < data.len() {
+                        begun = begun.after(data, sent);
+                    }
                     data.advance(sent);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     backlog.dead = true;
+                    backlog.lost += begun.messages(data);
                     drop(backlog);
                     self.failed(&error, session);
                     self.set_inflow(Inflow::Over);
@@ -220,7 +228,7 @@ impl Wire {
         if data.is_empty() {
             return Ok(false);
         }
-        backlog.push(data, Instant::now(), self.limits.write_deadline);
+        backlog.push(data, begun, Instant::now(), self.limits.write_deadline);
         if !backlog.pumping {
             backlog.pumping = true;
             tokio::spawn(self.clone().pump(session.clone()));

@@ -71,14 +71,19 @@ impl EngineStream {
 /// Follows what the engine is about to read; returns how much of it may be read at once. That is all of it, unless the session
 /// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled.
 fn follow(frames: &mut Frames, session: &Session, bytes: &[u8]) -> usize {
-    let look = session.parted().look();
-    if look == 0 {
-        frames.advance(bytes);
-        return bytes.len();
-    }
-    let taken = frames.take(bytes, look);
-    if frames.between_messages() {
-        session.parted().let_go(frames.opening());
+    let parted = session.parted().look();
+    let look = parted.max(session.namespaces().reach());
+    let mut taken = 0;
+    while taken < bytes.len() {
+        taken += frames.take(&bytes[taken..], look);
+        if !frames.between_messages() {
+            continue;
+        }
+        session.asked(frames.opening());
+        if parted > 0 {
+            session.parted().let_go(frames.opening());
+            break;
+        }
     }
     taken
 }

@@ -1,0 +1,179 @@
+//! What the engine writes, looked at once it is known that it never leaves: how many messages were in it.
+//!
+//! tungstenite hands on whole frames, as nothing is ever left of a write to a [`Wire`](super::wire::Wire).
+
+/// The opcode of a text frame.
+const TEXT: u8 = 1;
+
+/// The event that goes with the end itself.
+const FAREWELL: &[u8] = b"[\"forceDisconnect\"";
+
+/// The end of a frame whose beginning has left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rest {
+    /// How many bytes are left of it.
+    pub(super) bytes: usize,
+    /// Whether it is a message.
+    pub(super) message: bool,
+}
+
+impl Rest {
+    /// What is left of the frame in which `data` is cut when `sent` bytes of it leave; `self` is what it begins with.
+    pub(super) fn after(self, data: &[u8], sent: usize) -> Self {
+        let (mut end, mut message) = (self.bytes, self.message);
+        while end < sent {
+            let frame = Frame::first(&data[end.min(data.len())..]);
+            (end, message) = (end + frame.length.max(1), frame.is_message);
+        }
+        match end - sent {
+            0 => Self::default(),
+            bytes => Self { bytes, message },
+        }
+    }
+
+    /// How many messages are in `data`, which begins with this; one of which a part has left counts.
+    pub(super) fn messages(self, data: &[u8]) -> u64 {
+        let mut at = self.bytes;
+        let mut messages = u64::from(self.message);
+        while at < data.len() {
+            let frame = Frame::first(&data[at..]);
+            at += frame.length.max(1);
+            messages += u64::from(frame.is_message);
+        }
+        messages
+    }
+}
+
+/// A frame of a server's (RFC 6455 section 5.2): no mask.
+struct Frame {
+    length: usize,
+    is_message: bool,
+}
+
+impl Frame {
+    /// The one that `data` begins with; all of it if that is not to be read.
+    fn first(data: &[u8]) -> Self {
+        let Some((&[first, second], _)) = data.split_first_chunk::<2>() else {
+            return Self {
+                length: data.len(),
+                is_message: false,
+            };
+        };
+        let extended = match second & 0x7f {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        let header = 2 + extended;
+        let payload = match data.get(2..header) {
+            Some([]) => usize::from(second & 0x7f),
+            Some(bytes) => bytes
+                .iter()
+                .fold(0_usize, |length, byte| length << 8 | usize::from(*byte)),
+            None => 0,
+        };
+        let length = header.saturating_add(payload).min(data.len());
+        let payload = data.get(header..length).unwrap_or_default();
+        Self {
+            length,
+            is_message: first & 0x0f == TEXT && is_message(payload),
+        }
+    }
+}
+
+/// Whether an Engine.IO packet is an event, other than the one that goes with the end. The attachments of an event are
+/// packets of their own, and not counted.
+pub(super) fn is_message(packet: &[u8]) -> bool {
+    if !packet.starts_with(b"42") && !packet.starts_with(b"45") {
+        return false;
+    }
+    let name = packet.iter().position(|byte| *byte == b'[');
+    name.is_some_and(|name| !packet[name..].starts_with(FAREWELL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(payload: &str) -> Vec<u8> {
+        let mut frame = vec![0x81];
+        match payload.len() {
+            short @ 0..126 => frame.push(short as u8),
+            long @ 126..65536 => {
+                frame.push(126);
+                frame.extend((long as u16).to_be_bytes());
+            }
+            long => {
+                frame.push(127);
+                frame.extend((long as u64).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(payload.as_bytes());
+        frame
+    }
+
+    #[test]
+    fn events_are_messages_and_nothing_else_is() {
+        for packet in ["42[\"a\"]", "42/b,7[\"a\",1]", "451-[\"file\",{}]"] {
+            assert!(is_message(packet.as_bytes()), "{packet}");
+        }
+        for packet in [
+            "",
+            "2",
+            "41",
+            "40{}",
+            "431[]",
+            "42",
+            "44/x,{\"message\":\"[\"}",
+            "42[\"forceDisconnect\",{}]",
+            "42/b,[\"forceDisconnect\",{}]",
+        ] {
+            assert!(!is_message(packet.as_bytes()), "{packet}");
+        }
+    }
+
+    #[test]
+    fn wherever_a_write_is_cut_the_messages_that_have_not_left_wholly_are_counted() {
+        let long = format!("42[\"{}\"]", "x".repeat(300));
+        let larger = format!("42[\"{}\"]", "x".repeat(70_000));
+        let packets = ["42[\"a\"]", "2", &long, "41", &larger, "42[\"b\"]"];
+        let mut data = Vec::new();
+        let mut ends = Vec::new();
+        for packet in packets {
+            data.extend(text(packet));
+            if is_message(packet.as_bytes()) {
+                ends.push(data.len());
+            }
+        }
+        assert_eq!(Rest::default().messages(&data), 4);
+        for piece in [1, 7, 100, 65_000] {
+            let (mut rest, mut left) = (Rest::default(), &data[..]);
+            while !left.is_empty() {
+                let sent = piece.min(left.len());
+                rest = rest.after(left, sent);
+                left = &left[sent..];
+                let gone = data.len() - left.len();
+                let expected = ends.iter().filter(|end| **end > gone).count();
+                assert_eq!(
+                    rest.messages(left),
+                    expected as u64,
+                    "{gone} of {}",
+                    data.len()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_frame_is_gone_over() {
+        for data in [
+            &[][..],
+            &[0x81],
+            &[0x81, 126, 0],
+            &[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255, 1],
+        ] {
+            assert_eq!(Rest::default().messages(data), 0, "{data:?}");
+            Rest::default().after(data, data.len());
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// Contract 2, "how it ends": after a code below 4500 the transport is closed, and not found to be gone. A client that polls
+// is told so with Engine.IO's close packet, as the answer to its next poll.
+
+import assert from 'node:assert/strict';
+import { connect, connected, eventually, exchange, onBothRegistries, Polling, someone, soon, test, token } from './harness.mjs';
+
+const polling = { transports: ['polling'] };
+
+onBothRegistries((world) => {
+  test('polling: a stock client asked to reconnect sees "transport close", ten times over', async () => {
+    const user = someone('asked');
+    const client = connect(world.door, { user, ...polling, reconnectionDelay: 10 });
+    for (let round = 1; round <= 10; round += 1) {
+      await client.ready({ nth: round });
+      assert.deepEqual(await world.api.disconnect(user, { code: 4003, reconnect: true }), { disconnected: 1, nodes: 1, remaining: [] });
+      const [how] = await client.wait('disconnect', { nth: round });
+      assert.equal(how, 'transport close', client.history());
+      assert.equal(client.count('forceDisconnect'), round, client.history());
+    }
+    await client.ready({ nth: 11 });
+  });
+
+  test('polling: a stock client whose token has run out sees "transport close"', async () => {
+    const client = connect(world.door, { ...polling, token: token(someone('expired'), { exp: soon(3) }), reconnection: false });
+    await client.ready();
+    const [how] = await client.wait('disconnect', { ms: 20000 });
+    assert.equal(client.told().code, 4001);
+    assert.equal(how, 'transport close', client.history());
+  });
+
+  test('polling: the close packet is said once, to the next poll, whether one was open or not', async () => {
+    for (const open of [true, false]) {
+      const user = someone('raw');
+      const session = await Polling.open(world.door.url);
+      await session.connect({ token: token(user) });
+      const poll = open ? session.until(/^42\["forceDisconnect"/) : undefined;
+      assert.deepEqual(await world.api.disconnect(user, { code: 4003, reconnect: true }), { disconnected: 1, nodes: 1, remaining: [] });
+      await poll;
+      await session.until(/^1$/);
+      assert.equal(session.packets.filter((packet) => packet === '1').length, 1, `${session.packets}`);
+      assert.ok(!session.packets.some((packet) => packet.startsWith('41')), `${session.packets}`);
+      await session.refused();
+    }
+  });
+
+  test('polling: what is said into a session that is to close is not taken', async () => {
+    const user = someone('late');
+    const session = await Polling.open(world.door.url);
+    await session.connect({ token: token(user) });
+    await world.api.disconnect(user, { code: 4003, reconnect: true });
+    assert.equal((await session.post('42["devices"]')).status, 400);
+    assert.equal((await session.poll()).text, '1');
+  });
+
+  test('polling: after a final code there is a DISCONNECT packet and no close packet', async () => {
+    const user = someone('final');
+    const session = await Polling.open(world.door.url);
+    await session.connect({ token: token(user) });
+    const poll = session.until(/^41/);
+    await world.api.disconnect(user);
+    await poll;
+    await session.refused();
+    assert.ok(!session.packets.includes('1'), `${session.packets}`);
+  });
+});
+
+test('polling: a stock client of a node that shuts down sees "transport close"', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_DRAIN__WINDOW: '1s' } });
+  const clients = await Promise.all(Array.from({ length: 5 }, () => connected(door, { user: someone('drained'), ...polling, reconnection: false })));
+  door.signal('SIGTERM');
+  for (const client of clients) {
+    const [how] = await client.wait('disconnect', { ms: 20000 });
+    assert.equal(client.told().code, 4000);
+    assert.equal(how, 'transport close', client.history());
+  }
+});
+
+test('a session that has just been closed is unknown, with a code that is a number', async ({ node }) => {
+  const door = await node();
+  const unknown = { code: 1, message: 'Session ID unknown' };
+  const session = await Polling.open(door.url);
+  // No packet: the engine closes the session, and keeps it for as long as a handshake may take.
+  await session.post('4x');
+  await eventually('the session is unknown', async () => {
+    assert.deepEqual((await session.poll()).json, unknown);
+  });
+  assert.deepEqual((await session.post('40')).json, unknown);
+  const never = await exchange(door.url, 'GET', '/socket.io/?EIO=4&transport=polling&sid=AAAAAAAAAAAAAAAAAAAA');
+  assert.deepEqual(never.json, unknown);
+});
