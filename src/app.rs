@@ -117,7 +117,10 @@ impl App {
                 _ => Servers::new(&redis).context("auth.session.redis_url")?,
             };
             let store = Link::new(&store, metrics.clone())?;
-            let sessions = RedisSessions::new(store, &config.auth.session.key_prefix);
+            let mut sessions = RedisSessions::new(store, &config.auth.session.key_prefix);
+            if servers.is_none() {
+                sessions = sessions.by_the_nodes_clock();
+            }
             auth = auth.with_sessions(Arc::new(sessions));
         }
 

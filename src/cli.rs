@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ConfigError, Environment, Flags, Sources};
+use crate::{
+    auth::AuthConfigError,
+    config::{ConfigError, Environment, Flags, Sources},
+    link::LinkError,
+};
 
 pub mod commands;
 pub mod development;
@@ -120,9 +124,15 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The exit code of a failure: 64 when the configuration is the reason, else 1.
+/// The exit code of a failure: 64 when the configuration is the reason, the content of the files that it names among it; else
+/// 1.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    if error.chain().any(|cause| cause.is::<ConfigError>()) {
+    let of_the_configuration = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<ConfigError>()
+            || cause.is::<AuthConfigError>()
+            || matches!(cause.downcast_ref(), Some(LinkError::Config(_)))
+    };
+    if error.chain().any(of_the_configuration) {
         EXIT_USAGE.into()
     } else {
         ExitCode::FAILURE

@@ -330,7 +330,7 @@ fn print_config_shows_the_layers_and_masks_the_secrets() {
     let config: toml::Table = toml::from_str(&printed.stdout).unwrap();
     assert_eq!(config["listen"].as_str(), Some("127.0.0.1:4000"));
     assert_eq!(config["node_id"].as_str(), Some("file"));
-    assert_eq!(config["drain"]["window"].as_str(), Some("1m 30s"));
+    assert_eq!(config["drain"]["window"].as_str(), Some("90s"));
     assert_eq!(config["limits"]["max_payload"].as_str(), Some("64KB"));
     assert_eq!(config["auth"]["jwt"]["secret"].as_str(), Some("***"));
     assert_eq!(config["api"]["key"].as_str(), Some("***"));
@@ -369,6 +369,57 @@ fn serve_says_what_to_set() {
             refused.stderr
         );
         assert!(!refused.stderr.contains("hush"), "{}", refused.stderr);
+    }
+}
+
+/// What is wrong only inside a file, or with the keys together, is the configuration's fault all the same.
+#[test]
+fn keys_that_can_t_be_read_or_used_are_64_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let pem = file(
+        "bad.pem",
+        "-----BEGIN PUBLIC KEY-----\nbm8ga2V5\n-----END PUBLIC KEY-----\n",
+    );
+    let jwks = file("bad.json", "{\"keys\": 4}");
+    let empty = file("empty.json", "{\"keys\": []}");
+    let secret = ("SWITCHBOARD_JWT_SECRET", SECRET);
+    for (variables, named) in [
+        (
+            vec![("SWITCHBOARD_AUTH__JWT__PUBLIC_KEY_FILE", pem.as_str())],
+            "auth.jwt.public_key_file",
+        ),
+        (
+            vec![("SWITCHBOARD_AUTH__JWT__JWKS_FILE", &jwks)],
+            "auth.jwt.jwks_file",
+        ),
+        (
+            vec![("SWITCHBOARD_AUTH__JWT__JWKS_FILE", &empty)],
+            "auth.jwt.jwks_file",
+        ),
+        (
+            vec![secret, ("SWITCHBOARD_AUTH__JWT__ALGORITHMS", "RS256")],
+            "auth.jwt.",
+        ),
+    ] {
+        let mut variables = variables;
+        variables.push(("SWITCHBOARD_LISTEN", "127.0.0.1:0"));
+        variables.push(("SWITCHBOARD_API_KEY", "k"));
+        let serve = run(&["serve"], &variables);
+        let said = serve.stdout + &serve.stderr;
+        assert_eq!(serve.code, 64, "{named}: {said}");
+        assert!(said.contains(named), "{said}");
+        if named.starts_with("auth") {
+            let check = run(&["check-config"], &variables);
+            assert_eq!(check.code, 1, "{}", check.stderr);
+            assert!(check.stderr.contains(named), "{}", check.stderr);
+            let token = run(&["check-token", "x"], &variables);
+            assert_eq!(token.code, 64, "{named}: {}", token.stderr);
+        }
     }
 }
 

@@ -138,6 +138,27 @@ async fn connections_of_sessions_that_are_gone_or_changed_are_over() {
     assert_eq!(door.recheck(&held).await.unwrap(), [0, 1, 2]);
 }
 
+/// The time of Redis, in ms.
+async fn time(redis: &mut redis::aio::MultiplexedConnection) -> i64 {
+    let (seconds, micros): (i64, i64) = redis::cmd("TIME").query_async(redis).await.unwrap();
+    seconds * 1000 + micros / 1000
+}
+
+#[tokio::test]
+async fn a_session_s_word_is_as_old_as_the_look_by_the_store_s_clock() {
+    let server = Server::start().await;
+    let (door, mut redis) = (door(&server).await, server.connection().await);
+    let visit = made().swap_remove(0);
+    let before = time(&mut redis).await;
+    let identity = outcome(&door, &mut redis, &visit).await.unwrap();
+    let after = time(&mut redis).await;
+    let issued_at = identity.issued_at.unwrap().as_millisecond();
+    assert!(
+        (before - 1..after).contains(&issued_at),
+        "{before} {issued_at} {after}"
+    );
+}
+
 #[tokio::test]
 async fn a_redis_that_is_away_says_nothing_of_anyone() {
     let server = Server::start().await;

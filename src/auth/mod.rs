@@ -49,7 +49,7 @@ pub use refresh::{RefreshToken, SuccessorKey};
 pub use rule::NamespaceRule;
 #[cfg(test)]
 pub(crate) use session_store::MemorySessions;
-pub use session_store::{RedisSessions, SessionStore, StoreUnavailable};
+pub use session_store::{Found, RedisSessions, SessionStore, StoreUnavailable};
 pub use token::{MintError, Minted, NewToken, mint};
 
 /// Who a verified token or a session says its bearer is.
@@ -65,7 +65,8 @@ pub struct Identity {
     pub roles: Vec<String>,
     /// `exp`. None for a session cookie: it holds until the session is looked at again.
     pub expires_at: Option<Timestamp>,
-    /// `iat`, in milliseconds if it has them.
+    /// `iat`, in milliseconds if it has them. Of a session cookie, the millisecond before the session was looked up in the
+    /// handshake, by the store's clock.
     pub issued_at: Option<Timestamp>,
     /// `jti`.
     pub token_id: Option<String>,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 
 use super::SessionId;
 use crate::link::{Link, LinkError, Slot};
@@ -18,9 +19,25 @@ impl From<LinkError> for StoreUnavailable {
     }
 }
 
+/// What was found under an id, and when it was looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What is stored there, if anything.
+    pub session: Option<Vec<u8>>,
+    /// A moment before it was read, by the clock that revocations go by as far as there is one clock for both.
+    pub since: Timestamp,
+}
+
 /// A store of sessions, which another application writes and Switchboard only reads.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
+    /// What is stored under an id, for somebody who comes with it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreUnavailable`] if it is not known.
+    async fn find(&self, id: &SessionId) -> Result<Found, StoreUnavailable>;
+
     /// What is stored under each id, of which there is one at least, in order; none where there is no such session.
     ///
     /// # Errors
@@ -40,11 +57,24 @@ pub trait SessionStore: Send + Sync + 'static {
     fn is_up(&self) -> bool;
 }
 
+/// Whose clock says when a session was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clock {
+    Store,
+    Node,
+}
+
 /// The store of `connect-redis`: one key for each session, its prefix and the id.
+///
+/// When a session was read is said by the server that holds it, as the clocks of nodes may be minutes apart. Where the store is
+/// the registry's Redis, that is the clock that revocations are made by. Where the two are different servers, or different
+/// shards of a cluster, they are as far apart as NTP leaves them: by so much a handshake that began before a revocation may
+/// pass for a later one (until the session is looked at again), or one that began after it for an earlier one.
 #[derive(Clone, Debug)]
 pub struct RedisSessions {
     link: Link,
     prefix: String,
+    clock: Clock,
 }
 
 impl RedisSessions {
@@ -53,6 +83,16 @@ impl RedisSessions {
         Self {
             link,
             prefix: prefix.into(),
+            clock: Clock::Store,
+        }
+    }
+
+    /// The same for a node with the embedded registry, whose revocations are made by the node's own clock.
+    #[must_use]
+    pub fn by_the_nodes_clock(self) -> Self {
+        Self {
+            clock: Clock::Node,
+            ..self
         }
     }
 
@@ -65,8 +105,40 @@ impl RedisSessions {
     }
 }
 
+/// Reads the answer of TIME: seconds and microseconds.
+fn time(answer: &[Option<Vec<u8>>]) -> Option<Timestamp> {
+    let number = |part: &Option<Vec<u8>>| -> Option<i64> {
+        std::str::from_utf8(part.as_ref()?).ok()?.parse().ok()
+    };
+    let [seconds, micros] = answer else {
+        return None;
+    };
+    let millis = number(seconds)?
+        .checked_mul(1000)?
+        .checked_add(number(micros)? / 1000)?;
+    Timestamp::from_millisecond(millis).ok()
+}
+
 #[async_trait]
 impl SessionStore for RedisSessions {
+    async fn find(&self, id: &SessionId) -> Result<Found, StoreUnavailable> {
+        let now = Timestamp::now();
+        let read = self.about(id, "MGET");
+        // TIME goes first and to the same server, in one message.
+        let ask_time = (self.clock == Clock::Store).then(|| (read.0, redis::cmd("TIME")));
+        let commands: Vec<_> = ask_time.into_iter().chain([read]).collect();
+        let mut answers: Vec<Vec<Option<Vec<u8>>>> =
+            self.link.read_all("sessions", &commands).await?;
+        let session = answers.pop().and_then(|mut found| found.pop()).flatten();
+        let since = match answers.pop() {
+            None => now,
+            Some(answer) => {
+                time(&answer).ok_or_else(|| StoreUnavailable("TIME says no time".into()))?
+            }
+        };
+        Ok(Found { session, since })
+    }
+
     async fn load(&self, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
         // A key that holds no string is nil to MGET, where GET would fail. One for each, as each may be on another server.
         let read = |id| self.about(id, "MGET");
@@ -103,6 +175,7 @@ struct Memory {
     sessions: std::collections::HashMap<String, (Vec<u8>, Option<Duration>)>,
     away: bool,
     asked: Vec<usize>,
+    now: Timestamp,
 }
 
 #[cfg(test)]
@@ -126,6 +199,11 @@ impl MemorySessions {
     /// Takes a session out.
     pub(crate) fn remove(&self, id: &str) {
         self.0.lock().sessions.remove(id);
+    }
+
+    /// Sets the store's clock, which stands still; 1970 by default.
+    pub(crate) fn set_clock(&self, now: Timestamp) {
+        self.0.lock().now = now;
     }
 
     /// Makes it answer no more, or again.
@@ -155,6 +233,15 @@ impl MemorySessions {
 #[cfg(test)]
 #[async_trait]
 impl SessionStore for MemorySessions {
+    async fn find(&self, id: &SessionId) -> Result<Found, StoreUnavailable> {
+        let since = self.0.lock().now;
+        let mut found = self.load(std::slice::from_ref(id)).await?;
+        Ok(Found {
+            session: found.pop().flatten(),
+            since,
+        })
+    }
+
     async fn load(&self, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
         self.0.lock().asked.push(ids.len());
         self.look(ids, |(session, _)| Some(session.clone()))

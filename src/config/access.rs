@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Session, print};
+use super::{Session, list, print};
 
 /// `auth`: who is let in.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -13,13 +13,13 @@ use super::{Session, print};
 pub struct Auth {
     /// How long before a token's `exp` its client is told `tokenExpiring`; `30s` by default, and `0s` for not at all.
     /// Longer where fetching a new one takes long.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub refresh_lead: Duration,
     /// A refresh token's life, `720h` by default: so long may a user stay away and still be logged in.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub refresh_ttl: Duration,
     /// The life of the access tokens that Switchboard gives for a refresh token, `15m` by default; in whole seconds.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub token_ttl: Duration,
     /// Tokens.
     pub jwt: Jwt,
@@ -57,7 +57,10 @@ pub struct Jwt {
     pub secret: Option<SecretString>,
     /// Secrets that still verify and no longer sign. None by default. While a secret is replaced: the old one, for as long
     /// as its tokens live.
-    #[serde(serialize_with = "print::secrets")]
+    #[serde(
+        serialize_with = "print::secrets",
+        deserialize_with = "list::one_or_more"
+    )]
     pub previous_secrets: Vec<SecretString>,
     /// A PEM file with a public key (RSA, EC P-256 or P-384, Ed25519). None by default.
     pub public_key_file: Option<PathBuf>,
@@ -66,15 +69,18 @@ pub struct Jwt {
     /// A URL, `https://` or `http://`, with a JWK set: an identity provider's. None by default.
     pub jwks_url: Option<String>,
     /// Narrows what the keys allow; names as in RFC 7518 and RFC 8037. Empty, the default: all that each key allows.
+    #[serde(deserialize_with = "list::one_or_more")]
     pub algorithms: Vec<String>,
     /// `iss` must be one of these. Empty, the default: any. Set it whenever the keys are shared with other issuers.
+    #[serde(deserialize_with = "list::one_or_more")]
     pub issuer: Vec<String>,
     /// `aud` must hold one of these. Empty, the default: any. Set it whenever the issuer serves other services too.
+    #[serde(deserialize_with = "list::one_or_more")]
     pub audience: Vec<String>,
     /// The claim with the user's id. Default: `sub`, else `id`, else `userId`.
     pub user_id_claim: Option<String>,
     /// Tolerance for clocks, `5s` by default: how long after `exp` a token is still let in, and before `nbf` already.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub leeway: Duration,
 }
 
@@ -116,13 +122,13 @@ pub struct Namespace {
     #[serde(default)]
     pub auth: AuthRule,
     /// One of these roles is asked for. Empty, the default: none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::one_or_more")]
     pub roles: Vec<String>,
     /// In place of `auth.jwt.issuer`; an empty list takes any issuer.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::optional")]
     pub issuer: Option<Vec<String>>,
     /// In place of `auth.jwt.audience`; an empty list takes any audience.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "list::optional")]
     pub audience: Option<Vec<String>>,
 }
 

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
-use super::print::MASK;
+use super::{list, print::MASK};
 
 /// `api`: the HTTP API's keys.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -29,6 +29,7 @@ pub struct ApiKey {
     /// so that who reads the file can't call the API.
     pub key: KeySecret,
     /// What it may do; at least one.
+    #[serde(deserialize_with = "list::one_or_more")]
     pub scopes: Vec<Scope>,
 }
 

@@ -4,7 +4,7 @@
 //! environment a key is `SWITCHBOARD_` and its path in capitals with `__` between the levels:
 //! `SWITCHBOARD_AUTH__JWT__LEEWAY=0s`, see [`Environment`].
 //!
-//! Durations are written `250ms`, `30s`, `15m`; sizes `64KB`, `1MB` (powers of 1,000) or `1MiB` (of 1,024); a plain number
+//! Where a list of texts is meant, one text alone is the list of it. Durations are written `250ms`, `30s`, `15m`; sizes `64KB`, `1MB` (powers of 1,000) or `1MiB` (of 1,024); a plain number
 //! is bytes. Secrets are [`SecretString`](secrecy::SecretString)s: no `Debug`, no error and no `print-config` shows one.
 
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ mod api;
 mod environment;
 mod error;
 mod keys;
+mod list;
 mod load;
 mod print;
 mod redis;
@@ -80,6 +81,7 @@ pub struct Config {
     /// Networks (`10.0.0.0/8`, `127.0.0.1/32`) of proxies whose `X-Forwarded-For` is believed. None by default: the peer's
     /// address is the client's. Behind a load balancer, name its network, and nothing wider: who is in it can claim to
     /// be any address.
+    #[serde(deserialize_with = "list::one_or_more")]
     pub trusted_proxies: Vec<IpNet>,
     /// Logs.
     pub log: Log,

@@ -57,6 +57,47 @@ fn masked_url(url: &str) -> String {
     url.into()
 }
 
+/// Durations, exact in both directions. `humantime`'s own text of 720 h is `30days`.
+pub(super) mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserializer, Serializer};
+
+    use humantime_serde::re::humantime;
+
+    const UNITS: [(u128, &str); 4] = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+
+    /// The duration in the largest unit that leaves no fraction; in several units if it is no whole number of milliseconds.
+    pub(in crate::config) fn text(duration: Duration) -> String {
+        let millis = duration.as_millis();
+        if duration.is_zero() {
+            return "0s".to_owned();
+        }
+        if duration.subsec_nanos() % 1_000_000 != 0 {
+            return humantime::format_duration(duration).to_string();
+        }
+        UNITS
+            .iter()
+            .find(|(unit, _)| millis.is_multiple_of(*unit))
+            .map_or_else(String::new, |(unit, name)| {
+                format!("{}{name}", millis / unit)
+            })
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        duration: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&text(*duration))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
+        humantime_serde::deserialize(from)
+    }
+}
+
 /// Sizes, exact in both directions. `ByteSize`'s own text is rounded to a tenth of a unit.
 pub(super) mod size {
     use serde::{Deserializer, de};
@@ -127,6 +168,8 @@ pub(super) mod size {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::{ApiKey, PerUserPolicy, Scope};
 
@@ -169,6 +212,33 @@ mod tests {
         ] {
             assert_eq!(size::text(ByteSize(bytes)), text);
             assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes));
+        }
+    }
+
+    #[test]
+    fn durations_are_printed_in_one_unit_and_read_back() {
+        for (duration, text) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_millis(250), "250ms"),
+            (Duration::from_millis(1_250), "1250ms"),
+            (Duration::from_secs(30), "30s"),
+            (Duration::from_secs(90), "90s"),
+            (Duration::from_secs(900), "15m"),
+            (Duration::from_secs(90 * 60), "90m"),
+            (Duration::from_secs(3600), "1h"),
+            (Duration::from_secs(168 * 3600), "168h"),
+            (Duration::from_secs(720 * 3600), "720h"),
+            (Duration::from_secs(400 * 24 * 3600), "9600h"),
+            (Duration::from_micros(1_500), "1ms 500us"),
+            (Duration::from_nanos(1), "1ns"),
+        ] {
+            let mut config = Config::default();
+            config.ping.interval = duration;
+            let printed = config.to_toml().unwrap();
+            let line = format!("interval = \"{text}\"");
+            assert!(printed.contains(&line), "{line} in {printed}");
+            let read: Config = toml::from_str(&printed).unwrap();
+            assert_eq!(read.ping.interval, duration);
         }
     }
 

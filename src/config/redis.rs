@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    list,
     print::{self, MASK},
     validate::{Findings, MASKED, readable, secret},
 };
@@ -20,7 +21,10 @@ pub struct Redis {
     /// of some servers of the cluster, by `mode`. User, password and database in them are those of the servers that hold the
     /// data, and the same in all. Empty, the default: the embedded registry, which is one node's own. Set it as soon as there
     /// are two nodes. Secret because of the password in it.
-    #[serde(serialize_with = "print::redis_urls")]
+    #[serde(
+        serialize_with = "print::redis_urls",
+        deserialize_with = "list::one_or_more"
+    )]
     pub urls: Vec<SecretString>,
     /// How Redis is run: `standalone`, the default, `sentinel` or `cluster`.
     pub mode: RedisMode,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-use super::print;
+use super::{list, print};
 
 /// `cors`: which pages of other origins may.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -14,6 +14,7 @@ pub struct Cors {
     /// Origins (`https://app.example.com`, as browsers send them) of the pages that may connect, and that may do so with a
     /// session cookie. Empty, the default: pages of the node's own origin only. `*` stands alone and lets any page in,
     /// without cookies.
+    #[serde(deserialize_with = "list::one_or_more")]
     pub allowed_origins: Vec<String>,
 }
 
@@ -41,14 +42,14 @@ pub struct Limits {
     pub events_burst: u32,
     /// How long a client has for the request head, the upgrade and the CONNECT packet, and a transport for being left with
     /// no namespace; `10s` by default.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub handshake_timeout: Duration,
     /// A connection with more unsent than this ends with 4002; `1MB` by default. Lower it to bound the memory of many slow
     /// clients; below `max_payload`, one large message is enough to end a connection.
     #[serde(with = "print::size")]
     pub send_queue_bytes: ByteSize,
     /// A connection with an unsent byte older than this ends with 4002; `10s` by default.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub write_deadline: Duration,
 }
 
@@ -85,11 +86,11 @@ pub enum PerUserPolicy {
 #[serde(default, deny_unknown_fields)]
 pub struct RegistryTiming {
     /// How often a node says that it lives; `3s` by default.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub heartbeat: Duration,
     /// How long it is believed; `10s` by default, and at least twice the heartbeat. A dead node's connections leave the
     /// answers when it is over: shorter is quicker, longer rides out longer stalls of Redis.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub lease: Duration,
     /// Prefix of every key and channel in Redis; `switchboard` by default. Another one for each cluster on the same Redis.
     pub prefix: String,
@@ -110,7 +111,7 @@ impl Default for RegistryTiming {
 #[serde(default, deny_unknown_fields)]
 pub struct Presence {
     /// How long a user's `lastSeen` is kept; `168h` by default. `0s`: not at all, which saves one key a user.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub last_seen: Duration,
 }
 
@@ -127,11 +128,11 @@ impl Default for Presence {
 #[serde(default, deny_unknown_fields)]
 pub struct Drain {
     /// Between being not ready and the first close; `0s` by default. As long as the load balancer takes to notice.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub delay: Duration,
     /// Over which the closes are spread; `10s` by default. Longer with many connections on few nodes. The supervisor's
     /// patience (30 s in Kubernetes) must outlast both together.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub window: Duration,
 }
 
@@ -149,10 +150,10 @@ impl Default for Drain {
 #[serde(default, deny_unknown_fields)]
 pub struct Ping {
     /// Between pings; `25s` by default. Below the idle timeout of whatever proxy is in front.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub interval: Duration,
     /// How long the pong may take; `20s` by default. A client that vanished is noticed after both together.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub timeout: Duration,
 }
 

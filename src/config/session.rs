@@ -1,14 +1,11 @@
 //! Who is let in by the cookie of an Express application: `auth.session`.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use secrecy::SecretString;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{self, SeqAccess, Visitor},
-};
+use serde::{Deserialize, Serialize};
 
-use super::{Config, Redis, print};
+use super::{Config, Redis, list, print};
 
 /// `auth.session`: the sessions of `express-session` with `connect-redis`, as they are. On when `secrets` is set.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -16,7 +13,10 @@ use super::{Config, Redis, print};
 pub struct Session {
     /// What the application signs its cookies with, its `secret`; any of several is taken. Empty, the default: no cookie
     /// is looked at.
-    #[serde(serialize_with = "print::secrets")]
+    #[serde(
+        serialize_with = "print::secrets",
+        deserialize_with = "list::one_or_more"
+    )]
     pub secrets: Vec<SecretString>,
     /// The cookie's name, the application's `name`; `connect.sid` by default.
     pub cookie_name: String,
@@ -24,7 +24,7 @@ pub struct Session {
     pub key_prefix: String,
     /// JSON pointers (RFC 6901) to the user's id in a session, one or a list: the first that leads to a value counts.
     /// Default: `/userId`, `/user/id`, `/passport/user`.
-    #[serde(deserialize_with = "one_or_more")]
+    #[serde(deserialize_with = "list::one_or_more")]
     pub user_id_pointer: Vec<String>,
     /// JSON pointer to the user's name; `/username` by default.
     pub username_pointer: String,
@@ -32,7 +32,7 @@ pub struct Session {
     pub role_pointer: String,
     /// How often the session of a connection is looked at again; `30s` by default. So long may a connection outlive its
     /// session.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "print::duration")]
     pub recheck: Duration,
     /// The Redis that holds the sessions, if it is not the cluster's: the URL of one server. None by default.
     #[serde(serialize_with = "print::redis_url")]
@@ -79,31 +79,4 @@ impl Config {
             None => self.redis.clone(),
         })
     }
-}
-
-/// A text or a list of them.
-fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    struct Texts;
-
-    impl<'de> Visitor<'de> for Texts {
-        type Value = Vec<String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a text or a list of texts")
-        }
-
-        fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            Ok(vec![text.to_owned()])
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut texts: A) -> Result<Self::Value, A::Error> {
-            let mut all = Vec::new();
-            while let Some(text) = texts.next_element()? {
-                all.push(text);
-            }
-            Ok(all)
-        }
-    }
-
-    from.deserialize_any(Texts)
 }

@@ -194,20 +194,21 @@ impl Inner {
         socket: &Arc<Socket<Adapter>>,
         mut asked: Asked,
     ) {
-        let Ok(argument) = TryData::<Value>::from_message_parts(socket, &mut asked.packet, &None);
-        let argument = argument.0.unwrap_or(Value::Null);
+        let Ok(given) =
+            TryData::<admin::Given>::from_message_parts(socket, &mut asked.packet, &None);
+        let given = given.0.unwrap_or_default();
         let Ok(ack) =
             AckSender::<Adapter>::from_message_parts(socket, &mut asked.packet, &asked.ack);
         let outcome = match asked.verb {
             _ if self.vouch().is_err() => Err(UNAVAILABLE.to_owned()),
             Verb::Own(verb) => {
                 let socket = SocketRef::from(socket.clone());
-                self.carry_out_own(verb, &live, &socket, argument)
+                self.carry_out_own(verb, &live, &socket, given.first)
                     .await
                     .map_err(|denied| denied.to_string())
             }
             Verb::Admin(verb) => self
-                .carry_out_admin(verb, &live, argument)
+                .carry_out_admin(verb, &live, given)
                 .await
                 .map_err(|denied| denied.to_string()),
         };

@@ -130,10 +130,13 @@ impl Inner {
         Ok(json!({ "connections": connections }))
     }
 
-    /// Ends another connection of the caller's.
+    /// Ends another connection of the caller's. Its own it may leave by itself: ended here, its acknowledgement would be lost.
     async fn log_out_device(self: &Arc<Self>, live: &Live, id: Value) -> Result<Value, Denied> {
         let user = live.user().ok_or(Denied::Guest)?;
         let id: ConnectionId = id.as_str().ok_or(Denied::Arguments)?.into();
+        if id == live.id {
+            return Err(Denied::UnknownConnection);
+        }
         let connection = self
             .registry
             .connection(&id)

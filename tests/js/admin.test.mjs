@@ -118,7 +118,12 @@ onBothRegistries((world) => {
     const user = someone('unharmed');
     const client = await connected(world.desk, { user });
     for (const verb of ['getUser', 'sendToUser', 'disconnectUser', 'banUser', 'unbanUser', 'revokeTokens']) {
-      for (const argument of [{}, null, 42, user, [user], { user: '' }, { user: null }, { user: { id: user } }, { user: [user] }]) await admin.denied([], verb, argument);
+      for (const argument of [{}, null, 4.5, true, '', [user], { user: '' }, { user: null }, { user: { id: user } }, { user: [user] }, { user: 4.5 }, { user, userId: user }]) await admin.denied([], verb, argument);
+      for (const args of [[user, user], [user, { user }], [user, {}, {}], [{ user }, {}], [user, { unknown: true }]]) {
+        if (verb === 'banUser' && args[1]?.unknown) continue;
+        await admin.denied([], verb, ...args);
+      }
+      await admin.denied([], verb);
     }
     for (const [verb, argument] of [
       ['sendToUser', { user }],
@@ -139,6 +144,30 @@ onBothRegistries((world) => {
     await connected(world.door, { user });
     assert.equal(admin.count('disconnect'), 0, admin.history());
     await admin.granted('getUser', { user });
+  });
+
+  test('the user may be called userId, be a number, or go before an object with the rest', async () => {
+    const admin = await administrator(world.door);
+    const number = 4_000_000 + process.pid * 10 + (world.registry === 'redis' ? 1 : 0);
+    const user = String(number);
+    for (const args of [[user], [number], [{ userId: user }], [{ userId: number }], [{ user: number }], [user, {}], [user, null]]) {
+      const view = await admin.granted('getUser', ...args);
+      assert.equal(view.userId, user, `expected getUser(${JSON.stringify(args)}) to be about ${user}`);
+    }
+    const client = await connected(world.desk, { user, reconnection: false });
+    for (const args of [[user, { event: 'news', data: 1 }], [number, { event: 'news', data: 1 }], [{ userId: user, event: 'news', data: 1 }]]) {
+      assert.equal((await admin.granted('sendToUser', ...args)).connections, 1, JSON.stringify(args));
+    }
+    await client.wait('news', { nth: 3 });
+    assert.equal((await admin.granted('disconnectUser', user, { code: 4003, reconnect: true })).disconnected, 1);
+    await client.wait('disconnect');
+    assert.deepEqual(client.told(), { code: 4003, reason: 'Reconnect requested', reconnect: true });
+    assert.equal((await admin.granted('banUser', number, { reason: 'spam' })).reason, 'spam');
+    assert.deepEqual(await world.api.banOf(user), { banned: true, reason: 'spam', until: null });
+    assert.deepEqual(await admin.granted('unbanUser', user), NOT_BANNED);
+    assert.equal((await admin.granted('revokeTokens', user)).disconnected, 0);
+    assert.ok((await admin.ask('disconnectUser', user, { code: 42 })).error.includes('code'));
+    assert.ok((await admin.ask('getUser')).error.includes('user'));
   });
 
   test('a verb without an acknowledgement is carried out all the same', async () => {

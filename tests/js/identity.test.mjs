@@ -162,6 +162,20 @@ onBothRegistries((world) => {
     assert.equal(here.count('disconnect'), 0);
   });
 
+  test('logoutDevice: one\'s own connection is no other one: denied as an unknown one, and it stays', async () => {
+    const user = someone('self');
+    const client = await connected(world.door, { user });
+    const unknown = await client.denied([], 'logoutDevice', 'unknown');
+    assert.deepEqual(await client.denied([], 'logoutDevice', client.id), unknown);
+    await client.granted('devices');
+    assert.equal(client.count('disconnect'), 0, client.history());
+    // One of the same transport, in another namespace, is another.
+    const open = client.join('/public');
+    await open.ready();
+    assert.deepEqual(await client.ask('logoutDevice', open.id), { ok: true });
+    await open.kicked(4505);
+  });
+
   test('logoutDevice: someone else\'s, an unknown one and what is no id are denied alike', async () => {
     const [user, other] = [someone('thief'), someone('victim')];
     const client = await connected(world.door, { user });

@@ -31,17 +31,14 @@ impl Authenticator {
             tracing::warn!("there is no session store to look a session cookie up in");
             return Err(AuthError::Unavailable);
         };
-        let mut identities = sessions
-            .identities(&**store, &[id], Timestamp::now())
+        sessions
+            .identity(&**store, &id, Timestamp::now())
             .await
             .map_err(|error| {
                 tracing::warn!(%error, "can't look up a session");
                 AuthError::Unavailable
-            })?;
-        match identities.pop() {
-            Some(identity) => identity.map_err(refused),
-            None => Err(AuthError::Unavailable),
-        }
+            })?
+            .map_err(refused)
     }
 
     /// Looks at the sessions of connections again, all at once: one round trip to the store for every 256 sessions, and

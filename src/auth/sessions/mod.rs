@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Identity, SessionId, SessionRef, SessionStore, StoreUnavailable,
     cookie::{self, CookieKeys},
     session::{Life, Reader, Session},
+    session_store::Found,
 };
 use crate::config;
 
@@ -39,6 +40,26 @@ impl Sessions {
         Some(self.keys.verify(&value))
     }
 
+    /// Who a session is as of `now`, or why nobody is, for somebody who comes with it. Its word is as old as the look at the
+    /// store: that is what a revocation is held against, and whoever was let through by an earlier look does not slip in
+    /// behind it. Asks the store once, and once more for a session that is past its `expires`.
+    pub(crate) async fn identity(
+        &self,
+        store: &dyn SessionStore,
+        id: &SessionId,
+        now: Timestamp,
+    ) -> Result<Result<Identity, &'static str>, StoreUnavailable> {
+        let Found { session, since } = store.find(id).await?;
+        let mut found = self
+            .resolve(store, std::slice::from_ref(id), &[session], now)
+            .await?;
+        let found = found.pop().unwrap_or(Err("there is no such session"));
+        Ok(found.map(|identity| Identity {
+            issued_at: Some(just_before(since)),
+            ..identity
+        }))
+    }
+
     /// Who each session is as of `now`, in order, or why nobody is. Asks the store once for all, and once more for those that
     /// are past their `expires`.
     pub(crate) async fn identities(
@@ -48,6 +69,16 @@ impl Sessions {
         now: Timestamp,
     ) -> Result<Vec<Result<Identity, &'static str>>, StoreUnavailable> {
         let stored = store.load(ids).await?;
+        self.resolve(store, ids, &stored, now).await
+    }
+
+    async fn resolve(
+        &self,
+        store: &dyn SessionStore,
+        ids: &[SessionId],
+        stored: &[Option<Vec<u8>>],
+        now: Timestamp,
+    ) -> Result<Vec<Result<Identity, &'static str>>, StoreUnavailable> {
         let read = |stored: Option<&Option<Vec<u8>>>| match stored {
             Some(Some(json)) => self.reader.read(json, now),
             _ => Err("there is no such session"),
@@ -113,6 +144,13 @@ impl Sessions {
             .filter(|index| !holds(&held[*index]))
             .collect())
     }
+}
+
+/// The millisecond before. A revocation is kept to the millisecond too, and bars what is older: of a look and a revocation in
+/// one millisecond nobody can say which was first, so the look counts as the earlier.
+fn just_before(time: Timestamp) -> Timestamp {
+    time.checked_sub(SignedDuration::from_millis(1))
+        .unwrap_or(time)
 }
 
 /// Whether it is the same user with the same roles, in whatever order.

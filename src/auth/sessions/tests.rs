@@ -116,6 +116,27 @@ async fn sessions_are_those_of_express() {
     assert!(matches!(first.session, Some(SessionRef::Cookie(_))));
 }
 
+#[tokio::test]
+async fn a_session_s_word_is_as_old_as_the_look_at_the_store() {
+    let sessions = sessions(|_| ());
+    let store = MemorySessions::default();
+    store.set("x", json!({"userId": 42}).to_string());
+    // Not the node's clock, which may be minutes off.
+    store.set_clock("2039-12-31T23:55:00.250Z".parse().unwrap());
+    let found = sessions.identity(&store, &id("x"), now()).await.unwrap();
+    let identity = found.unwrap();
+    let issued_at = identity.issued_at.unwrap().to_string();
+    assert_eq!(issued_at, "2039-12-31T23:55:00.249Z");
+    assert!(matches!(&identity.session, Some(SessionRef::Cookie(it)) if it.expose() == "x"));
+
+    // Looked at again, it is the same whatever the time.
+    store.set_clock("2040-01-01T00:00:00Z".parse().unwrap());
+    let over = sessions.over(&store, &[(id("x"), &identity)], now()).await;
+    assert_eq!(over, Ok(vec![]));
+    let gone = sessions.identity(&store, &id("y"), now()).await.unwrap();
+    assert_eq!(gone, Err("there is no such session"));
+}
+
 /// Who a stored session is; empty if nobody.
 async fn user(sessions: &Sessions, stored: Value, left: Option<Duration>) -> String {
     let store = MemorySessions::default();

@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf};
 use super::{Config, ConfigError, Environment, Flags, Sources};
 
 mod fuzz;
+mod list;
 mod load;
 mod reload;
 mod start;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use self::arguments::checked;
+pub(super) use self::arguments::Given;
 use super::{GatewayError, Inner, live::Live};
 use crate::{auth::SessionRef, ending::Ending};
 
@@ -89,11 +89,11 @@ impl Inner {
         self: &Arc<Self>,
         verb: Verb,
         live: &Arc<Live>,
-        argument: Value,
+        given: Given,
     ) -> Result<Value, Denied> {
         self.authorize(live).await?;
-        let whom = argument.get("user").cloned().unwrap_or_default();
-        let outcome = match checked(argument) {
+        let whom = given.whom();
+        let outcome = match given.object() {
             Ok(argument) => self.carry_out_verb(verb, argument).await,
             Err(denied) => Err(denied),
         };

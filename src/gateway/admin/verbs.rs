@@ -30,10 +30,7 @@ const MAX_ACK_TIMEOUT: u64 = 30_000;
 
 impl Inner {
     pub(super) async fn list_users(&self, argument: Value) -> Result<Value, Denied> {
-        let asked: ListUsers = match argument {
-            Value::Null => ListUsers::default(),
-            argument => arguments(argument)?,
-        };
+        let asked: ListUsers = arguments(argument)?;
         let limit = asked.limit.unwrap_or(PAGE);
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Denied::Unacceptable(format!("limit: from 1 to {MAX_PAGE}")));
