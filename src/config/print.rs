@@ -73,7 +73,7 @@ pub(super) mod duration {
         if duration.is_zero() {
             return "0s".to_owned();
         }
-        if duration.subsec_nanos() % 1_000_000 != 0 {
+        if !duration.subsec_nanos().is_multiple_of(1_000_000) {
             return humantime::format_duration(duration).to_string();
         }
         UNITS

@@ -146,10 +146,7 @@ impl Inner {
             Target::Connection(id) => {
                 let local = self.deliver(target, message);
                 let elsewhere = match local {
-                    0 => {
-                        self.vouch()?;
-                        self.registry.connection(id).await?
-                    }
+                    0 => self.vouched(self.registry.connection(id)).await?,
                     _ => None,
                 };
                 let heard = match elsewhere {
@@ -225,8 +222,8 @@ impl Inner {
 
     /// Publishes to the nodes that hold whom it is for; returns how many are listening, and will confirm.
     async fn route(&self, whom: &Whom, payload: &[u8]) -> Result<usize, GatewayError> {
-        self.vouch()?;
-        let routed = self.registry.route(whom, &self.instance, payload).await?;
+        let routed = self.registry.route(whom, &self.instance, payload);
+        let routed = self.vouched(routed).await?;
         for Routed { instance, heard } in &routed {
             if *heard {
                 self.metrics.bus_messages("out").increment(1);

@@ -164,7 +164,6 @@ impl Inner {
         fence: Option<Fence>,
         ending: &Ending,
     ) -> Result<(Disconnected, Option<Timestamp>), GatewayError> {
-        self.vouch()?;
         let deadline = Instant::now() + PROMISE;
         let command = Command::End {
             target: target.clone(),
@@ -175,10 +174,8 @@ impl Inner {
             fence: fence.as_ref(),
             ending,
         };
-        let ordered = self
-            .registry
-            .order_end(order, &self.instance, &payload)
-            .await?;
+        let ordered = self.registry.order_end(order, &self.instance, &payload);
+        let ordered = self.vouched(ordered).await?;
         let listed = ordered.connections;
         let here: Vec<_> = listed
             .iter()

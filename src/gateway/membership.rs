@@ -151,7 +151,19 @@ impl Inner {
         }
     }
 
-    /// The same as far as only connections of this node are concerned.
+    /// Asks the registry for what this node vouches for, before the question and after the answer: of what was lost in between
+    /// the answer may know nothing.
+    pub(super) async fn vouched<T>(
+        &self,
+        answer: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        self.vouch()?;
+        let answer = answer.await?;
+        self.vouch()?;
+        Ok(answer)
+    }
+
+    /// [`Inner::vouch`] as far as only connections of this node are concerned.
     pub(super) fn vouch_for_its_own(&self) -> Result<(), RegistryError> {
         match self.is_current() {
             true => Ok(()),
@@ -199,6 +211,7 @@ impl Inner {
     async fn beat(self: &Arc<Self>) -> Result<Vec<Lease>, RegistryError> {
         let sent = Instant::now();
         let mut joined = false;
+        let calm = self.others.are_there();
         let lapsed = if self.joined() {
             let Heartbeat {
                 held,
@@ -234,7 +247,8 @@ impl Inner {
                 self.registry.resume(&self.lease(), &self.report()).await?;
             } else if held {
                 let others = holding.into_iter().map(|lease| lease.instance);
-                self.others.seen(others.filter(|it| *it != self.instance));
+                let others = others.filter(|it| *it != self.instance);
+                self.others.seen(others, calm);
             } else {
                 self.next_epoch();
             }

@@ -42,10 +42,11 @@ impl State {
 }
 
 impl Others {
-    /// These nodes hold leases, and nothing is amiss. While some are waited for, nobody is forgotten.
-    pub(super) fn seen(&self, there: impl Iterator<Item = Instance>) {
+    /// These nodes hold leases, and nothing is amiss. While some are waited for, nobody is forgotten; nor for an answer to what was
+    /// asked at such a time (not `calm`): who has come back since is not in it.
+    pub(super) fn seen(&self, there: impl Iterator<Item = Instance>, calm: bool) {
         let mut state = self.state.lock();
-        if !state.waits() {
+        if calm && !state.waits() {
             state.known.clear();
         }
         state.known.extend(there);
@@ -130,7 +131,7 @@ mod tests {
         let others = Others::default();
         others.await_all(LEASE);
         assert!(others.are_there(), "nobody was known");
-        others.seen(names(&["a", "b", "c"]).into_iter());
+        others.seen(names(&["a", "b", "c"]).into_iter(), true);
         others.await_all(LEASE);
         others.are_back(&names(&["a", "newcomer"]));
         assert!(!others.are_there());
@@ -142,14 +143,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_from_before_they_were_back_takes_nobody_off() {
+        let others = Others::default();
+        others.seen(names(&["a", "b"]).into_iter(), true);
+        others.await_all(LEASE);
+        let calm = others.are_there();
+        others.are_back(&names(&["a", "b"]));
+        others.seen(names(&["a"]).into_iter(), calm);
+        others.await_all(LEASE);
+        others.are_back(&names(&["a"]));
+        assert!(!others.are_there());
+    }
+
+    #[test]
     fn a_node_that_is_dead_is_waited_for_until_its_lease_is_over() {
         let others = Others::default();
-        others.seen(names(&["dead"]).into_iter());
+        others.seen(names(&["dead"]).into_iter(), true);
         others.await_all(LEASE);
         assert!(!others.are_there());
         assert_eq!(others.give_up(), []);
         // The registry has lost something again meanwhile, and with it a node that came in between.
-        others.seen(names(&["new"]).into_iter());
+        others.seen(names(&["new"]).into_iter(), true);
         others.await_all(LEASE);
         others.are_back(&names(&["dead"]));
         assert!(!others.are_there());
@@ -160,7 +174,7 @@ mod tests {
         let mut over = others.give_up();
         over.sort();
         assert_eq!(over, names(&["dead", "new"]));
-        others.seen(names(&["new"]).into_iter());
+        others.seen(names(&["new"]).into_iter(), true);
         others.await_all(LEASE);
         others.are_back(&names(&["new"]));
         assert!(others.are_there(), "the dead one is forgotten");

@@ -52,8 +52,8 @@ impl Gateway {
 
     /// A user's connections.
     pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.user(user).await?)
+        let read = self.inner.registry.user(user);
+        Ok(self.inner.vouched(read).await?)
     }
 
     /// Everybody online, a page at a time.
@@ -62,14 +62,14 @@ impl Gateway {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<UsersPage, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.users(cursor, limit).await?)
+        let read = self.inner.registry.users(cursor, limit);
+        Ok(self.inner.vouched(read).await?)
     }
 
     /// The presence of users, in the order asked for.
     pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.presence(users).await?)
+        let read = self.inner.registry.presence(users);
+        Ok(self.inner.vouched(read).await?)
     }
 
     /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s. With
@@ -91,8 +91,8 @@ impl Gateway {
 
     /// One connection.
     pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.connection(id).await?)
+        let read = self.inner.registry.connection(id);
+        Ok(self.inner.vouched(read).await?)
     }
 
     /// Ends one connection, with the same promise. None if there is no such connection.
@@ -113,8 +113,8 @@ impl Gateway {
 
     /// The live nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
-        self.inner.vouch()?;
-        let mut nodes = self.inner.registry.nodes().await?;
+        let read = self.inner.registry.nodes();
+        let mut nodes = self.inner.vouched(read).await?;
         let own = self.inner.report();
         if let Some(node) = nodes
             .iter_mut()
@@ -127,8 +127,8 @@ impl Gateway {
 
     /// The cluster in three numbers.
     pub async fn totals(&self) -> Result<Totals, GatewayError> {
-        self.inner.vouch()?;
-        Ok(self.inner.registry.totals().await?)
+        let read = self.inner.registry.totals();
+        Ok(self.inner.vouched(read).await?)
     }
 
     /// Whether the configuration has the namespace.
