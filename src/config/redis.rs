@@ -1,9 +1,10 @@
 //! Where the cluster meets: `redis`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use reqwest::Url;
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +109,7 @@ impl Redis {
             );
         }
         if let Some(file) = &self.ca_file
-            && let Err(why) = readable(file)
+            && let Err(why) = readable(file).and_then(|()| certificates(file))
         {
             findings.add("redis.ca_file", why);
         }
@@ -134,4 +135,15 @@ pub(super) fn url(key: &str, url: &SecretString, findings: &mut Findings) {
     } else if parsed.is_some_and(|url| url.password() == Some(MASK)) {
         findings.add(key, MASKED);
     }
+}
+
+/// Whether a file has certificates in PEM, and nothing that is damaged.
+fn certificates(file: &Path) -> Result<(), String> {
+    let wrong = |error| format!("{} is no PEM: {error}", file.display());
+    let mut found = CertificateDer::pem_file_iter(file).map_err(wrong)?;
+    let Some(first) = found.next() else {
+        return Err(format!("no certificate is in {}", file.display()));
+    };
+    first.map_err(wrong)?;
+    found.try_for_each(|one| one.map(drop)).map_err(wrong)
 }

@@ -57,7 +57,7 @@ fn each_key_is_taken_over_or_waits() {
         "redis.master_name = 'x'",
         "redis.sentinel_username = 'x'",
         "redis.sentinel_password = 'x'",
-        "redis.ca_file = 'Cargo.toml'",
+        "redis.ca_file = 'src/config/tests/ca.pem'",
         "auth.refresh_lead = '1s'",
         "auth.refresh_ttl = '1s'",
         "auth.token_ttl = '1s'",

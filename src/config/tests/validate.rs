@@ -202,6 +202,12 @@ fn redis_modes() {
             "redis.ca_file = '/nowhere.pem'",
             "redis.ca_file",
         ),
+        // A file without a certificate.
+        (
+            "standalone",
+            "redis.ca_file = 'Cargo.toml'",
+            "redis.ca_file",
+        ),
         (
             "standalone",
             "redis.sentinel_password = '***'",

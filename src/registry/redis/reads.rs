@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     connection::{Connection, ConnectionId, Tally, UserId},
-    link::LinkError,
+    link::{LinkError, Slot},
     registry::{
         Entry, Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
         keys::{Place, Shard, escape},
@@ -110,19 +110,52 @@ impl RedisRegistry {
         operation: &'static str,
         users: &[UserId],
     ) -> Result<Vec<Found>, RegistryError> {
+        let own = self.asker();
         let mut commands = Vec::with_capacity(2 * users.len());
+        let mut shards = BTreeSet::new();
         for user in users {
             let (shard, user) = (Shard::of_user(user), escape(user.as_str()));
             let slot = self.keys.slot_of(shard);
             commands.push((slot, starting_with(self.keys.conns(shard), &user)));
             commands.push((slot, Cmd::get(self.keys.seen(shard, &user))));
+            shards.insert(shard);
+        }
+        if !own.is_empty() {
+            commands.extend(shards.iter().map(|shard| self.look_after(*shard, &own)));
         }
         let answers: Vec<Value> = self.link.read_all(operation, &commands).await?;
         let mut answers = answers.into_iter();
-        users
+        let found = users
             .iter()
             .map(|_| Ok((read(answers.next())?, read(answers.next())?)))
-            .collect()
+            .collect::<Result<Vec<Found>, RegistryError>>()?;
+        for lease in answers {
+            read::<Option<f64>>(Some(lease))?.ok_or_else(|| self.not_believed())?;
+        }
+        Ok(found)
+    }
+
+    /// Whether a shard still has the asker's lease, for after a read of several commands: had the shard lost its data between two
+    /// of them, the lease would be gone too, and what was read could lack what was there.
+    fn look_after(&self, shard: Shard, own: &str) -> (Slot, Cmd) {
+        let mut score = redis::cmd("ZSCORE");
+        score.arg(self.keys.leases(Place::Shard(shard))).arg(own);
+        (self.keys.slot_of(shard), score)
+    }
+
+    /// The same by itself. Unavailable if the lease is gone.
+    async fn still_believed(
+        &self,
+        operation: &'static str,
+        shard: Shard,
+        own: &str,
+    ) -> Result<(), RegistryError> {
+        if own.is_empty() {
+            return Ok(());
+        }
+        let (slot, score) = self.look_after(shard, own);
+        let ends: Option<f64> = self.link.query(operation, slot, &score).await?;
+        ends.map(drop).ok_or_else(|| self.not_believed())
     }
 
     /// When a user without a live connection was last seen. Entries of a node that has died count as seen by its last
@@ -151,16 +184,18 @@ impl RedisRegistry {
         let after = cursor.map(cursor::read).transpose()?;
         let mut page = UsersPage::default();
         let first = after.as_ref().map_or(Shard::FIRST, Shard::of_user);
+        let own = self.asker();
         for shard in first.and_later() {
             let leases = self.believed(Place::Shard(shard)).await?;
             // Beyond all that begins with the last user and a zero; guests begin with a zero, and are before all users.
             let last = after.as_ref().filter(|_| shard == first);
             let start = last.map(|user| escape(user.as_str())).unwrap_or_default();
             let start = [b"[", start.as_slice(), b"\x01"].concat();
-            if self
+            let full = self
                 .users_of_shard(&leases, shard, start, limit, &mut page)
-                .await?
-            {
+                .await?;
+            self.still_believed("users", shard, &own).await?;
+            if full {
                 let last = page.users.last().map(|(user, _)| user);
                 page.next = last.map(cursor::after);
                 break;
@@ -222,6 +257,19 @@ impl RedisRegistry {
         let Some(shard) = Shard::of_id(id) else {
             return Ok(None);
         };
+        let own = self.asker();
+        let found = self.find(id, shard).await?;
+        if found.is_none() {
+            self.still_believed("connection", shard, &own).await?;
+        }
+        Ok(found)
+    }
+
+    async fn find(
+        &self,
+        id: &ConnectionId,
+        shard: Shard,
+    ) -> Result<Option<Connection>, RegistryError> {
         let slot = self.keys.slot_of(shard);
         let leases = self.believed(Place::Shard(shard)).await?;
         let live = leases.all_live()?;
