@@ -7,12 +7,16 @@ use std::{
     net::TcpListener,
     path::PathBuf,
     process::{Child, ChildStdout, Command, Output, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
+/// How long a command may take that ends by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The binary with nothing of the test's own environment that it would read.
@@ -33,12 +37,28 @@ struct Outcome {
     stderr: String,
 }
 
+/// What a command that ends by itself has printed. One that does not (a node that starts by mistake) is killed.
+fn output(command: &mut Command) -> Output {
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().unwrap();
+    let pid = child.id().to_string();
+    let (ended, waits) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        if waits.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            Command::new("kill").args(["-KILL", &pid]).status().unwrap();
+        }
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    output
+}
+
 fn outcome(command: &mut Command) -> Outcome {
     let Output {
         status,
         stdout,
         stderr,
-    } = command.output().unwrap();
+    } = output(command);
     Outcome {
         code: status.code().expect("an exit code"),
         stdout: String::from_utf8(stdout).unwrap(),
