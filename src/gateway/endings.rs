@@ -229,18 +229,19 @@ impl Inner {
         target: &EndTarget,
         ordered: &[Entry],
     ) -> Result<HashSet<ConnectionId>, RegistryError> {
-        self.vouch()?;
+        // Before the list, which is refused if the registry has lost anything until then.
+        let orders = self.registry.orders(ordered).await?;
         let listed = match target {
             EndTarget::Connection(entry) => {
-                Vec::from_iter(self.registry.connection(&entry.id).await?)
+                let connection = self.vouched(self.registry.connection(&entry.id)).await?;
+                Vec::from_iter(connection)
             }
             target => match target.user() {
-                Some(user) => self.registry.user(user).await?.connections,
+                Some(user) => self.vouched(self.registry.user(user)).await?.connections,
                 None => Vec::new(),
             },
         };
         let listed = listed.into_iter().map(|connection| connection.id);
-        let orders = self.registry.orders(ordered).await?;
         let orders = orders.into_iter().map(|(entry, _)| entry.id);
         Ok(listed.chain(orders).collect())
     }

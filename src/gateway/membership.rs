@@ -11,7 +11,10 @@ use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 
 use super::{Inner, commands::Command};
-use crate::registry::{Heartbeat, Lease, NodeReport, RegistryError};
+use crate::{
+    connection::Instance,
+    registry::{Heartbeat, Lease, NodeReport, RegistryError, Settled},
+};
 
 /// How long changes are gathered before a node says anew how many connections it has: `/v1/nodes` is no older, and a node whose
 /// clients come and go all the time costs four commands a second.
@@ -124,7 +127,10 @@ impl Inner {
             self.others.missed().await;
             while !self.others.are_there() {
                 match self.registry.settled().await {
-                    Ok(settled) => self.others.are_back(&settled),
+                    Ok(Settled { wholly, partly }) => {
+                        self.others.are_back(&wholly);
+                        self.others.are_coming(&partly, self.config.registry.lease);
+                    }
                     Err(error) => tracing::debug!(%error, "who is back"),
                 }
                 if !self.others.are_there() {
@@ -207,6 +213,12 @@ impl Inner {
         self.beat_now.notify_one();
     }
 
+    /// The other nodes that have these leases.
+    fn besides(&self, holding: Vec<Lease>) -> impl Iterator<Item = Instance> {
+        let there = holding.into_iter().map(|lease| lease.instance);
+        there.filter(|instance| *instance != self.instance)
+    }
+
     /// One heartbeat, or a new lease. Returns the leases that have run out.
     async fn beat(self: &Arc<Self>) -> Result<Vec<Lease>, RegistryError> {
         let sent = Instant::now();
@@ -246,9 +258,7 @@ impl Inner {
                 self.lost_in_part();
                 self.registry.resume(&self.lease(), &self.report()).await?;
             } else if held {
-                let others = holding.into_iter().map(|lease| lease.instance);
-                let others = others.filter(|it| *it != self.instance);
-                self.others.seen(others, calm);
+                self.others.seen(self.besides(holding), calm);
             } else {
                 self.next_epoch();
             }
@@ -257,10 +267,18 @@ impl Inner {
             Vec::new()
         };
         if !self.joined() {
-            self.registry.join(&self.lease(), &self.report()).await?;
+            let lease = self.lease();
+            self.registry.join(&lease, &self.report()).await?;
+            if lease.epoch == 1 {
+                // Those who are there may be about to put back what was lost.
+                let there = self.registry.heartbeat(&lease, &self.report()).await?;
+                self.others.seen(self.besides(there.holding), true);
+                self.others.await_all(self.config.registry.lease);
+                self.others.are_back(&self.registry.settled().await?.wholly);
+            }
             self.set_joined();
             joined = true;
-            if self.lease().epoch == 1 {
+            if lease.epoch == 1 {
                 // For the others to know this node before anything is lost, and for it to know them.
                 self.ask_for_beats(false);
                 self.beat_now.notify_one();

@@ -4,7 +4,8 @@
 //! The entries of the others may be gone too, and come back when each of them finds out. Until then nobody can say that a user is
 //! offline, or that nobody was there to be disconnected. So it waits for each node that it knew of from before: until the registry
 //! has that one's lease and, by its own word, its entries; or until it has said farewell; or for as long as a lease that it may
-//! have renewed at the last moment would have held, from when on a node that is silent counts as gone.
+//! have renewed at the last moment would have held, from when on a node that is silent counts as gone. One that has its lease
+//! back is not silent: it is waited for several times as long. So does a node that is new, for those that it finds.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,6 +16,9 @@ use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::connection::Instance;
+
+/// For how many leases a node is waited for that is there and does not get done.
+const MOST: u32 = 6;
 
 /// What a node knows of the others.
 #[derive(Debug, Default)]
@@ -28,16 +32,24 @@ pub(super) struct Others {
 struct State {
     /// Those whose leases held when last nothing was amiss.
     known: HashSet<Instance>,
-    /// Those that are waited for, and until when.
-    awaited: HashMap<Instance, Instant>,
+    /// Those that are waited for.
+    awaited: HashMap<Instance, Awaited>,
     /// When all nodes were last told that something was lost, by whomever.
     told: Option<Instant>,
+}
+
+/// For how long a node is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Awaited {
+    until: Instant,
+    /// How far that can be put off.
+    latest: Instant,
 }
 
 impl State {
     fn waits(&self) -> bool {
         let now = Instant::now();
-        self.awaited.values().any(|until| now < *until)
+        self.awaited.values().any(|awaited| now < awaited.until)
     }
 }
 
@@ -52,11 +64,15 @@ impl Others {
         state.known.extend(there);
     }
 
-    /// Something is lost: waits for all that are known, for at most `lease`.
+    /// Something is lost: waits for all that are known, for at most `lease`, and longer for [`Others::are_coming`].
     pub(super) fn await_all(&self, lease: Duration) {
-        let until = Instant::now() + lease;
+        let now = Instant::now();
+        let awaited = Awaited {
+            until: now + lease,
+            latest: now + MOST * lease,
+        };
         let mut state = self.state.lock();
-        state.awaited = state.known.iter().map(|it| (it.clone(), until)).collect();
+        state.awaited = state.known.iter().map(|it| (it.clone(), awaited)).collect();
         drop(state);
         self.missed.notify_one();
     }
@@ -66,6 +82,17 @@ impl Others {
         let mut state = self.state.lock();
         for instance in settled {
             state.awaited.remove(instance);
+        }
+    }
+
+    /// These nodes hold leases, and put back what was lost: they are alive, and waited for on.
+    pub(super) fn are_coming(&self, there: &[Instance], lease: Duration) {
+        let until = Instant::now() + lease;
+        let mut state = self.state.lock();
+        for instance in there {
+            if let Some(awaited) = state.awaited.get_mut(instance) {
+                awaited.until = until.min(awaited.latest);
+            }
         }
     }
 
@@ -85,7 +112,7 @@ impl Others {
     pub(super) fn give_up(&self) -> Vec<Instance> {
         let mut state = self.state.lock();
         let now = Instant::now();
-        let over = state.awaited.extract_if(|_, until| *until <= now);
+        let over = state.awaited.extract_if(|_, awaited| awaited.until <= now);
         over.map(|(instance, _)| instance).collect()
     }
 
@@ -178,6 +205,21 @@ mod tests {
         others.await_all(LEASE);
         others.are_back(&names(&["new"]));
         assert!(others.are_there(), "the dead one is forgotten");
+    }
+
+    #[test]
+    fn a_node_that_is_at_it_is_waited_for_longer_and_not_for_ever() {
+        let others = Others::default();
+        others.seen(names(&["busy", "silent"]).into_iter(), true);
+        others.await_all(LEASE);
+        let awaited = |name: &str| others.state.lock().awaited[&name.into()];
+        let first = awaited("busy");
+        others.are_coming(&names(&["busy", "stranger"]), LEASE);
+        assert!(awaited("busy").until > first.until);
+        assert_eq!(awaited("silent").until, first.until);
+        others.are_coming(&names(&["busy"]), LEASE * (MOST + 1));
+        assert_eq!(awaited("busy").until, first.latest);
+        assert_eq!(first.latest - first.until, LEASE * (MOST - 1));
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Inner {
     /// The caller's own connections.
     async fn devices(&self, live: &Live) -> Result<Value, Denied> {
         let connections = match live.user() {
-            Some(user) => self.registry.user(user).await?.connections,
+            Some(user) => self.vouched(self.registry.user(user)).await?.connections,
             // Nobody but the guest itself is known to be the guest's.
             None => vec![live.record(&self.node_id)],
         };
@@ -138,8 +138,7 @@ impl Inner {
             return Err(Denied::UnknownConnection);
         }
         let connection = self
-            .registry
-            .connection(&id)
+            .vouched(self.registry.connection(&id))
             .await?
             .filter(|connection| connection.user_id.as_ref() == Some(user))
             .ok_or(Denied::UnknownConnection)?;
@@ -263,6 +262,9 @@ impl Inner {
         let gateway = self.clone();
         tokio::spawn(async move {
             let ending = Ending::of(Ending::LIMIT);
+            if let Some(live) = gateway.hub.get(&entry.id) {
+                gateway.end_all(&[live], &ending);
+            }
             let target = EndTarget::Connection(entry);
             if let Err(error) = gateway.disconnect(target, None, &ending).await {
                 // The order stands; the next one who is admitted, or a resync, carries it out.

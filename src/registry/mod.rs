@@ -95,6 +95,15 @@ pub struct NodeReport {
     pub settled: bool,
 }
 
+/// The nodes whose leases hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Those whose leases hold in every part of the registry, and who say that they are settled.
+    pub wholly: Vec<Instance>,
+    /// The others: they are at it.
+    pub partly: Vec<Instance>,
+}
+
 /// A node that says nothing of it.
 fn settled() -> bool {
     true
@@ -256,9 +265,8 @@ pub trait Registry: Families + 'static {
     /// that the node is not settled, nobody takes it for settled once its lease is everywhere.
     async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
 
-    /// The nodes of which the registry holds all: their leases hold in every part of it, and they say that they are settled.
-    /// Answers also a node whose own lease does not hold.
-    async fn settled(&self) -> Result<Vec<Instance>, RegistryError>;
+    /// Which nodes are there, and of which of them the registry holds all. Answers also a node whose own lease does not hold.
+    async fn settled(&self) -> Result<Settled, RegistryError>;
 
     /// Gives the lease up: whatever is left of its entries is gone, and the node is out of every answer.
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError>;

@@ -15,7 +15,7 @@ use switchboard::{
     registry::{
         Admission, Ban, Bar, EndOrder, Entry, Families, Family, Grant, Heartbeat, Lease, Node,
         NodeReport, Ordered, Presence, Registry, RegistryError, Rotation, Routed, SessionId,
-        TokenHash, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
+        Settled, TokenHash, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
         memory::MemoryRegistry,
     },
 };
@@ -128,7 +128,7 @@ passed_on! {
     heartbeat(lease: &Lease, report: &NodeReport) -> Answer<Heartbeat>;
     resume(lease: &Lease, report: &NodeReport) -> Answer<()>;
     report(lease: &Lease, report: &NodeReport) -> Answer<()>;
-    settled() -> Answer<Vec<Instance>>;
+    settled() -> Answer<Settled>;
     leave(lease: &Lease) -> Answer<()>;
     reap(lapsed: &Lease) -> Answer<u64>;
     register(

@@ -133,7 +133,7 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
     }
     // What is lost is said to be so until each node has taken its lease up again, and then has put back what was there.
     let settled = async || {
-        let mut settled = a.registry.settled().await.unwrap();
+        let mut settled = a.registry.settled().await.unwrap().wholly;
         settled.sort();
         settled
     };

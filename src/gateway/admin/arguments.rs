@@ -10,10 +10,7 @@ use serde::{
 use serde_json::{Map, Value};
 
 use super::Denied;
-use crate::{
-    connection::{ConnectionId, MAX_USER_ID_BYTES, UserId},
-    gateway::access::Ban,
-};
+use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -60,10 +57,11 @@ pub(super) struct DisconnectUser {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct BanUser {
     pub(super) user: UserId,
-    #[serde(flatten)]
-    pub(super) ban: Ban,
+    pub(super) reason: Option<String>,
+    pub(super) until: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]

@@ -18,7 +18,7 @@ use crate::{
         GatewayError, Inner,
         message::{Message, Target},
     },
-    registry::{EndTarget, Fence},
+    registry::{Ban, EndTarget, Fence},
 };
 
 /// Users in one page, unless asked otherwise; and at the most.
@@ -35,11 +35,8 @@ impl Inner {
         if !(1..=MAX_PAGE).contains(&limit) {
             return Err(Denied::Unacceptable(format!("limit: from 1 to {MAX_PAGE}")));
         }
-        let page = self
-            .registry
-            .users(asked.cursor.as_deref(), limit)
-            .await
-            .map_err(GatewayError::from)?;
+        let page = self.registry.users(asked.cursor.as_deref(), limit);
+        let page = self.vouched(page).await.map_err(GatewayError::from)?;
         let users: Vec<_> = page
             .users
             .into_iter()
@@ -60,11 +57,8 @@ impl Inner {
 
     pub(super) async fn get_user(&self, argument: Value) -> Result<Value, Denied> {
         let OfUser { user } = arguments(argument)?;
-        let entry = self
-            .registry
-            .user(&user)
-            .await
-            .map_err(GatewayError::from)?;
+        let entry = self.registry.user(&user);
+        let entry = self.vouched(entry).await.map_err(GatewayError::from)?;
         let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
         Ok(json!({
             "userId": user,
@@ -135,7 +129,12 @@ impl Inner {
     }
 
     pub(super) async fn ban_one(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
-        let BanUser { user, ban } = arguments(argument)?;
+        let BanUser {
+            user,
+            reason,
+            until,
+        } = arguments(argument)?;
+        let ban = Ban { reason, until };
         if ban.until.is_some_and(|until| until <= Timestamp::now()) {
             return Err(Denied::Unacceptable("until: in the past".into()));
         }

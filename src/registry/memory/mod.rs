@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::{
     Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
-    Presence, Registry, RegistryError, Routed, Totals, Updated, UserEntry, UserLimit, UsersPage,
-    Whom, cursor, fence::to_millisecond, keys::Shard,
+    Presence, Registry, RegistryError, Routed, Settled, Totals, Updated, UserEntry, UserLimit,
+    UsersPage, Whom, cursor, fence::to_millisecond, keys::Shard,
 };
 use crate::{
     config,
@@ -168,10 +168,16 @@ impl Registry for MemoryRegistry {
         self.heartbeat(lease, report).await.map(drop)
     }
 
-    async fn settled(&self) -> Result<Vec<Instance>, RegistryError> {
+    async fn settled(&self) -> Result<Settled, RegistryError> {
         let store = self.store.lock();
-        let settled = store.holding().filter(|(_, it)| it.report.settled);
-        Ok(settled.map(|(lease, _)| lease.instance.clone()).collect())
+        let mut settled = Settled::default();
+        for (lease, membership) in store.holding() {
+            match membership.report.settled {
+                true => settled.wholly.push(lease.instance.clone()),
+                false => settled.partly.push(lease.instance.clone()),
+            }
+        }
+        Ok(settled)
     }
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {

@@ -168,7 +168,11 @@ impl RedisRegistry {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        let found: Vec<Vec<Fences>> = self.pool.read_all("standing", &commands).await?;
+        // One is asked for by somebody who waits for an answer, many by a node that looks after all it has.
+        let found: Vec<Vec<Fences>> = match asked.len() {
+            1 => self.link.read_all("standing", &commands).await?,
+            _ => self.pool.read_all("standing", &commands).await?,
+        };
         let standing = asked
             .into_iter()
             .zip(found.into_iter().flatten())

@@ -9,7 +9,9 @@ use redis::{FromRedisValue, Script, ScriptInvocation};
 use super::{CHUNK, RedisRegistry, milliseconds};
 use crate::{
     connection::{Instance, NodeId},
-    registry::{Heartbeat, Lease, Node, NodeReport, RegistryError, keys::Place, keys::Shard},
+    registry::{
+        Heartbeat, Lease, Node, NodeReport, RegistryError, Settled, keys::Place, keys::Shard,
+    },
 };
 
 /// How a lease stands.
@@ -246,7 +248,7 @@ impl RedisRegistry {
             .map(drop)
     }
 
-    pub(super) async fn settled_nodes(&self) -> Result<Vec<Instance>, RegistryError> {
+    pub(super) async fn settled_nodes(&self) -> Result<Settled, RegistryError> {
         let places = self
             .everywhere::<Vec<String>>("leases", |place| {
                 self.of_leases(&self.scripts.leases, place)
@@ -264,8 +266,17 @@ impl RedisRegistry {
                 *held_in.entry(lease.instance).or_default() += 1;
             }
         }
-        held_in.retain(|instance, places| *places == count && settled.contains(instance));
-        Ok(held_in.into_keys().collect())
+        let (wholly, partly) = held_in
+            .into_iter()
+            .partition::<Vec<_>, _>(|(instance, places)| {
+                *places == count && settled.contains(instance)
+            });
+        let names =
+            |nodes: Vec<(Instance, usize)>| nodes.into_iter().map(|(name, _)| name).collect();
+        Ok(Settled {
+            wholly: names(wholly),
+            partly: names(partly),
+        })
     }
 
     /// Of leases that have run out in some places, those whose nodes are gone. One that holds among the nodes is not: its node

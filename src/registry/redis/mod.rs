@@ -61,8 +61,8 @@ use parking_lot::Mutex;
 
 use super::{
     Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
-    Presence, Registry, RegistryError, Routed, Totals, Updated, UserEntry, UserLimit, UsersPage,
-    Whom,
+    Presence, Registry, RegistryError, Routed, Settled, Totals, Updated, UserEntry, UserLimit,
+    UsersPage, Whom,
     keys::{Keys, Shard},
 };
 use crate::{
@@ -180,7 +180,7 @@ impl Registry for RedisRegistry {
         self.resume_lease(lease, report).await
     }
 
-    async fn settled(&self) -> Result<Vec<Instance>, RegistryError> {
+    async fn settled(&self) -> Result<Settled, RegistryError> {
         self.settled_nodes().await
     }
 
