@@ -40,7 +40,9 @@ async fn cut_off(name: &'static str, weather: Weather) {
         asked.disconnect("kicked", json!({ "revokeTokens": true })),
         scene.away([0]),
         async {
-            let limit = scene.fleet.plan.lease + seconds(2.0);
+            // Out of the answers, and by the next heartbeat of another node reaped.
+            let plan = &scene.fleet.plan;
+            let limit = plan.lease + seconds(2.0) + plan.heartbeat;
             scene.fleet.exact(others, limit).await;
             cut.elapsed()
         }
