@@ -18,14 +18,14 @@ use crate::{
         auth::{ApiAuth, TokenBearer, TokenVerifier},
         error::{ApiError, ErrorCode},
     },
-    auth::{AuthError, Authenticator, Identity, RedisSessions, SessionRef},
+    auth::{AuthError, Authenticator, Identity, RedisSessions},
     bus::Bus,
     config::{Config, Cors, Limits, Reload},
     connection::{Instance, NodeId},
-    gateway::{Gateway, GatewayError, Parts},
+    gateway::{self, Gateway, GatewayError, Parts},
     link::{Link, Servers},
     metrics::Metrics,
-    registry::{Entry, Grant, Registry, memory::MemoryRegistry, redis::RedisRegistry},
+    registry::{Entry, Registry, memory::MemoryRegistry, redis::RedisRegistry},
     transport::{
         Engine,
         listener::{self, ListenerLimits},
@@ -318,15 +318,8 @@ impl Tokens {
             // It is no connection, and the registry does not look at the id.
             id: "".into(),
         };
-        let grant = Grant {
-            issued_at: identity.issued_at,
-            token_id: identity.token_id.clone(),
-            session: identity.session.as_ref().map(|session| match session {
-                SessionRef::Cookie(id) => id.expose().into(),
-                SessionRef::Family(id) => id.as_str().into(),
-            }),
-        };
-        let standing = self.registry.standing(&[(entry, grant)]).await;
+        let standing = [(entry, gateway::grant(identity))];
+        let standing = self.registry.standing(&standing).await;
         match standing.map_err(GatewayError::from)?.first() {
             Some((_, bar)) => Err(ApiError::barred(*bar)),
             None => Ok(()),

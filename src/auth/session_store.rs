@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::SessionId;
-use crate::link::{Link, LinkError, Slot};
+use crate::link::{Link, LinkError, Slot, time};
 
 /// The store did not answer. Passes; its text names no session.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,20 +103,6 @@ impl RedisSessions {
         command.arg(&key);
         (Slot::of(key.as_bytes()), command)
     }
-}
-
-/// Reads the answer of TIME: seconds and microseconds.
-fn time(answer: &[Option<Vec<u8>>]) -> Option<Timestamp> {
-    let number = |part: &Option<Vec<u8>>| -> Option<i64> {
-        std::str::from_utf8(part.as_ref()?).ok()?.parse().ok()
-    };
-    let [seconds, micros] = answer else {
-        return None;
-    };
-    let millis = number(seconds)?
-        .checked_mul(1000)?
-        .checked_add(number(micros)? / 1000)?;
-    Timestamp::from_millisecond(millis).ok()
 }
 
 #[async_trait]

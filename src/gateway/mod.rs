@@ -74,6 +74,7 @@ use crate::{
 };
 
 pub use message::{AckReply, Acked, Delivery, Disconnected, Message, RESERVED_EVENTS, Target};
+pub(crate) use refusal::grant;
 
 /// Why a verb can't be carried out.
 #[derive(Debug, thiserror::Error)]

@@ -64,7 +64,7 @@ impl fmt::Display for Refusal {
 }
 
 /// What revocations are held against, of an identity.
-pub(super) fn grant(identity: &Identity) -> Grant {
+pub(crate) fn grant(identity: &Identity) -> Grant {
     Grant {
         issued_at: identity.issued_at,
         token_id: identity.token_id.clone(),

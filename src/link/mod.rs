@@ -22,6 +22,7 @@
 
 mod aside;
 mod ask;
+mod clock;
 mod finder;
 mod login;
 mod map;
@@ -45,6 +46,7 @@ use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use aside::Aside;
+pub(crate) use clock::time;
 pub use map::{Address, Map};
 pub use pool::Pool;
 pub use request::Request;

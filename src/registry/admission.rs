@@ -56,7 +56,8 @@ pub(super) fn digest(id: &str) -> String {
 /// against it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
-    /// When it was issued: `iat` of a token, or when a session was read. A grant without it can't show that it is newer than a revocation.
+    /// When it was issued: `iat` of a token, or when a session was read. A grant without it can't show that it is newer than a
+    /// revocation.
     pub issued_at: Option<Timestamp>,
     /// `jti` of a token.
     pub token_id: Option<String>,

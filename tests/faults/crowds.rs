@@ -22,7 +22,7 @@ use crate::{
         bounds::{PATIENCE, bound, ensure, within},
         client::{Client, Hello, Refused},
         fleet::{Fleet, Plan},
-        returning::{Manner, Returning},
+        returning::{Manner, Returning, not_yet_refused},
         run::Run,
     },
 };
@@ -153,17 +153,7 @@ async fn round(run: &Run, fleet: &Fleet, number: usize) -> Round {
     asked.lock().ask(&crowd);
     // Each has been refused with a CONNECT packet that it sent after the answer, and is done then.
     let refused = async || {
-        let left = crowd.iter().filter(|one| {
-            let is_refused = one.visits().iter().any(|visit| {
-                let said = Refused::Connect("Token revoked".to_owned());
-                visit.began > answered && visit.outcome.as_ref().is_err_and(|why| *why == said)
-            });
-            if is_refused {
-                one.stop();
-            }
-            !is_refused
-        });
-        let left = left.count();
+        let left = not_yet_refused(&crowd, answered);
         ensure(left == 0, || format!("{left} have not been refused yet"))
     };
     within(bound(PATIENCE), "everybody is refused", refused).await;

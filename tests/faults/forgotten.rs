@@ -75,13 +75,20 @@ impl Said {
 }
 
 /// Asks a node again and again for somebody who is connected, until it is told to stop.
-async fn ask(api: Api, user: String, said: Said, stop: CancellationToken) {
+async fn ask(api: Api, user: String, id: String, said: Said, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let read = api.get(&format!("/v1/users/{user}")).await;
         said.note(read, |answer| answer.body["online"] == true);
         let body = json!({ "users": [user] });
         let read = api.post("/v1/presence", body).await;
         said.note(read, |answer| answer.body["users"][&user]["online"] == true);
+        let read = api.get(&format!("/v1/connections/{id}")).await;
+        said.note(read, |answer| answer.body["userId"] == user.as_str());
+        let read = api.get("/v1/users?limit=1000").await;
+        said.note(read, |answer| {
+            let page = answer.body["users"].as_array();
+            page.is_some_and(|page| page.iter().any(|row| row["userId"] == user.as_str()))
+        });
         let sent = api.send(&user, "asked", json!(1)).await;
         said.note(sent, |answer| answer.body["connections"] == 1);
         let ack = json!({ "event": "e", "ack": { "timeoutMs": 1 } });
@@ -112,6 +119,7 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
     }
     let mut clients = fleet.crowd("crowd", 12).await;
     clients.push(Client::of(fleet[1].addr, stays).await);
+    let id = clients.last().unwrap().id.clone();
     fleet.exact(&clients, seconds(15.0)).await;
     fleet[1].proxy.as_ref().unwrap().set(SLOW);
     let (mut refused, mut told) = (0, 0);
@@ -121,7 +129,13 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
         let stop = CancellationToken::new();
         let asking = [0, 2].map(|node| {
             let api = fleet[node].api.clone();
-            tokio::spawn(ask(api, stays.into(), said.clone(), stop.clone()))
+            tokio::spawn(ask(
+                api,
+                stays.into(),
+                id.clone(),
+                said.clone(),
+                stop.clone(),
+            ))
         });
         if let Loss::Restart = loss {
             fleet[1].proxy.as_ref().unwrap().set(Weather::CUT);
@@ -189,6 +203,46 @@ async fn f3_nobody_is_forgotten_who_is_in_a_shard_that_is_lost() {
     let mut others = (0..).map(|number| format!("kicked-{number}"));
     let kicked = others.find(|user| shard(user) == shard(stays)).unwrap();
     forgotten("f3 forgotten shard", Loss::ShardOf(stays), [stays, &kicked]).await;
+}
+
+/// One that was not there before: it can't know whom it ought to wait for but by what it finds.
+#[tokio::test]
+async fn f3_a_node_that_starts_while_another_puts_back_what_was_lost_waits_for_it() {
+    let run = Run::begin("f3 newcomer");
+    let mut plan = Plan::of(1).proxied();
+    plan.heartbeat = Duration::from_millis(300);
+    let mut fleet = Fleet::start(&run, plan).await;
+    let mut clients = fleet.crowd("crowd", 12).await;
+    clients.push(Client::of(fleet[0].addr, "stays").await);
+    let id = clients.last().unwrap().id.clone();
+    fleet.exact(&clients, seconds(15.0)).await;
+    let proxy = |fleet: &Fleet, weather| fleet[0].proxy.as_ref().unwrap().set(weather);
+    proxy(
+        &fleet,
+        Weather {
+            delay: Duration::from_millis(100),
+            ..Weather::FAIR
+        },
+    );
+    let () = fleet.redis.run("FLUSHALL").await;
+    let leases = Keys::new("switchboard").leases(Place::Nodes);
+    let joined = async || {
+        let count: usize = fleet.redis.run(&format!("ZCOUNT {leases} 1 +inf")).await;
+        ensure(count == 1, || format!("{count} leases"))
+    };
+    within(seconds(10.0), "the node has joined anew", joined).await;
+    let newcomer = fleet.add().await;
+    let (said, stop) = (Said::default(), CancellationToken::new());
+    let api = fleet[newcomer].api.clone();
+    let asking = tokio::spawn(ask(api, "stays".into(), id, said.clone(), stop.clone()));
+    fleet.exact(&clients, seconds(10.0)).await;
+    stop.cancel();
+    asking.await.unwrap();
+    let (refused, told, lies) = said.0.lock().clone();
+    assert_eq!(lies, Vec::<String>::new());
+    assert!(refused > 0 && told > 0, "{refused} refused, {told} told");
+    proxy(&fleet, Weather::FAIR);
+    fleet.finish(clients, Duration::from_secs(10)).await;
 }
 
 /// Asks a node until it answers; returns how long that took.

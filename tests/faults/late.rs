@@ -14,10 +14,10 @@ use crate::{
     kicks::{REVOKE, disconnect},
     support::{
         bounds::{PATIENCE, bound, ensure, seconds, within},
-        client::{Hello, Refused},
+        client::Hello,
         fleet::{Fleet, Plan},
         proxy::{Flow, Weather},
-        returning::{Manner, Returning},
+        returning::{Manner, Returning, not_yet_refused},
         run::Run,
         stored::Stored,
     },
@@ -132,17 +132,7 @@ async fn round(run: &Run, fleet: &Fleet, number: usize) -> (u16, Duration, usize
 
     // All are refused in the end, and whoever was not named had ended by then.
     let refused = async || {
-        let left = crowd.iter().filter(|one| {
-            let said = Refused::Connect("Token revoked".to_owned());
-            let is_refused = one.visits().iter().any(|visit| {
-                visit.began > answered && visit.outcome.as_ref().is_err_and(|why| *why == said)
-            });
-            if is_refused {
-                one.stop();
-            }
-            !is_refused
-        });
-        let left = left.count();
+        let left = not_yet_refused(&crowd, answered);
         ensure(left == 0, || format!("{left} have not been refused yet"))
     };
     within(bound(PATIENCE), "everybody is refused", refused).await;

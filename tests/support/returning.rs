@@ -101,6 +101,22 @@ impl Returning {
     }
 }
 
+/// How many of them have not been refused yet for a revoked token, with an attempt that began after `since`. The others are
+/// stopped: their client would come back for ever.
+pub(crate) fn not_yet_refused(crowd: &[Returning], since: Instant) -> usize {
+    let said = Refused::Connect("Token revoked".to_owned());
+    let left = crowd.iter().filter(|one| {
+        let is_refused = one.visits().iter().any(|visit| {
+            visit.began > since && visit.outcome.as_ref().is_err_and(|why| *why == said)
+        });
+        if is_refused {
+            one.stop();
+        }
+        !is_refused
+    });
+    left.count()
+}
+
 async fn come_and_go(
     manner: Manner,
     mut random: StdRng,

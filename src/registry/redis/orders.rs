@@ -11,6 +11,7 @@ use super::{
 use crate::{
     connection::{ConnectionId, Instance},
     ending::Ending,
+    link::time,
     registry::{
         EndOrder, EndTarget, Entry, Fence, Ordered, REVOCATION_KEPT, RegistryError, Routed,
         SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Place, keys::Shard,
@@ -203,7 +204,8 @@ impl RedisRegistry {
         // How old an order is, Redis knows: it was given by that clock, and a node's own may be off by more than orders are kept.
         commands.push((commands[0].0, redis::cmd("TIME")));
         let mut found: Vec<Vec<Option<Vec<u8>>>> = self.link.read_all("orders", &commands).await?;
-        let now = time_of(&found.pop().unwrap_or_default())?;
+        let now = time(&found.pop().unwrap_or_default())
+            .ok_or_else(|| RegistryError::Corrupt("the time".into()))?;
         let mut orders = Vec::new();
         for (entry, order) in asked.into_iter().zip(found.into_iter().flatten()) {
             if let Some(ending) = order
@@ -216,15 +218,6 @@ impl RedisRegistry {
         }
         Ok(orders)
     }
-}
-
-/// Reads what `TIME` answers: seconds, and microseconds beyond them.
-fn time_of(answer: &[Option<Vec<u8>>]) -> Result<Timestamp, RegistryError> {
-    let seconds = answer.first().and_then(Option::as_deref);
-    seconds
-        .and_then(|seconds| std::str::from_utf8(seconds).ok()?.parse().ok())
-        .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .ok_or_else(|| RegistryError::Corrupt("the time".into()))
 }
 
 /// An order, unless it is over its time and was not cleared away yet.
