@@ -201,6 +201,7 @@ impl Inner {
                 tokio::time::sleep(RETRY).await;
             }
             for live in batch.drain(..) {
+                self.hub.forget(&live);
                 live.unregistered.cancel();
             }
         }

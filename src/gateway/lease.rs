@@ -78,7 +78,12 @@ impl Inner {
         self.membership.lock().lost += 1;
     }
 
-    /// How often the lease has been over; none while it is.
+    /// How often the lease has been over, in the whole registry or in a part of it.
+    pub(super) fn losses(&self) -> u64 {
+        self.membership.lock().lost
+    }
+
+    /// [`Inner::losses`]; none while the lease is over.
     pub(super) fn times_lost(&self) -> Option<u64> {
         let membership = self.membership.lock();
         let holds = membership.holds(self.config.registry.lease);

@@ -227,13 +227,18 @@ impl Inner {
     /// Registers a connection, and carries out what that means for others of its user's.
     pub(super) async fn register(self: &Arc<Self>, live: &Arc<Live>) -> Result<Tally, Refusal> {
         let (record, admission) = loop {
-            let (lease, record) = (self.lease(), live.record(&self.node_id));
+            let (losses, lease) = (self.losses(), self.lease());
+            let record = live.record(&self.node_id);
             let admission = self
                 .registry
                 .register(&lease, &record, &live.grant(), self.user_limit())
                 .await;
+            if let Ok(Admission::Admitted { .. }) = admission {
+                // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
+                live.set_registered();
+            }
             // A lease that was lost meanwhile takes the entry along, and whoever made the registry exact did not know of it.
-            if admission.is_err() || lease == self.lease() {
+            if admission.is_err() || losses == self.losses() {
                 break (record, admission);
             }
         };
@@ -245,7 +250,6 @@ impl Inner {
                 return Err(Refusal::Unavailable);
             }
         };
-        live.set_registered();
         self.hub.count(live);
         if record.transport != live.session.kind() {
             // Upgraded while the registry was being told.

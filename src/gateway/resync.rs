@@ -15,24 +15,18 @@ impl Inner {
     /// Makes the registry hold just this node's connections, and carries out the orders that it has missed.
     pub(super) async fn resync(self: &Arc<Self>) -> Result<(), RegistryError> {
         let lease = self.lease();
+        // Those that come from here on see to it themselves that this lease has them.
+        let (before, leaving) = (self.registered(), self.hub.leaving());
         let held: HashSet<Entry> = self.registry.held(&lease).await?.into_iter().collect();
-        let lives: Vec<_> = self
-            .hub
-            .all()
-            .into_iter()
-            .filter(|live| live.is_registered())
+        let stale: Vec<_> = held
+            .iter()
+            .filter(|entry| !self.hub.knows(&entry.id))
+            .cloned()
             .collect();
-        let mut stale = held.clone();
-        for live in &lives {
-            stale.remove(&live.entry());
-        }
-        // Between the two looks a connection may have come: it is in the hub then.
-        stale.retain(|entry| self.hub.get(&entry.id).is_none());
         if !stale.is_empty() {
-            let stale: Vec<_> = stale.into_iter().collect();
             self.registry.unregister(&lease, &stale).await?;
         }
-        let missing = lives.iter().filter(|live| !held.contains(&live.entry()));
+        let missing = before.iter().filter(|live| !held.contains(&live.entry()));
         let again: Vec<_> = missing
             .map(|live| self.register_again(&lease, live))
             .collect();
@@ -41,6 +35,14 @@ impl Inner {
             .try_collect::<()>()
             .await?;
 
+        // Those that leave are not put back; only, they are not closed yet.
+        for live in leaving {
+            if !held.contains(&live.entry()) {
+                live.unregistered.cancelled().await;
+            }
+        }
+
+        let lives = self.registered();
         self.ordered(lives.clone()).await?;
         let grants: Vec<_> = lives
             .iter()
@@ -55,6 +57,13 @@ impl Inner {
             tracing::info!(connections = lives.len(), "the registry is exact again");
         }
         Ok(())
+    }
+
+    /// This node's connections that the registry has been told of.
+    fn registered(&self) -> Vec<Arc<Live>> {
+        let mut lives = self.hub.all();
+        lives.retain(|live| live.is_registered());
+        lives
     }
 
     /// Puts a connection back that the registry has lost.
@@ -73,7 +82,12 @@ impl Inner {
             self.end_all(std::slice::from_ref(live), &bar.ending());
         }
         if live.is_gone() {
-            self.unregister(live);
+            // What its end tells the registry may have come before this.
+            let (gateway, live) = (self.clone(), live.clone());
+            tokio::spawn(async move {
+                live.unregistered.cancelled().await;
+                gateway.unregister(&live);
+            });
         }
         Ok(())
     }

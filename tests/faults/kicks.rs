@@ -17,6 +17,7 @@ use crate::support::{
     polling::Polling,
     proxy::Weather,
     run::Run,
+    stored::Stored,
     token::token,
 };
 
@@ -251,4 +252,56 @@ async fn k8_a_polling_session_with_a_poll_in_flight() {
         assert_eq!(fleet[0].api.connections_of(&user).await.unwrap(), []);
     }
     fleet.finish(Vec::new(), Duration::from_secs(10)).await;
+}
+
+/// A client that reads nothing is closed half a second after its end has begun; links that are killed meanwhile have the node
+/// put right what the registry has of it.
+#[tokio::test]
+async fn who_is_not_yet_closed_is_not_taken_out_of_the_registry_by_a_resync() {
+    let run = Run::begin("not yet closed");
+    let plan = Plan::of(2).with("LIMITS__SEND_QUEUE_BYTES", "64MB");
+    let fleet = Fleet::start(&run, plan).await;
+    let witness = Client::of(fleet[0].addr, "witness").await;
+    let mut admin = fleet.redis.connection().await;
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("TYPE").arg("pubsub");
+    let resyncs = || fleet[0].logged(&["the registry is exact again"]).len();
+    for round in 0..5 {
+        let user = format!("lingers-{round}");
+        let connect = Message::text(Hello::user(&user).packet());
+        let mut socket = dial(fleet[0].addr, Some(4096)).await.unwrap();
+        socket.send(connect).await.unwrap();
+        until(&mut socket, r#"42["ready""#).await.unwrap();
+        let chunk = json!("x".repeat(400_000));
+        for _ in 0..20 {
+            let answer = fleet[0].api.send(&user, "fill", chunk.clone()).await;
+            assert_eq!(answer.unwrap().status, 200);
+        }
+        let before = resyncs();
+        let call = fleet[0].api.disconnect(&user, REVOKE());
+        let meanwhile = async {
+            loop {
+                let () = kill.query_async(&mut admin).await.unwrap();
+                let stored = Stored::read(&fleet.redis, "switchboard").await.unwrap();
+                if stored.entries.len() == 1 {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+            assert!(
+                socket.send(Message::text("3")).await.is_err(),
+                "out of the registry, and its node still has it"
+            );
+        };
+        let (answer, ()) = tokio::join!(call, meanwhile);
+        let answer = answer.unwrap();
+        run.tell(format!("{}; {} resyncs", answer.body, resyncs() - before));
+        assert_eq!(answer.body["remaining"], json!([]));
+        assert!(resyncs() > before, "nothing was put right meanwhile");
+        fleet.exact([&witness], seconds(5.0)).await;
+        for node in fleet.up() {
+            node.ready(seconds(5.0)).await;
+        }
+    }
+    fleet.finish(vec![witness], Duration::from_secs(10)).await;
 }

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::support::{
-    bounds::bound,
+    bounds::{bound, ensure, seconds, within},
     client::{Client, Hello, Refused},
     fleet::{Node, Plan},
     redis_server::Server,
@@ -134,6 +134,19 @@ pub(crate) async fn counts(redis: &Server) -> BTreeMap<String, u64> {
         Some((name.to_owned(), calls.parse().ok()?))
     });
     rows.collect()
+}
+
+/// Waits until the nodes ask Redis nothing any more.
+pub(crate) async fn quiet(redis: &Server) {
+    const LOOKS: usize = 25;
+    let (mut before, mut same) = (None, 0);
+    let look = async || {
+        let scripts = counts(redis).await.get("evalsha").copied();
+        same = if before == Some(scripts) { same + 1 } else { 0 };
+        before = Some(scripts);
+        ensure(same >= LOOKS, || format!("{scripts:?} scripts so far"))
+    };
+    within(seconds(30.0), "nobody asks Redis", look).await;
 }
 
 /// A number of `INFO`.

@@ -12,7 +12,7 @@ use crate::{
     asker::{Asker, percentile, summary},
     ground::{
         Attempts, alone, come_back, counts, crowd_at, forget_counts, given, info, on_given_binary,
-        operations, plain, sign,
+        operations, plain, quiet, sign,
     },
     support::{
         bounds::{bound, ensure, seconds, within},
@@ -189,19 +189,31 @@ async fn a_connection_costs_redis_one_call_and_waits_for_no_other() {
     };
     let fleet = Fleet::start(&run, on_given_binary(plan.proxied())).await;
     let (redis, door) = (&fleet.redis, fleet[0].addr);
-    // The first one has the script loaded.
+    // The first one has the scripts loaded: its own, and the one by which the node says how many it has.
     let first = crowd_at(door, "first", 1).await;
+    let reported = async || {
+        let reports = operations(&fleet.nodes, "report").await;
+        ensure(reports > 0, || "not told how many there are".to_owned())
+    };
+    within(seconds(10.0), "a report", reported).await;
+    quiet(redis).await;
     let loaded = operations(&fleet.nodes, "register").await;
+    let told = operations(&fleet.nodes, "report").await;
     let before = info(redis, "clients", "connected_clients").await;
     forget_counts(redis).await;
     let clients = crowd_at(door, "quiet", 300).await;
+    quiet(redis).await;
     let calls = counts(redis).await;
     let of = |name: &str| calls.get(name).copied().unwrap_or(0);
     let registers = operations(&fleet.nodes, "register").await - loaded;
-    run.tell(format!("{registers} registers: {calls:?}"));
+    let reports = operations(&fleet.nodes, "report").await - told;
+    run.tell(format!(
+        "{registers} registers, {reports} reports: {calls:?}"
+    ));
+    assert_eq!(registers, 300, "each is registered once");
     assert_eq!(
         of("evalsha"),
-        registers,
+        registers + reports,
         "one script a connection, and no other call"
     );
     assert_eq!(of("eval") + of("publish") + of("spublish"), 0, "{calls:?}");
