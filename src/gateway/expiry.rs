@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -96,7 +97,13 @@ impl Inner {
                 let Some(live) = self.hub.get(&id) else {
                     continue;
                 };
-                if let Some(wait) = self.look(&live) {
+                // A panic takes this look, not the watch over all tokens.
+                let looked = catch_unwind(AssertUnwindSafe(|| self.look(&live)));
+                let wait = looked.unwrap_or_else(|_| {
+                    tracing::error!(connection = %id, "a look at a token panicked");
+                    Some(CLOCK)
+                });
+                if let Some(wait) = wait {
                     keys.insert(id.clone(), queue.insert(id, wait));
                 }
             }

@@ -1,6 +1,8 @@
 //! Connections that came in by a session cookie live as long as the session does: it is looked at again, in batches.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
 
 use super::{Inner, live::Live};
 use crate::{auth::SessionRef, ending::Ending};
@@ -12,7 +14,10 @@ impl Inner {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.recheck().await;
+            let looked = AssertUnwindSafe(self.recheck()).catch_unwind();
+            if looked.await.is_err() {
+                tracing::error!("a look at the sessions panicked");
+            }
         }
     }
 

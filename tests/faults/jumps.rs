@@ -121,7 +121,7 @@ async fn f13_clocks_that_jump_by_a_day_end_no_lease_and_forget_no_revocation() {
         let hello = Hello::with(long_token(&user));
         clients.push(Client::connect(door, &hello).await.unwrap());
     }
-    // Of these the tokens have an hour to go, and by the clock that will be behind a day more.
+    // Of these the tokens have hours to go, and by the clock that will be behind a day more.
     let mut hourly = fleet.crowd("hourly", 3).await;
     let expires_tomorrow = hourly.remove(ahead);
     clients.append(&mut hourly);

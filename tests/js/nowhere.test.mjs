@@ -50,3 +50,23 @@ test('packets that come together are each looked at, also while another namespac
   await session.until(/^42\["ready"/);
   await count(door, 8);
 });
+
+test('the tenth refusal on one transport is its last, whatever was asked for', async ({ node }) => {
+  const door = await node();
+  const raw = await new RawSocket(door.url).open();
+  for (let asked = 1; asked <= 10; asked += 1) {
+    // With a token that is refused in between: they count together.
+    raw.ws.send(asked === 5 ? connectPacket({ token: 'none' }) : `40/nowhere-${asked},`);
+    await raw.until(asked === 5 ? /^44\{"message":"Invalid token"/ : new RegExp(`^44/nowhere-${asked},\\{"message":"Invalid namespace"`));
+    if (asked === 9) assert.equal(raw.code, undefined, 'the ninth is not the last');
+  }
+  await raw.seesClose();
+  await count(door, 9);
+  const session = await Polling.open(door.url);
+  for (let asked = 1; asked <= 10; asked += 1) {
+    await session.post(`40/nowhere-${asked},`);
+    await session.until(new RegExp(`^44/nowhere-${asked},\\{"message":"Invalid namespace"`));
+  }
+  await session.refused();
+  await connect(door, { user: someone('another') }).ready();
+});

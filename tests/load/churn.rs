@@ -1,4 +1,4 @@
-//! L5, L6: clients that do nothing, and clients that go at any moment of their coming. Nothing of them stays.
+//! L6: clients that go at any moment of their coming. Nothing of them stays.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,58 +8,18 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Semaphore, time::sleep};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
-    ground::{MORE_TO_REDIS, alone, crowd_at, given, on_given_binary, sign},
+    ground::{alone, crowd_at, given, on_given_binary, sign},
     support::{
-        bounds::{ensure, seconds, within},
+        bounds::seconds,
         client::{Client, Hello, dial, next_text},
         fleet::{Fleet, Plan},
-        oracle,
         run::Run,
     },
 };
 
-/// How many do nothing.
-const IDLE: usize = 2_000;
-
 /// How many come each second, and how many users they are.
 const RATE: u64 = 200;
 const USERS: u64 = 300;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_take_a_descriptor_each_and_leave_nothing() {
-    let _alone = alone().await;
-    let run = Run::begin("idle");
-    let fleet = Fleet::start(&run, on_given_binary(Plan::of(1))).await;
-    sign("idle", IDLE);
-    let mut after = Vec::new();
-    for round in 1..=given("IDLE_ROUNDS", 3) {
-        let before = fleet[0].process.status("VmRSS");
-        let clients = crowd_at(fleet[0].addr, "idle", IDLE).await;
-        fleet.exact(&clients, seconds(20.0)).await;
-        let look = async || {
-            let (now, base) = (fleet[0].process.descriptors(), fleet[0].base());
-            ensure((IDLE..=base + IDLE + MORE_TO_REDIS).contains(&now), || {
-                format!("{now} file descriptors, at the beginning {base}")
-            })
-        };
-        within(seconds(5.0), "a descriptor for each", look).await;
-        let rss = fleet[0].process.status("VmRSS");
-        drop(clients);
-        let look = async || oracle::empty(&fleet).await;
-        within(seconds(20.0), "nothing is left", look).await;
-        after.push(fleet[0].process.status("VmRSS"));
-        run.tell(format!(
-            "round {round}: RSS {before} KB, with {IDLE} {rss} KB ({:.1} KB each), after {} KB",
-            rss.saturating_sub(before) as f64 / IDLE as f64,
-            after[round - 1]
-        ));
-    }
-    assert!(
-        after.last() < Some(&(after[0] + after[0] / 10 + 4 * 1024)),
-        "it grows with each crowd: {after:?} KB"
-    );
-    fleet.finish(Vec::new(), seconds(10.0)).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_at_any_moment_leaves_nothing() {

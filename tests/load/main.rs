@@ -8,7 +8,8 @@
 //! - `storm`: a node dies, or Redis forgets, and thousands are to be registered at once.
 //! - `busy`: a runtime that is saturated; `million`: a registry of very many connections; `latency`: how long messages take.
 //! - `drain`, `rolling`: nodes that end and come back under traffic.
-//! - `slow`, `rude`, `churn`: clients that do not read, write too much, begin and don't go on, do nothing, or go at any moment.
+//! - `slow`, `rude`, `churn`, `idle`: clients that do not read, write too much, begin and don't go on, go at any moment, or do
+//!   nothing.
 //! - `soak`: all of it, with a random fault every 30 s, for a long time; `tests/soak` starts it.
 //! - `ground`: what all of them stand on; `asker`: the API asked all along; `regulars`, `pollers`: clients that come back.
 
@@ -19,6 +20,7 @@ mod busy;
 mod churn;
 mod drain;
 mod ground;
+mod idle;
 mod latency;
 mod million;
 mod pollers;

@@ -16,7 +16,7 @@ pub(crate) const KEY: &str = "a-key-of-the-tests";
 
 static KNOWN: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
-/// A token for a user, good for an hour; the same one each time.
+/// A token for a user, good for two hours; the same one each time.
 pub(crate) fn token(user: &str) -> String {
     let mut known = KNOWN.lock();
     known
@@ -31,6 +31,6 @@ pub(crate) fn fresh_token(user: &str) -> String {
         secret: Some(SecretString::from(SECRET)),
         ..Jwt::default()
     };
-    let minted = mint(&jwt, &NewToken::new(user, Duration::from_secs(3600))).unwrap();
+    let minted = mint(&jwt, &NewToken::new(user, Duration::from_secs(7200))).unwrap();
     minted.token.expose_secret().to_owned()
 }

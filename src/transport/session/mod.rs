@@ -117,6 +117,18 @@ pub struct Session {
     parted: Parted,
 }
 
+/// The end of a session under way. With it the session is closed, whatever kept it: also when it panicked, and then at once.
+struct Closing<'a>(&'a Session);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if let Some(wire) = self.0.wire.lock().take() {
+            wire.abort();
+        }
+        self.0.closed.cancel();
+    }
+}
+
 impl Session {
     pub(super) fn new(
         id: SessionId,
@@ -234,10 +246,11 @@ impl Session {
     }
 
     /// Looks at a packet of the client's, by its first bytes: a CONNECT packet for a namespace that is not there is told to
-    /// the owner.
-    pub(super) fn asked(&self, packet: &[u8]) {
+    /// the owner, and counts as refused.
+    pub(super) fn asked(self: &Arc<Self>, packet: &[u8]) {
         if self.namespaces.lack(packet) {
             self.events.no_namespace();
+            self.refused();
         }
     }
 
@@ -303,6 +316,7 @@ impl Session {
     }
 
     async fn finish(self: Arc<Self>) {
+        let _closing = Closing(&self);
         let wire = self.wire.lock().clone();
         let mut lost = 0;
         if wire.is_none() || self.kind() == TransportKind::Polling {
@@ -334,7 +348,6 @@ impl Session {
                 self.carried.set(wire.traffic()).ok();
             }
         }
-        self.closed.cancel();
     }
 
     /// Puts the session on a wire; refused if it has one. A session that polls until then changes over once the engine

@@ -70,7 +70,7 @@ impl EngineStream {
 
 /// Follows what the engine is about to read; returns how much of it may be read at once. That is all of it, unless the session
 /// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled.
-fn follow(frames: &mut Frames, session: &Session, bytes: &[u8]) -> usize {
+fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &[u8]) -> usize {
     let parted = session.parted().look();
     let look = parted.max(session.namespaces().reach());
     let mut taken = 0;
