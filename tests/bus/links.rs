@@ -121,7 +121,11 @@ async fn a_lost_publishing_link_is_no_gap() {
         .unwrap();
     let publisher = list
         .lines()
-        .find(|line| line.contains(" sub=0 ") && !line.starts_with(&format!("id={id} ")))
+        .find(|line| {
+            line.contains(" sub=0 ")
+                && line.contains(" ssub=0 ")
+                && !line.starts_with(&format!("id={id} "))
+        })
         .and_then(|line| line.strip_prefix("id=")?.split(' ').next())
         .expect("the publishing link");
     let killed: u64 = server.run(&format!("CLIENT KILL ID {publisher}")).await;

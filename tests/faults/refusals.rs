@@ -8,6 +8,7 @@ use crate::{
         bounds::{seconds, within},
         client::{Client, Hello, Refused},
         fleet::Plan,
+        redis_server::patient,
         run::Run,
     },
 };
@@ -77,7 +78,7 @@ async fn f11_the_nodes_lose_their_rights() {
     let redis = &scene.fleet.redis;
     let _: () = redis.run("ACL SETUSER admin on >secret ~* &* +@all").await;
     let client = redis.client_of("admin:secret@");
-    let mut admin = client.get_multiplexed_async_connection().await.unwrap();
+    let mut admin = patient(&client).await.unwrap();
     let mut acl = async |rights: &str| {
         let mut command = redis::cmd("ACL");
         command

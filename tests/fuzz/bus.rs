@@ -1,7 +1,5 @@
 //! The bus: what is no message, what is almost one, and what is one of another version.
 
-use std::time::Duration;
-
 use rand::{Rng, seq::IndexedRandom};
 use serde_json::{Value, json};
 use tokio::{
@@ -81,13 +79,17 @@ async fn real(redis: &Server, holder: &Node, other: &Node) -> Vec<Vec<u8>> {
     .await;
     takes_what_a_backend_may_send(other).await;
     post(other, "/v1/users/victim/disconnect", json!({})).await;
+    // All of it has been answered, and so published before this.
+    let _: String = redis.run("ECHO END-OF-ALL").await;
     let (mut said, mut buffer) = (Vec::new(), [0; 65536]);
-    let pause = Duration::from_millis(500);
-    while let Ok(Ok(length @ 1..)) = timeout(pause, monitor.read(&mut buffer)).await {
+    let mut ended = false;
+    while !ended {
+        let read = timeout(PATIENCE, monitor.read(&mut buffer)).await;
+        let length = read.expect("MONITOR goes on").unwrap();
+        assert!(length > 0, "Redis has ended MONITOR");
         said.extend(&buffer[..length]);
-        if said.len() > 1 << 24 {
-            break;
-        }
+        let tail = &said[said.len().saturating_sub(length + 100)..];
+        ended = String::from_utf8_lossy(tail).contains("END-OF-ALL\"\r\n");
     }
     let said = String::from_utf8_lossy(&said).into_owned();
     let lines = said

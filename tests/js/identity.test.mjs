@@ -210,7 +210,12 @@ onBothRegistries((world) => {
     const user = someone('late');
     const guest = connect(world.door, { auth: { deviceId: 'kiosk' }, namespace: '/public', reconnection: false });
     const { connectionId } = await guest.ready();
-    const before = await world.api.stats();
+    // Who was here before may be leaving yet.
+    const before = await eventually('nobody but the guest is there', async () => {
+      const stats = await world.api.stats();
+      assert.deepEqual([stats.connections, stats.users], [1, 0]);
+      return stats;
+    });
     const first = await connected(world.desk, { user });
 
     const exp = soon(600);

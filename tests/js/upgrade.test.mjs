@@ -152,7 +152,7 @@ test('more than one poll may carry waits for a client that moves: nothing of it 
   const count = 12;
   for (let i = 0; i < count; i += 1) await door.api.send(user, 'n', [i, 'x'.repeat(4000)]);
   // One poll takes what fits into it, and has looked at the next.
-  await session.poll();
+  await session.until(/^42\["n",/);
   raw.ws.send('5');
   const numbers = (packets) => packets.map((packet) => /^42\["n",\[(\d+),/.exec(packet)?.[1]).filter(Boolean).map(Number);
   await raw.until(new RegExp(`^42\\["n",\\[${count - 1},`));
@@ -224,7 +224,7 @@ test('a client that is ended between its last poll and its WebSocket is told the
     raw.ws.send('2probe');
     await raw.until(/^3probe$/);
     // The noop with which a poll comes back from now on.
-    await session.poll();
+    await session.until(/^6$/);
     const ended = door.api.disconnect(user);
     // In every round another moment between the kick and what the client says of its own.
     if (round % 2) await new Promise((resolve) => setTimeout(resolve, 5 * round));

@@ -29,16 +29,22 @@ const STORM: usize = 3_000;
 
 /// Within which 99 of 100 calls to the API are answered meanwhile. Of a release build, which `SWITCHBOARD_BIN` names, it is
 /// the promise (measured on two cores, half of them busy with other things: 27 to 56 ms). Of a debug build it only says that
-/// the API goes on answering (measured: 2.2 to 2.6 s).
+/// the API goes on answering (measured: 2.2 to 2.6 s on two cores that do nothing else).
 fn api_p99() -> Duration {
     bound(match std::env::var_os("SWITCHBOARD_BIN") {
         Some(_) => Duration::from_millis(200),
-        None => Duration::from_secs(5),
+        None => Duration::from_secs(15),
     })
 }
 
-/// Redis forgets, and within this all is registered again: a heartbeat until it is noticed, and 2 s.
-const EXACT: Duration = Duration::from_secs(5);
+/// Redis forgets, and within this all is registered again: a heartbeat until it is noticed, and 2 s. That is the promise of a
+/// release build, as above.
+fn exact() -> Duration {
+    bound(match std::env::var_os("SWITCHBOARD_BIN") {
+        Some(_) => Duration::from_secs(5),
+        None => Duration::from_secs(15),
+    })
+}
 
 /// How many CONNECT packets are sent while Redis's answers are held back.
 const HELD_BACK: usize = 60;
@@ -202,11 +208,16 @@ async fn a_connection_costs_redis_one_call_and_waits_for_no_other() {
     let before = info(redis, "clients", "connected_clients").await;
     forget_counts(redis).await;
     let clients = crowd_at(door, "quiet", 300).await;
-    quiet(redis).await;
-    let calls = counts(redis).await;
+    let (calls, reports) = loop {
+        quiet(redis).await;
+        let reports = operations(&fleet.nodes, "report").await;
+        let calls = counts(redis).await;
+        if operations(&fleet.nodes, "report").await == reports {
+            break (calls, reports - told);
+        }
+    };
     let of = |name: &str| calls.get(name).copied().unwrap_or(0);
     let registers = operations(&fleet.nodes, "register").await - loaded;
-    let reports = operations(&fleet.nodes, "report").await - told;
     run.tell(format!(
         "{registers} registers, {reports} reports: {calls:?}"
     ));
@@ -286,7 +297,7 @@ async fn a_registry_that_forgot_is_told_again_at_once() {
             format!("{} are registered", stored.entries.len())
         })
     };
-    within(bound(EXACT), "all are registered again", look).await;
+    within(exact(), "all are registered again", look).await;
     let took = start.elapsed();
     let reads = info(&fleet.redis, "stats", "total_reads_processed").await;
     let samples = asker.finish();

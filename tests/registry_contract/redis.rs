@@ -20,6 +20,8 @@ use switchboard::{
 };
 use tokio::sync::mpsc;
 
+use crate::redis_server::patient;
+
 use super::{
     home::{Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, tally, timing},
     leases::asked_by,
@@ -33,10 +35,7 @@ const LIMIT: Option<UserLimit> = Some(UserLimit {
 });
 
 pub(super) async fn raw(home: &Redis) -> MultiplexedConnection {
-    home.client()
-        .get_multiplexed_async_connection()
-        .await
-        .unwrap()
+    patient(&home.client()).await.unwrap()
 }
 
 pub(super) async fn info(

@@ -3,11 +3,13 @@
 #![allow(dead_code)]
 
 use std::{
+    collections::BTreeSet,
     net::{SocketAddr, TcpListener},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use switchboard::{config, link::Servers};
 use tempfile::TempDir;
@@ -30,12 +32,17 @@ pub(crate) fn program() -> String {
     std::env::var("SWITCHBOARD_TEST_REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
-/// A port that nobody listens on. It is below the ports that the system hands out to whoever connects, one of whom could take
-/// it before, or while a server is away.
+/// The ports that [`free_port`] has given: a server may not listen yet on its own, or just now be away.
+static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// A port that nobody listens on, and a different one each time. It is below the ports that the system hands out to whoever
+/// connects, one of whom could take it before, or while a server is away.
 pub(crate) fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));
-    ports.find(free).unwrap()
+    ports
+        .find(|port| free(port) && GIVEN.lock().insert(*port))
+        .unwrap()
 }
 
 /// Sends a process a signal by name.
