@@ -198,32 +198,32 @@ impl Inner {
     /// Reads what the bus brings, in order, until it ends.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
         while let Some(payload) = inbox.recv().await {
-            match read(&payload) {
-                Some(Envelope {
-                    from,
-                    request,
-                    body: Body::Command(command),
-                }) => {
-                    let gateway = self.clone();
-                    // A panic takes one command, not all that come after it.
-                    let obeyed = AssertUnwindSafe(|| gateway.obey(from, request, command));
-                    if catch_unwind(obeyed).is_err() {
-                        tracing::error!("a command from another node panicked");
-                    }
+            // A panic takes one message, not all that come after it.
+            if catch_unwind(AssertUnwindSafe(|| self.take(&payload))).is_err() {
+                tracing::error!(bytes = payload.len(), "a message on the bus panicked");
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>, payload: &[u8]) {
+        match read(payload) {
+            Some(Envelope {
+                from,
+                request,
+                body: Body::Command(command),
+            }) => self.clone().obey(from, request, command),
+            Some(Envelope {
+                from,
+                request,
+                body: Body::Receipt(receipt),
+            }) => {
+                if let Some(waiting) = self.requests.open.lock().waiting.get(&request) {
+                    waiting.send((from, receipt)).ok();
                 }
-                Some(Envelope {
-                    from,
-                    request,
-                    body: Body::Receipt(receipt),
-                }) => {
-                    if let Some(waiting) = self.requests.open.lock().waiting.get(&request) {
-                        waiting.send((from, receipt)).ok();
-                    }
-                }
-                None => {
-                    self.metrics.messages_dropped("unreadable").increment(1);
-                    tracing::warn!(bytes = payload.len(), "a message on the bus can't be read");
-                }
+            }
+            None => {
+                self.metrics.messages_dropped("unreadable").increment(1);
+                tracing::warn!(bytes = payload.len(), "a message on the bus can't be read");
             }
         }
     }
@@ -270,7 +270,13 @@ impl Inner {
             }
             Command::EndToken { token_id } => {
                 tokio::spawn(async move {
-                    let ended = self.end_token(&token_id);
+                    let ended = catch_unwind(AssertUnwindSafe(|| self.end_token(&token_id)));
+                    let Ok(ended) = ended else {
+                        tracing::error!("ending a token's connections panicked");
+                        // A resync looks at what each came in by.
+                        self.look_for_orders();
+                        return;
+                    };
                     self.confirm_ended(from, request, ended).await;
                 });
             }

@@ -37,9 +37,22 @@ struct Arrival {
 pub(super) struct Current(pub(super) Arc<Live>);
 
 /// A connection on its way in. Unless it arrives, it is gone with this, whatever kept it: a refusal, or a panic.
-struct Arriving<'a> {
+pub(super) struct Arriving<'a> {
     gateway: &'a Arc<Inner>,
     live: Option<Arc<Live>>,
+}
+
+impl<'a> Arriving<'a> {
+    pub(super) fn of(gateway: &'a Arc<Inner>, live: &Arc<Live>) -> Self {
+        Self {
+            gateway,
+            live: Some(live.clone()),
+        }
+    }
+
+    pub(super) fn has_arrived(mut self) {
+        self.live = None;
+    }
 }
 
 impl Drop for Arriving<'_> {
@@ -146,21 +159,17 @@ impl Inner {
         if !self.hub.insert(&live, self.limits().connections as usize) {
             return Err(Refusal::Full);
         }
-        let mut arriving = Arriving {
-            gateway: self,
-            live: Some(live.clone()),
-        };
+        let arriving = Arriving::of(self, &live);
         session.mark_empty();
         self.listen(&live, socket);
         let tally = self.register(&live).await?;
         if session.is_over() || live.is_gone() {
-            // It went while the registry was being told; what its end said there may have been said too early.
+            // It went while the registry was being told.
             self.depart(&live, "transport_close");
-            self.unregister(&live);
             return Err(Refusal::Unavailable);
         }
         socket.extensions.insert(Arrival { live, tally, since });
-        arriving.live = None;
+        arriving.has_arrived();
         Ok(())
     }
 

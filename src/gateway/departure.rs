@@ -5,7 +5,7 @@
 //! as often as it takes.
 
 use std::{
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::{Inner, connect::Current, expiry::Watch, live::Live};
 use crate::{
     ending::Ending,
+    registry::RegistryError,
     transport::{Session, engine::Adapter, parted::Removal},
 };
 
@@ -101,7 +102,17 @@ fn departure_label(reason: DisconnectReason) -> &'static str {
 
 impl Inner {
     /// A connection is over. Does its work once; `label` names the cause in the metrics unless the server ordered the end.
+    ///
+    /// A panic in it is caught here: whoever calls it has others to see to, some while they are dropped.
     pub(super) fn depart(self: &Arc<Self>, live: &Arc<Live>, label: &'static str) {
+        if catch_unwind(AssertUnwindSafe(|| self.let_go(live, label))).is_err() {
+            tracing::error!(connection = %live.id, "a departure panicked");
+            self.hub.remove(live);
+            self.unregister_closed(live);
+        }
+    }
+
+    fn let_go(self: &Arc<Self>, live: &Arc<Live>, label: &'static str) {
         live.set_gone();
         if !live.depart_once() {
             return;
@@ -133,14 +144,14 @@ impl Inner {
         }
     }
 
-    /// A connection was refused by the registry: it has never been there. The registry is told so all the same, in case the
-    /// refusal is one that it does not know of.
+    /// A connection does not arrive. The registry is told so whatever it has said, and whatever has been told to it by then: a call
+    /// that failed may have been carried out, and an end may have been told too early.
     pub(super) fn forsake(&self, live: &Arc<Live>) {
         live.set_gone();
         if live.depart_once() {
             self.hub.remove(live);
-            self.unregister(live);
         }
+        self.unregister(live);
     }
 
     /// Has the registry told once nothing can reach the client any more: who orders an end, on whatever node, may take
@@ -161,6 +172,50 @@ impl Inner {
     pub(super) fn unregister(&self, live: &Arc<Live>) {
         // Fails only when the task is gone, and then the whole node is; its lease runs out.
         self.departures.send(live.clone()).ok();
+    }
+
+    /// A guest's client goes on as `live`. Whoever has ordered the guest to end means that client: then the guest is in the registry
+    /// until the client is gone.
+    pub(super) fn release(self: &Arc<Self>, guest: &Arc<Live>, live: &Arc<Live>) {
+        let (gateway, guest, live) = (self.clone(), guest.clone(), live.clone());
+        tokio::spawn(async move {
+            let passed_on = async || {
+                let call = gateway.pass_on(&guest, &live);
+                match AssertUnwindSafe(call).catch_unwind().await {
+                    Ok(Ok(())) => true,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, guest = %guest.id, "can't release a guest yet");
+                        false
+                    }
+                    Err(_) => {
+                        tracing::error!(guest = %guest.id, "releasing a guest panicked");
+                        false
+                    }
+                }
+            };
+            while !passed_on().await {
+                tokio::time::sleep(RETRY).await;
+            }
+        });
+    }
+
+    async fn pass_on(
+        self: &Arc<Self>,
+        guest: &Arc<Live>,
+        live: &Arc<Live>,
+    ) -> Result<(), RegistryError> {
+        let entry = guest.entry();
+        if self.registry.release(&self.lease(), &entry).await? {
+            self.hub.forget(guest);
+            guest.unregistered.cancel();
+            return Ok(());
+        }
+        for (_, ending) in self.registry.orders(&[entry]).await? {
+            self.end_all(std::slice::from_ref(live), &ending);
+            live.closed().await;
+        }
+        self.unregister(guest);
+        Ok(())
     }
 
     /// Ends a session that stays without a namespace for as long as a handshake may take.

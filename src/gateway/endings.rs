@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -53,8 +53,16 @@ impl Inner {
             .into_iter()
             .filter(|live| live.phase() == Phase::Ready)
             .cloned()
-            .collect();
-        self.carry_out(ready, ending);
+            .collect::<Vec<_>>();
+        let carried_out = AssertUnwindSafe(|| self.carry_out(ready.clone(), ending));
+        if catch_unwind(carried_out).is_err() {
+            // They have their ending: nobody else carries it out.
+            tracing::error!("ending connections panicked");
+            for live in ready {
+                live.session.abort();
+                self.depart(&live, Ending::label(ending.code));
+            }
+        }
     }
 
     /// Ends connections as their ending says.

@@ -1,7 +1,7 @@
 //! What a client may do about itself: refresh its token, see its devices, log one of them out, and, as a guest, say who it
 //! is. Each is an event with an acknowledgement.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
@@ -9,7 +9,7 @@ use socketioxide::extract::SocketRef;
 use super::{
     Inner,
     admin::caller,
-    connect::{self, Current},
+    connect::{self, Arriving, Current},
     live::Live,
     refusal::{self, Refusal},
 };
@@ -179,26 +179,20 @@ impl Inner {
         let id = self.registry.new_id(Some(&identity.user_id));
         let live = guest.as_user(id, identity, &self.limits());
         self.hub.insert(&live, 0);
-        let tally = match self.register(&live).await {
-            Ok(tally) => tally,
-            Err(refusal) => {
-                self.forsake(&live);
-                return Err(refusal.into());
-            }
-        };
+        let arriving = Arriving::of(self, &live);
+        let tally = self.register(&live).await?;
         let current = Current(live.clone());
         let known = || {
             socket.extensions.insert(current);
         };
         if !live.take_over(guest, connect::rooms_of(&live), known) {
-            // It ended meanwhile, or is somebody by now. What an end of its session said to the registry may have been said
-            // too early.
+            // It ended meanwhile, or is somebody by now.
             self.depart(&live, "transport_close");
-            self.unregister(&live);
             return Err(Refusal::Unavailable.into());
         }
+        arriving.has_arrived();
         self.hub.remove(guest);
-        self.unregister(guest);
+        self.release(guest, &live);
         if live.session.is_over() || !socket.connected() {
             // That end may have met the guest only.
             self.depart(&live, "transport_close");
@@ -226,6 +220,7 @@ impl Inner {
 
     /// Registers a connection, and carries out what that means for others of its user's.
     pub(super) async fn register(self: &Arc<Self>, live: &Arc<Live>) -> Result<Tally, Refusal> {
+        let mut evicted = HashSet::new();
         let (record, admission) = loop {
             let (losses, lease) = (self.losses(), self.lease());
             let record = live.record(&self.node_id);
@@ -233,17 +228,18 @@ impl Inner {
                 .registry
                 .register(&lease, &record, &live.grant(), self.user_limit())
                 .await;
-            if let Ok(Admission::Admitted { .. }) = admission {
+            if let Ok(Admission::Admitted { evicted: more, .. }) = &admission {
+                evicted.extend(more.iter().cloned());
                 // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
                 live.set_registered();
             }
             // A lease that was lost meanwhile takes the entry along, and whoever made the registry exact did not know of it.
-            if admission.is_err() || losses == self.losses() {
+            if admission.is_err() || live.is_gone() || losses == self.losses() {
                 break (record, admission);
             }
         };
-        let (tally, evicted) = match admission {
-            Ok(Admission::Admitted { tally, evicted }) => (tally, evicted),
+        let tally = match admission {
+            Ok(Admission::Admitted { tally, .. }) => tally,
             Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),
             Err(error) => {
                 tracing::warn!(connection = %live.id, %error, "can't register a connection");

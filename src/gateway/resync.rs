@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
 use super::{Inner, live::Live};
 use crate::registry::{Admission, Entry, Lease, RegistryError};
@@ -15,9 +15,8 @@ impl Inner {
     /// Makes the registry hold just this node's connections, and carries out the orders that it has missed.
     pub(super) async fn resync(self: &Arc<Self>) -> Result<(), RegistryError> {
         let lease = self.lease();
-        // Those that come from here on see to it themselves that this lease has them.
         let (before, leaving) = (self.registered(), self.hub.leaving());
-        let held: HashSet<Entry> = self.registry.held(&lease).await?.into_iter().collect();
+        let held = self.held(&lease).await?;
         let stale: Vec<_> = held
             .iter()
             .filter(|entry| !self.hub.knows(&entry.id))
@@ -26,21 +25,23 @@ impl Inner {
         if !stale.is_empty() {
             self.registry.unregister(&lease, &stale).await?;
         }
-        let missing = before.iter().filter(|live| !held.contains(&live.entry()));
+        let mut missing = lacking(before, &held);
+        // Those that came meanwhile may be in the registry since, or may have been lost.
+        let mut come = lacking(self.registered(), &held);
+        come.retain(|live| !missing.iter().any(|other| other.id == live.id));
+        if !come.is_empty() {
+            missing.extend(lacking(come, &self.held(&lease).await?));
+        }
         let again: Vec<_> = missing
+            .iter()
             .map(|live| self.register_again(&lease, live))
             .collect();
-        stream::iter(again)
+        // To the end, also when one of them has failed: a call that is given up may be carried out all the same.
+        let again: Vec<_> = stream::iter(again)
             .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
-
-        // Those that leave are not put back; only, they are not closed yet.
-        for live in leaving {
-            if !held.contains(&live.entry()) {
-                live.unregistered.cancelled().await;
-            }
-        }
+            .collect()
+            .await;
+        again.into_iter().collect::<Result<(), _>>()?;
 
         let lives = self.registered();
         self.ordered(lives.clone()).await?;
@@ -53,10 +54,20 @@ impl Inner {
                 self.end_all(&[live], &bar.ending());
             }
         }
+        // Those that leave are not put back, and nobody else knows that they are not closed yet.
+        let leaving = leaving.into_iter().chain(self.hub.leaving());
+        for live in lacking(leaving, &held) {
+            live.unregistered.cancelled().await;
+        }
         if !lives.is_empty() {
             tracing::info!(connections = lives.len(), "the registry is exact again");
         }
         Ok(())
+    }
+
+    /// What the registry has of this node.
+    async fn held(&self, lease: &Lease) -> Result<HashSet<Entry>, RegistryError> {
+        Ok(self.registry.held(lease).await?.into_iter().collect())
     }
 
     /// This node's connections that the registry has been told of.
@@ -77,18 +88,32 @@ impl Inner {
         let admission = self
             .registry
             .register(lease, &record, &live.grant(), None)
-            .await?;
-        if let Admission::Refused(bar) = admission {
-            self.end_all(std::slice::from_ref(live), &bar.ending());
-        }
+            .await;
         if live.is_gone() {
-            // What its end tells the registry may have come before this.
+            // What its end tells the registry may have come before this, which may have been carried out even if it failed.
             let (gateway, live) = (self.clone(), live.clone());
             tokio::spawn(async move {
                 live.unregistered.cancelled().await;
                 gateway.unregister(&live);
             });
         }
+        match admission? {
+            Admission::Refused(bar) => {
+                self.end_all(std::slice::from_ref(live), &bar.ending());
+            }
+            // Upgraded while the registry was being told.
+            Admission::Admitted { .. } if record.transport != live.session.kind() => {
+                self.update(live);
+            }
+            Admission::Admitted { .. } => {}
+        }
         Ok(())
     }
+}
+
+/// Those of some connections that are not among these entries.
+fn lacking(lives: impl IntoIterator<Item = Arc<Live>>, held: &HashSet<Entry>) -> Vec<Arc<Live>> {
+    let mut lives = Vec::from_iter(lives);
+    lives.retain(|live| !held.contains(&live.entry()));
+    lives
 }

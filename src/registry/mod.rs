@@ -302,6 +302,9 @@ pub trait Registry: Families + 'static {
     /// Removes connections; those that are gone already count as removed.
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError>;
 
+    /// Removes a connection whose client goes on as another one, unless it has been ordered to end. Returns whether it is out.
+    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError>;
+
     /// Every entry of a lease: what a node compares with its own connections after it lost sight of the registry.
     async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError>;
 

@@ -308,3 +308,41 @@ async fn who_is_not_yet_closed_is_not_taken_out_of_the_registry_by_a_resync() {
     assert!(put_right > 0, "nothing was ever put right meanwhile");
     fleet.finish(vec![witness], Duration::from_secs(10)).await;
 }
+
+/// The guest's client has been told that it is its user's, and the guest is not out of the registry yet: its node's calls take a
+/// while to get there.
+#[tokio::test]
+async fn a_guest_that_is_ended_while_it_becomes_its_user_s_is_ended() {
+    let run = Run::begin("guest");
+    let fleet = Fleet::start(&run, Plan::of(2).proxied()).await;
+    for round in 0..4 {
+        let user = format!("guest-{round}");
+        let mut socket = dial(fleet[0].addr, None).await.unwrap();
+        socket.send(Message::text("40/public,")).await.unwrap();
+        let ready = until(&mut socket, r#"42/public,["ready""#).await.unwrap();
+        let told: Value = serde_json::from_str(ready.trim_start_matches("42/public,")).unwrap();
+        let guest = told[1]["connectionId"].as_str().unwrap();
+        let proxy = fleet[0].proxy.as_ref().unwrap();
+        proxy.set(Weather {
+            delay: Duration::from_millis(150),
+            ..Weather::FAIR
+        });
+        let authenticate = json!(["authenticate", token(&user)]);
+        let authenticate = Message::text(format!("42/public,1{authenticate}"));
+        socket.send(authenticate).await.unwrap();
+        let ack = until(&mut socket, "43/public,1").await.unwrap();
+        assert!(ack.contains(r#""ok":true"#), "{ack}");
+        let path = format!("/v1/connections/{guest}");
+        let answer = fleet[1].api.call("DELETE", &path, None).await.unwrap();
+        run.tell(format!("round {round}: {answer:?}"));
+        assert_eq!(
+            (answer.status, &answer.body),
+            (200, &json!({ "disconnected": 1 }))
+        );
+        assert_eq!(fleet[1].api.connections_of(&user).await.unwrap(), []);
+        let end = until(&mut socket, "42/public,[\"forceDisconnect\"").await;
+        assert!(end.is_some_and(|end| end.contains("4500")));
+        proxy.set(Weather::FAIR);
+    }
+    fleet.finish(Vec::new(), Duration::from_secs(10)).await;
+}

@@ -136,6 +136,7 @@ passed_on! {
     ) -> Answer<Admission>;
     update(lease: &Lease, connection: &Connection, grant: &Grant) -> Answer<Updated>;
     unregister(lease: &Lease, entries: &[Entry]) -> Answer<()>;
+    release(lease: &Lease, entry: &Entry) -> Answer<bool>;
     held(lease: &Lease) -> Answer<Vec<Entry>>;
     user(user: &UserId) -> Answer<UserEntry>;
     presence(users: &[UserId]) -> Answer<Vec<Presence>>;

@@ -85,6 +85,7 @@ conformance! {
         totals_are_exact;
     orders:
         a_route_names_the_nodes_that_hold_the_user
+        a_guest_that_is_ordered_to_end_is_not_released
         a_route_to_a_connection_names_the_node_that_holds_it
         an_order_lists_what_it_means_and_is_found_by_whoever_missed_it
         an_order_can_mean_one_connection

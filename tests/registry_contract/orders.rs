@@ -160,6 +160,32 @@ pub(super) async fn an_order_is_forgotten_with_its_connection(home: &dyn Home) {
     assert_eq!(a.registry.orders(&[entry(&connection)]).await.unwrap(), []);
 }
 
+pub(super) async fn a_guest_that_is_ordered_to_end_is_not_released(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let (ordered, free) = (b.guest(), b.guest());
+    b.register(&ordered).await;
+    b.register(&free).await;
+    let ending = Ending::of(Ending::DISCONNECTED);
+    order(&a, EndTarget::Connection(entry(&ordered)), &ending).await;
+    for guest in [&ordered, &free] {
+        let out = b.registry.release(&b.lease, &entry(guest)).await.unwrap();
+        assert_eq!(out, guest == &free);
+        let listed = a.registry.connection(&guest.id).await.unwrap();
+        assert_eq!(listed.as_ref(), (guest == &ordered).then_some(guest));
+    }
+    let orders = a.registry.orders(&[entry(&ordered), entry(&free)]).await;
+    assert_eq!(orders.unwrap(), [(entry(&ordered), ending)]);
+    b.unregister(&[&ordered]).await;
+    assert!(
+        b.registry
+            .release(&b.lease, &entry(&ordered))
+            .await
+            .unwrap(),
+        "gone is out"
+    );
+    assert_eq!(a.registry.totals().await.unwrap().connections, 0);
+}
+
 pub(super) async fn an_order_outlives_the_reaping_of_its_node(home: &dyn Home) {
     let [a, b] = fleet(home, SHORT, LONG).await;
     let before = a.connect("42").await;

@@ -3,11 +3,11 @@
 -- KEYS[1] conns of the shard    KEYS[2] entries of the lease in the shard    KEYS[3] users of the shard
 -- KEYS[4] orders to end of the shard    KEYS[5] leases of the shard    KEYS[6] notes of the shard
 -- KEYS[6 + i] when the user of entry i was last seen (any key for a guest)
--- ARGV[1] lease    ARGV[2] 'gone': the connections have ended now, and their orders with them; 'reap': the node has, and may
--- come back    ARGV[3] how long it is kept when users were last seen, in ms; 0: not    ARGV[2 + 2i], ARGV[3 + 2i] user and id
--- of entry i
+-- ARGV[1] lease    ARGV[2] 'gone': the connections have ended now, and their orders with them; 'passed': the one connection is
+-- another by now, and goes unless it has an order; 'reap': the node has ended, and may come back
+-- ARGV[3] how long it is kept when users were last seen, in ms; 0: not    ARGV[2 + 2i], ARGV[3 + 2i] user and id of entry i
 --
--- Answers how many it removed; nil, and removes nothing, if it is to reap and the lease holds.
+-- Answers how many it removed; nil, and removes nothing, if it is to reap and the lease holds, or if the one has an order.
 
 local ended = now()
 if ARGV[2] == 'reap' then
@@ -20,6 +20,9 @@ if ARGV[2] == 'reap' then
     redis.call('ZADD', KEYS[5], 0, ARGV[1])
   end
   ended = tonumber((noted(redis.call('HGET', KEYS[6], ARGV[1])))) or ended
+end
+if ARGV[2] == 'passed' and redis.call('HEXISTS', KEYS[4], ARGV[5]) == 1 then
+  return false
 end
 local removed = 0
 for i = 1, (#ARGV - 3) / 2 do

@@ -277,6 +277,16 @@ impl Registry for MemoryRegistry {
         Ok(())
     }
 
+    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError> {
+        let mut store = self.store.lock();
+        if store.order_of(&entry.id).is_some() {
+            return Ok(false);
+        }
+        let now = to_millisecond(Timestamp::now());
+        store.remove(lease, entry, now, self.last_seen);
+        Ok(true)
+    }
+
     async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
         Ok(self.store.lock().entries_of(lease))
     }

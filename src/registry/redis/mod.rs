@@ -217,6 +217,10 @@ impl Registry for RedisRegistry {
         self.remove_entries(lease, entries).await
     }
 
+    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError> {
+        self.remove_unless_ordered(lease, entry).await
+    }
+
     async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
         self.held_by(lease).await
     }

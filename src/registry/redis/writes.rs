@@ -134,7 +134,27 @@ impl RedisRegistry {
         Ok(())
     }
 
-    /// `remove.lua` for some entries (id and user field) of a shard: those that are `gone`, or those of a node to `reap`.
+    /// Returns whether it is out.
+    pub(super) async fn remove_unless_ordered(
+        &self,
+        lease: &Lease,
+        entry: &Entry,
+    ) -> Result<bool, RegistryError> {
+        let Some(shard) = Shard::of_entry(entry) else {
+            return Ok(true);
+        };
+        let user = member::user_field(entry.user.as_ref());
+        let one = std::iter::once((entry.id.as_str(), user.as_slice()));
+        let removal = self.removal(lease, shard, one, "passed");
+        let removed: Option<u64> = self
+            .link
+            .query("release", self.keys.slot_of(shard), &removal)
+            .await?;
+        Ok(removed.is_some())
+    }
+
+    /// `remove.lua` for some entries (id and user field) of a shard: those that are `gone`, one that is `passed` on, or those of a
+    /// node to `reap`.
     pub(super) fn removal<'a>(
         &self,
         lease: &Lease,

@@ -1,11 +1,6 @@
 //! Sessions that poll: their GET and POST requests, and how they are ended.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
@@ -54,10 +49,7 @@ impl Engine {
                 .cloned()
                 .collect();
             for session in idle {
-                // A panic takes this end, not those of all that stop polling.
-                if catch_unwind(AssertUnwindSafe(|| session.stalled())).is_err() {
-                    tracing::error!("the end of a session that does not poll panicked");
-                }
+                session.stalled();
             }
             self.closed
                 .lock()

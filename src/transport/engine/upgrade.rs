@@ -93,8 +93,12 @@ impl Engine {
         if !attached {
             // It is ending, and a client that has said `5` polls no more: what it has yet to be told, why it is ended and
             // whether it may come back, can only reach it here.
+            // Whoever waits for the session to be closed waits for that, and has nothing come after.
+            tokio::select! {
+                () = wire.clone().say_last(&waiting, &session) => {}
+                () = session.closed() => wire.abort(),
+            }
             session.poll_served(Poll::start(&session).number, true);
-            wire.say_last(&waiting, &session).await;
             return;
         }
         let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));

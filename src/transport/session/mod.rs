@@ -8,6 +8,7 @@ mod polling;
 use std::{
     net::IpAddr,
     num::NonZeroU32,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
@@ -124,6 +125,11 @@ impl Drop for Closing<'_> {
     fn drop(&mut self) {
         if let Some(wire) = self.0.wire.lock().take() {
             wire.abort();
+        }
+        if std::thread::panicking()
+            && let Some(engine) = self.0.engine.upgrade()
+        {
+            engine.forget(self.0);
         }
         self.0.closed.cancel();
     }
@@ -272,8 +278,12 @@ impl Session {
 
     /// Tells the owner, once, that the client does not take what it is sent.
     pub fn stalled(self: &Arc<Self>) {
-        if !self.stalled.swap(true, Ordering::AcqRel) {
-            self.events.stalled(self);
+        if !self.stalled.swap(true, Ordering::AcqRel)
+            && catch_unwind(AssertUnwindSafe(|| self.events.stalled(self))).is_err()
+        {
+            // It is told once, and the session is not to stay.
+            tracing::error!(session = self.id.0, "the end of a slow session panicked");
+            self.abort();
         }
     }
 
