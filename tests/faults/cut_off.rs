@@ -40,9 +40,9 @@ async fn cut_off(name: &'static str, weather: Weather) {
         asked.disconnect("kicked", json!({ "revokeTokens": true })),
         scene.away([0]),
         async {
-            // Out of the answers, and by the next heartbeat of another node reaped.
+            // Out of the answers, and reaped after the next heartbeat of another node, or the one after it.
             let plan = &scene.fleet.plan;
-            let limit = plan.lease + seconds(2.0) + plan.heartbeat;
+            let limit = plan.lease + seconds(2.0) + 2 * plan.heartbeat;
             scene.fleet.exact(others, limit).await;
             cut.elapsed()
         }
