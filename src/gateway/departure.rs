@@ -2,7 +2,7 @@
 //!
 //! [`Inner::depart`] is called by whoever first learns that a connection is over: its socket's handler, its session, the
 //! verb that ended it. It never waits. What is to be told to the registry goes to one task, which tells it in batches and
-//! as often as it takes.
+//! as often as it takes. [`Inner::release`] is for a guest whose client goes on as somebody.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},

@@ -28,7 +28,7 @@ struct Index {
     /// What the gauge of connections counts: those that the registry has, by what carried them when they were counted.
     counted: HashMap<ConnectionId, TransportKind>,
     /// Those that are no longer to be found here, and still in the registry: nobody is to take them for closed before they are.
-    leaving: HashMap<ConnectionId, Arc<Live>>,
+    departing: HashMap<ConnectionId, Arc<Live>>,
 }
 
 impl Hub {
@@ -81,11 +81,11 @@ impl Hub {
         self.metrics.users().set(index.users.len() as f64);
     }
 
-    /// Lets a connection go, until [`Hub::forget`] among those that leave. Returns how many its session still has.
+    /// Lets a connection go, until [`Hub::forget`] among those that depart. Returns how many its session still has.
     pub(crate) fn remove(&self, live: &Arc<Live>) -> usize {
         let mut index = self.index.lock();
         index.connections.remove(&live.id);
-        index.leaving.insert(live.id.clone(), live.clone());
+        index.departing.insert(live.id.clone(), live.clone());
         if let Some(user) = live.user() {
             take_from(&mut index.users, user, live);
         }
@@ -101,18 +101,18 @@ impl Hub {
 
     /// The registry no longer has a connection.
     pub(crate) fn forget(&self, live: &Live) {
-        self.index.lock().leaving.remove(&live.id);
+        self.index.lock().departing.remove(&live.id);
     }
 
     /// The connections that have been removed and not forgotten.
-    pub(crate) fn leaving(&self) -> Vec<Arc<Live>> {
-        self.index.lock().leaving.values().cloned().collect()
+    pub(crate) fn departing(&self) -> Vec<Arc<Live>> {
+        self.index.lock().departing.values().cloned().collect()
     }
 
-    /// Whether a connection is here or leaves.
+    /// Whether a connection is here or departs.
     pub(crate) fn knows(&self, id: &ConnectionId) -> bool {
         let index = self.index.lock();
-        index.connections.contains_key(id) || index.leaving.contains_key(id)
+        index.connections.contains_key(id) || index.departing.contains_key(id)
     }
 
     fn gauge(&self, live: &Live, kind: TransportKind, change: f64) {

@@ -188,6 +188,10 @@ impl Inner {
         if !live.take_over(guest, connect::rooms_of(&live), known) {
             // It ended meanwhile, or is somebody by now.
             self.depart(&live, "transport_close");
+            if guest.ending().is_some() && self.hub.of_session(live.session.id).is_empty() {
+                // Who ended the guest took this one for staying.
+                live.session.end();
+            }
             return Err(Refusal::Unavailable.into());
         }
         arriving.has_arrived();

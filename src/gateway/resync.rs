@@ -15,7 +15,7 @@ impl Inner {
     /// Makes the registry hold just this node's connections, and carries out the orders that it has missed.
     pub(super) async fn resync(self: &Arc<Self>) -> Result<(), RegistryError> {
         let lease = self.lease();
-        let (before, leaving) = (self.registered(), self.hub.leaving());
+        let (before, departing) = (self.registered(), self.hub.departing());
         let held = self.held(&lease).await?;
         let stale: Vec<_> = held
             .iter()
@@ -54,9 +54,9 @@ impl Inner {
                 self.end_all(&[live], &bar.ending());
             }
         }
-        // Those that leave are not put back, and nobody else knows that they are not closed yet.
-        let leaving = leaving.into_iter().chain(self.hub.leaving());
-        for live in lacking(leaving, &held) {
+        // Those that depart are not put back, and nobody else knows that they are not closed yet.
+        let departing = departing.into_iter().chain(self.hub.departing());
+        for live in lacking(departing, &held) {
             live.unregistered.cancelled().await;
         }
         if !lives.is_empty() {
@@ -83,6 +83,9 @@ impl Inner {
         lease: &Lease,
         live: &Arc<Live>,
     ) -> Result<(), RegistryError> {
+        if live.is_gone() {
+            return Ok(());
+        }
         let record = live.record(&self.node_id);
         // It has been let in before: the limit is not held against it.
         let admission = self

@@ -282,7 +282,7 @@ pub trait Registry: Families + 'static {
     /// there any more, as its node had lost its lease, is registered without a limit.
     ///
     /// A guest that turns out to be a user is registered as a new connection, whose id is another, and then the guest is
-    /// unregistered.
+    /// released.
     async fn register(
         &self,
         lease: &Lease,
@@ -302,7 +302,8 @@ pub trait Registry: Families + 'static {
     /// Removes connections; those that are gone already count as removed.
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError>;
 
-    /// Removes a connection whose client goes on as another one, unless it has been ordered to end. Returns whether it is out.
+    /// Removes a connection whose client goes on as another one, unless it has been ordered to end. Returns whether this lease has it
+    /// no longer.
     async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError>;
 
     /// Every entry of a lease: what a node compares with its own connections after it lost sight of the registry.

@@ -281,14 +281,12 @@ async fn who_is_not_yet_closed_is_not_taken_out_of_the_registry_by_a_resync() {
         let before = resyncs();
         let call = fleet[0].api.disconnect(&user, REVOKE());
         let meanwhile = async {
-            loop {
+            let look = async || {
                 let () = kill.query_async(&mut admin).await.unwrap();
-                let stored = Stored::read(&fleet.redis, "switchboard").await.unwrap();
-                if stored.entries.len() == 1 {
-                    break;
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
+                let stored = Stored::read(&fleet.redis, "switchboard").await?;
+                ensure(stored.entries.len() == 1, || format!("{stored:?}"))
+            };
+            within(seconds(5.0), "it is out of the registry", look).await;
             assert!(
                 socket.send(Message::text("3")).await.is_err(),
                 "out of the registry, and its node still has it"
@@ -343,6 +341,7 @@ async fn a_guest_that_is_ended_while_it_becomes_its_user_s_is_ended() {
         let end = until(&mut socket, "42/public,[\"forceDisconnect\"").await;
         assert!(end.is_some_and(|end| end.contains("4500")));
         proxy.set(Weather::FAIR);
+        fleet[0].ready(seconds(10.0)).await;
     }
     fleet.finish(Vec::new(), Duration::from_secs(10)).await;
 }

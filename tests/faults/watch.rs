@@ -25,9 +25,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Whether all was answered but for what a busy machine is late with, which gets 503: one look in fifty.
+    /// Whether all was answered but for what a busy machine is late with, which gets 503: one look in a hundred.
     pub(crate) fn is_answered(&self) -> bool {
-        self.failed.len() as u64 * 50 <= self.looks
+        self.failed.len() as u64 * 100 <= self.looks
             && self.failed.iter().all(|it| it.starts_with("503"))
     }
 }

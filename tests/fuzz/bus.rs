@@ -79,7 +79,7 @@ async fn real(redis: &Server, holder: &Node, other: &Node) -> Vec<Vec<u8>> {
     .await;
     takes_what_a_backend_may_send(other).await;
     post(other, "/v1/users/victim/disconnect", json!({})).await;
-    // All of it has been answered, and so published before this.
+    // What has been answered was published before this.
     let _: String = redis.run("ECHO END-OF-ALL").await;
     let (mut said, mut buffer) = (Vec::new(), [0; 65536]);
     let mut ended = false;

@@ -69,7 +69,7 @@ async fn idle_connections_cost_the_same_after_an_hour() {
     let plan = Plan::of(1).with("PING__INTERVAL", &format!("{}s", PING.as_secs()));
     let fleet = Fleet::start(&run, on_given_binary(plan)).await;
     sign("idle", count);
-    let alone = rss(&fleet[0]);
+    let before = rss(&fleet[0]);
     let clients = crowd_at(fleet[0].addr, "idle", count).await;
     fleet.exact(&clients, seconds(60.0)).await;
     let mut settled = 0;
@@ -80,7 +80,7 @@ async fn idle_connections_cost_the_same_after_an_hour() {
         }
         run.tell(format!(
             "minute {minute}: RSS {now} KB, {:.1} KB each; {} file descriptors",
-            now.saturating_sub(alone) as f64 / count as f64,
+            now.saturating_sub(before) as f64 / count as f64,
             fleet[0].process.descriptors()
         ));
         if minute < minutes {

@@ -95,8 +95,9 @@ impl Engine {
             // whether it may come back, can only reach it here.
             // Whoever waits for the session to be closed waits for that, and has nothing come after.
             tokio::select! {
-                () = wire.clone().say_last(&waiting, &session) => {}
+                biased;
                 () = session.closed() => wire.abort(),
+                () = wire.clone().say_last(&waiting, &session) => {}
             }
             session.poll_served(Poll::start(&session).number, true);
             return;

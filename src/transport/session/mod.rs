@@ -34,7 +34,7 @@ pub(super) use self::polling::Probing;
 
 pub use self::guard::SessionGuard;
 
-/// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
+/// How many refused CONNECT packets a session may send in a row. A stock client sends one for each namespace it wants.
 const MAX_REFUSALS: u32 = 10;
 
 /// How many CONNECT packets a session may send at once, and how many a second from then on. Each costs a look at its
@@ -220,11 +220,17 @@ impl Session {
         self.connects.check().is_err()
     }
 
-    /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
+    /// Counts a refused CONNECT packet, and ends the session at the tenth without one that was not: nobody guesses tokens on one
+    /// transport for ever.
     pub fn refused(self: &Arc<Self>) {
         if self.refusals.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSALS {
             self.end_after_answers();
         }
+    }
+
+    /// A CONNECT packet was not refused.
+    pub fn let_in(&self) {
+        self.refusals.store(0, Ordering::Relaxed);
     }
 
     /// Ends the session a moment later; nothing new is let in from now on. A client that sends its packets along with the
