@@ -6,6 +6,7 @@ import path from 'node:path';
 import { afterEach, before, describe, test } from 'node:test';
 import { exchange } from '../js/support/api.mjs';
 import { closeClients } from '../js/support/client.mjs';
+import { eventually } from '../js/support/wait.mjs';
 import { join, POLLING, someone } from './support/clients.mjs';
 import { PUBLIC, ROOT, api as operators, inside, mayRun, redis, run, seconds, token } from './support/docker.mjs';
 
@@ -93,6 +94,8 @@ describe('the main paths', () => {
     assert.ok(bulk.results.every((result) => !('error' in result)), JSON.stringify(bulk));
     await api.ok('POST', '/v1/broadcast', { event: 'b', data: 1, namespace: '/public' });
     await guest.wait('b', { ms: seconds(10) });
+    assert.notEqual((await guest.granted('authenticate', await token(someone('late')))).connectionId, guest.id);
+    await eventually('the guest is out of the registry', async () => assert.equal((await api.request('GET', `/v1/connections/${guest.id}`)).status, 404));
 
     await one.granted('refreshToken', await token(user));
     assert.equal((await one.granted('devices')).connections.length, 2);

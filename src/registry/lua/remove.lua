@@ -21,7 +21,7 @@ if ARGV[2] == 'reap' then
   end
   ended = tonumber((noted(redis.call('HGET', KEYS[6], ARGV[1])))) or ended
 end
-if ARGV[2] == 'passed' and redis.call('HEXISTS', KEYS[4], ARGV[5]) == 1 then
+if ARGV[2] == 'passed' and redis.call('HGET', KEYS[4], ARGV[5]) then
   return false
 end
 local removed = 0
