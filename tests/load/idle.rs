@@ -58,7 +58,7 @@ async fn idle_connections_take_a_descriptor_each_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "an hour long"]
+#[ignore = "an hour long, on a machine that does nothing else"]
 async fn idle_connections_cost_the_same_after_an_hour() {
     let _alone = alone().await;
     let run = Run::begin("an hour");

@@ -54,7 +54,9 @@ pub(crate) fn signal(process: &Child, name: &str) {
 
 /// A connection that waits for its answers, also on a machine that is busy with other things.
 pub(crate) async fn patient(client: &redis::Client) -> redis::RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
     client
         .get_multiplexed_async_connection_with_config(&config)
         .await
