@@ -190,7 +190,6 @@ impl Inner {
         // A session that was upgraded before it had a connection has nobody else to say so.
         live.session.check_upgrade();
         if told {
-            live.session.let_in();
             self.metrics.connects(&live.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
             self.watch(&live);

@@ -28,7 +28,8 @@ impl Inner {
         let mut missing = lacking(before, &held);
         // Those that came meanwhile may be in the registry since, or may have been lost.
         let mut come = lacking(self.registered(), &held);
-        come.retain(|live| !missing.iter().any(|other| other.id == live.id));
+        let known: HashSet<_> = missing.iter().map(|live| live.id.clone()).collect();
+        come.retain(|live| !known.contains(&live.id));
         if !come.is_empty() {
             missing.extend(lacking(come, &self.held(&lease).await?));
         }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use crate::{
     scene::{PAIR, Scene},
     support::{
-        bounds::{ensure, seconds, within},
+        bounds::{ensure, is_strict, seconds, within},
         client::Client,
         fleet::Plan,
         proxy::Weather,
@@ -40,9 +40,9 @@ async fn cut_off(name: &'static str, weather: Weather) {
         asked.disconnect("kicked", json!({ "revokeTokens": true })),
         scene.away([0]),
         async {
-            // Out of the answers, and reaped after the next heartbeat of another node, or the one after it.
+            // Out of the answers, and by the next heartbeat of another node reaped.
             let plan = &scene.fleet.plan;
-            let limit = plan.lease + seconds(2.0) + 2 * plan.heartbeat;
+            let limit = plan.lease + seconds(2.0) + plan.heartbeat;
             scene.fleet.exact(others, limit).await;
             cut.elapsed()
         }
@@ -74,7 +74,7 @@ async fn cut_off(name: &'static str, weather: Weather) {
     let seen = watch.seen();
     assert!(seen.looks > 50, "{seen:?}");
     assert!(seen.offline.is_empty(), "{PAIR} flapped: {seen:?}");
-    assert!(seen.is_answered(), "{seen:?}");
+    assert!(seen.failed.is_empty() || !is_strict(), "{seen:?}");
     scene.close().await;
 }
 

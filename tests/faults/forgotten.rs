@@ -247,7 +247,7 @@ async fn f3_a_node_that_starts_while_another_puts_back_what_was_lost_waits_for_i
     };
     within(seconds(5.0), "the newcomer says nothing yet", refuses).await;
     proxy(&fleet, Weather::FAIR);
-    fleet.exact(&clients, seconds(15.0)).await;
+    fleet.exact(&clients, seconds(10.0)).await;
     let tells = async || {
         let said = said.0.lock().clone();
         ensure(said.1 > 0, || format!("{said:?}"))
@@ -326,7 +326,7 @@ async fn nodes_that_come_and_leave_keep_nobody_from_answering() {
     let watch = Watch::over(apis, users);
     for _ in 0..3 {
         let number = fleet.add().await;
-        answers(&fleet[number].api, seconds(2.0)).await;
+        answers(&fleet[number].api, Duration::ZERO).await;
         fleet.nodes[number].process.signal("TERM");
         let limit = seconds(15.0);
         assert!(fleet.nodes[number].process.ends(limit).await.success());
@@ -336,7 +336,6 @@ async fn nodes_that_come_and_leave_keep_nobody_from_answering() {
     drop(watch);
     run.tell(format!("{} looks", seen.looks));
     assert!(seen.looks > 5);
-    assert!(seen.is_answered(), "{seen:?}");
-    assert_eq!(seen.offline, Vec::new());
+    assert_eq!((seen.offline, seen.failed), (Vec::new(), Vec::new()));
     fleet.finish(clients, Duration::from_secs(10)).await;
 }

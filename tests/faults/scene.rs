@@ -57,12 +57,6 @@ impl Scene {
                 "{} noticed after {took:?}, first call {:?}",
                 node.name, read.took
             ));
-            let knows = async || {
-                let read = node.api.get(&format!("/v1/users/{PAIR}")).await?;
-                let at_once = read.status == 503 && read.took < seconds(ANSWER) / 2;
-                ensure(at_once, || format!("{read:?}"))
-            };
-            within(seconds(5.0), "calls are refused without a look", knows).await;
             self.refuses(&node.api).await;
             self.delivers(number).await;
             turned_away(node).await;

@@ -24,14 +24,6 @@ pub(crate) struct Seen {
     pub(crate) slowest: Duration,
 }
 
-impl Seen {
-    /// Whether all was answered but for what a busy machine is late with, which gets 503: one look in a hundred.
-    pub(crate) fn is_answered(&self) -> bool {
-        self.failed.len() as u64 * 100 <= self.looks
-            && self.failed.iter().all(|it| it.starts_with("503"))
-    }
-}
-
 /// Asks nodes for the presence of users, over and over, until it is dropped.
 pub(crate) struct Watch {
     seen: Arc<Mutex<Seen>>,

@@ -60,7 +60,7 @@ for (const signal of ['SIGTERM', 'SIGINT']) {
       targets.push(staying);
 
       leaving.signal(signal);
-      await eventually('/readyz answers 503 at once', async () => assert.equal(await ready(leaving), 503), { ms: 3000, every: 10 });
+      await eventually('/readyz answers 503 at once', async () => assert.equal(await ready(leaving), 503), { ms: 1000, every: 10 });
       assert.equal(await alive(leaving), 200, 'expected /healthz to stay 200 while draining: the process lives');
       const refused = await exchange(leaving.url, 'GET', '/socket.io/?EIO=4&transport=polling', { ms: 2000 });
       assert.equal(refused.status, 503, `expected 503 to a new handshake while draining, got ${refused.status}: ${refused.text}`);
@@ -113,7 +113,7 @@ test('drain.delay: not ready at once, but the clients are left alone meanwhile',
   const client = await connected(leaving, { user, reconnection: false });
   const signalled = Date.now();
   leaving.signal('SIGTERM');
-  await eventually('/readyz answers 503 at once', async () => assert.equal(await ready(leaving), 503), { ms: 3000, every: 10 });
+  await eventually('/readyz answers 503 at once', async () => assert.equal(await ready(leaving), 503), { ms: 1000, every: 10 });
   assert.deepEqual(await leaving.api.send(user, 'meanwhile', 1), { connections: 1, nodes: 1 }, 'expected sends to work during drain.delay');
   await client.wait('meanwhile');
   assert.equal((await leaving.api.nodes())[0].draining, true, 'expected the node to be shown as draining');
@@ -141,7 +141,7 @@ test('a disconnect that crosses a drain leaves nobody', { ms: 60000 }, async ({ 
   const user = someone('crossed');
   const clients = await Promise.all(Array.from({ length: 20 }, (_, i) => connected(i % 2 ? leaving : staying, { user, reconnection: false })));
   leaving.signal('SIGTERM');
-  await eventually('/readyz answers 503', async () => assert.equal(await ready(leaving), 503), { ms: 3000, every: 10 });
+  await eventually('/readyz answers 503', async () => assert.equal(await ready(leaving), 503), { ms: 1000, every: 10 });
   const answer = await staying.api.disconnect(user);
   assert.deepEqual(answer.remaining, []);
   assert.deepEqual((await staying.api.user(user)).connections, []);
@@ -186,7 +186,7 @@ test('a client that connects while the node drains gets on elsewhere by itself',
   const store = await redis();
   const [leaving, staying] = await Promise.all([node({ redis: store, name: 'leaving', env: { SWITCHBOARD_DRAIN__DELAY: '2s' } }), node({ redis: store, name: 'staying' })]);
   leaving.signal('SIGTERM');
-  await eventually('/readyz answers 503', async () => assert.equal(await ready(leaving), 503), { ms: 3000, every: 10 });
+  await eventually('/readyz answers 503', async () => assert.equal(await ready(leaving), 503), { ms: 1000, every: 10 });
   const client = connect(leaving, { user: someone('late'), reconnectionDelay: 100 });
   await client.wait('connect_error');
   assert.equal(client.socket.active, true, 'expected a refusal over HTTP, after which the stock client tries again by itself');

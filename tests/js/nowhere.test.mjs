@@ -51,25 +51,21 @@ test('packets that come together are each looked at, also while another namespac
   await count(door, 8);
 });
 
-test('the tenth refusal in a row is the last on its transport, whatever was asked for', async ({ node }) => {
+test('the tenth refusal is the last on its transport, whatever was asked for', async ({ node }) => {
   const door = await node();
   const raw = await new RawSocket(door.url).open();
-  const refused = async (times) => {
-    raw.packets = [];
-    for (let asked = 1; asked <= times; asked += 1) {
-      // With a token that is refused in between: they count together.
-      raw.ws.send(asked === 5 ? connectPacket({ token: 'none' }) : `40/nowhere-${asked},`);
-      await raw.until(asked === 5 ? /^44\{"message":"Invalid token"/ : new RegExp(`^44/nowhere-${asked},\\{"message":"Invalid namespace"`));
+  for (let asked = 1; asked <= 10; asked += 1) {
+    // With a token that is refused in between: they count together.
+    raw.ws.send(asked === 5 ? connectPacket({ token: 'none' }) : `40/nowhere-${asked},`);
+    await raw.until(asked === 5 ? /^44\{"message":"Invalid token"/ : new RegExp(`^44/nowhere-${asked},\\{"message":"Invalid namespace"`));
+    if (asked === 9) {
+      // Who is let in is no excuse.
+      raw.ws.send('40/public,');
+      await raw.until(/^42\/public,\["ready"/);
     }
-  };
-  await refused(9);
-  raw.ws.send('40/public,');
-  await raw.until(/^42\/public,\["ready"/);
-  await refused(9);
-  raw.ws.send('40/nowhere-10,');
-  await raw.until(/^44\/nowhere-10,/);
+  }
   await raw.seesClose();
-  await count(door, 17);
+  await count(door, 9);
   const session = await Polling.open(door.url);
   for (let asked = 1; asked <= 10; asked += 1) {
     await session.post(`40/nowhere-${asked},`);

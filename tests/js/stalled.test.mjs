@@ -19,11 +19,8 @@ async function stalled(world, user, { chunks = CHUNKS } = {}) {
 // Room for all of it, so that the call ends the connection and not the limit.
 const roomy = { SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '64MB', SWITCHBOARD_LIMITS__WRITE_DEADLINE: '120s' };
 
-/** Half a second, in which the client may yet read, and what a busy machine is late by. */
-const SOON = 2000;
-
 onBothRegistries((world) => {
-  test('a WebSocket client that reads nothing is disconnected like any other, soon', async ({ note }) => {
+  test('a WebSocket client that reads nothing is disconnected like any other, within a second', async ({ note }) => {
     const user = someone('stalled');
     const { raw, id } = await stalled(world, user);
     assert.deepEqual((await world.api.user(user)).connections.map((one) => one.id), [id], 'expected the stalled connection to be there still');
@@ -33,7 +30,7 @@ onBothRegistries((world) => {
     note(`disconnect answered after ${took} ms`);
     assert.deepEqual(answer, { disconnected: 1, nodes: 1, remaining: [] });
     assert.deepEqual((await world.api.user(user)).connections, [], 'expected it to be out of the registry once disconnect has answered');
-    assert.ok(took < SOON, `expected the answer soon, it took ${took} ms`);
+    assert.ok(took < 1000, `expected the answer within a second, it took ${took} ms`);
     await raw.seesClose();
   });
 
@@ -73,7 +70,7 @@ onBothRegistries((world) => {
     await raw.seesClose();
   });
 
-  test('a polling client that does not poll is disconnected like any other, soon', async () => {
+  test('a polling client that does not poll is disconnected like any other, within a second', async () => {
     const user = someone('unpolled');
     const session = await Polling.open(world.door.url);
     await session.connect({ token: token(user) });
@@ -82,7 +79,7 @@ onBothRegistries((world) => {
     const answer = await world.api.disconnect(user);
     const took = Date.now() - started;
     assert.deepEqual(answer, { disconnected: 1, nodes: 1, remaining: [] });
-    assert.ok(took < SOON, `expected the answer soon, it took ${took} ms`);
+    assert.ok(took < 1000, `expected the answer within a second, it took ${took} ms`);
     assert.equal((await world.api.user(user)).online, false);
     const { status } = await session.post('42["x"]');
     assert.equal(status, 400, 'expected the session to be closed when disconnect has answered');
@@ -112,7 +109,7 @@ onBothRegistries((world) => {
     const started = Date.now();
     const answer = await world.api.disconnect(user);
     assert.deepEqual(answer.remaining, [], JSON.stringify(answer));
-    assert.ok(Date.now() - started < SOON, 'expected the answer soon');
+    assert.ok(Date.now() - started < 1000, 'expected the answer within a second');
     assert.equal((await world.api.user(user)).online, false);
     await raw.seesClose();
   });

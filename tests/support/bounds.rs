@@ -13,6 +13,11 @@ static SLACK: LazyLock<f64> = LazyLock::new(|| {
     })
 });
 
+/// Whether the machine is all the tests' own: then nothing is late by itself.
+pub(crate) fn is_strict() -> bool {
+    *SLACK <= 1.0
+}
+
 /// How long something that has no bound of its own is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 

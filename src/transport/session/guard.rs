@@ -1,4 +1,4 @@
-//! What notices that the engine has let a session go.
+//! What notices that the engine has let a session go, and what sees to it that its end is one.
 
 use std::sync::Arc;
 
@@ -25,5 +25,28 @@ impl SessionGuard {
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.0.let_go();
+    }
+}
+
+/// The end of a session under way. With it the session is closed, whatever kept it: also when it panicked, and then at once.
+pub(super) struct Closing<'a>(&'a Session);
+
+impl<'a> Closing<'a> {
+    pub(super) fn of(session: &'a Session) -> Self {
+        Self(session)
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if let Some(wire) = self.0.wire.lock().take() {
+            wire.abort();
+        }
+        if std::thread::panicking()
+            && let Some(engine) = self.0.engine.upgrade()
+        {
+            engine.forget(self.0);
+        }
+        self.0.closed.cancel();
     }
 }

@@ -1,6 +1,6 @@
 //! One Engine.IO session: what its handshake brought, what carries it, and the one way to end it.
 //!
-//! `polling` is what a session that polls keeps besides, `guard` notices that the engine has let it go.
+//! `polling` is what a session that polls keeps besides, `guard` notices that the engine has let it go, or that its end is over.
 
 mod guard;
 mod polling;
@@ -21,7 +21,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use self::polling::Polling;
+use self::{guard::Closing, polling::Polling};
 use super::{
     engine::Engine,
     namespaces::Namespaces,
@@ -34,7 +34,7 @@ pub(super) use self::polling::Probing;
 
 pub use self::guard::SessionGuard;
 
-/// How many refused CONNECT packets a session may send in a row. A stock client sends one for each namespace it wants.
+/// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
 const MAX_REFUSALS: u32 = 10;
 
 /// How many CONNECT packets a session may send at once, and how many a second from then on. Each costs a look at its
@@ -116,23 +116,6 @@ pub struct Session {
     refusals: AtomicU32,
     last_empty: AtomicU64,
     parted: Parted,
-}
-
-/// The end of a session under way. With it the session is closed, whatever kept it: also when it panicked, and then at once.
-struct Closing<'a>(&'a Session);
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        if let Some(wire) = self.0.wire.lock().take() {
-            wire.abort();
-        }
-        if std::thread::panicking()
-            && let Some(engine) = self.0.engine.upgrade()
-        {
-            engine.forget(self.0);
-        }
-        self.0.closed.cancel();
-    }
 }
 
 impl Session {
@@ -220,17 +203,11 @@ impl Session {
         self.connects.check().is_err()
     }
 
-    /// Counts a refused CONNECT packet, and ends the session at the tenth without one that was not: nobody guesses tokens on one
-    /// transport for ever.
+    /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
     pub fn refused(self: &Arc<Self>) {
         if self.refusals.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_REFUSALS {
             self.end_after_answers();
         }
-    }
-
-    /// A CONNECT packet was not refused.
-    pub fn let_in(&self) {
-        self.refusals.store(0, Ordering::Relaxed);
     }
 
     /// Ends the session a moment later; nothing new is let in from now on. A client that sends its packets along with the
@@ -332,7 +309,7 @@ impl Session {
     }
 
     async fn finish(self: Arc<Self>) {
-        let _closing = Closing(&self);
+        let _closing = Closing::of(&self);
         let wire = self.wire.lock().clone();
         let mut lost = 0;
         if wire.is_none() || self.kind() == TransportKind::Polling {
