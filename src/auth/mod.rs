@@ -1,7 +1,8 @@
 //! Credentials of a handshake → an [`Identity`], or a typed refusal. No I/O but the fetch of a JWKS and the look-up of a
 //! session.
 //!
-//! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `jwt` (a token's form), `keys` and
+//! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `payload` (the `auth` of a CONNECT
+//! packet), `jwt` (a token's form), `keys` and
 //! `pem` (configured keys), `jwks` and `remote` (JWK sets), `claims` (what a payload says), `rule` (who is let into a
 //! namespace); and for the cookies of an Express application `cookie` (whose signature), `session` (what is stored),
 //! `session_store` (where), `sessions` (all three). Which pages may bring one is [`crate::transport::origin`]'s to say.
@@ -22,6 +23,7 @@ mod json;
 mod jwks;
 mod jwt;
 mod keys;
+mod payload;
 mod pem;
 pub mod refresh;
 mod remote;
@@ -45,6 +47,7 @@ pub use cookie::SessionId;
 pub use credentials::{Credentials, device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use jwt::Refusal;
+pub use payload::ConnectPayload;
 pub use refresh::{RefreshToken, SuccessorKey};
 pub use rule::NamespaceRule;
 #[cfg(test)]

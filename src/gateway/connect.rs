@@ -15,7 +15,7 @@ use super::{
     Inner, departure::Leaving, events::EventLimiter, inbound::Inbound, live::Live, refusal::Refusal,
 };
 use crate::{
-    auth::{Credentials, device_id},
+    auth::{ConnectPayload, Credentials, device_id},
     connection::Tally,
     transport::{Session, SessionGuard, engine::Adapter},
 };
@@ -69,7 +69,7 @@ impl Inner {
         self: &Arc<Self>,
         namespace: &Arc<str>,
         socket: SocketRef<Adapter>,
-        auth: TryData<Value>,
+        auth: TryData<ConnectPayload>,
     ) -> Result<(), Refusal> {
         let since = Instant::now();
         let Some(session) = session_of(&socket) else {
@@ -133,7 +133,7 @@ impl Inner {
         namespace: &Arc<str>,
         session: &Arc<Session>,
         socket: &SocketRef<Adapter>,
-        auth: &TryData<Value>,
+        auth: &TryData<ConnectPayload>,
         since: Instant,
     ) -> Result<(), Refusal> {
         if session.is_ending() || !self.takes_connections() {
@@ -142,7 +142,7 @@ impl Inner {
         let Some(rule) = self.auth.rule(namespace) else {
             return Err(Refusal::Unavailable);
         };
-        let auth = auth.0.as_ref().ok();
+        let auth = auth.0.as_ref().ok().map(ConnectPayload::value);
         let credentials = Credentials::from_handshake(auth, &session.handshake.headers);
         let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self

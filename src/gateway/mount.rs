@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use serde_json::Value;
 use socketioxide::{
     ParserConfig, SocketIo,
     extract::{SocketRef, TryData},
@@ -13,6 +12,7 @@ use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 
 use super::{Inner, refusal::Refusal};
 use crate::{
+    auth::ConnectPayload,
     bus::Bus,
     config::Config,
     transport::{
@@ -87,7 +87,7 @@ impl Inner {
         for namespace in namespaces {
             let path: Arc<str> = namespace.path.as_str().into();
             let (arriving, arrived) = (Arc::downgrade(self), Arc::downgrade(self));
-            let middleware = move |socket: SocketRef<Adapter>, auth: TryData<Value>| async move {
+            let middleware = move |socket: SocketRef<Adapter>, auth: TryData<ConnectPayload>| async move {
                 match arriving.upgrade() {
                     Some(gateway) => gateway.arrive(&path, socket, auth).await,
                     None => Err(Refusal::Unavailable),
