@@ -1,4 +1,5 @@
-//! The one table of reasons for which the server ends a connection: code, text, and whether the client may come back.
+//! The reasons for which the server ends a connection, by code and text, and whether the client may come back; and those for
+//! which it ends a whole transport without a word.
 //!
 //! Codes below 4500 leave the stock client to reconnect by itself: the transport is closed without a word. Codes from
 //! 4500 on don't: a DISCONNECT packet comes first, after which `socket.io-client` stays away until it is told to connect.
@@ -91,5 +92,46 @@ impl Ending {
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();
         self
+    }
+}
+
+/// Why a transport is ended: its client has sent what no client has a reason to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// A message larger than `limits.max_payload` or `limits.max_payload_guest`.
+    TooLarge,
+    /// CONNECT for a namespace that is joined, or being joined.
+    SecondConnect,
+    /// More CONNECT packets than a client may send.
+    ConnectFlood,
+    /// More packets or frames that are no event than a client may send.
+    PacketFlood,
+    /// More packets in one POST than a client may send.
+    CrowdedPost,
+    /// A POST while another one of the same session was at work.
+    PostOverlap,
+}
+
+impl Breach {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::TooLarge,
+        Self::SecondConnect,
+        Self::ConnectFlood,
+        Self::PacketFlood,
+        Self::CrowdedPost,
+        Self::PostOverlap,
+    ];
+
+    /// The value of the metric label `reason`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::TooLarge => "message_too_large",
+            Self::SecondConnect => "second_connect",
+            Self::ConnectFlood => "connect_flood",
+            Self::PacketFlood => "packet_flood",
+            Self::CrowdedPost => "crowded_post",
+            Self::PostOverlap => "post_overlap",
+        }
     }
 }

@@ -35,6 +35,10 @@ pub struct Limits {
     /// The size of one message on either transport, from `1KB` to `64MB`; `1MB` by default.
     #[serde(with = "print::size")]
     pub max_payload: ByteSize,
+    /// The size of one message before the transport's first identity, and of guests, from `1KB` to `64MB`; `64KB` by default. A
+    /// CONNECT packet with its credentials is never larger either.
+    #[serde(with = "print::size")]
+    pub max_payload_guest: ByteSize,
     /// Inbound events a second, per connection; 100 by default. Beyond it (and the burst) an event is refused, at ten times
     /// that the connection ends.
     pub events_per_second: u32,
@@ -60,6 +64,7 @@ impl Default for Limits {
             connections_per_user: 0,
             connections_per_user_policy: PerUserPolicy::Reject,
             max_payload: ByteSize::mb(1),
+            max_payload_guest: ByteSize::kb(64),
             events_per_second: 100,
             events_burst: 200,
             handshakes: 10_000,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::Inner;
 use crate::{
-    ending::Ending,
+    ending::{Breach, Ending},
     transport::{Session, SessionEvents},
 };
 
@@ -58,6 +58,12 @@ impl SessionEvents for Events {
     fn no_namespace(&self) {
         if let Some(inner) = self.inner() {
             inner.metrics.connect_errors("namespace").increment(1);
+        }
+    }
+
+    fn breached(&self, breach: Breach) {
+        if let Some(inner) = self.inner() {
+            inner.metrics.transports_ended(breach.label()).increment(1);
         }
     }
 

@@ -76,10 +76,6 @@ impl Inner {
             return Err(Refusal::Unavailable);
         };
         session.said_connect();
-        if session.connects_too_often() {
-            // In order: what earlier packets are answered goes out first.
-            session.end_after_answers();
-        }
         let refusal = loop {
             self.hold(&session).await;
             let arrival = self.try_arrive(namespace, &session, &socket, &auth, since);
@@ -97,6 +93,7 @@ impl Inner {
             }
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
+        session.leave(namespace, None);
         match refusal {
             // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
             Refusal::Unavailable | Refusal::Full if session.is_ending() => session.closed().await,
@@ -167,6 +164,10 @@ impl Inner {
             // It went while the registry was being told.
             self.depart(&live, "transport_close");
             return Err(Refusal::Unavailable);
+        }
+        session.name(namespace, &live.id);
+        if live.user().is_some() {
+            session.set_identified();
         }
         socket.extensions.insert(Arrival { live, tally, since });
         arriving.has_arrived();

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::{Inner, connect::Current, expiry::Watch, live::Live};
 use crate::{
-    ending::Ending,
+    ending::{Breach, Ending},
     registry::RegistryError,
     transport::{Session, engine::Adapter, parted::Removal},
 };
@@ -120,6 +120,7 @@ impl Inner {
         self.watches.send(Watch::Forget(live.id.clone())).ok();
         let left = self.hub.remove(live);
         self.unregister_closed(live);
+        let label = live.session.breach().map_or(label, Breach::label);
         let label = live
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));

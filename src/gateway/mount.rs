@@ -16,6 +16,7 @@ use crate::{
     bus::Bus,
     config::Config,
     transport::{
+        MessageSizes,
         engine::{Adapter, EngineSettings, Protocol},
         namespaces::Namespaces,
         origin::Origins,
@@ -42,7 +43,10 @@ impl Inner {
                 queue_bytes: self.send_queue_bytes(),
                 write_deadline: limits.write_deadline,
             },
-            max_payload: limits.max_payload.as_u64() as usize,
+            message_sizes: MessageSizes {
+                guest: limits.max_payload_guest.as_u64(),
+                user: limits.max_payload.as_u64(),
+            },
             handshake_timeout: limits.handshake_timeout,
             handshakes: limits.handshakes as usize,
             origins: Origins::new(&self.config.cors.allowed_origins),

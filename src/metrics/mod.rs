@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::{
 use metrics_process::Collector;
 
 use self::table::{CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, KINDS, Kind};
-use crate::ending::Ending;
+use crate::ending::{Breach, Ending};
 
 /// Buckets of the durations that people wait for, in seconds.
 const SECONDS: &[f64] = &[
@@ -81,8 +81,10 @@ impl Metrics {
                 Ending::LABELS
                     .into_iter()
                     .chain(DEPARTURES)
+                    .chain(Breach::ALL.map(Breach::label))
                     .map(|reason| self.disconnects(reason)),
             )
+            .chain(Breach::ALL.map(|breach| self.transports_ended(breach.label())))
             .chain([
                 self.events_refused(),
                 self.bus_reconnects(),

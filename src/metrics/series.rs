@@ -86,6 +86,14 @@ impl Metrics {
         self.counter("switchboard_events_refused_total", Vec::new())
     }
 
+    /// Transports ended for what their clients have sent; `reason` is a [`Breach`](crate::ending::Breach)'s label.
+    pub fn transports_ended(&self, reason: &'static str) -> Counter {
+        self.counter(
+            "switchboard_transports_ended_total",
+            vec![Label::new("reason", reason)],
+        )
+    }
+
     /// An API request; `route` is the router's template, never the path.
     pub fn api_request(&self, route: String, method: &'static str, status: u16, took: Duration) {
         let labels = vec![

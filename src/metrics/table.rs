@@ -58,6 +58,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Inbound events refused by the rate limit",
     ),
     (
+        "switchboard_transports_ended_total",
+        Kind::Counter,
+        "Transports ended for what their clients sent",
+    ),
+    (
         "switchboard_api_request_duration_seconds",
         Kind::Histogram,
         "Duration of API requests",

@@ -1,4 +1,4 @@
-//! Where in a stream of WebSocket frames one may cut in.
+//! Where in a stream of WebSocket frames one may cut in, and how large a message gets before it is read.
 //!
 //! The engine closes a session in order (what is queued goes out first) when its client asks for it, with Engine.IO's close
 //! packet, and in no other way that is open to us: an end of file makes its WebSocket refuse every further write, and what
@@ -13,6 +13,24 @@ pub(super) const CLOSE_PACKET: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'1'];
 
 /// The opcode of a text frame.
 const TEXT: u8 = 1;
+
+/// Where the bytes that were taken end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Step {
+    /// In the middle of a frame.
+    #[default]
+    Within,
+    /// After a control frame.
+    Control,
+    /// After a fragment, with more of its message to come.
+    Fragment,
+    /// After the last frame of a message.
+    Message,
+}
+
+/// A message is larger than was allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooLarge;
 
 /// Follows the frames of a client (RFC 6455 section 5.2), and looks at what is in them only where it is asked to.
 #[derive(Default)]
@@ -30,20 +48,32 @@ pub(super) struct Frames {
     opening: Vec<u8>,
     /// The mask of a frame that is no control frame, turned to the byte that comes next.
     masked: Option<[u8; 4]>,
+    /// Whether the message is a text.
+    text: bool,
+    /// Bytes of the message, with the frame that is being read.
+    message: u64,
+    /// What the end of the frame that is being read is.
+    ends: Step,
 }
 
 impl Frames {
     /// Takes the bytes that were read.
     #[cfg(test)]
     pub(super) fn advance(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            bytes = &bytes[self.take(bytes, 0)..];
+        while let (taken @ 1.., _) = self.take(bytes, 0, u64::MAX).unwrap_or_default() {
+            bytes = &bytes[taken..];
         }
     }
 
-    /// Takes the bytes that were read up to the end of a message, at the most; returns how many. The first `look` bytes of a
-    /// text message that begins among them are kept for [`Frames::opening`].
-    pub(super) fn take(&mut self, bytes: &[u8], look: usize) -> usize {
+    /// Takes the bytes that were read up to the end of a frame, at the most; returns how many, and where that is. The first
+    /// `look` bytes of a text message that begins among them are kept for [`Frames::opening`]. Fails at the header with which a
+    /// message becomes larger than `limit` bytes; the frames can't be followed any further then.
+    pub(super) fn take(
+        &mut self,
+        bytes: &[u8],
+        look: usize,
+        limit: u64,
+    ) -> Result<(usize, Step), TooLarge> {
         let mut taken = 0;
         while let Some(&first) = bytes.get(taken) {
             if self.payload > 0 {
@@ -58,18 +88,32 @@ impl Frames {
                 taken += 1;
                 if self.read == self.header_length() {
                     self.begin_payload(look);
+                    if self.message > limit {
+                        self.unmask(&bytes[taken..]);
+                        return Err(TooLarge);
+                    }
                 }
             }
-            if self.between_messages() {
-                break;
+            if self.payload == 0 && self.read == 0 {
+                return Ok((taken, self.ends));
             }
         }
-        taken
+        Ok((taken, Step::Within))
     }
 
     /// What the message began with that has just ended, as far as it was looked at; empty if it was no text.
     pub(super) fn opening(&self) -> &[u8] {
         &self.opening
+    }
+
+    /// Whether the message is a text, which is a packet of its own; a binary one is an attachment.
+    pub(super) fn is_text(&self) -> bool {
+        self.text
+    }
+
+    /// How many bytes the message has, as far as its frames have begun.
+    pub(super) fn message_length(&self) -> u64 {
+        self.message
     }
 
     /// Whether a message may be put in here.
@@ -104,7 +148,9 @@ impl Frames {
         let opcode = first & 0x0f;
         if !self.fragmented {
             self.opening.clear();
-            self.look = if opcode == TEXT { look } else { 0 };
+            self.text = opcode == TEXT;
+            self.look = if self.text { look } else { 0 };
+            self.message = 0;
         }
         self.masked = (!is_control).then(|| match second & 0x80 {
             0 => [0; 4],
@@ -112,7 +158,13 @@ impl Frames {
         });
         if !is_control {
             self.fragmented = first & 0x80 == 0;
+            self.message = self.message.saturating_add(self.payload);
         }
+        self.ends = match (is_control, self.fragmented) {
+            (true, _) => Step::Control,
+            (false, true) => Step::Fragment,
+            (false, false) => Step::Message,
+        };
         self.read = 0;
     }
 
@@ -217,14 +269,15 @@ mod tests {
             masked(0x81, b"42", [3; 4]),
         ]
         .concat();
-        let expected = ["40/pub", "", "40/adm", "", "", "42"];
+        let expected = ["40/pub", "40/adm", "", "", "42"];
         for piece in 1..=stream.len() {
             let mut frames = Frames::default();
             let mut openings = Vec::new();
             for mut bytes in stream.chunks(piece) {
                 while !bytes.is_empty() {
-                    bytes = &bytes[frames.take(bytes, 6)..];
-                    if frames.between_messages() {
+                    let (taken, step) = frames.take(bytes, 6, u64::MAX).unwrap();
+                    bytes = &bytes[taken..];
+                    if step == Step::Message {
                         openings.push(String::from_utf8(frames.opening().to_vec()).unwrap());
                     }
                 }
@@ -238,8 +291,41 @@ mod tests {
         let message = masked(0x81, b"xx40/public,", [1, 2, 3, 4]);
         let mut frames = Frames::default();
         frames.advance(&message[..8]);
-        frames.take(&message[8..], 10);
+        frames.take(&message[8..], 10, u64::MAX).unwrap();
         assert!(frames.between_messages() && frames.opening().is_empty());
+    }
+
+    #[test]
+    fn a_message_is_too_large_from_the_header_on_that_makes_it_so() {
+        let parts = [
+            masked(0x01, b"12345", [1; 4]),
+            masked(0x89, b"a ping is no part of it", [1; 4]),
+            masked(0x00, b"12345", [1; 4]),
+            masked(0x80, b"1", [1; 4]),
+        ];
+        for piece in 1..30 {
+            let mut frames = Frames::default();
+            let mut take = |bytes: &[u8]| {
+                let mut steps = vec![];
+                for mut bytes in bytes.chunks(piece) {
+                    while !bytes.is_empty() {
+                        let (taken, step) = frames.take(bytes, 0, 10)?;
+                        steps.push(step);
+                        bytes = &bytes[taken..];
+                    }
+                }
+                Ok(steps.last().copied())
+            };
+            assert_eq!(take(&parts[0]), Ok(Some(Step::Fragment)));
+            assert_eq!(take(&parts[1]), Ok(Some(Step::Control)));
+            assert_eq!(take(&parts[2]), Ok(Some(Step::Fragment)));
+            assert_eq!(take(&parts[3][..5]), Ok(Some(Step::Within)));
+            assert_eq!(take(&parts[3][5..6]), Err(TooLarge));
+            let mut huge = vec![0x81, 0xff];
+            huge.extend(u64::MAX.to_be_bytes());
+            huge.extend([0; 4]);
+            assert_eq!(Frames::default().take(&huge, 0, 10), Err(TooLarge));
+        }
     }
 
     #[test]

@@ -17,8 +17,9 @@
 //! - `probe` tries a WebSocket beside a session that polls, which goes on until its client moves over.
 //! - [`session`] is the [`Session`]: one Engine.IO session, its handshake, and the one way to end it.
 //! - [`parted`] keeps a session going of which a namespace was ended.
-//! - [`namespaces`] tells a CONNECT packet for a namespace that is not there.
-//! - `outgoing` counts the messages in what never leaves.
+//! - [`namespaces`] are those that a client may ask for.
+//! - `gate` judges what a client sends before the engine acts on it, by what `packets` and `frames` tell of it.
+//! - `outgoing` has CONNECT packets tell the connection's id, and counts the messages in what never leaves.
 //! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
 
@@ -26,10 +27,12 @@ pub mod engine;
 mod frames;
 #[cfg(test)]
 mod fuzz;
+mod gate;
 pub mod listener;
 pub mod namespaces;
 pub mod origin;
 mod outgoing;
+mod packets;
 pub mod parted;
 pub mod peer;
 mod probe;
@@ -38,4 +41,5 @@ pub mod session;
 pub mod wire;
 
 pub use engine::Engine;
+pub use gate::MessageSizes;
 pub use session::{Handshake, Session, SessionEvents, SessionGuard, SessionId};

@@ -1,6 +1,20 @@
-//! What the engine writes, looked at once it is known that it never leaves: how many messages were in it.
+//! What the engine writes: CONNECT packets leave with the connection's id in place of the session's, and in what never leaves
+//! the messages are counted.
 //!
 //! tungstenite hands on whole frames, as nothing is ever left of a write to a [`Wire`](super::wire::Wire).
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use tungstenite::protocol::frame::{
+    Frame as NewFrame,
+    coding::{Data, OpCode},
+};
+
+use super::{
+    gate::{Gate, Outgoing},
+    packets::SEPARATOR,
+};
 
 /// The opcode of a text frame.
 const TEXT: u8 = 1;
@@ -23,7 +37,7 @@ impl Rest {
         let (mut end, mut message) = (self.bytes, self.message);
         while end < sent {
             let frame = Frame::first(&data[end.min(data.len())..]);
-            (end, message) = (end + frame.length.max(1), frame.is_message);
+            (end, message) = (end + frame.length.max(1), frame.is_message());
         }
         match end - sent {
             0 => Self::default(),
@@ -38,25 +52,88 @@ impl Rest {
         while at < data.len() {
             let frame = Frame::first(&data[at..]);
             at += frame.length.max(1);
-            messages += u64::from(frame.is_message);
+            messages += u64::from(frame.is_message());
         }
         messages
     }
 }
 
-/// A frame of a server's (RFC 6455 section 5.2): no mask.
-struct Frame {
-    length: usize,
-    is_message: bool,
+/// Frames that the engine writes, as they are to leave.
+pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8]) -> Cow<'a, [u8]> {
+    let mut leaving = Cow::Borrowed(frames);
+    let (mut at, mut copied) = (0, 0);
+    while at < frames.len() {
+        let frame = Frame::first(&frames[at..]);
+        let end = at + frame.length.max(1);
+        let instead = match gate.outgoing(frame.text) {
+            Outgoing::AsItIs => {
+                at = end;
+                continue;
+            }
+            Outgoing::Instead(packet) => Some(packet),
+            Outgoing::Nothing => None,
+        };
+        if copied == 0 {
+            leaving = Cow::Owned(Vec::with_capacity(frames.len()));
+        }
+        let leaving = leaving.to_mut();
+        leaving.extend_from_slice(&frames[copied..at]);
+        if let Some(packet) = instead {
+            let frame = NewFrame::message(packet, OpCode::Data(Data::Text), true);
+            if let Err(error) = frame.format(leaving) {
+                tracing::error!(%error, "a frame");
+            }
+        }
+        (at, copied) = (end, end);
+    }
+    if let Cow::Owned(leaving) = &mut leaving {
+        leaving.extend_from_slice(&frames[copied.min(frames.len())..]);
+    }
+    leaving
 }
 
-impl Frame {
+/// The body of an answer to a poll, as it is to leave.
+pub(super) fn outgoing_body(gate: &Gate, body: Bytes) -> Bytes {
+    let packets = body.split(|byte| *byte == SEPARATOR);
+    if packets
+        .clone()
+        .all(|packet| gate.outgoing(packet) == Outgoing::AsItIs)
+    {
+        return body;
+    }
+    let mut leaving = Vec::with_capacity(body.len());
+    for packet in packets {
+        let packet = match gate.outgoing(packet) {
+            Outgoing::AsItIs => Cow::Borrowed(packet),
+            Outgoing::Instead(packet) => Cow::Owned(packet.into_bytes()),
+            Outgoing::Nothing => continue,
+        };
+        if !leaving.is_empty() {
+            leaving.push(SEPARATOR);
+        }
+        leaving.extend_from_slice(&packet);
+    }
+    leaving.into()
+}
+
+/// A frame of a server's (RFC 6455 section 5.2): no mask.
+struct Frame<'a> {
+    length: usize,
+    /// Its payload, if it is a text frame, and as far as it is there.
+    text: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    fn is_message(&self) -> bool {
+        is_message(self.text)
+    }
+
     /// The one that `data` begins with; all of it if that is not to be read.
-    fn first(data: &[u8]) -> Self {
+    fn first(data: &'a [u8]) -> Self {
         let Some((&[first, second], _)) = data.split_first_chunk::<2>() else {
             return Self {
                 length: data.len(),
-                is_message: false,
+                text: &[],
             };
         };
         let extended = match second & 0x7f {
@@ -76,7 +153,7 @@ impl Frame {
         let payload = data.get(header..length).unwrap_or_default();
         Self {
             length,
-            is_message: first & 0x0f == TEXT && is_message(payload),
+            text: if first & 0x0f == TEXT { payload } else { &[] },
         }
     }
 }

@@ -13,8 +13,7 @@ use std::sync::{
 
 use parking_lot::Mutex;
 
-/// Engine.IO's message, Socket.IO's CONNECT.
-const CONNECT: &[u8] = b"40";
+use super::packets::{Packet, reach};
 
 /// Takes the socket of an ended namespace out of it. Does not wait.
 pub type Removal = Box<dyn FnOnce() + Send>;
@@ -47,19 +46,19 @@ impl Parted {
 
     /// Whether a packet, of which these are the first bytes, asks for an ended namespace.
     pub(super) fn is_asked_for(&self, packet: &[u8]) -> bool {
-        let wanted = namespace_of(packet);
-        wanted.is_some_and(|wanted| {
-            let ended = self.ended.lock();
-            ended
-                .iter()
-                .any(|(namespace, _)| namespace.as_bytes() == wanted)
-        })
+        let Packet::Connect(wanted) = Packet::of(packet) else {
+            return false;
+        };
+        let ended = self.ended.lock();
+        ended
+            .iter()
+            .any(|(namespace, _)| namespace.as_bytes() == wanted)
     }
 
     /// Lets the namespace go that a packet asks for, if it is an ended one. To be called when all packets before have been
     /// handled, and this one has not.
     pub(super) fn let_go(&self, packet: &[u8]) {
-        let Some(wanted) = namespace_of(packet) else {
+        let Packet::Connect(wanted) = Packet::of(packet) else {
             return;
         };
         let mut ended = self.ended.lock();
@@ -82,46 +81,9 @@ impl Parted {
     }
 }
 
-/// How many bytes of a CONNECT packet tell that it is this namespace's: up to the comma.
-pub(super) fn reach(namespace: &str) -> usize {
-    CONNECT.len() + namespace.len() + 1
-}
-
-/// The namespace of a CONNECT packet, as socketioxide reads it; none of any other packet.
-pub(super) fn namespace_of(packet: &[u8]) -> Option<&[u8]> {
-    let rest = packet.strip_prefix(CONNECT)?;
-    match rest {
-        [b'/', ..] => rest.split(|byte| *byte == b',').next(),
-        _ => Some(b"/"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_namespace_is_what_stands_before_the_comma() {
-        for (packet, namespace) in [
-            ("40", Some("/")),
-            ("40{\"token\":\"/x,\"}", Some("/")),
-            ("40/", Some("/")),
-            ("40/,{}", Some("/")),
-            ("40/public", Some("/public")),
-            ("40/public,", Some("/public")),
-            ("40/public,{\"a\":1}", Some("/public")),
-            ("41/public,", None),
-            ("42[\"40/public,\"]", None),
-            ("4", None),
-            ("", None),
-        ] {
-            assert_eq!(
-                namespace_of(packet.as_bytes()),
-                namespace.map(str::as_bytes),
-                "{packet}"
-            );
-        }
-    }
 
     #[test]
     fn only_its_own_connect_packet_lets_a_namespace_go() {
@@ -136,7 +98,7 @@ mod tests {
                 }))
             });
         }
-        assert_eq!(parted.look(), 10);
+        assert_eq!(parted.look(), reach("/public"));
         for packet in ["40/publi", "40/publics", "40/admin,", "42/public,[]", "41"] {
             assert!(!parted.is_asked_for(packet.as_bytes()), "{packet}");
             parted.let_go(packet.as_bytes());
@@ -144,7 +106,10 @@ mod tests {
         assert_eq!(gone.load(Ordering::Relaxed), 0);
         assert!(parted.is_asked_for(b"40/public,"));
         parted.let_go(b"40/public,");
-        assert_eq!((gone.load(Ordering::Relaxed), parted.look()), (1, 4));
+        assert_eq!(
+            (gone.load(Ordering::Relaxed), parted.look()),
+            (1, reach("/"))
+        );
         parted.let_go(b"40{}");
         parted.let_go(b"40{}");
         assert_eq!((gone.load(Ordering::Relaxed), parted.look()), (2, 0));
@@ -154,7 +119,7 @@ mod tests {
     fn a_namespace_that_could_not_be_ended_is_not_looked_for() {
         let parted = Parted::default();
         parted.end(&"/".into(), || {
-            assert_eq!(parted.look(), 4);
+            assert_eq!(parted.look(), reach("/"));
             None
         });
         assert_eq!(parted.look(), 0);

@@ -28,6 +28,9 @@ const NOOPS: Duration = Duration::from_millis(100);
 /// The longest payload of a frame here; those that are meant have six bytes at the most.
 const MAX_PAYLOAD: u64 = 125;
 
+/// How many frames a client may send before `5`; a stock one sends `2probe`.
+const MAX_FRAMES: usize = 16;
+
 /// `2probe` and `5` as the client has sent them: text frames, masked with zeroes.
 pub(super) const REPLAY: &[u8] = &[
     0x81, 0x86, 0, 0, 0, 0, b'2', b'p', b'r', b'o', b'b', b'e', 0x81, 0x81, 0, 0, 0, 0, b'5',
@@ -43,11 +46,15 @@ pub(super) async fn answer(
     session: &Session,
 ) -> io::Result<Option<BytesMut>> {
     let mut read = BytesMut::from(early);
-    let mut probed = false;
+    let (mut probed, mut frames) = (false, 0);
     let mut noops = tokio::time::interval(NOOPS);
     noops.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         while let Some((opcode, payload)) = take_frame(&mut read)? {
+            frames += 1;
+            if frames > MAX_FRAMES {
+                return Ok(None);
+            }
             let reply = match (opcode, &payload[..]) {
                 (OpCode::Data(Data::Text), b"2probe") => {
                     probed = true;

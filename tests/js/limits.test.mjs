@@ -97,13 +97,8 @@ test('CONNECT and DISCONNECT over and over end the transport', async ({ node }) 
     raw.ws.send('41');
     raw.ws.send(connectPacket(auth));
   });
-  // One that comes before the DISCONNECT is through is ignored, so they are sent until one is taken.
-  const again = setInterval(() => raw.ws.send(connectPacket(auth)), 5);
-  try {
-    await within(20000, 'the server closes the transport', raw.closed);
-  } finally {
-    clearInterval(again);
-  }
+  raw.ws.send(connectPacket(auth));
+  await within(20000, 'the server closes the transport', raw.closed);
   assert.ok(connects >= 20 && connects < 200, `expected a burst to pass, ${connects} did`);
 });
 

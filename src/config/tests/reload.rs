@@ -64,6 +64,7 @@ fn each_key_is_taken_over_or_waits() {
         "namespaces = [{ path = '/x' }]",
         "cors.allowed_origins = ['https://x']",
         "limits.max_payload = '2MB'",
+        "limits.max_payload_guest = '2KB'",
         "limits.handshake_timeout = '1s'",
         "limits.handshakes = 1",
         "limits.write_deadline = '1s'",

@@ -132,6 +132,14 @@ fn sizes_and_rates() {
     assert_wrong(&[
         ("limits.max_payload = '999B'", "limits.max_payload"),
         ("limits.max_payload = '65MB'", "limits.max_payload"),
+        (
+            "limits.max_payload_guest = '999B'",
+            "limits.max_payload_guest",
+        ),
+        (
+            "limits.max_payload_guest = '65MB'",
+            "limits.max_payload_guest",
+        ),
         ("limits.events_per_second = 0", "limits.events_per_second"),
         ("limits.events_burst = 0", "limits.events_burst"),
     ]);

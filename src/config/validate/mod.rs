@@ -73,11 +73,16 @@ impl Config {
 
     fn bounds(&self, findings: &mut Findings) {
         let limits = &self.limits;
-        findings.expect(
-            (ByteSize::kb(1)..=ByteSize::mb(64)).contains(&limits.max_payload),
-            "limits.max_payload",
-            &format!("{} is not from 1KB to 64MB", size::text(limits.max_payload)),
-        );
+        for (key, size) in [
+            ("limits.max_payload", limits.max_payload),
+            ("limits.max_payload_guest", limits.max_payload_guest),
+        ] {
+            findings.expect(
+                (ByteSize::kb(1)..=ByteSize::mb(64)).contains(&size),
+                key,
+                &format!("{} is not from 1KB to 64MB", size::text(size)),
+            );
+        }
         for (key, value) in [
             ("limits.events_per_second", limits.events_per_second),
             ("limits.events_burst", limits.events_burst),

@@ -54,6 +54,8 @@ impl Live {
         }
         before.phase = Phase::Gone;
         state.phase = Phase::Ready;
+        self.session.name(&self.namespace, &self.id);
+        self.session.set_identified();
         state.socket = before.socket.take();
         // Under the lock: whoever ends the guest from here on finds whom to end instead.
         known();
@@ -96,12 +98,7 @@ impl Live {
     /// Tells its client why it is being ended, and, if `packet`, that it is not to come back. Nothing is sent to it after
     /// that.
     pub(crate) fn say_goodbye(&self, ending: &Ending, packet: bool) {
-        let socket = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Gone;
-            state.socket.take()
-        };
-        let Some(socket) = socket else {
+        let Some(socket) = self.go() else {
             return;
         };
         let goodbye = json!({
@@ -133,13 +130,16 @@ impl Live {
 
     /// Lets go of the socket: nothing is sent to it or taken from it any more.
     pub(crate) fn set_gone(&self) {
-        let socket = {
-            let mut state = self.state.lock();
-            state.phase = Phase::Gone;
-            state.socket.take()
-        };
-        if let Some(socket) = socket {
+        if let Some(socket) = self.go() {
             socket.leave_all();
         }
+    }
+
+    /// Ends the last phase but one. Its client may ask for the namespace again. Returns the socket, once.
+    fn go(&self) -> Option<SocketRef<Adapter>> {
+        self.session.leave(&self.namespace, Some(&self.id));
+        let mut state = self.state.lock();
+        state.phase = Phase::Gone;
+        state.socket.take()
     }
 }

@@ -33,6 +33,7 @@ use socketioxide_redis::CustomRedisAdapter;
 use tokio::time::Instant;
 
 use super::{
+    gate::{Gate, MessageSizes},
     listener::{Peer, unavailable},
     namespaces::Namespaces,
     origin::Origins,
@@ -60,8 +61,8 @@ const KEPT_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, he
 pub struct EngineSettings {
     /// Of what a WebSocket's peer has not taken.
     pub wire: WireLimits,
-    /// One message, in bytes.
-    pub max_payload: usize,
+    /// One message of a client's.
+    pub message_sizes: MessageSizes,
     /// For a POST body to arrive, and for each part of an upgrade.
     pub handshake_timeout: Duration,
     /// Sessions that have sent no CONNECT packet yet; 0: no limit.
@@ -146,7 +147,10 @@ impl Engine {
             handshake,
             kind,
             self.events.clone(),
-            self.settings.namespaces.clone(),
+            Gate::new(
+                self.settings.namespaces.clone(),
+                self.settings.message_sizes,
+            ),
             self,
         );
         let displaced = {

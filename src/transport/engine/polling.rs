@@ -5,16 +5,19 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, request};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout};
 
 use super::{Engine, Protocol, call};
 use crate::{
     connection::TransportKind,
+    ending::Breach,
     transport::{
+        gate::MAX_PACKETS_IN_POST,
         listener::unavailable,
-        outgoing::is_message,
+        outgoing::{is_message, outgoing_body},
+        packets::SEPARATOR,
         request::{close, noop, refused, slim_request},
         session::{Session, SessionGuard},
     },
@@ -25,9 +28,6 @@ const CLOSE: &[u8] = b"1";
 
 /// Engine.IO's packet that says nothing.
 const NOOP: &[u8] = b"6";
-
-/// What divides packets in a body.
-const SEPARATOR: u8 = 0x1e;
 
 /// How often polling sessions are looked through for clients that have stopped polling.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -121,7 +121,7 @@ impl Engine {
                         () = session.poll_released() => return noop(),
                     },
                 };
-                let (parts, body) = response.into_parts();
+                let (mut parts, body) = response.into_parts();
                 if session.is_aborted() {
                     return refused(1, "Session ID unknown");
                 }
@@ -131,6 +131,8 @@ impl Engine {
                     return close();
                 }
                 poll.fetched(body.len());
+                let body = outgoing_body(session.gate(), body);
+                parts.headers.remove(header::CONTENT_LENGTH);
                 Response::from_parts(parts, Body::from(body))
             }
             Method::POST => {
@@ -139,33 +141,49 @@ impl Engine {
                     slim.headers_mut()
                         .insert(header::CONTENT_TYPE, content_type.clone());
                 }
+                let Some(_posting) = session.begin_post() else {
+                    session.breached(Breach::PostOverlap);
+                    return refused(3, "Bad request");
+                };
+                if session.breach().is_some() {
+                    return refused(3, "Bad request");
+                }
+                let limit = usize::try_from(session.gate().max_message()).unwrap_or(usize::MAX);
                 // Collected here: the engine would wait for a body that never ends.
-                let body = Limited::new(request.into_body(), self.settings.max_payload).collect();
+                let body = Limited::new(request.into_body(), limit).collect();
                 let body = match timeout(self.settings.handshake_timeout, body).await {
                     Ok(Ok(body)) => body.to_bytes(),
-                    Ok(Err(error)) => {
+                    Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                        session.breached(Breach::TooLarge);
+                        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+                    }
+                    Ok(Err(_)) => {
                         session.end();
-                        let status = match error.downcast_ref::<http_body_util::LengthLimitError>()
-                        {
-                            Some(_) => StatusCode::PAYLOAD_TOO_LARGE,
-                            None => StatusCode::BAD_REQUEST,
-                        };
-                        return status.into_response();
+                        return StatusCode::BAD_REQUEST.into_response();
                     }
                     Err(_) => {
                         session.end();
                         return StatusCode::REQUEST_TIMEOUT.into_response();
                     }
                 };
-                let mut closes = false;
-                for packet in body.split(|byte| *byte == SEPARATOR) {
-                    closes |= packet == CLOSE;
-                    session.asked(packet);
-                }
+                let (body, judged) = judge(&session, &body);
+                let closes = body
+                    .split(|byte| *byte == SEPARATOR)
+                    .any(|packet| packet == CLOSE);
                 let (head, _) = slim.into_parts();
-                let response = post(protocol, &head, &session, body).await;
+                let response = match body.is_empty() {
+                    true => Response::new("ok".into()),
+                    false => post(protocol, &head, &session, body).await,
+                };
                 if closes {
                     session.let_go();
+                }
+                // What came before may have ended the session in its own way.
+                if let Err(breach) = judged
+                    && !session.is_ending()
+                {
+                    session.breached(breach);
+                    return refused(3, "Bad request");
                 }
                 response.map(Body::from)
             }
@@ -218,6 +236,29 @@ impl Engine {
             self.polling.lock().remove(sid.expose_secret());
         }
     }
+}
+
+/// Judges the packets of a POST body. Returns those that the engine is to get, up to the first that is wrong, and what is wrong
+/// with that.
+fn judge(session: &Arc<Session>, body: &Bytes) -> (Bytes, Result<(), Breach>) {
+    let mut passing = Vec::with_capacity(body.len());
+    for (count, packet) in body.split(|byte| *byte == SEPARATOR).enumerate() {
+        let judged = match count < MAX_PACKETS_IN_POST {
+            true => session.judge(packet, packet.len() as u64),
+            false => Err(Breach::CrowdedPost),
+        };
+        match judged {
+            Ok(true) => {
+                if !passing.is_empty() {
+                    passing.push(SEPARATOR);
+                }
+                passing.extend_from_slice(packet);
+            }
+            Ok(false) => {}
+            Err(breach) => return (passing.into(), Err(breach)),
+        }
+    }
+    (passing.into(), Ok(()))
 }
 
 /// Hands a POST body to the engine. If the session has ended namespaces, what comes before a CONNECT packet for one of them is

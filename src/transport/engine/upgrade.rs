@@ -13,6 +13,7 @@ use super::{
     websocket::upgraded,
 };
 use crate::transport::{
+    gate::Outgoing,
     probe,
     request::{refused, slim_request, switching_protocols, websocket_accept},
     session::{Probing, Session},
@@ -119,6 +120,12 @@ async fn take_what_waits(protocol: &Protocol, session: &Session, sid: &str) -> V
     }
     let mut frames = Vec::new();
     let take = |packet: &[u8]| {
+        let outgoing = session.gate().outgoing(packet);
+        let packet = match &outgoing {
+            Outgoing::AsItIs => packet,
+            Outgoing::Instead(packet) => packet.as_bytes(),
+            Outgoing::Nothing => return,
+        };
         let Some(frame) = probe::frame_of(packet) else {
             return;
         };

@@ -7,7 +7,6 @@ mod polling;
 
 use std::{
     net::IpAddr,
-    num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock, Weak,
@@ -16,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -24,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 use self::{guard::Closing, polling::Polling};
 use super::{
     engine::Engine,
-    namespaces::Namespaces,
+    gate::{Gate, Judged},
     parted::{Parted, Removal},
     wire::Wire,
 };
-use crate::connection::TransportKind;
+use crate::{
+    connection::{ConnectionId, TransportKind},
+    ending::Breach,
+};
 
 pub(super) use self::polling::Probing;
 
@@ -37,12 +38,7 @@ pub use self::guard::SessionGuard;
 /// How many refused CONNECT packets a session may send. A stock client sends one for each namespace it wants.
 const MAX_REFUSALS: u32 = 10;
 
-/// How many CONNECT packets a session may send at once, and how many a second from then on. Each costs a look at its
-/// credentials, two scripts in Redis and a line in the log; DISCONNECT makes room for the next.
-const CONNECT_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
-const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
-
-/// How long the answers to refused packets get to leave before the session that sent too many of them ends.
+/// How long the answers to what came before get to leave before a session ends for what its client sends.
 const ANSWERS: Duration = Duration::from_millis(50);
 
 /// Numbers the sessions of one node; never leaves it.
@@ -74,6 +70,9 @@ pub trait SessionEvents: Send + Sync + 'static {
     /// A CONNECT packet asks for a namespace that is not there. It is answered all the same.
     fn no_namespace(&self);
 
+    /// The session is ended for what its client has sent. Called once at the most.
+    fn breached(&self, breach: Breach);
+
     /// A session whose client was too slow is closed, and with it that many messages were dropped that had been handed to it.
     fn lost(&self, messages: u64);
 
@@ -100,7 +99,7 @@ pub struct Session {
     carried: OnceLock<(u64, u64)>,
     polling: Option<Polling>,
     events: Arc<dyn SessionEvents>,
-    namespaces: Arc<Namespaces>,
+    gate: Gate,
     engine: Weak<Engine>,
     ending: AtomicBool,
     aborted: AtomicBool,
@@ -112,7 +111,6 @@ pub struct Session {
     slow: AtomicU64,
     /// Cancelled when nothing can reach the peer any more.
     closed: CancellationToken,
-    connects: DefaultDirectRateLimiter,
     refusals: AtomicU32,
     last_empty: AtomicU64,
     parted: Parted,
@@ -124,7 +122,7 @@ impl Session {
         handshake: Handshake,
         kind: TransportKind,
         events: Arc<dyn SessionEvents>,
-        namespaces: Arc<Namespaces>,
+        gate: Gate,
         engine: &Arc<Engine>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -135,7 +133,7 @@ impl Session {
             carried: OnceLock::new(),
             polling: (kind == TransportKind::Polling).then(Polling::new),
             events,
-            namespaces,
+            gate,
             engine: Arc::downgrade(engine),
             ending: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
@@ -144,9 +142,6 @@ impl Session {
             stalled: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             closed: CancellationToken::new(),
-            connects: RateLimiter::direct(
-                Quota::per_second(CONNECTS_PER_SECOND).allow_burst(CONNECT_BURST),
-            ),
             refusals: AtomicU32::new(0),
             last_empty: AtomicU64::new(0),
             parted: Parted::default(),
@@ -198,9 +193,24 @@ impl Session {
         }
     }
 
-    /// Counts a CONNECT packet. Returns whether it is one too many.
-    pub fn connects_too_often(&self) -> bool {
-        self.connects.check().is_err()
+    /// The session carries a user's connection: its client may send larger messages from now on.
+    pub fn set_identified(&self) {
+        self.gate.set_identified();
+    }
+
+    /// The client's connection in a namespace is `id`: its CONNECT packet is answered with that name.
+    pub fn name(&self, namespace: &str, id: &ConnectionId) {
+        self.gate.name(namespace, id);
+    }
+
+    /// The client's connection `id` in a namespace is over, or with none its CONNECT packet is refused: it may ask again.
+    pub fn leave(&self, namespace: &str, id: Option<&ConnectionId>) {
+        self.gate.leave(namespace, id);
+    }
+
+    /// What the session is ended for, of what its client has sent.
+    pub fn breach(&self) -> Option<Breach> {
+        self.gate.breach()
     }
 
     /// Counts a refused CONNECT packet, and ends the session at the tenth: nobody guesses tokens on one transport for ever.
@@ -213,7 +223,7 @@ impl Session {
     /// Ends the session a moment later; nothing new is let in from now on. A client that sends its packets along with the
     /// handshake may be refused before the engine's writer has run at all, and a writer that finds its session closed at its
     /// start writes nothing.
-    pub fn end_after_answers(self: &Arc<Self>) {
+    fn end_after_answers(self: &Arc<Self>) {
         if !self.ending.swap(true, Ordering::AcqRel) {
             let session = self.clone();
             tokio::spawn(async move {
@@ -229,17 +239,36 @@ impl Session {
         self.parted.end(namespace, end);
     }
 
-    /// The namespaces that it may ask for.
-    pub(super) fn namespaces(&self) -> &Namespaces {
-        &self.namespaces
+    /// What bounds what its client may send, and names what it gets.
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
-    /// Looks at a packet of the client's, by its first bytes: a CONNECT packet for a namespace that is not there is told to
-    /// the owner, and counts as refused.
-    pub(super) fn asked(self: &Arc<Self>, packet: &[u8]) {
-        if self.namespaces.lack(packet) {
+    /// Judges a packet of `length` bytes that begins with `opening`. A CONNECT packet for a namespace that is not there is told
+    /// to the owner, and counts as refused. Returns whether the engine gets the packet.
+    pub(super) fn judge(self: &Arc<Self>, opening: &[u8], length: u64) -> Result<bool, Breach> {
+        let judged = self.gate.packet(opening, length)?;
+        if judged == Judged::NoNamespace {
             self.events.no_namespace();
             self.refused();
+        }
+        Ok(judged != Judged::Repeated)
+    }
+
+    /// Ends the session for what its client has sent. What came before it has been, or is being, answered.
+    pub(super) fn breached(self: &Arc<Self>, breach: Breach) {
+        if self.gate.set_breach(breach) {
+            self.events.breached(breach);
+            tracing::debug!(
+                session = self.id.0,
+                reason = breach.label(),
+                "a transport is ended for what it sends"
+            );
+            let session = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWERS).await;
+                session.end();
+            });
         }
     }
 

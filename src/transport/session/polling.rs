@@ -37,6 +37,8 @@ pub(super) struct Polling {
     owes_close: AtomicBool,
     /// Bytes sent and not fetched, as far as this node's own sends go.
     unfetched: AtomicUsize,
+    /// Whether a POST is at work.
+    posting: AtomicBool,
 }
 
 struct Requests {
@@ -60,6 +62,7 @@ impl Polling {
             probing: AtomicBool::new(false),
             owes_close: AtomicBool::new(false),
             unfetched: AtomicUsize::new(0),
+            posting: AtomicBool::new(false),
         }
     }
 }
@@ -118,6 +121,13 @@ impl Session {
         }
         let begun = !polling.probing.swap(true, Ordering::AcqRel);
         begun.then(|| Probing(self.clone()))
+    }
+
+    /// Begins a POST, one at a time: a stock client sends the next when it has the answer. None if one is at work.
+    pub(in crate::transport) fn begin_post(self: &Arc<Self>) -> Option<Posting> {
+        let polling = self.polling.as_ref()?;
+        let begun = !polling.posting.swap(true, Ordering::AcqRel);
+        begun.then(|| Posting(self.clone()))
     }
 
     /// Has the GET requests that wait at this moment answered with a noop.
@@ -206,6 +216,17 @@ impl Drop for Probing {
     fn drop(&mut self) {
         if let Some(polling) = &self.0.polling {
             polling.probing.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// A POST at work, until this goes.
+pub(in crate::transport) struct Posting(Arc<Session>);
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        if let Some(polling) = &self.0.polling {
+            polling.posting.store(false, Ordering::Release);
         }
     }
 }

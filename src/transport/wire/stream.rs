@@ -7,14 +7,23 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tungstenite::protocol::frame::{
+    Frame,
+    coding::{Data, OpCode},
+};
 
 use super::{Inflow, Wire};
-use crate::transport::{
-    frames::{CLOSE_PACKET, Frames},
-    probe,
-    session::Session,
+use crate::{
+    ending::Breach,
+    transport::{
+        frames::{CLOSE_PACKET, Frames, Step},
+        outgoing::outgoing_frames,
+        packets::{self, Packet},
+        probe,
+        session::Session,
+    },
 };
 
 /// The engine's end of a [`Wire`]. When the engine drops it, the session is over.
@@ -22,11 +31,13 @@ pub struct EngineStream {
     wire: Arc<Wire>,
     session: Arc<Session>,
     /// What is to be read before anything else: what came with the upgrade request, in the end the close packet.
-    early: Bytes,
+    early: BytesMut,
     /// Where the client is in its frames.
     frames: Frames,
     /// The close packet has been read, or is about to be.
     closing: bool,
+    /// Nothing more of the client's is read: it has sent what ends its session.
+    deaf: bool,
     /// Whether the session still polls.
     upgrading: bool,
     /// How much of what the engine writes first is dropped: the client has it already.
@@ -42,9 +53,10 @@ impl EngineStream {
             session,
             // A copy, also of nothing: a slice of hyper's read buffer, even an empty one, keeps all of that alive (measured:
             // 4.4 KB a connection).
-            early: Bytes::copy_from_slice(early),
+            early: BytesMut::from(early),
             frames: Frames::default(),
             closing: false,
+            deaf: false,
             muted: 0,
         }
     }
@@ -68,24 +80,101 @@ impl EngineStream {
     }
 }
 
-/// Follows what the engine is about to read; returns how much of it may be read at once. That is all of it, unless the session
-/// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled.
-fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &[u8]) -> usize {
+/// What becomes of bytes that were read.
+struct Followed {
+    /// How many of them the engine reads now; they stand in front.
+    engine: usize,
+    /// How many have been looked at. What is left is looked at later.
+    looked_at: usize,
+    /// What is wrong with what comes next.
+    breach: Option<Breach>,
+}
+
+/// Judges what the engine is about to read, and leaves out what it is not to. All of it is read at once, unless the session
+/// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled. Of a
+/// message that is wrong, or left out, nothing is read if it begins here.
+fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &mut [u8]) -> Followed {
+    let gate = session.gate();
     let parted = session.parted().look();
-    let look = parted.max(session.namespaces().reach());
-    let mut taken = 0;
-    while taken < bytes.len() {
-        taken += frames.take(&bytes[taken..], look);
-        if !frames.between_messages() {
-            continue;
+    let look = parted.max(gate.look());
+    // Where the last message ends: of what was looked at, and of what the engine reads.
+    let mut boundary = frames.between_messages().then_some(0);
+    let (mut engine, mut looked_at) = (0, 0);
+    while looked_at < bytes.len() {
+        let step = frames.take(&bytes[looked_at..], look, gate.max_message());
+        let judged = match step {
+            Err(_) => Err(Breach::TooLarge),
+            Ok((_, Step::Within)) => Ok(true),
+            Ok((_, Step::Control | Step::Fragment)) => gate.frame().map(|_| true),
+            Ok((_, Step::Message)) if frames.is_text() => {
+                session.judge(frames.opening(), frames.message_length())
+            }
+            Ok((_, Step::Message)) => gate.attachment().map(|_| true),
+        };
+        let passes = match judged {
+            Ok(passes) => passes,
+            Err(breach) => {
+                return Followed {
+                    engine: boundary.unwrap_or(0),
+                    looked_at,
+                    breach: Some(breach),
+                };
+            }
+        };
+        let taken = step.map_or(0, |(taken, _)| taken);
+        bytes.copy_within(looked_at..looked_at + taken, engine);
+        looked_at += taken;
+        engine += taken;
+        if let (false, Some(before)) = (passes, boundary) {
+            engine = before;
         }
-        session.asked(frames.opening());
-        if parted > 0 {
-            session.parted().let_go(frames.opening());
-            break;
+        if frames.between_messages() {
+            boundary = Some(engine);
+            if parted > 0 {
+                session.parted().let_go(frames.opening());
+                break;
+            }
         }
     }
-    taken
+    Followed {
+        engine,
+        looked_at,
+        breach: None,
+    }
+}
+
+impl EngineStream {
+    /// Judges what was read. Returns how much of it the engine reads now, and keeps what it reads later.
+    fn judge(&mut self, read: &mut [u8]) -> usize {
+        let began_between = self.frames.between_messages();
+        let followed = follow(&mut self.frames, &self.session, read);
+        let Some(breach) = followed.breach else {
+            self.early = BytesMut::from(&read[followed.looked_at..]);
+            return followed.engine;
+        };
+        self.deaf = true;
+        if let Packet::Connect(namespace) = Packet::of(self.frames.opening())
+            && breach == Breach::TooLarge
+        {
+            self.say(packets::too_large(namespace));
+        }
+        if followed.engine > 0 || began_between {
+            // The engine has read whole messages only: its end may begin with a close packet.
+            self.frames = Frames::default();
+        }
+        self.session.breached(breach);
+        followed.engine
+    }
+
+    /// Sends the client a packet that is not the engine's.
+    fn say(&self, packet: String) {
+        let mut frame = Vec::new();
+        let message = Frame::message(packet, OpCode::Data(Data::Text), true);
+        let formatted = message.format(&mut frame).map_err(io::Error::other);
+        if let Err(error) = formatted.and_then(|()| self.wire.accept(&frame, &self.session)) {
+            tracing::debug!(%error, "a client can't be told");
+        }
+    }
 }
 
 impl AsyncRead for EngineStream {
@@ -106,9 +195,20 @@ impl AsyncRead for EngineStream {
                 return Poll::Ready(Ok(()));
             }
             if !this.early.is_empty() {
-                let n = this.early.len().min(buf.remaining());
-                let n = follow(&mut this.frames, &this.session, &this.early[..n]);
-                buf.put_slice(&this.early.split_to(n));
+                let mut early = std::mem::take(&mut this.early);
+                let mut read = early.split_to(early.len().min(buf.remaining()));
+                // The close packet is not the client's.
+                let taken = match this.closing {
+                    true => read.len(),
+                    false => this.judge(&mut read),
+                };
+                if !this.deaf {
+                    this.early.unsplit(early);
+                }
+                if taken == 0 {
+                    continue;
+                }
+                buf.put_slice(&read[..taken]);
                 return Poll::Ready(Ok(()));
             }
             if inflow == Inflow::Closing as u8 && this.frames.between_messages() {
@@ -117,8 +217,11 @@ impl AsyncRead for EngineStream {
                     return Poll::Ready(Ok(()));
                 }
                 this.closing = true;
-                this.early = Bytes::from_static(CLOSE_PACKET);
+                this.early = BytesMut::from(CLOSE_PACKET);
                 continue;
+            }
+            if this.deaf {
+                return Poll::Pending;
             }
             if let Err(error) = ready!(this.wire.tcp.poll_read_ready(cx)) {
                 this.wire.failed(&error, &this.session);
@@ -128,11 +231,12 @@ impl AsyncRead for EngineStream {
                 Ok(n) => {
                     let before = buf.filled().len();
                     buf.advance(n);
-                    let read = &buf.filled()[before..];
-                    let taken = follow(&mut this.frames, &this.session, read);
-                    this.early = Bytes::copy_from_slice(&read[taken..]);
-                    buf.set_filled(before + taken);
                     this.wire.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                    let taken = this.judge(&mut buf.filled_mut()[before..]);
+                    buf.set_filled(before + taken);
+                    if n > 0 && taken == 0 {
+                        continue;
+                    }
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -153,8 +257,8 @@ impl AsyncWrite for EngineStream {
     ) -> Poll<io::Result<usize>> {
         let muted = self.muted.min(buf.len());
         self.muted -= muted;
-        let heard = &buf[muted..];
-        if !heard.is_empty() && self.wire.accept(heard, &self.session)? {
+        let heard = outgoing_frames(self.session.gate(), &buf[muted..]);
+        if !heard.is_empty() && self.wire.accept(&heard, &self.session)? {
             self.session.stalled();
         }
         Poll::Ready(Ok(buf.len()))

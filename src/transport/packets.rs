@@ -1,0 +1,149 @@
+//! What a packet is, told by its first bytes (Engine.IO protocol 4, Socket.IO protocol 5).
+//!
+//! Nothing here parses a packet: socketioxide does. What passes is looked at for what has to be known before the engine
+//! acts on it, or after it has written it: which packets a client may send how often, and which name its client is told.
+
+/// What divides the packets in the body of a poll and of a POST.
+pub(super) const SEPARATOR: u8 = 0x1e;
+
+/// How many bytes of a packet stand before its namespace at the most: the types of both protocols, and up to two digits and a
+/// dash that say how many attachments follow.
+const BEFORE_NAMESPACE: usize = 5;
+
+/// A packet of a client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packet<'a> {
+    /// CONNECT to this namespace.
+    Connect(&'a [u8]),
+    /// DISCONNECT from this namespace.
+    Disconnect(&'a [u8]),
+    /// EVENT in this namespace, which so many attachments follow.
+    Event(&'a [u8], usize),
+    /// An attachment, as a text.
+    Attachment,
+    /// Any other: a heartbeat, an acknowledgement, or no packet at all.
+    Other,
+}
+
+impl<'a> Packet<'a> {
+    /// The packet that begins with `opening`, of which as many bytes are needed as [`reach`] says of the longest namespace that is
+    /// told apart.
+    pub(super) fn of(opening: &'a [u8]) -> Self {
+        match opening {
+            [b'4', b'0', rest @ ..] => Self::Connect(namespace(rest)),
+            [b'4', b'1', rest @ ..] => Self::Disconnect(namespace(rest)),
+            [b'4', b'2', rest @ ..] => Self::Event(namespace(rest), 0),
+            [b'4', b'5', digit @ b'0'..=b'9', b'-', rest @ ..] => {
+                Self::Event(namespace(rest), number(&[*digit]))
+            }
+            [
+                b'4',
+                b'5',
+                tens @ b'0'..=b'9',
+                digit @ b'0'..=b'9',
+                b'-',
+                rest @ ..,
+            ] => Self::Event(namespace(rest), number(&[*tens, *digit])),
+            [b'b', ..] => Self::Attachment,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How many bytes of a packet tell that it is one of this namespace: up to the comma.
+pub(super) fn reach(namespace: &str) -> usize {
+    BEFORE_NAMESPACE + namespace.len() + 1
+}
+
+fn number(digits: &[u8]) -> usize {
+    digits
+        .iter()
+        .fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+}
+
+/// The namespace at the beginning of `rest`, as socketioxide reads it: up to a comma, and the root if none is named.
+fn namespace(rest: &[u8]) -> &[u8] {
+    match rest {
+        [b'/', ..] => rest.split(|byte| *byte == b',').next().unwrap_or_default(),
+        _ => b"/",
+    }
+}
+
+/// The namespace that a packet of the engine's tells its client to be connected to: a CONNECT packet, which names the session.
+pub(super) fn connected(packet: &[u8]) -> Option<&[u8]> {
+    match Packet::of(packet) {
+        Packet::Connect(namespace) => Some(namespace),
+        _ => None,
+    }
+}
+
+/// The CONNECT_ERROR packet that refuses credentials which are too large to be read.
+pub(super) fn too_large(namespace: &[u8]) -> String {
+    // The text of the contract for a token that can't be parsed.
+    let data = serde_json::json!({ "message": "Invalid token" });
+    match namespace {
+        b"/" => format!("44{data}"),
+        named => format!("44{},{data}", String::from_utf8_lossy(named)),
+    }
+}
+
+/// The CONNECT packet that tells a client that it is connected to `namespace` as `id`.
+pub(super) fn connect_packet(namespace: &str, id: &str) -> String {
+    let data = serde_json::json!({ "sid": id });
+    match namespace {
+        "/" => format!("40{data}"),
+        named => format!("40{named},{data}"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_namespace_is_what_stands_before_the_comma() {
+        for (packet, expected) in [
+            ("40", Packet::Connect(b"/")),
+            ("40{\"token\":\"/x,\"}", Packet::Connect(b"/")),
+            ("40/", Packet::Connect(b"/")),
+            ("40/,{}", Packet::Connect(b"/")),
+            ("40/public", Packet::Connect(b"/public")),
+            ("40/public,", Packet::Connect(b"/public")),
+            ("40/public,{\"a\":1}", Packet::Connect(b"/public")),
+            ("41/public,", Packet::Disconnect(b"/public")),
+            ("41", Packet::Disconnect(b"/")),
+            ("42[\"40/public,\"]", Packet::Event(b"/", 0)),
+            ("42/public,7[\"a\"]", Packet::Event(b"/public", 0)),
+            ("451-/public,[\"a\"]", Packet::Event(b"/public", 1)),
+            ("4510-[\"a\"]", Packet::Event(b"/", 10)),
+            ("45100-[\"a\"]", Packet::Other),
+            ("45-[\"a\"]", Packet::Other),
+            ("bAAAA", Packet::Attachment),
+            ("43/public,7[]", Packet::Other),
+            ("3", Packet::Other),
+            ("4", Packet::Other),
+            ("", Packet::Other),
+        ] {
+            assert_eq!(Packet::of(packet.as_bytes()), expected, "{packet}");
+        }
+    }
+
+    #[test]
+    fn as_many_bytes_as_its_reach_tell_a_namespace_from_longer_ones() {
+        let cut = |packet: &'static str| &packet.as_bytes()[..reach("/a").min(packet.len())];
+        assert_eq!(Packet::of(cut("40/a,{}")), Packet::Connect(b"/a"));
+        assert_ne!(Packet::of(cut("40/ab,{}")), Packet::Connect(b"/a"));
+    }
+
+    #[test]
+    fn a_connect_packet_says_the_name_that_it_is_given() {
+        assert_eq!(connect_packet("/", "a-b"), r#"40{"sid":"a-b"}"#);
+        assert_eq!(connect_packet("/x", "a"), r#"40/x,{"sid":"a"}"#);
+        assert_eq!(too_large(b"/"), r#"44{"message":"Invalid token"}"#);
+        assert_eq!(too_large(b"/x"), r#"44/x,{"message":"Invalid token"}"#);
+        assert_eq!(connected(b"40/x,{\"sid\":\"a\"}"), Some(&b"/x"[..]));
+        assert_eq!(connected(b"44{\"message\":\"x\"}"), None);
+        assert_eq!(connected(b"0{\"sid\":\"a\"}"), None);
+    }
+}
