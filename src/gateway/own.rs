@@ -72,6 +72,14 @@ impl Verb {
     }
 }
 
+/// Why arguments are denied that are too large to be read.
+pub(super) fn too_large(verb: Verb) -> Denied {
+    match verb {
+        Verb::RefreshToken | Verb::Authenticate => AuthError::Invalid.into(),
+        Verb::Devices | Verb::LogoutDevice => Denied::Arguments,
+    }
+}
+
 impl Inner {
     /// Does what a client asks for. The fields of the answer are those of its acknowledgement.
     pub(super) async fn carry_out_own(

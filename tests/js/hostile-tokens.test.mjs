@@ -94,7 +94,7 @@ const hostile = [
   ['a kid that is SQL, by another signer', () => signed({ ...HEADER, kid: "x' UNION SELECT 'key" }, claims(), 'key')],
   ['a header that is no JSON', () => signed('alg=HS256')],
   ['a header that is a list', () => signed('["HS256"]')],
-  ['a header of 50 KB', () => headed({ x: 'x'.repeat(50_000) }).slice(0, -1)],
+  ['a header of 40 KB', () => headed({ x: 'x'.repeat(40_000) }).slice(0, -1)],
   // payloads
   ['a payload that is no JSON', () => signed(HEADER, 'sub=root')],
   ['a payload that is a list', () => signed(HEADER, [claims()])],
