@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use async_trait::async_trait;
 use axum::{Router, extract::Request, routing::any};
 use http::{HeaderValue, Method};
 use parking_lot::Mutex;
@@ -13,27 +12,20 @@ use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::{
-    api::{
-        self, ApiState,
-        auth::{ApiAuth, TokenBearer, TokenVerifier},
-        error::{ApiError, ErrorCode},
-    },
-    auth::{AuthError, Authenticator, Identity, RedisSessions},
+    api::{self, ApiState, auth::ApiAuth},
+    auth::{Authenticator, RedisSessions},
     bus::Bus,
     config::{Config, Cors, Limits, Reload},
     connection::{Instance, NodeId},
-    gateway::{self, Gateway, GatewayError, Parts},
+    gateway::{Gateway, Parts},
     link::{Link, Servers},
     metrics::Metrics,
-    registry::{Entry, Registry, memory::MemoryRegistry, redis::RedisRegistry},
+    registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
     transport::{
         Engine,
         listener::{self, ListenerLimits},
     },
 };
-
-/// The role whose token is as good as an API key with every scope.
-const ADMIN_ROLE: &str = "admin";
 
 /// How often the histograms' samples are folded; without it they pile up until the next scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -142,10 +134,6 @@ impl App {
                 (Arc::new(registry), bus)
             }
         };
-        let tokens = Tokens {
-            auth: auth.clone(),
-            registry: registry.clone(),
-        };
         let (gateway, engine) = Gateway::start(Parts {
             config: config.clone(),
             node_id: node_id.clone(),
@@ -157,7 +145,7 @@ impl App {
             metrics,
         })
         .await;
-        let keys = ApiAuth::new(&config.api, Arc::new(tokens));
+        let keys = ApiAuth::new(&config.api, Arc::new(gateway.clone()));
         Ok(Self {
             node_id,
             public,
@@ -277,53 +265,6 @@ impl App {
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(upkeep));
         servers
-    }
-}
-
-/// The API's way to ask whether a token is an administrator's, and still good.
-struct Tokens {
-    auth: Authenticator,
-    registry: Arc<dyn Registry>,
-}
-
-#[async_trait]
-impl TokenVerifier for Tokens {
-    async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError> {
-        let identity = self.auth.verify(token).await;
-        let identity = identity.map_err(|error| match error {
-            AuthError::Unavailable => ApiError::new(
-                ErrorCode::Unavailable,
-                "the keys that tokens are verified with can't be fetched; try again in a moment",
-            ),
-            _ => ApiError::unauthorized(),
-        })?;
-        let admin = identity.has_role(ADMIN_ROLE);
-        if admin {
-            // Others' tokens open nothing, whatever is held against them: that costs no round trip.
-            self.has_standing(&identity).await?;
-        }
-        Ok(TokenBearer {
-            admin,
-            user_id: identity.user_id,
-        })
-    }
-}
-
-impl Tokens {
-    /// Whether nothing is held against an administrator: neither a ban, nor a revocation, nor the end of the session. Asked
-    /// anew with each call, as the verbs of `/admin` do: who is kept out by one call is out of the next.
-    async fn has_standing(&self, identity: &Identity) -> Result<(), ApiError> {
-        let entry = Entry {
-            user: Some(identity.user_id.clone()),
-            // It is no connection, and the registry does not look at the id.
-            id: "".into(),
-        };
-        let standing = [(entry, gateway::grant(identity))];
-        let standing = self.registry.standing(&standing).await;
-        match standing.map_err(GatewayError::from)?.first() {
-            Some((_, bar)) => Err(ApiError::barred(*bar)),
-            None => Ok(()),
-        }
     }
 }
 

@@ -14,20 +14,12 @@ use super::{
     error::{ApiError, ErrorCode},
 };
 use crate::{
+    auth::AuthError,
     config::{self, Scope},
-    connection::UserId,
+    gateway::{Gateway, TokenBearer, TokenRefused},
 };
 
-/// Whose token it is, and what it makes of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenBearer {
-    /// The user.
-    pub user_id: UserId,
-    /// Whether the user's role is `admin`.
-    pub admin: bool,
-}
-
-/// Verifies tokens. The app puts `auth::Authenticator` and the registry behind it; tests put a table.
+/// Verifies tokens: a [`Gateway`]; in tests a table.
 #[async_trait]
 pub trait TokenVerifier: Send + Sync + 'static {
     /// Whose token it is.
@@ -39,10 +31,32 @@ pub trait TokenVerifier: Send + Sync + 'static {
     async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError>;
 }
 
+#[async_trait]
+impl TokenVerifier for Gateway {
+    async fn verify(&self, token: &str) -> Result<TokenBearer, ApiError> {
+        self.bearer(token).await.map_err(|refused| match refused {
+            TokenRefused::Auth(AuthError::Unavailable) => ApiError::new(
+                ErrorCode::Unavailable,
+                "the keys that tokens are verified with can't be fetched; try again in a moment",
+            ),
+            TokenRefused::Auth(_) => ApiError::unauthorized(),
+            TokenRefused::Barred(bar) => ApiError::barred(bar),
+            TokenRefused::Gateway(error) => error.into(),
+        })
+    }
+}
+
 /// The keys of the API, and what each may.
 pub struct ApiAuth {
-    keys: RwLock<Arc<[Key]>>,
+    accepted: RwLock<Arc<Accepted>>,
     tokens: Arc<dyn TokenVerifier>,
+}
+
+/// What the configuration takes. Replaced as a whole by a reload.
+struct Accepted {
+    keys: Vec<Key>,
+    /// `api.jwt`
+    jwt: bool,
 }
 
 /// A key is kept as its digest: comparing digests takes the same time whatever the lengths, and what is in memory opens
@@ -84,37 +98,28 @@ impl Caller {
 }
 
 impl ApiAuth {
-    /// The configured keys, and what verifies everything that is not one of them. The key of `api.key` is called
-    /// `default` and has every scope. Keys that have no digest are left out: one without a character would let everybody
-    /// in.
+    /// The configured keys, and what verifies everything that is not one of them, unless `api.jwt` is false.
     pub fn new(config: &config::Api, tokens: Arc<dyn TokenVerifier>) -> Self {
-        let first = config
-            .key
-            .iter()
-            .map(|key| ("default", key, [Scope::Admin].as_slice()));
-        let named = config
-            .keys
-            .iter()
-            .map(|key| (key.name.as_str(), &key.key, key.scopes.as_slice()));
-        let keys = first
-            .chain(named)
-            .filter_map(|(name, key, scopes)| Some(Key::new(name, key.digest()?, scopes)))
-            .collect();
-        let keys = RwLock::new(keys);
-        Self { keys, tokens }
+        Self {
+            accepted: RwLock::new(Arc::new(Accepted::new(config))),
+            tokens,
+        }
     }
 
-    /// Takes other keys from here on, as [`ApiAuth::new`] would. Requests that have been let in go on.
+    /// Takes other keys from here on. Requests that have been let in go on.
     pub fn replace(&self, config: &config::Api) {
-        let Self { keys, .. } = Self::new(config, self.tokens.clone());
-        *self.keys.write() = keys.into_inner();
+        *self.accepted.write() = Arc::new(Accepted::new(config));
     }
 
     /// Whose credentials a request brings: 401 if it brings none, or bad ones. A key costs no look at the registry.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let presented = bearer(headers).ok_or_else(ApiError::unauthorized)?;
-        if let Some(caller) = self.holder(presented) {
+        let accepted = self.accepted.read().clone();
+        if let Some(caller) = accepted.holder(presented) {
             return Ok(caller);
+        }
+        if !accepted.jwt {
+            return Err(ApiError::unauthorized());
         }
         let token = std::str::from_utf8(presented).map_err(|_| ApiError::unauthorized())?;
         let bearer = self.tokens.verify(token).await?;
@@ -129,13 +134,34 @@ impl ApiAuth {
             has_key: false,
         })
     }
+}
+
+impl Accepted {
+    /// The key of `api.key` is called `default` and has every scope. Keys that have no digest are left out: one without a
+    /// character would let everybody in.
+    fn new(config: &config::Api) -> Self {
+        let first = config
+            .key
+            .iter()
+            .map(|key| ("default", key, [Scope::Admin].as_slice()));
+        let named = config
+            .keys
+            .iter()
+            .map(|key| (key.name.as_str(), &key.key, key.scopes.as_slice()));
+        let keys = first
+            .chain(named)
+            .filter_map(|(name, key, scopes)| Some(Key::new(name, key.digest()?, scopes)));
+        Self {
+            keys: keys.collect(),
+            jwt: config.jwt,
+        }
+    }
 
     /// Who holds the key that is presented. Compares with every key, also after one has matched: how long it takes says
     /// nothing of which.
     fn holder(&self, presented: &[u8]) -> Option<Caller> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
-        let keys = self.keys.read().clone();
-        let key = keys.iter().fold(None, |found, key| {
+        let key = self.keys.iter().fold(None, |found, key| {
             let equal = bool::from(key.digest.ct_eq(&digest));
             found.or(equal.then_some(key))
         })?;

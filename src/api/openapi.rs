@@ -67,7 +67,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
     let scheme = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "An API key, or a JWT whose role is `admin`. A key has scopes; `admin` holds them all.",
+            "An API key, or a JWT that the namespace `/admin` lets in, unless `api.jwt` is false. A key has scopes; `admin` holds them all.",
         ))
         .build();
     components

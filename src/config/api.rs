@@ -9,14 +9,26 @@ use sha2::{Digest, Sha256};
 use super::{list, print::MASK};
 
 /// `api`: the HTTP API's keys.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// A key with every scope, `SWITCHBOARD_API_KEY`, in clear or as `sha256:…`. None by default: the API is open to JWTs
-    /// with the role `admin` only.
+    /// A key with every scope, `SWITCHBOARD_API_KEY`, in clear or as `sha256:…`. None by default.
     pub key: Option<KeySecret>,
+    /// Whether the API takes the tokens that `/admin` lets in, `true` by default; it takes no others, and where there is no
+    /// `/admin`, none. `false`: API keys alone.
+    pub jwt: bool,
     /// Further keys. None by default. One for each backend, so that each can be replaced and cut back by itself.
     pub keys: Vec<ApiKey>,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            key: None,
+            jwt: true,
+            keys: Vec::new(),
+        }
+    }
 }
 
 /// `[[api.keys]]`: one of several API keys.

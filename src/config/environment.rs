@@ -102,6 +102,10 @@ fn setting(variable: &str, value: &OsStr) -> Result<Setting, Problem> {
             .trim()
             .parse::<u64>()
             .map_or_else(|_| Value::from(text), Value::from),
+        Kind::Flag => text
+            .trim()
+            .parse::<bool>()
+            .map_or_else(|_| Value::from(text), Value::from),
         Kind::Tables => tables(&text).ok_or_else(|| {
             Problem::new(
                 variable,

@@ -8,6 +8,8 @@ pub(super) enum Kind {
     Text,
     /// A whole number.
     Number,
+    /// `true` or `false`.
+    Flag,
     /// A comma-separated list of texts.
     List,
     /// A list of tables, written as JSON or as an inline TOML array.
@@ -59,6 +61,7 @@ pub(super) const KEYS: &[Key] = &[
     open("internal_listen", Kind::Text),
     open("node_id", Kind::Text),
     live(secret("api.key", Kind::Text)),
+    live(open("api.jwt", Kind::Flag)),
     live(secret("api.keys", Kind::Tables)),
     secret("redis.urls", Kind::List),
     open("redis.mode", Kind::Text),

@@ -28,7 +28,7 @@ pub struct Development {
 impl Effective {
     /// Applies the rule of the start: with nothing that lets clients in and no API key, a node on loopback addresses makes up
     /// a secret and a key, and any other one does not start. With an API key alone nobody could ever connect, so it does not
-    /// start either; with a key for tokens alone, the API is for administrators' tokens. Session cookies let clients in too.
+    /// start either; with a key for tokens alone, the API is for the tokens that `/admin` lets in. Session cookies let clients in too.
     ///
     /// # Errors
     ///
@@ -39,14 +39,16 @@ impl Effective {
         let mut development = None;
         match (config.auth.lets_in(), has_api_key) {
             (true, true) => {}
-            (true, false) if !config.auth.jwt.has_keys() => warnings.push(
-                "No API key is set (api.key, SWITCHBOARD_API_KEY), and no key for tokens: nobody can call the HTTP API."
-                    .to_owned(),
-            ),
-            (true, false) => warnings.push(
-                "No API key is set (api.key, SWITCHBOARD_API_KEY): the HTTP API takes tokens with the role admin only."
-                    .to_owned(),
-            ),
+            (true, false) => {
+                let has_admin = config.namespaces.iter().any(|it| it.path == "/admin");
+                let opened_by = match config.api.jwt && has_admin && config.auth.jwt.has_keys() {
+                    true => "the HTTP API takes the tokens that /admin lets in, and nothing else.",
+                    false => "and no token opens the HTTP API: nobody can call it.",
+                };
+                warnings.push(format!(
+                    "No API key is set (api.key, SWITCHBOARD_API_KEY): {opened_by}"
+                ));
+            }
             (false, true) => {
                 return Err(ConfigError::at(
                     "auth.jwt.secret",

@@ -73,8 +73,8 @@ use crate::{
     transport::{Engine, engine::Adapter},
 };
 
+pub use admin::{TokenBearer, TokenRefused};
 pub use message::{AckReply, Acked, Delivery, Disconnected, Message, RESERVED_EVENTS, Target};
-pub(crate) use refusal::grant;
 
 /// Why a verb can't be carried out.
 #[derive(Debug, thiserror::Error)]

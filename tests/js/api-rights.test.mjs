@@ -2,7 +2,7 @@
 // messages come.
 
 import assert from 'node:assert/strict';
-import { API_KEY, connected, eventually, exchange, expectProblem, onBothRegistries, segment, someone, soon, test, token } from './harness.mjs';
+import { API_KEY, connect, connected, eventually, exchange, expectProblem, onBothRegistries, segment, someone, soon, test, token } from './harness.mjs';
 
 /** An administrator's token, which can be revoked by itself. */
 const admins = (user, claims = {}) => token(user, { role: 'admin', jti: user, iat: soon(-10), ...claims });
@@ -149,4 +149,55 @@ test('/metrics on the public listener: a key is enough, whatever it may do besid
   assert.equal((await door.api.request('GET', '/metrics', { key })).status, 200);
   expectProblem(await door.api.request('GET', '/v1/stats', { key }), 403, '/v1/stats with a key that may only send');
   expectProblem(await door.api.request('GET', '/metrics', { key: token(someone()) }), 403, '/metrics with a token without the role');
+});
+
+const ISSUER = 'https://staff.example';
+const overrides = (roles) => ['/', '/public:none', `/admin:${roles}`].map((entry) => {
+  const [path, how] = entry.split(':');
+  const more = how === 'none' ? 'auth = "none"\n' : how ? `roles = ["${how}"]\nissuer = "${ISSUER}"\naudience = "desk"\n` : '';
+  return `[[namespaces]]\npath = "${path}"\n${more}\n`;
+}).join('');
+const PATHS = [['GET', '/v1/stats'], ['GET', '/metrics'], ['POST', '/v1/broadcast', { event: 'x' }], ['POST', '/v1/users/1/sessions', { role: 'admin' }]];
+
+/** What a token opens: the outcome of a connect to /admin, and the statuses of the API. */
+async function opens(door, key) {
+  const outcome = await connect(door, { token: key, namespace: '/admin' }).outcome();
+  const answers = await Promise.all(PATHS.map(([method, path, json]) => door.api.request(method, path, { key, json })));
+  return { outcome, statuses: answers.map(({ status }) => status) };
+}
+
+test('a token opens the API exactly where it opens /admin: by its issuer, audience and roles', async ({ node }) => {
+  const door = await node({ config: `${overrides('operator')}[auth.jwt]\nissuer = "https://users.example"\n` });
+  const ours = { iss: ISSUER, aud: 'desk' };
+  const users = { iss: 'https://users.example', aud: 'desk' };
+  assert.deepEqual(await opens(door, token('1', { ...ours, role: 'operator' })), { outcome: 'ready', statuses: [200, 200, 200, 200] });
+  for (const [what, claims, outcome, status] of [
+    ['the issuer of every other namespace', { ...users, role: 'operator' }, 'Invalid token', 401],
+    ['the issuer of every other namespace, and the role of the default', { ...users, role: 'admin' }, 'Invalid token', 401],
+    ['no issuer', { aud: 'desk', role: 'operator' }, 'Invalid token', 401],
+    ['another audience', { ...ours, aud: 'chat', role: 'operator' }, 'Invalid token', 401],
+    ['the role that /admin has by default', { ...ours, role: 'admin' }, 'Admin access required', 403],
+    ['no role', ours, 'Admin access required', 403],
+  ]) {
+    assert.deepEqual(await opens(door, token('1', claims)), { outcome, statuses: [status, status, status, status] }, what);
+  }
+});
+
+test('where there is no /admin, no token opens the API', async ({ node }) => {
+  const door = await node({ config: '[[namespaces]]\npath = "/"\n' });
+  const key = token('1', { role: 'admin' });
+  assert.equal(await connect(door, { token: key }).outcome(), 'ready');
+  assert.deepEqual(await opens(door, key), { outcome: 'Invalid namespace', statuses: [401, 401, 401, 401] });
+  assert.equal((await door.api.request('GET', '/v1/stats')).status, 200);
+});
+
+test('api.jwt = false closes the API to tokens, and SIGHUP opens it again; /admin is not touched', async ({ node }) => {
+  const door = await node({ config: '[api]\njwt = false\n' });
+  const key = token('1', { role: 'admin' });
+  assert.deepEqual(await opens(door, key), { outcome: 'ready', statuses: [401, 401, 401, 401] });
+  assert.equal((await door.api.request('GET', '/v1/stats')).status, 200);
+  door.reload('[api]\njwt = true\n');
+  await eventually('the token is taken', async () => assert.equal((await door.api.request('GET', '/v1/stats', { key })).status, 200));
+  const closed = await node({ env: { SWITCHBOARD_API__JWT: 'false' } });
+  assert.deepEqual(await opens(closed, key), { outcome: 'ready', statuses: [401, 401, 401, 401] });
 });

@@ -37,6 +37,7 @@ fn auth() -> ApiAuth {
             key("reader", "the-reader's-key", &[Scope::Read]),
             key("empty", "", &[Scope::Admin]),
         ],
+        jwt: true,
     };
     ApiAuth::new(&config, Arc::new(Tokens))
 }
@@ -93,14 +94,15 @@ async fn keys_are_replaced_while_the_api_runs() {
     assert!(auth.caller(&old).await.is_ok());
     assert!(auth.caller(&new).await.is_err());
 
-    auth.replace(&Api {
-        key: None,
+    let config = Api {
         keys: vec![ApiKey {
             name: "second".into(),
             key: "another-key".into(),
             scopes: vec![Scope::Send],
         }],
-    });
+        ..Api::default()
+    };
+    auth.replace(&config);
     assert!(auth.caller(&old).await.is_err());
     let caller = auth.caller(&new).await.unwrap();
     assert_eq!(caller.name(), "key:second");
@@ -110,6 +112,14 @@ async fn keys_are_replaced_while_the_api_runs() {
         auth.caller(&admin).await.is_ok(),
         "tokens stay as they were"
     );
+
+    auth.replace(&Api {
+        jwt: false,
+        ..config
+    });
+    assert!(auth.caller(&new).await.is_ok());
+    let refused = auth.caller(&admin).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Unauthorized);
 }
 
 #[tokio::test]

@@ -15,16 +15,13 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::{
-    auth::{TokenBearer, TokenVerifier},
-    *,
-};
+use super::{auth::TokenVerifier, *};
 use crate::{
     auth::Authenticator,
     bus::Bus,
     config::{Api, ApiKey, Config, Scope},
     connection::Instance,
-    gateway::Parts,
+    gateway::{Parts, TokenBearer},
     registry::memory::MemoryRegistry,
 };
 
@@ -75,6 +72,7 @@ async fn state_of(mut config: Config) -> ApiState {
             named("disconnect", &[Scope::Disconnect]),
             named("admin", &[Scope::Admin]),
         ],
+        jwt: true,
     };
     config.cors.allowed_origins = vec!["https://shop.example.com".into()];
     config.limits.max_payload = ByteSize::kb(1);

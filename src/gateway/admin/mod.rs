@@ -1,8 +1,9 @@
 //! The `/admin` namespace: a backend's verbs as events, for people with the right. The right is looked at anew each time.
 //!
-//! `arguments` is what the events come with, `verbs` what each of them does.
+//! `arguments` is what the events come with, `verbs` what each of them does; `bearer` is the same right for the HTTP API.
 
 mod arguments;
+mod bearer;
 mod verbs;
 
 use std::sync::Arc;
@@ -11,8 +12,13 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub(super) use self::arguments::Given;
+pub use self::bearer::{TokenBearer, TokenRefused};
 use super::{GatewayError, Inner, live::Live};
-use crate::{auth::SessionRef, ending::Ending};
+use crate::{
+    auth::{Identity, SessionRef},
+    ending::Ending,
+    registry::{Bar, Entry, Grant},
+};
 
 /// The namespace whose connections may use a backend's verbs.
 pub(super) const NAMESPACE: &str = "/admin";
@@ -139,11 +145,7 @@ impl Inner {
         let Some(identity) = live.identity() else {
             return Ok(unauthorized);
         };
-        let has_role = self
-            .auth
-            .rule(&live.namespace)
-            .is_some_and(|rule| rule.authorize(&identity).is_ok());
-        if !has_role {
+        if !self.is_administrator(&identity) {
             return Ok(unauthorized);
         }
         if identity
@@ -158,11 +160,20 @@ impl Inner {
                 return Ok(Some(Ending::of(Ending::SESSION_ENDED)));
             }
         }
-        let standing = self
-            .registry
-            .standing(&[(live.entry(), live.grant())])
-            .await;
-        let bars = standing.map_err(GatewayError::from)?;
-        Ok(bars.first().map(|(_, bar)| bar.ending()))
+        let bar = self.bar(live.entry(), live.grant()).await?;
+        Ok(bar.map(|bar| bar.ending()))
+    }
+
+    /// Whether somebody has a role that `/admin` asks for. False where there is no `/admin`.
+    fn is_administrator(&self, identity: &Identity) -> bool {
+        self.auth
+            .rule(NAMESPACE)
+            .is_some_and(|rule| rule.authorize(identity).is_ok())
+    }
+
+    /// What is held against a user or what the user came with: a ban, a revocation, or the end of the session.
+    async fn bar(&self, entry: Entry, grant: Grant) -> Result<Option<Bar>, GatewayError> {
+        let bars = self.registry.standing(&[(entry, grant)]).await?;
+        Ok(bars.first().map(|(_, bar)| *bar))
     }
 }

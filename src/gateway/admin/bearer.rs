@@ -1,0 +1,63 @@
+//! Tokens outside of a connection: who brings one to the HTTP API has the right to a backend's verbs that it would have in
+//! `/admin`.
+
+use super::NAMESPACE;
+use crate::{
+    auth::AuthError,
+    connection::UserId,
+    gateway::{Gateway, GatewayError, refusal},
+    registry::{Bar, Entry},
+};
+
+/// Whose token it is, and what it opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBearer {
+    /// The user.
+    pub user_id: UserId,
+    /// Whether `/admin` lets the user in with it.
+    pub admin: bool,
+}
+
+/// Why a token opens nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenRefused {
+    /// `/admin` does not take it, or there is no `/admin`; or, with [`AuthError::Unavailable`], nobody can say.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// It would open everything but for what is held against it.
+    #[error("something is held against the token or its user: {0:?}")]
+    Barred(Bar),
+    /// The registry can't say what is held against it.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+}
+
+impl Gateway {
+    /// Whose token it is, by the rule of `/admin`: its issuers, its audiences and its roles. What is held against an
+    /// administrator is asked anew with each call, as the verbs of `/admin` do; others' tokens open nothing and cost no
+    /// round trip.
+    ///
+    /// # Errors
+    ///
+    /// Why the token opens nothing; one that is good and lacks the role is no error.
+    pub async fn bearer(&self, token: &str) -> Result<TokenBearer, TokenRefused> {
+        let inner = &self.inner;
+        let rule = inner.auth.rule(NAMESPACE).ok_or(AuthError::Invalid)?;
+        let identity = inner.auth.verify_for(token, &rule).await?;
+        let admin = inner.is_administrator(&identity);
+        if admin {
+            let entry = Entry {
+                user: Some(identity.user_id.clone()),
+                // It is no connection, and the registry does not look at the id.
+                id: "".into(),
+            };
+            if let Some(bar) = inner.bar(entry, refusal::grant(&identity)).await? {
+                return Err(TokenRefused::Barred(bar));
+            }
+        }
+        Ok(TokenBearer {
+            admin,
+            user_id: identity.user_id,
+        })
+    }
+}
