@@ -15,22 +15,49 @@ use crate::auth::keys::{Allowed, Key};
 #[error("is not a JWK set")]
 pub(crate) struct NotASet;
 
+/// What a set holds.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    /// The keys that can be used.
+    pub(crate) keys: Vec<Key>,
+    /// Names of the private keys in it. None of them is used: who can read the set can sign with them.
+    pub(crate) private: Vec<String>,
+}
+
+/// The members that only private keys have (RFC 7518 §6.2.2, §6.3.2).
+const PRIVATE_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
+
+/// The longest `kid` that is shown, in bytes.
+const MAX_SHOWN_KID: usize = 64;
+
 /// The keys of a set that can be used. The others are left out and don't spoil it: a set may hold keys for other purposes,
 /// and of kinds that are not known yet (RFC 7517 §5).
-pub(crate) fn parse(text: &[u8], allowed: &Allowed) -> Result<Vec<Key>, NotASet> {
+pub(crate) fn parse(text: &[u8], allowed: &Allowed) -> Result<Parsed, NotASet> {
     #[derive(Deserialize)]
     struct Set {
         keys: Vec<Value>,
     }
     let set: Set = serde_json::from_slice(text).map_err(|_| NotASet)?;
-    let mut keys = Vec::new();
+    let mut parsed = Parsed::default();
     for (index, value) in set.keys.into_iter().enumerate() {
+        if PRIVATE_MEMBERS.iter().any(|name| value.get(name).is_some()) {
+            parsed.private.push(name(index, &value));
+            continue;
+        }
         match take(value, allowed) {
-            Ok(key) => keys.push(key),
+            Ok(key) => parsed.keys.push(key),
             Err(reason) => tracing::debug!(index, reason, "a key of a JWK set is left out"),
         }
     }
-    Ok(keys)
+    Ok(parsed)
+}
+
+/// What people know a key of a set by: its `kid`, else its place.
+fn name(index: usize, jwk: &Value) -> String {
+    match jwk.get("kid").and_then(Value::as_str) {
+        Some(kid) => format!("kid {:?}", &kid[..kid.floor_char_boundary(MAX_SHOWN_KID)]),
+        None => format!("number {} of the set, without a kid", index + 1),
+    }
 }
 
 fn take(value: Value, allowed: &Allowed) -> Result<Key, &'static str> {
@@ -78,7 +105,7 @@ fn take(value: Value, allowed: &Allowed) -> Result<Key, &'static str> {
     };
     let algorithms = allowed.of(own);
     if algorithms.is_empty() {
-        return Err("auth.jwt.algorithms leaves it nothing");
+        return Err("the configured algorithms leave it nothing");
     }
     let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| "it is malformed")?;
     Ok(Key::new(jwk.common.key_id, decoding, algorithms))
@@ -117,7 +144,7 @@ mod tests {
             key[name] = value.clone();
         }
         let set = json!({"keys": [key]}).to_string();
-        let keys = parse(set.as_bytes(), &Allowed::default()).unwrap();
+        let Parsed { keys, .. } = parse(set.as_bytes(), &Allowed::default()).unwrap();
         keys.first().map(|key| key.algorithms().to_vec())
     }
 
@@ -185,16 +212,40 @@ mod tests {
             7, null, {}, {"kty": "RSA"},
             Signer::P256.jwk(Some("b")),
         ]});
-        let keys = parse(set.to_string().as_bytes(), &Allowed::default()).unwrap();
+        let Parsed { keys, private } =
+            parse(set.to_string().as_bytes(), &Allowed::default()).unwrap();
         assert_eq!(keys.len(), 1);
         assert_eq!(keys[0].algorithms(), [Algorithm::ES256]);
+        assert_eq!(private, [""; 0]);
+    }
+
+    #[test]
+    fn a_private_key_is_not_used_and_named() {
+        let with = |signer: Signer, kid: Option<&str>, member: &str| {
+            let mut jwk = signer.jwk(kid);
+            jwk[member] = json!("AQAB");
+            jwk
+        };
+        let long = "k".repeat(100);
+        let set = json!({"keys": [
+            with(Signer::Rsa, Some("a\nb"), "d"),
+            with(Signer::Rsa, Some(&long), "qi"),
+            with(Signer::P256, None, "d"),
+            Signer::Ed25519.jwk(Some("public")),
+        ]});
+        let Parsed { keys, private } =
+            parse(set.to_string().as_bytes(), &Allowed::default()).unwrap();
+        assert_eq!(keys.len(), 1);
+        let cut = format!("kid {:?}", "k".repeat(64));
+        let third = "number 3 of the set, without a kid".to_owned();
+        assert_eq!(private, [r#"kid "a\nb""#.to_owned(), cut, third]);
     }
 
     #[test]
     fn the_configured_algorithms_narrow() {
         let allowed = Allowed::new(&["RS256".into(), "PS256".into()]).unwrap();
         let set = json!({"keys": [Signer::Rsa.jwk(None), Signer::P256.jwk(None)]});
-        let keys = parse(set.to_string().as_bytes(), &allowed).unwrap();
+        let Parsed { keys, .. } = parse(set.to_string().as_bytes(), &allowed).unwrap();
         assert_eq!(keys.len(), 1);
         assert_eq!(keys[0].algorithms(), [Algorithm::RS256, Algorithm::PS256]);
     }
@@ -217,6 +268,7 @@ mod tests {
         assert!(
             parse(br#"{"keys":[]}"#, &Allowed::default())
                 .unwrap()
+                .keys
                 .is_empty()
         );
     }

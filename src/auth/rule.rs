@@ -14,28 +14,59 @@ pub struct NamespaceRule {
     pub(crate) intended: Intended,
 }
 
-/// Whom a token has to come from and be meant for; an empty list asks nothing.
+/// Whom a token has to come from and be meant for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Intended {
-    /// `iss` is one of these.
-    pub(crate) issuers: Vec<String>,
-    /// `aud` is or holds one of these.
-    pub(crate) audiences: Vec<String>,
+    /// What `iss` is to be.
+    pub(crate) issuers: Wanted,
+    /// What `aud` is to be or to hold.
+    pub(crate) audiences: Wanted,
 }
 
 impl Intended {
     /// What `auth.jwt` asks of every token.
     pub(crate) fn everywhere(jwt: &Jwt) -> Self {
         Self {
-            issuers: jwt.issuer.clone(),
-            audiences: jwt.audience.clone(),
+            issuers: jwt.issuer.clone().into(),
+            audiences: jwt.audience.clone().into(),
+        }
+    }
+}
+
+/// Values of which a claim has to be one; an empty list asks nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Of `auth.jwt`.
+    everywhere: Vec<String>,
+    /// Of a namespace.
+    here: Option<Vec<String>>,
+}
+
+impl Wanted {
+    /// The lists that a claim has to satisfy, each of them. A namespace's own list stands in place of that of `auth.jwt`, and
+    /// so does the verifying key's; where both have one, both hold.
+    pub(crate) fn of_key<'a>(&'a self, key: &'a [String]) -> impl Iterator<Item = &'a [String]> {
+        let otherwise = match key {
+            [] => self.everywhere.as_slice(),
+            _ => &[],
+        };
+        let here = self.here.as_deref().unwrap_or(otherwise);
+        [key, here].into_iter().filter(|list| !list.is_empty())
+    }
+}
+
+impl From<Vec<String>> for Wanted {
+    fn from(everywhere: Vec<String>) -> Self {
+        Self {
+            everywhere,
+            here: None,
         }
     }
 }
 
 impl NamespaceRule {
     /// The rule of one `[[namespaces]]` entry, the `index`-th of the list. An issuer or audience of its own replaces
-    /// that of `auth.jwt`; an empty one switches the check off.
+    /// that of `auth.jwt`, not that of a key; an empty one asks nothing.
     pub(crate) fn new(
         index: usize,
         namespace: &Namespace,
@@ -51,15 +82,14 @@ impl NamespaceRule {
                 ),
             ));
         }
-        let everywhere = Intended::everywhere(jwt);
+        let mut intended = Intended::everywhere(jwt);
+        intended.issuers.here = namespace.issuer.clone();
+        intended.audiences.here = namespace.audience.clone();
         Ok(Self {
             path: namespace.path.clone(),
             required,
             roles: namespace.roles.clone(),
-            intended: Intended {
-                issuers: namespace.issuer.clone().unwrap_or(everywhere.issuers),
-                audiences: namespace.audience.clone().unwrap_or(everywhere.audiences),
-            },
+            intended,
         })
     }
 

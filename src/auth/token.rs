@@ -84,7 +84,7 @@ pub enum MintError {
 
 /// Signs a token with `auth.jwt.secret`: HS256, unless `auth.jwt.algorithms` leaves out just that.
 ///
-/// It has `iss` and `aud` where they are configured: the first of each list. A configured `auth.jwt.user_id_claim` is set
+/// The keys of `auth.jwt.keys` sign nothing. It has `iss` and `aud` where they are configured: the first of each list. A configured `auth.jwt.user_id_claim` is set
 /// along with `sub`.
 ///
 /// # Errors
@@ -95,7 +95,7 @@ pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
     let secret = secret.filter(|secret| !secret.is_empty()).ok_or_else(|| {
         AuthConfigError::new(
             "auth.jwt.secret",
-            "is not set: there is nothing to sign with",
+            "is not set: there is nothing to sign with (the keys of auth.jwt.keys only verify)",
         )
     })?;
     let allowed = Allowed::new(&config.algorithms)?.of(AlgorithmFamily::Hmac.algorithms());

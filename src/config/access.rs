@@ -68,6 +68,9 @@ pub struct Jwt {
     pub jwks_file: Option<PathBuf>,
     /// A URL, `https://` or `http://`, with a JWK set: an identity provider's. None by default.
     pub jwks_url: Option<String>,
+    /// Further keys, each bound to an issuer. None by default. One for each issuer that is not you: a key above verifies what
+    /// every configured issuer says, one here what its own does.
+    pub keys: Vec<JwtKey>,
     /// Narrows what the keys allow; names as in RFC 7518 and RFC 8037. Empty, the default: all that each key allows.
     #[serde(deserialize_with = "list::one_or_more")]
     pub algorithms: Vec<String>,
@@ -92,6 +95,7 @@ impl Jwt {
             || self.public_key_file.is_some()
             || self.jwks_file.is_some()
             || self.jwks_url.is_some()
+            || !self.keys.is_empty()
     }
 }
 
@@ -103,6 +107,7 @@ impl Default for Jwt {
             public_key_file: None,
             jwks_file: None,
             jwks_url: None,
+            keys: Vec::new(),
             algorithms: Vec::new(),
             issuer: Vec::new(),
             audience: Vec::new(),
@@ -110,6 +115,34 @@ impl Default for Jwt {
             leeway: Duration::from_secs(5),
         }
     }
+}
+
+/// `[[auth.jwt.keys]]`: keys of one source, and whose tokens they verify (RFC 8725 section 3.8). Exactly one of `secret`,
+/// `public_key_file`, `jwks_file` and `jwks_url`. What an entry leaves out is as in `auth.jwt`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JwtKey {
+    /// A shared secret. It verifies and never signs.
+    #[serde(serialize_with = "print::secret_option")]
+    pub secret: Option<SecretString>,
+    /// A PEM file with a public key.
+    pub public_key_file: Option<PathBuf>,
+    /// A file with a JWK set.
+    pub jwks_file: Option<PathBuf>,
+    /// A URL with a JWK set.
+    pub jwks_url: Option<String>,
+    /// `iss` must be one of these; in place of `auth.jwt.issuer`. Where a namespace has an issuer of its own, both hold.
+    #[serde(deserialize_with = "list::one_or_more")]
+    pub issuer: Vec<String>,
+    /// `aud` must hold one of these; in place of `auth.jwt.audience`. Where a namespace has an audience of its own, both hold.
+    #[serde(deserialize_with = "list::one_or_more")]
+    pub audience: Vec<String>,
+    /// Narrows what the keys allow; in place of `auth.jwt.algorithms`.
+    #[serde(deserialize_with = "list::one_or_more")]
+    pub algorithms: Vec<String>,
+    /// The roles that its tokens may give; any other role in them counts for nothing. Default: any. An empty list: none.
+    #[serde(deserialize_with = "list::optional")]
+    pub roles: Option<Vec<String>>,
 }
 
 /// `[[namespaces]]`: a namespace and its rule.
@@ -124,10 +157,10 @@ pub struct Namespace {
     /// One of these roles is asked for. Empty, the default: none.
     #[serde(default, deserialize_with = "list::one_or_more")]
     pub roles: Vec<String>,
-    /// In place of `auth.jwt.issuer`; an empty list takes any issuer.
+    /// In place of `auth.jwt.issuer`; an empty list takes any issuer. A key's own issuer holds besides.
     #[serde(default, deserialize_with = "list::optional")]
     pub issuer: Option<Vec<String>>,
-    /// In place of `auth.jwt.audience`; an empty list takes any audience.
+    /// In place of `auth.jwt.audience`; an empty list takes any audience. A key's own audience holds besides.
     #[serde(default, deserialize_with = "list::optional")]
     pub audience: Option<Vec<String>>,
 }

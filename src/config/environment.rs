@@ -25,8 +25,8 @@ pub(super) const CONFIG_VARIABLE: &str = "SWITCHBOARD_CONFIG";
 /// less the newline at its end: how containers are handed secrets. `SWITCHBOARD_AUTH__JWT__PUBLIC_KEY_FILE` and
 /// `…JWKS_FILE` are keys that end so by themselves, and mean those.
 ///
-/// A list is comma-separated. `SWITCHBOARD_NAMESPACES` and `SWITCHBOARD_API__KEYS` are lists of tables and take JSON or an
-/// inline TOML array.
+/// A list is comma-separated. `SWITCHBOARD_NAMESPACES`, `SWITCHBOARD_API__KEYS` and `SWITCHBOARD_AUTH__JWT__KEYS` are lists of
+/// tables and take JSON or an inline TOML array.
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 

@@ -74,6 +74,7 @@ pub(super) const KEYS: &[Key] = &[
     live(open("auth.jwt.public_key_file", Kind::Text)),
     live(open("auth.jwt.jwks_file", Kind::Text)),
     live(open("auth.jwt.jwks_url", Kind::Text)),
+    live(secret("auth.jwt.keys", Kind::Tables)),
     live(open("auth.jwt.algorithms", Kind::List)),
     live(open("auth.jwt.issuer", Kind::List)),
     live(open("auth.jwt.audience", Kind::List)),

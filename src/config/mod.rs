@@ -30,7 +30,7 @@ mod tests;
 mod validate;
 
 pub use self::redis::{Redis, RedisMode};
-pub use access::{Auth, AuthRule, Jwt, Namespace};
+pub use access::{Auth, AuthRule, Jwt, JwtKey, Namespace};
 pub use api::{Api, ApiKey, KeySecret, Scope};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};

@@ -253,6 +253,10 @@ mod tests {
             key: "hush-4".into(),
             scopes: vec![Scope::Send],
         }];
+        config.auth.jwt.keys = vec![crate::config::JwtKey {
+            secret: Some("hush-10".into()),
+            ..Default::default()
+        }];
         config.auth.session.secrets = vec!["hush-8".into()];
         config.auth.session.redis_url = Some("redis://:hush-9@sessions.example".into());
         config.redis.urls = vec![

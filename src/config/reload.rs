@@ -106,6 +106,13 @@ impl Config {
                     ]
                 })
                 .collect(),
+            "auth.jwt.keys" => self
+                .auth
+                .jwt
+                .keys
+                .iter()
+                .flat_map(|key| [format!("{key:?}"), key.secret.iter().map(text).collect()])
+                .collect(),
             "redis.urls" => self.redis.urls.iter().map(text).collect(),
             "redis.sentinel_password" => self.redis.sentinel_password.iter().map(text).collect(),
             "auth.jwt.secret" => self.auth.jwt.secret.iter().map(text).collect(),

@@ -53,7 +53,7 @@ impl Effective {
                 return Err(ConfigError::at(
                     "auth.jwt.secret",
                     "not set, so no token could be verified: set SWITCHBOARD_JWT_SECRET, or one of \
-                     auth.jwt.public_key_file, auth.jwt.jwks_file, auth.jwt.jwks_url, auth.session.secrets",
+                     auth.jwt.public_key_file, auth.jwt.jwks_file, auth.jwt.jwks_url, auth.jwt.keys, auth.session.secrets",
                 ));
             }
             (false, false) if config.is_loopback() => {

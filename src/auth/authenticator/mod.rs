@@ -171,14 +171,13 @@ impl Authenticator {
         inner.check(token, &inner.everywhere).await
     }
 
-    /// Fetches the keys of a JWKS URL, if one is configured and there are none yet. Takes 2 s at most, and a failure is
+    /// Fetches the keys of every JWKS URL that is configured and has given none yet. Takes 2 s at most, and a failure is
     /// logged only: tokens ask again.
     pub async fn warm_up(&self) {
         self.inner().keys.warm_up().await;
     }
 
-    /// Whether a JWKS URL is configured that has given no keys so far: whoever brings its tokens is to try again until it
-    /// does.
+    /// Whether a JWKS URL is configured that has given no keys so far: who brings its tokens is to try again until it does.
     pub fn waits_for_keys(&self) -> bool {
         self.inner().keys.waits_for_keys()
     }
@@ -238,12 +237,13 @@ impl Inner {
 
     async fn try_check(&self, token: &str, intended: &Intended) -> Result<Identity, Refusal> {
         let header = Header::read(token)?;
-        let payload = self.keys.payload(token, &header).await?;
+        let (payload, bound) = self.keys.payload(token, &header).await?;
         let check = Check {
             // Read after the keys, which may have had to be fetched.
             now: Timestamp::now(),
             leeway: self.leeway,
             intended,
+            bound,
             user: &self.user,
         };
         check.identity(&payload)

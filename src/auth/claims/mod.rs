@@ -14,7 +14,9 @@ use self::{
     times::{issued_at, millis, time, timestamp},
     user::text,
 };
-use crate::auth::{AuthError, Identity, SessionRef, json::Object, jwt::Refusal, rule::Intended};
+use crate::auth::{
+    AuthError, Identity, SessionRef, json::Object, jwt::Refusal, keys::Bound, rule::Intended,
+};
 
 pub(super) use self::{
     times::MAX_TIME,
@@ -33,6 +35,8 @@ pub(crate) struct Check<'a> {
     pub(crate) leeway: Duration,
     /// `iss` and `aud`.
     pub(crate) intended: &'a Intended,
+    /// What the key is bound to that has verified it.
+    pub(crate) bound: &'a Bound,
     /// The user's claim.
     pub(crate) user: &'a UserClaim,
 }
@@ -61,7 +65,7 @@ impl Check<'_> {
             user_id,
             username: string(claims, "username"),
             email: string(claims, "email"),
-            roles: roles(claims),
+            roles: self.bound.given(roles(claims)),
             expires_at: Some(timestamp(expires_at)),
             issued_at: issued_at(claims),
             token_id,
@@ -82,9 +86,13 @@ impl Check<'_> {
     }
 
     fn check_issuer(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
-        let issuers = &self.intended.issuers;
-        let known = |value: &Value| issuers.iter().any(|issuer| value == issuer.as_str());
-        if issuers.is_empty() || claims.get("iss").is_some_and(known) {
+        let issuer = claims.get("iss");
+        let is_one = |issuers: &[String]| {
+            let known = |value: &Value| issuers.iter().any(|issuer| value == issuer.as_str());
+            issuer.is_some_and(known)
+        };
+        let mut wanted = self.intended.issuers.of_key(&self.bound.issuers);
+        if wanted.all(is_one) {
             Ok(())
         } else {
             Err(Refusal::invalid("its iss is not the configured one"))
@@ -92,16 +100,19 @@ impl Check<'_> {
     }
 
     fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
-        let audiences = &self.intended.audiences;
-        let ours = |value: &Value| audiences.iter().any(|audience| value == audience.as_str());
-        let held = match claims.get("aud") {
-            Some(Value::Array(values)) => {
-                values.iter().all(Value::is_string) && values.iter().any(ours)
+        let audience = claims.get("aud");
+        let holds_one = |audiences: &[String]| {
+            let ours = |value: &Value| audiences.iter().any(|audience| value == audience.as_str());
+            match audience {
+                Some(Value::Array(values)) => {
+                    values.iter().all(Value::is_string) && values.iter().any(ours)
+                }
+                Some(value) => ours(value),
+                None => false,
             }
-            Some(value) => ours(value),
-            None => false,
         };
-        if audiences.is_empty() || held {
+        let mut wanted = self.intended.audiences.of_key(&self.bound.audiences);
+        if wanted.all(holds_one) {
             Ok(())
         } else {
             Err(Refusal::invalid("its aud is not the configured one"))

@@ -57,20 +57,25 @@ impl Key {
     }
 }
 
-/// `auth.jwt.algorithms`: all, or those that are named.
+/// The algorithms that may be: all, or those that are named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allowed(Vec<Algorithm>);
 
 impl Allowed {
-    /// Reads the names (RFC 7518 §3.1).
+    /// Reads `auth.jwt.algorithms`.
     pub(crate) fn new(names: &[String]) -> Result<Self, AuthConfigError> {
+        Self::named("auth.jwt.algorithms", names)
+    }
+
+    /// Reads the names (RFC 7518 §3.1) in a key of the configuration.
+    pub(super) fn named(key: &str, names: &[String]) -> Result<Self, AuthConfigError> {
         let parse = |name: &String| {
             name.parse().map_err(|_| {
                 let problem = format!(
                     "{name:?} is not one of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, \
                      ES384, EdDSA"
                 );
-                AuthConfigError::new("auth.jwt.algorithms", problem)
+                AuthConfigError::new(key, problem)
             })
         };
         names.iter().map(parse).collect::<Result<_, _>>().map(Self)

@@ -10,6 +10,7 @@ use crate::auth::{
     AuthError,
     testing::{self, SECRET, Signer, claims},
 };
+use crate::config::JwtKey;
 
 fn jwks_file(keys: &serde_json::Value) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -241,4 +242,259 @@ fn a_wrong_configuration_names_its_key() {
         );
         assert!(!problem.contains(SECRET));
     }
+}
+
+/// A secret that another issuer signs with.
+const PARTNERS: &str = "test-only secret of a partner, thirty-two bytes";
+
+fn partner() -> JwtKey {
+    JwtKey {
+        secret: Some(PARTNERS.into()),
+        issuer: vec!["https://partner".into()],
+        ..JwtKey::default()
+    }
+}
+
+/// One's own secret with its issuer, and further keys.
+fn with_keys(keys: Vec<JwtKey>) -> Jwt {
+    Jwt {
+        secret: Some(SECRET.into()),
+        issuer: vec!["https://own".into()],
+        keys,
+        ..Jwt::default()
+    }
+}
+
+/// A token of a secret, with a `kid` that some keys of the tests have.
+fn by(secret: &str, kid: Option<&str>, changes: serde_json::Value) -> String {
+    let mut header = json!({"alg": "HS256"});
+    if let Some(kid) = kid {
+        header["kid"] = json!(kid);
+    }
+    testing::sign_with(
+        &jsonwebtoken::EncodingKey::from_secret(secret.as_bytes()),
+        Algorithm::HS256,
+        header.to_string().as_bytes(),
+        claims(changes).as_bytes(),
+    )
+}
+
+async fn roles_of(jwt: Jwt, token: &str) -> Result<Vec<String>, AuthError> {
+    let identity = testing::authenticator(jwt).verify(token).await?;
+    Ok(identity.roles)
+}
+
+#[tokio::test]
+async fn a_key_verifies_what_its_own_issuer_says_and_nothing_else() {
+    let jwt = || with_keys(vec![partner()]);
+    for (secret, issuer, expected) in [
+        (SECRET, Some("https://own"), Ok(())),
+        (PARTNERS, Some("https://partner"), Ok(())),
+        (PARTNERS, Some("https://own"), Err(AuthError::Invalid)),
+        (SECRET, Some("https://partner"), Err(AuthError::Invalid)),
+        (PARTNERS, Some("https://other"), Err(AuthError::Invalid)),
+        (PARTNERS, None, Err(AuthError::Invalid)),
+        (SECRET, None, Err(AuthError::Invalid)),
+    ] {
+        let token = by(secret, None, json!({"iss": issuer, "role": "admin"}));
+        assert_eq!(lets_in(jwt(), &token).await, expected, "{issuer:?}");
+    }
+    // An issuer that is no text is nobody's.
+    for issuer in [json!(["https://partner"]), json!(7), json!({})] {
+        let token = by(PARTNERS, None, json!({"iss": issuer}));
+        assert_eq!(lets_in(jwt(), &token).await, Err(AuthError::Invalid));
+    }
+}
+
+#[tokio::test]
+async fn a_key_gives_the_roles_that_it_may() {
+    let with = |roles: Option<&[&str]>| {
+        with_keys(vec![JwtKey {
+            roles: roles.map(|roles| roles.iter().map(|role| (*role).into()).collect()),
+            ..partner()
+        }])
+    };
+    let claimed = json!({"iss": "https://partner", "role": "admin", "roles": ["user", "editor"]});
+    let token = by(PARTNERS, None, claimed);
+    let given = async |roles| roles_of(with(roles), &token).await.unwrap();
+    assert_eq!(given(None).await, ["admin", "user", "editor"]);
+    assert_eq!(given(Some(&["user"])).await, ["user"]);
+    assert_eq!(given(Some(&["editor", "user"])).await, ["user", "editor"]);
+    assert_eq!(given(Some(&[])).await, [""; 0]);
+    // The key of another entry is not cut back.
+    let own = by(SECRET, None, json!({"iss": "https://own", "role": "admin"}));
+    assert_eq!(
+        roles_of(with(Some(&["user"])), &own).await.unwrap(),
+        ["admin"]
+    );
+}
+
+#[tokio::test]
+async fn an_entry_has_an_audience_and_algorithms_of_its_own() {
+    let jwt = |audience: &str, algorithm: &str| Jwt {
+        audience: vec!["chat".into()],
+        algorithms: vec!["HS256".into()],
+        ..with_keys(vec![JwtKey {
+            audience: vec![audience.into()],
+            algorithms: vec![algorithm.into()],
+            ..partner()
+        }])
+    };
+    let token =
+        |secret, issuer, audience| by(secret, None, json!({"iss": issuer, "aud": audience}));
+    let partners = |audience| token(PARTNERS, "https://partner", audience);
+    assert_eq!(
+        lets_in(jwt("desk", "HS256"), &partners("desk")).await,
+        Ok(())
+    );
+    for (jwt, token) in [
+        (jwt("desk", "HS256"), partners("chat")),
+        (jwt("desk", "HS512"), partners("desk")),
+        (jwt("desk", "HS256"), token(SECRET, "https://own", "desk")),
+    ] {
+        assert_eq!(lets_in(jwt, &token).await, Err(AuthError::Invalid));
+    }
+    // What an entry leaves out is as in auth.jwt.
+    let plain = Jwt {
+        audience: vec!["chat".into()],
+        algorithms: vec!["HS512".into()],
+        ..with_keys(vec![JwtKey {
+            issuer: Vec::new(),
+            algorithms: vec!["HS256".into()],
+            ..partner()
+        }])
+    };
+    let token = |issuer, audience| token(PARTNERS, issuer, audience);
+    let good = token("https://own", "chat");
+    assert_eq!(lets_in(plain.clone(), &good).await, Ok(()));
+    for bad in [token("https://partner", "chat"), token("https://own", "x")] {
+        assert_eq!(lets_in(plain.clone(), &bad).await, Err(AuthError::Invalid));
+    }
+}
+
+#[tokio::test]
+async fn the_same_kid_in_two_sets_is_two_keys() {
+    let (_one, first) = jwks_file(&json!([Signer::Rsa.jwk(Some("1"))]));
+    let (_two, second) = jwks_file(&json!([Signer::OtherRsa.jwk(Some("1"))]));
+    let entry = |file: &PathBuf, issuer: &str| JwtKey {
+        jwks_file: Some(file.clone()),
+        issuer: vec![issuer.into()],
+        ..JwtKey::default()
+    };
+    let jwt = || {
+        with_keys(vec![
+            entry(&first, "https://a"),
+            entry(&second, "https://b"),
+        ])
+    };
+    for (signer, issuer, expected) in [
+        (Signer::Rsa, "https://a", Ok(())),
+        (Signer::OtherRsa, "https://b", Ok(())),
+        (Signer::Rsa, "https://b", Err(AuthError::Invalid)),
+        (Signer::OtherRsa, "https://a", Err(AuthError::Invalid)),
+        (Signer::Rsa, "https://own", Err(AuthError::Invalid)),
+    ] {
+        let header = json!({"alg": "RS256", "kid": "1"}).to_string();
+        let token = signer.sign(Algorithm::RS256, &header, &claims(json!({"iss": issuer})));
+        assert_eq!(
+            lets_in(jwt(), &token).await,
+            expected,
+            "{signer:?} {issuer}"
+        );
+    }
+    // One's own secret has no kid, and is not shut out by one of a set.
+    let own = by(SECRET, Some("1"), json!({"iss": "https://own"}));
+    assert_eq!(lets_in(jwt(), &own).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_namespace_narrows_a_key_that_is_bound() {
+    let jwt = with_keys(vec![partner()]);
+    let rule = |issuer: Option<&[&str]>| {
+        let namespace = crate::config::Namespace {
+            issuer: issuer.map(|list| list.iter().map(|issuer| (*issuer).into()).collect()),
+            ..crate::config::Namespace::new("/x", crate::config::AuthRule::Required, &[])
+        };
+        crate::auth::NamespaceRule::new(0, &namespace, &jwt).unwrap()
+    };
+    let door = testing::authenticator(jwt.clone());
+    let partners = by(PARTNERS, None, json!({"iss": "https://partner"}));
+    let posing = by(PARTNERS, None, json!({"iss": "https://own"}));
+    for (issuer, expected) in [
+        (None, Ok(())),
+        (Some(&[][..]), Ok(())),
+        (Some(&["https://partner"]), Ok(())),
+        (Some(&["https://own"]), Err(AuthError::Invalid)),
+    ] {
+        let rule = rule(issuer);
+        let outcome = async |token| door.verify_for(token, &rule).await.map(drop);
+        assert_eq!(outcome(&partners).await, expected, "{issuer:?}");
+        assert_eq!(
+            outcome(&posing).await,
+            Err(AuthError::Invalid),
+            "{issuer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_a_key_at_hand_does_not_wait_for_another_s_url() {
+    // Nobody listens there: a fetch would say that the keys are not known.
+    let away = JwtKey {
+        jwks_url: Some("http://127.0.0.1:9/jwks".into()),
+        issuer: vec!["https://away".into()],
+        ..JwtKey::default()
+    };
+    let (_dir, file) = jwks_file(&json!([Signer::P256.jwk(None)]));
+    let local = JwtKey {
+        jwks_file: Some(file),
+        ..JwtKey::default()
+    };
+    let jwt = || Jwt {
+        issuer: Vec::new(),
+        ..with_keys(vec![away.clone(), local.clone()])
+    };
+    let from = |signer: Signer, issuer: &str| {
+        let header = json!({"alg": signer.algorithm(), "kid": "unknown"}).to_string();
+        signer.sign(signer.algorithm(), &header, &claims(json!({"iss": issuer})))
+    };
+    assert_eq!(
+        lets_in(jwt(), &from(Signer::P256, "https://away")).await,
+        Ok(())
+    );
+    let unknown = lets_in(jwt(), &from(Signer::Ed25519, "https://away")).await;
+    assert_eq!(unknown, Err(AuthError::Unavailable));
+    // That URL's issuer did not say this: it is not asked.
+    let other = lets_in(jwt(), &from(Signer::Ed25519, "https://other")).await;
+    assert_eq!(other, Err(AuthError::Invalid));
+}
+
+#[test]
+fn a_bad_entry_is_named_by_its_place() {
+    let missing = JwtKey {
+        jwks_file: Some("/nowhere/jwks.json".into()),
+        ..JwtKey::default()
+    };
+    let wrong = problem(&with_keys(vec![partner(), missing]));
+    assert!(wrong.starts_with("auth.jwt.keys.1.jwks_file: "), "{wrong}");
+    let narrow = JwtKey {
+        algorithms: vec!["RS256".into()],
+        ..partner()
+    };
+    let wrong = problem(&with_keys(vec![narrow]));
+    assert!(wrong.starts_with("auth.jwt.keys.0.algorithms: "), "{wrong}");
+}
+
+#[test]
+fn a_private_key_in_a_set_is_refused_and_named() {
+    let mut jwk = Signer::P256.jwk(Some("signing-2026"));
+    jwk["d"] = json!("c2VjcmV0LXBhcnQ");
+    let (_dir, file) = jwks_file(&json!([Signer::Rsa.jwk(Some("good")), jwk]));
+    let wrong = problem(&Jwt {
+        jwks_file: Some(file),
+        ..Jwt::default()
+    });
+    assert!(wrong.contains("private key"), "{wrong}");
+    assert!(wrong.contains("signing-2026"), "{wrong}");
+    assert!(!wrong.contains("c2VjcmV0"), "{wrong}");
 }

@@ -5,11 +5,10 @@ use std::time::Duration;
 use http::{StatusCode, header::ACCEPT};
 use reqwest::{Client, Url, redirect};
 
-use super::NAME;
 use crate::auth::{
     AuthConfigError,
-    jwks::{self, NotASet},
-    keys::{Allowed, Key},
+    jwks::{self, NotASet, Parsed},
+    keys::Allowed,
 };
 
 /// The largest set. One of an issuer with a hundred RSA keys has about 60 KB.
@@ -17,6 +16,8 @@ pub(super) const MAX_SET_BYTES: usize = 256 * 1024;
 
 /// A URL that holds a set, and how it is asked.
 pub(super) struct Source {
+    /// The key of the configuration that has the URL.
+    pub(super) name: String,
     client: Client,
     url: Url,
     pub(super) allowed: Allowed,
@@ -25,11 +26,12 @@ pub(super) struct Source {
 impl Source {
     /// Prepares for a URL; asks nothing yet. `timeout` is that of one fetch.
     pub(super) fn new(
+        name: &str,
         url: &str,
         allowed: Allowed,
         timeout: Duration,
     ) -> Result<Self, AuthConfigError> {
-        let problem = |problem: String| AuthConfigError::new(NAME, problem);
+        let problem = |problem: String| AuthConfigError::new(name, problem);
         let url = Url::parse(url).map_err(|error| problem(format!("is not a URL: {error}")))?;
         let client = Client::builder()
             .timeout(timeout)
@@ -47,6 +49,7 @@ impl Source {
             .build()
             .map_err(|error| problem(format!("can't be asked: {}", Causes(&error))))?;
         Ok(Self {
+            name: name.to_owned(),
             client,
             url,
             allowed,
@@ -59,7 +62,7 @@ impl Source {
     }
 
     /// The keys that it holds now.
-    pub(super) async fn fetch(&self) -> Result<Vec<Key>, FetchError> {
+    pub(super) async fn fetch(&self) -> Result<Parsed, FetchError> {
         let request = self.client.get(self.url.clone());
         let request = request.header(ACCEPT, "application/jwk-set+json, application/json");
         let mut response = request.send().await?;

@@ -23,9 +23,6 @@ use crate::auth::{
     keys::{Allowed, Key},
 };
 
-/// The configuration key.
-const NAME: &str = "auth.jwt.jwks_url";
-
 /// When a set is fetched.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timing {
@@ -66,7 +63,7 @@ pub(crate) enum Cause {
     Age,
 }
 
-/// The set at `auth.jwt.jwks_url`.
+/// The set at a `jwks_url`.
 #[derive(Clone)]
 pub(crate) struct RemoteJwks {
     inner: Arc<Inner>,
@@ -100,19 +97,20 @@ impl std::fmt::Debug for RemoteJwks {
 }
 
 impl RemoteJwks {
-    /// Prepares for a URL; asks nothing yet.
-    pub(crate) fn new(url: &str, allowed: Allowed) -> Result<Self, AuthConfigError> {
-        Self::with_timing(url, allowed, Timing::default())
+    /// Prepares for the URL in a key of the configuration; asks nothing yet.
+    pub(crate) fn new(name: &str, url: &str, allowed: Allowed) -> Result<Self, AuthConfigError> {
+        Self::with_timing(name, url, allowed, Timing::default())
     }
 
     pub(crate) fn with_timing(
+        name: &str,
         url: &str,
         allowed: Allowed,
         timing: Timing,
     ) -> Result<Self, AuthConfigError> {
         Ok(Self {
             inner: Arc::new(Inner {
-                source: Source::new(url, allowed, timing.timeout)?,
+                source: Source::new(name, url, allowed, timing.timeout)?,
                 timing,
                 state: Mutex::default(),
             }),
@@ -207,16 +205,23 @@ impl Inner {
     async fn fetch_and_keep(self: Arc<Self>) {
         // Counted from before the request: the set may have changed while its answer was under way.
         let at = Instant::now();
+        let name = &self.source.name;
         let outcome = self.source.fetch().await;
         let mut state = self.state.lock();
         state.flight = None;
         match outcome {
-            Ok(keys) => {
-                if keys.is_empty() {
-                    tracing::warn!("the JWK set at {NAME} holds no key that can be used");
+            Ok(set) => {
+                if let Some(key) = set.private.first() {
+                    tracing::error!(
+                        key,
+                        "the JWK set at {name} holds a private key: who reads it can sign, so it is not used"
+                    );
+                }
+                if set.keys.is_empty() {
+                    tracing::warn!("the JWK set at {name} holds no key that can be used");
                 }
                 state.set = Some(Fetched {
-                    keys: keys.into(),
+                    keys: set.keys.into(),
                     at,
                 });
                 state.failed_at = None;
@@ -225,7 +230,7 @@ impl Inner {
                 state.failed_at = Some(Instant::now());
                 let keeps_last = state.set.is_some();
                 drop(state);
-                tracing::warn!(%error, keeps_last, "can't fetch the JWK set at {NAME}");
+                tracing::warn!(%error, keeps_last, "can't fetch the JWK set at {name}");
             }
         }
     }

@@ -86,7 +86,9 @@ impl Issuer {
     }
 
     fn door(&self, timing: Timing) -> Authenticator {
-        let remote = RemoteJwks::with_timing(&self.url, Allowed::default(), timing).unwrap();
+        let remote =
+            RemoteJwks::with_timing("auth.jwt.jwks_url", &self.url, Allowed::default(), timing)
+                .unwrap();
         Authenticator::with_remote(remote)
     }
 }
@@ -298,7 +300,7 @@ async fn an_issuer_that_hangs_or_is_gone_costs_one_timeout() {
         .local_addr()
         .unwrap();
     let url = format!("http://user:hush@{port}/keys");
-    let remote = RemoteJwks::new(&url, Allowed::default()).unwrap();
+    let remote = RemoteJwks::new("auth.jwt.jwks_url", &url, Allowed::default()).unwrap();
     let error = remote.inner.source.fetch().await.unwrap_err();
     let shown = format!("{error} {error:?} {remote:?}");
     assert!(!shown.contains("hush"), "{shown}");

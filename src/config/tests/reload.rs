@@ -24,11 +24,13 @@ fn nothing_new_changes_nothing() {
 #[test]
 fn each_key_is_taken_over_or_waits() {
     let taken = [
+        "api.jwt = false",
         "api.keys = [{ name = 'a', key = 'b', scopes = ['read'] }]",
         "auth.jwt.previous_secrets = ['zero']",
         "auth.jwt.public_key_file = 'Cargo.toml'",
         "auth.jwt.jwks_file = 'Cargo.toml'",
         "auth.jwt.jwks_url = 'https://id.example/jwks'",
+        "auth.jwt.keys = [{ secret = 'partner', issuer = 'x' }]",
         "auth.jwt.algorithms = ['HS256']",
         "auth.jwt.issuer = ['x']",
         "auth.jwt.audience = ['x']",

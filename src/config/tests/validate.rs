@@ -398,3 +398,33 @@ fn everything_that_is_wrong_is_said_at_once() {
         ["node_id", "ping.timeout", "registry.lease"]
     );
 }
+
+#[test]
+fn keys_that_are_bound_have_one_source_each() {
+    let entry = |fields: &str| format!("auth.jwt.keys = [{{ secret = 'k' }}, {{ {fields} }}]");
+    for (fields, key) in [
+        ("", "auth.jwt.keys.1"),
+        ("issuer = 'x'", "auth.jwt.keys.1"),
+        ("secret = 'k', jwks_url = 'https://x'", "auth.jwt.keys.1"),
+        ("secret = ''", "auth.jwt.keys.1.secret"),
+        ("secret = '***'", "auth.jwt.keys.1.secret"),
+        ("secrets = ['k']", "auth.jwt.keys.1.secrets"),
+        ("jwks_url = 'ftp://x'", "auth.jwt.keys.1.jwks_url"),
+        ("jwks_url = 'https://a:b@x'", "auth.jwt.keys.1.jwks_url"),
+        ("jwks_file = '/nowhere'", "auth.jwt.keys.1.jwks_file"),
+        (
+            "public_key_file = '/nowhere'",
+            "auth.jwt.keys.1.public_key_file",
+        ),
+        (
+            "secret = 'k', algorithms = ['none']",
+            "auth.jwt.keys.1.algorithms.0",
+        ),
+        ("secret = 'k', issuer = ''", "auth.jwt.keys.1.issuer.0"),
+        ("secret = 'k', roles = ['a', '']", "auth.jwt.keys.1.roles.1"),
+    ] {
+        assert_eq!(wrong(&entry(fields)), [key], "{fields}");
+    }
+    let several = "jwks_url = 'https://x/jwks', issuer = ['a', 'b'], audience = 'c', algorithms = 'ES256', roles = []";
+    assert_fine(&[&entry(several)]);
+}

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use reqwest::Url;
 
 use super::{Findings, readable, secret};
-use crate::config::{AuthRule, Config, redis};
+use crate::config::{AuthRule, Config, JwtKey, redis};
 
 /// The names that `auth.jwt.algorithms` takes: RFC 7518 section 3.1 and RFC 8037 section 3.1, without `none`.
 const ALGORITHMS: [&str; 12] = [
@@ -26,13 +26,9 @@ impl Config {
                 findings,
             );
         }
-        for (index, name) in jwt.algorithms.iter().enumerate() {
-            if !ALGORITHMS.contains(&name.as_str()) {
-                findings.add(
-                    format!("auth.jwt.algorithms.{index}"),
-                    format!("{name:?} is none of: {}", ALGORITHMS.join(", ")),
-                );
-            }
+        algorithms("auth.jwt.algorithms", &jwt.algorithms, findings);
+        for (index, entry) in jwt.keys.iter().enumerate() {
+            jwt_key(&format!("auth.jwt.keys.{index}"), entry, findings);
         }
         for (key, entries) in [("issuer", &jwt.issuer), ("audience", &jwt.audience)] {
             no_empty_entry(&format!("auth.jwt.{key}"), entries, findings);
@@ -48,25 +44,34 @@ impl Config {
 
     pub(super) fn key_sources(&self, findings: &mut Findings) {
         let jwt = &self.auth.jwt;
-        for (key, path) in [
-            ("auth.jwt.public_key_file", &jwt.public_key_file),
-            ("auth.jwt.jwks_file", &jwt.jwks_file),
-        ] {
-            if let Some(Err(error)) = path.as_deref().map(readable) {
-                findings.add(key, error);
+        let entries = jwt.keys.iter().enumerate().map(|(index, entry)| {
+            let JwtKey {
+                public_key_file,
+                jwks_file,
+                jwks_url,
+                ..
+            } = entry;
+            let section = format!("auth.jwt.keys.{index}");
+            (section, public_key_file, jwks_file, jwks_url)
+        });
+        let flat = (
+            "auth.jwt".to_owned(),
+            &jwt.public_key_file,
+            &jwt.jwks_file,
+            &jwt.jwks_url,
+        );
+        for (section, public_key_file, jwks_file, jwks_url) in std::iter::once(flat).chain(entries)
+        {
+            for (key, path) in [
+                ("public_key_file", public_key_file),
+                ("jwks_file", jwks_file),
+            ] {
+                if let Some(Err(error)) = path.as_deref().map(readable) {
+                    findings.add(format!("{section}.{key}"), error);
+                }
             }
-        }
-        if let Some(text) = &jwt.jwks_url {
-            let url = Url::parse(text)
-                .ok()
-                .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-            match url {
-                None => findings.add("auth.jwt.jwks_url", "not an http:// or https:// URL"),
-                Some(url) => findings.expect(
-                    url.username().is_empty() && url.password().is_none(),
-                    "auth.jwt.jwks_url",
-                    "must not hold a user name or a password: a JWK set is public",
-                ),
+            if let Some(url) = jwks_url {
+                set_url(&format!("{section}.jwks_url"), url, findings);
             }
         }
     }
@@ -158,6 +163,68 @@ impl Config {
             findings,
         );
         pointer("auth.session.role_pointer", &session.role_pointer, findings);
+    }
+}
+
+fn set_url(key: &str, text: &str, findings: &mut Findings) {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    match url {
+        None => findings.add(key, "not an http:// or https:// URL"),
+        Some(url) => findings.expect(
+            url.username().is_empty() && url.password().is_none(),
+            key,
+            "must not hold a user name or a password: a JWK set is public",
+        ),
+    }
+}
+
+fn algorithms(key: &str, names: &[String], findings: &mut Findings) {
+    for (index, name) in names.iter().enumerate() {
+        if !ALGORITHMS.contains(&name.as_str()) {
+            findings.add(
+                format!("{key}.{index}"),
+                format!("{name:?} is none of: {}", ALGORITHMS.join(", ")),
+            );
+        }
+    }
+}
+
+/// What is wrong with an entry of `auth.jwt.keys`, but for files and URLs.
+fn jwt_key(section: &str, entry: &JwtKey, findings: &mut Findings) {
+    let sources = [
+        ("secret", entry.secret.is_some()),
+        ("public_key_file", entry.public_key_file.is_some()),
+        ("jwks_file", entry.jwks_file.is_some()),
+        ("jwks_url", entry.jwks_url.is_some()),
+    ];
+    let set = sources.iter().filter(|(_, is_set)| *is_set);
+    let set: Vec<_> = set.map(|(name, _)| *name).collect();
+    if set.len() != 1 {
+        let has = match set.is_empty() {
+            true => "none".to_owned(),
+            false => set.join(" and "),
+        };
+        findings.add(
+            section,
+            format!("must have exactly one of secret, public_key_file, jwks_file, jwks_url, and has {has}"),
+        );
+    }
+    if let Some(value) = &entry.secret {
+        secret(&format!("{section}.secret"), value, findings);
+    }
+    algorithms(
+        &format!("{section}.algorithms"),
+        &entry.algorithms,
+        findings,
+    );
+    for (key, entries) in [
+        ("issuer", entry.issuer.as_slice()),
+        ("audience", &entry.audience),
+        ("roles", entry.roles.as_deref().unwrap_or_default()),
+    ] {
+        no_empty_entry(&format!("{section}.{key}"), entries, findings);
     }
 }
 

@@ -20,8 +20,8 @@ impl Default for Door {
         Self {
             leeway: Duration::from_secs(5),
             intended: Intended {
-                issuers: Vec::new(),
-                audiences: Vec::new(),
+                issuers: Vec::new().into(),
+                audiences: Vec::new().into(),
             },
             user: UserClaim::Usual,
         }
@@ -35,6 +35,7 @@ impl Door {
             now: Timestamp::from_second(NOW).unwrap(),
             leeway: self.leeway,
             intended: &self.intended,
+            bound: &Bound::default(),
             user: &self.user,
         };
         check.identity(&object).map_err(AuthError::from)
@@ -78,8 +79,8 @@ fn everything_a_payload_says() {
 fn issuer_and_audience_are_asked_for_when_configured() {
     let door = Door {
         intended: Intended {
-            issuers: vec!["https://idp".into(), "https://idp2".into()],
-            audiences: vec!["chat".into(), "chat2".into()],
+            issuers: vec!["https://idp".into(), "https://idp2".into()].into(),
+            audiences: vec!["chat".into(), "chat2".into()].into(),
         },
         ..Door::default()
     };

@@ -100,8 +100,8 @@ fn issued_at_keeps_its_milliseconds() {
 fn expired_is_said_only_of_what_is_otherwise_right() {
     let door = Door {
         intended: Intended {
-            issuers: vec!["https://idp".into()],
-            audiences: Vec::new(),
+            issuers: vec!["https://idp".into()].into(),
+            audiences: Vec::new().into(),
         },
         ..Door::default()
     };
