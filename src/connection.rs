@@ -52,8 +52,30 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// A user: the id in the token. Any text of 1 to [`MAX_USER_ID_BYTES`] bytes; nothing in it has a meaning here.
+    /// A user: the id in the token. Text of 1 to [`MAX_USER_ID_BYTES`] bytes, but not `.` or `..`, see [`UserId::checked`];
+    /// nothing in it has a meaning here.
     UserId
+}
+
+/// A text that is no user's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an id has 1 to {MAX_USER_ID_BYTES} bytes, and is not . or .., which no URL can name")]
+pub struct NoUserId;
+
+impl UserId {
+    /// A text from outside as a user's id. `.` and `..` are refused: HTTP clients drop them from a path, also when they are
+    /// written `%2e` (WHATWG URL, double-dot path segment), so nobody could ban or disconnect such a user.
+    ///
+    /// # Errors
+    ///
+    /// [`NoUserId`].
+    pub fn checked(text: String) -> Result<Self, NoUserId> {
+        let fits = (1..=MAX_USER_ID_BYTES).contains(&text.len());
+        match fits && text != "." && text != ".." {
+            true => Ok(text.into()),
+            false => Err(NoUserId),
+        }
+    }
 }
 
 text_id! {

@@ -11,7 +11,7 @@ use super::{
     error::{ApiError, ErrorCode},
     fields::Object,
 };
-use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
+use crate::connection::{ConnectionId, UserId};
 
 /// How much of a body that is too large is read and thrown away, in bytes. A server that closes while the client still
 /// writes resets the connection, and the client never sees the 413.
@@ -159,16 +159,10 @@ async fn path_id(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError
         .map_err(|rejection| malformed(rejection.body_text()))
 }
 
-/// Text as a user's id: 1 to [`MAX_USER_ID_BYTES`] bytes.
+/// Text as a user's id.
 pub fn user_id(text: String) -> Result<UserId, ApiError> {
-    if (1..=MAX_USER_ID_BYTES).contains(&text.len()) {
-        Ok(text.into())
-    } else {
-        Err(ApiError::new(
-            ErrorCode::InvalidUser,
-            format!("user: an id has 1 to {MAX_USER_ID_BYTES} bytes"),
-        ))
-    }
+    UserId::checked(text)
+        .map_err(|problem| ApiError::new(ErrorCode::InvalidUser, format!("user: {problem}")))
 }
 
 /// The reason that people are given: at most `MAX_REASON_CHARS` characters.
@@ -263,5 +257,7 @@ mod tests {
         assert!(user_id(String::new()).is_err());
         assert!(user_id("😀".repeat(256)).is_ok());
         assert!(user_id("x".repeat(1025)).is_err());
+        assert!(user_id(".".into()).is_err() && user_id("..".into()).is_err());
+        assert!(user_id("...".into()).is_ok() && user_id("a..".into()).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     auth::{AuthConfigError, claims::MAX_TIME, keys::Allowed},
     config,
-    connection::{MAX_USER_ID_BYTES, UserId},
+    connection::{NoUserId, UserId},
 };
 
 /// What a new token is to say.
@@ -69,8 +69,8 @@ pub enum MintError {
     #[error(transparent)]
     Config(#[from] AuthConfigError),
     /// A user id that no connection could have.
-    #[error("the user id is empty or longer than {MAX_USER_ID_BYTES} bytes")]
-    User,
+    #[error("the user: {0}")]
+    User(#[from] NoUserId),
     /// A life that ends beyond the year 9999.
     #[error("the token would live too long")]
     Ttl,
@@ -103,9 +103,7 @@ pub fn mint(config: &config::Jwt, new: &NewToken) -> Result<Minted, MintError> {
         let problem = "allows nothing that auth.jwt.secret can sign with";
         AuthConfigError::new("auth.jwt.algorithms", problem)
     })?;
-    if new.user.as_str().is_empty() || new.user.as_str().len() > MAX_USER_ID_BYTES {
-        return Err(MintError::User);
-    }
+    UserId::checked(new.user.to_string())?;
     let now = Timestamp::now();
     let issued_at = now.as_second();
     let expires = i64::try_from(new.ttl.as_secs()).ok();
@@ -327,10 +325,13 @@ mod tests {
         assert!(error(&narrow, NewToken::new("42", minute)).starts_with("auth.jwt.algorithms: "));
 
         let refused = |new: NewToken| mint(&jwt(), &new).unwrap_err();
-        assert_eq!(refused(NewToken::new("", minute)), MintError::User);
+        assert_eq!(
+            refused(NewToken::new("", minute)),
+            MintError::User(NoUserId)
+        );
         assert_eq!(
             refused(NewToken::new("a".repeat(1025), minute)),
-            MintError::User
+            MintError::User(NoUserId)
         );
         assert_eq!(refused(NewToken::new("42", Duration::MAX)), MintError::Ttl);
         for name in ["sub", "iat", "exp", "jti"] {

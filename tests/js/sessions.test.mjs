@@ -298,6 +298,8 @@ onBothRegistries((world) => {
     ['a user that is an object', () => plant(world, 'hostile-12', session({ userId: { $ne: null } }))],
     ['a user that is a fraction', () => plant(world, 'hostile-13', session({ userId: 1.5 }))],
     ['a user of 100 KB', () => plant(world, 'hostile-14', session({ userId: 'u'.repeat(100_000) }))],
+    ['a user that no URL can name', () => plant(world, 'hostile-19', session({ userId: '..' }))],
+    ['a user that is a dot', () => plant(world, 'hostile-20', session({ userId: '.' }))],
     ['a session that expired', () => plant(world, 'hostile-15', session({ userId: '7' }, { expires: '2020-01-01T00:00:00.000Z' }))],
     ['a session that is nested deeply', () => plant(world, 'hostile-16', `${'{"a":'.repeat(5000)}1${'}'.repeat(5000)}`)],
     ['a session that is a hash', () => plant(world, 'hostile-17', undefined, { command: (key) => ['HSET', key, 'userId', '7'] })],

@@ -3,10 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::present;
-use crate::{
-    auth::jwt::Refusal,
-    connection::{MAX_USER_ID_BYTES, UserId},
-};
+use crate::{auth::jwt::Refusal, connection::UserId};
 
 /// From here on a float no longer tells one integer from the next.
 const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
@@ -56,13 +53,12 @@ fn unescape(step: &str, separator: char) -> String {
     }
 }
 
-/// A user's id: a string, or an integer as its digits; neither empty nor longer than [`MAX_USER_ID_BYTES`].
+/// A user's id: a string, or an integer as its digits, that [`UserId::checked`] takes.
 pub(in crate::auth) fn user_id(value: Option<&Value>) -> Result<UserId, Refusal> {
     let id = text(value.ok_or(Refusal::invalid("it names no user"))?)?;
-    if id.is_empty() || id.len() > MAX_USER_ID_BYTES {
-        return Err(Refusal::invalid("its user id is empty or too long"));
-    }
-    Ok(id.into())
+    UserId::checked(id).map_err(|_| {
+        Refusal::invalid("its user id is empty, too long, or . or .., which no URL can name")
+    })
 }
 
 /// A string, or an integer as its digits. A float stands for an integer where it is exactly one (`42.0`).

@@ -10,7 +10,7 @@ use serde::{
 use serde_json::{Map, Value};
 
 use super::Denied;
-use crate::connection::{ConnectionId, MAX_USER_ID_BYTES, UserId};
+use crate::connection::{ConnectionId, UserId};
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -163,12 +163,9 @@ impl Given {
             (Some(Value::Number(user)), None) if !user.is_f64() => user.to_string(),
             (Some(_), None) => return unacceptable("user: a text or a whole number"),
         };
-        if user.is_empty() || user.len() > MAX_USER_ID_BYTES {
-            return Err(Denied::Unacceptable(format!(
-                "user: from 1 to {MAX_USER_ID_BYTES} bytes"
-            )));
-        }
-        fields.insert("user".into(), user.into());
+        let user = UserId::checked(user)
+            .map_err(|problem| Denied::Unacceptable(format!("user: {problem}")))?;
+        fields.insert("user".into(), user.as_str().into());
         Ok(Value::Object(fields))
     }
 }
@@ -244,8 +241,9 @@ mod tests {
                 "user: a text or a whole number",
             ),
             (json!([4.5]), "user: a text or a whole number"),
-            (json!([""]), "user: from 1 to 1024 bytes"),
-            (json!(["x".repeat(1025)]), "user: from 1 to 1024 bytes"),
+            (json!([""]), "user: an id has 1 to 1024 bytes"),
+            (json!(["x".repeat(1025)]), "user: an id has 1 to 1024 bytes"),
+            (json!([{"user": ".."}]), "is not . or .."),
         ] {
             let outcome = object(all.clone());
             assert!(

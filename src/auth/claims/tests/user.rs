@@ -54,6 +54,10 @@ fn a_number_is_kept_as_its_digits() {
     assert_eq!(user(json!({"sub": longest})), Ok(longest.clone()));
     let longer = format!("{longest}a");
     assert_eq!(user(json!({"sub": longer})), Err(AuthError::Invalid));
+    for dots in [".", ".."] {
+        assert_eq!(user(json!({"sub": dots})), Err(AuthError::Invalid));
+    }
+    assert_eq!(user(json!({"sub": "..."})), Ok("...".into()));
 }
 
 #[test]
