@@ -187,7 +187,7 @@ impl Inner {
             return;
         };
         let ready = self.introduction(&live, tally);
-        let told = live.set_ready(socket, rooms_of(&live), &ready);
+        let told = live.set_ready(socket, &ready);
         // A session that was upgraded before it had a connection has nobody else to say so.
         live.session.check_upgrade();
         if told {
@@ -216,21 +216,6 @@ impl Inner {
             "devices": tally.devices,
         })
     }
-}
-
-/// The rooms that every connection is in: its user's, its device's, its roles'.
-pub(super) fn rooms_of(live: &Live) -> Vec<String> {
-    let identity = live.identity();
-    let user = live.user().map(|user| format!("user:{user}"));
-    let device = live
-        .device_id
-        .as_ref()
-        .map(|device| format!("device:{device}"));
-    let roles = identity
-        .iter()
-        .flat_map(|identity| &identity.roles)
-        .map(|role| format!("role:{role}"));
-    user.into_iter().chain(device).chain(roles).collect()
 }
 
 /// The session under a socket.

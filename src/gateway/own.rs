@@ -9,7 +9,7 @@ use socketioxide::extract::SocketRef;
 use super::{
     Inner,
     admin::caller,
-    connect::{self, Arriving, Current},
+    connect::{Arriving, Current},
     live::Live,
     refusal::{self, Refusal},
 };
@@ -193,7 +193,7 @@ impl Inner {
         let known = || {
             socket.extensions.insert(current);
         };
-        if !live.take_over(guest, connect::rooms_of(&live), known) {
+        if !live.take_over(guest, known) {
             // It ended meanwhile, or is somebody by now.
             self.depart(&live, "transport_close");
             if guest.ending().is_some() && self.hub.of_session(live.session.id).is_empty() {

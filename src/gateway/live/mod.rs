@@ -120,12 +120,6 @@ impl Live {
         self.identity.lock().as_ref()?.expires_at
     }
 
-    /// Another token of its user's, in place of the one before.
-    pub(crate) fn renew(&self, identity: Identity) {
-        *self.identity.lock() = Some(Arc::new(identity));
-        self.warned.store(false, Ordering::Release);
-    }
-
     /// Whether its client has been warned of its token's end.
     pub(crate) fn is_warned(&self) -> bool {
         self.warned.load(Ordering::Acquire)

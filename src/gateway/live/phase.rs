@@ -1,12 +1,12 @@
 //! How far a connection has got, and the steps from one phase to the next: each under the lock under which it is sent to.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
 use super::Live;
-use crate::{ending::Ending, gateway::departure, transport::engine::Adapter};
+use crate::{auth::Identity, ending::Ending, gateway::departure, transport::engine::Adapter};
 
 /// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
 pub(in crate::gateway) const ENDED: &str = "ended";
@@ -43,7 +43,7 @@ impl Live {
     /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
     /// the guest. `known` makes the socket known as this connection's. Returns whether it did: not if one of the two is
     /// gone, or another has taken the guest's place.
-    pub(crate) fn take_over(&self, guest: &Self, rooms: Vec<String>, known: impl FnOnce()) -> bool {
+    pub(crate) fn take_over(&self, guest: &Self, known: impl FnOnce()) -> bool {
         let mut before = guest.state.lock();
         if before.phase != Phase::Ready {
             return false;
@@ -60,7 +60,7 @@ impl Live {
         // Under the lock: whoever ends the guest from here on finds whom to end instead.
         known();
         if let Some(socket) = &state.socket {
-            socket.join(rooms);
+            socket.join(rooms_of(self.identity().as_deref()));
         }
         guest.departed.store(true, Ordering::Release);
         true
@@ -76,14 +76,25 @@ impl Live {
         self.phase() == Phase::Gone
     }
 
-    /// Takes the socket into `rooms`, and tells the client that it is connected, unless it has been given an ending
+    /// Another token of its user's, in place of the one before. It leaves the rooms of the roles that are gone and joins those
+    /// of the new ones.
+    pub(crate) fn renew(&self, identity: Identity) {
+        // Under the lock: what begins meanwhile joins by the one identity or by the other.
+        let state = self.state.lock();
+        let rooms = rooms_of(Some(&identity));
+        let before = self.identity.lock().replace(Arc::new(identity));
+        self.warned.store(false, Ordering::Release);
+        if let Some(socket) = &state.socket {
+            let mut left = rooms_of(before.as_deref());
+            left.retain(|room| !rooms.contains(room));
+            socket.leave(left);
+            socket.join(rooms);
+        }
+    }
+
+    /// Takes the socket into the rooms of its identity, and tells the client that it is connected, unless it has been given an ending
     /// meanwhile or is gone. Returns whether it was told.
-    pub(crate) fn set_ready(
-        &self,
-        socket: &SocketRef<Adapter>,
-        rooms: Vec<String>,
-        ready: &Value,
-    ) -> bool {
+    pub(crate) fn set_ready(&self, socket: &SocketRef<Adapter>, ready: &Value) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Arriving {
             return false;
@@ -91,7 +102,7 @@ impl Live {
         state.phase = Phase::Ready;
         state.socket = Some(socket.clone());
         // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
-        socket.join(rooms);
+        socket.join(rooms_of(self.identity().as_deref()));
         self.ending().is_none() && socket.emit("ready", ready).is_ok()
     }
 
@@ -142,4 +153,16 @@ impl Live {
         state.phase = Phase::Gone;
         state.socket.take()
     }
+}
+
+/// The rooms that an identity puts its connections into: its user's and its roles'. A guest is in none. Devices have no rooms: a
+/// room's name would be anybody's to claim.
+fn rooms_of(identity: Option<&Identity>) -> Vec<String> {
+    let Some(identity) = identity else {
+        return Vec::new();
+    };
+    let roles = identity.roles.iter().map(|role| format!("role:{role}"));
+    std::iter::once(format!("user:{}", identity.user_id))
+        .chain(roles)
+        .collect()
 }
