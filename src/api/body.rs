@@ -11,7 +11,10 @@ use super::{
     error::{ApiError, ErrorCode},
     fields::Object,
 };
-use crate::connection::{ConnectionId, UserId};
+use crate::{
+    auth::is_device_id,
+    connection::{ConnectionId, UserId},
+};
 
 /// How much of a body that is too large is read and thrown away, in bytes. A server that closes while the client still
 /// writes resets the connection, and the client never sees the 413.
@@ -163,6 +166,17 @@ async fn path_id(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError
 pub fn user_id(text: String) -> Result<UserId, ApiError> {
     UserId::checked(text)
         .map_err(|problem| ApiError::new(ErrorCode::InvalidUser, format!("user: {problem}")))
+}
+
+/// Text as a device's id.
+pub fn device_id(text: String) -> Result<String, ApiError> {
+    match is_device_id(&text) {
+        true => Ok(text),
+        false => Err(ApiError::new(
+            ErrorCode::InvalidTarget,
+            "device: an id has 1 to 128 characters",
+        )),
+    }
 }
 
 /// The reason that people are given: at most `MAX_REASON_CHARS` characters.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, UserPath},
+    body::{Body, Payload, UserPath, device_id},
     error::{ApiError, ErrorCode},
     fields::{object, present},
     openapi::{BodyProblems, Guarded},
@@ -38,6 +38,10 @@ pub struct SendRequest {
     /// The namespace whose connections get it. A missing leading slash is added.
     #[schema(default = "/")]
     namespace: Option<String>,
+    /// A `deviceId` that the user's client named: only the connections of that device get it. Absent: all of the user's.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    device: Option<String>,
     /// Asks the clients for an acknowledgement, and waits for it.
     #[serde(default, deserialize_with = "object")]
     ack: Option<AckRequest>,
@@ -105,7 +109,7 @@ pub struct BroadcastAnswer {
 
 /// Send an event to a user
 ///
-/// It is handed to all connections of the user in the namespace, on whatever nodes they are. Nobody there is an answer
+/// It is handed to all connections of the user in the namespace, or to those of one `device`, on whatever nodes they are. Nobody there is an answer
 /// with zeros, not an error. With `ack` the clients are asked for an acknowledgement, and the answer comes when all have
 /// given it, or when the time is up.
 #[utoipa::path(
@@ -134,14 +138,17 @@ pub async fn send_to_user(
     Body(request): Body<SendRequest>,
 ) -> Result<Json<SendAnswer>, ApiError> {
     let timeout = request.ack.as_ref().map(AckRequest::timeout).transpose()?;
+    let device = request.device.map(device_id).transpose()?;
     let message = state.message(request.event, request.data, request.namespace)?;
     let answer = match timeout {
         Some(timeout) => {
-            let acked = state.gateway.send_with_ack(&user, &message, timeout);
+            let acked = state
+                .gateway
+                .send_with_ack(&user, device, &message, timeout);
             SendAnswer::Acked(acked.await?)
         }
         None => {
-            let target = Target::User(user);
+            let target = Target::user(user, device);
             SendAnswer::Delivery(state.gateway.send(&target, &message).await?)
         }
     };

@@ -54,8 +54,12 @@ impl Credentials {
 /// is not cut, since two devices could become one.
 pub fn device_id(auth: Option<&Value>) -> Option<String> {
     let id = auth?.get("deviceId")?.as_str()?;
-    let fits = !id.is_empty() && id.chars().nth(MAX_DEVICE_ID_CHARS).is_none();
-    fits.then(|| id.to_owned())
+    is_device_id(id).then(|| id.to_owned())
+}
+
+/// Whether a text can be a device's id: it has 1 to 128 characters.
+pub fn is_device_id(text: &str) -> bool {
+    !text.is_empty() && text.chars().nth(MAX_DEVICE_ID_CHARS).is_none()
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1; the scheme in any case).

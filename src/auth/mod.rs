@@ -44,7 +44,7 @@ mod testing;
 
 pub use authenticator::Authenticator;
 pub use cookie::SessionId;
-pub use credentials::{Credentials, device_id};
+pub use credentials::{Credentials, device_id, is_device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use jwt::Refusal;
 pub use payload::ConnectPayload;

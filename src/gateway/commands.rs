@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     bus::Inbox,
-    connection::{ConnectionId, Instance, UserId},
+    connection::{ConnectionId, Instance},
     registry::EndTarget,
 };
 
@@ -58,9 +58,9 @@ enum Body {
 pub(super) enum Command {
     /// Hand a message to whom it is for, as far as they are here.
     Deliver { target: Target, message: Message },
-    /// The same for a user, and collect what the clients answer.
+    /// Hand a message to whom it is for, as far as they are here, and collect what the clients answer.
     DeliverWithAck {
-        user: UserId,
+        target: Target,
         message: Message,
         timeout_ms: u64,
     },
@@ -249,12 +249,12 @@ impl Inner {
                 tokio::spawn(self.confirm(from, request, Receipt::Delivered { connections }));
             }
             Command::DeliverWithAck {
-                user,
+                target,
                 message,
                 timeout_ms,
             } => {
                 let answers =
-                    self.deliver_with_ack(&user, &message, Duration::from_millis(timeout_ms));
+                    self.deliver_with_ack(&target, &message, Duration::from_millis(timeout_ms));
                 tokio::spawn(async move {
                     let (connections, acks) = answers.await;
                     self.confirm(from, request, Receipt::Acked { connections, acks })

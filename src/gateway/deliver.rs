@@ -41,18 +41,17 @@ impl Inner {
         handed
     }
 
-    /// The same for a user, and what the clients answer. The messages are handed out before this returns; the answers
-    /// come with the future.
+    /// Hands a message to whom it is for, as far as they are on this node, and collects what the clients answer. The messages
+    /// are handed out before this returns; the answers come with the future.
     pub(super) fn deliver_with_ack(
         self: &Arc<Self>,
-        user: &UserId,
+        target: &Target,
         message: &Message,
         timeout: Duration,
     ) -> impl Future<Output = (u64, Vec<AckReply>)> + Send + use<> {
         let limit = self.send_queue_bytes();
-        let target = Target::User(user.clone());
         let pending: FuturesUnordered<_> = self
-            .here(&target, message)
+            .here(target, message)
             .into_iter()
             .filter_map(|live| match live.send_with_ack(message, limit, timeout) {
                 Ok(answer) => Some(async move { (live.id.clone(), answer.await) }),
@@ -84,6 +83,11 @@ impl Inner {
     fn here(&self, target: &Target, message: &Message) -> Vec<Arc<Live>> {
         let mut lives = match target {
             Target::User(user) => self.hub.of_user(user),
+            Target::Device(user, device) => {
+                let mut lives = self.hub.of_user(user);
+                lives.retain(|live| live.device_id.as_ref() == Some(device));
+                lives
+            }
             // It is in one namespace: to name that as well would be to say it twice.
             Target::Connection(id) => return self.hub.get(id).into_iter().collect(),
             Target::Room(room) => self.in_room(&message.namespace, room),
@@ -136,7 +140,7 @@ impl Inner {
         let (mut request, payload) = self.request(&command);
         // This node's own come first: they get it even while the others can't be reached.
         let (local, heard) = match target {
-            Target::User(user) => {
+            Target::User(user) | Target::Device(user, _) => {
                 let local = self.deliver(target, message);
                 (
                     local,
@@ -181,21 +185,23 @@ impl Inner {
         Ok(confirmed.boxed())
     }
 
-    /// Hands a message to a user and collects the answers.
+    /// Hands a message to a user, or to one device of a user's, and collects the answers.
     pub(super) async fn send_with_ack(
         self: &Arc<Self>,
         user: &UserId,
+        device: Option<String>,
         message: &Message,
         timeout: Duration,
     ) -> Result<Acked, GatewayError> {
         self.metrics.messages_sent("user").increment(1);
+        let target = Target::user(user.clone(), device);
         let command = Command::DeliverWithAck {
-            user: user.clone(),
+            target: target.clone(),
             message: message.clone(),
             timeout_ms: timeout.as_millis() as u64,
         };
         let (mut request, payload) = self.request(&command);
-        let local = self.deliver_with_ack(user, message, timeout);
+        let local = self.deliver_with_ack(&target, message, timeout);
         let heard = self.route(&Whom::User(user.clone()), &payload).await?;
         let deadline = Instant::now() + timeout + RECEIPTS;
         let ((local, mut acks), receipts) = tokio::join!(local, request.collect(heard, deadline));

@@ -33,6 +33,8 @@ pub struct Message {
 pub enum Target {
     /// All connections of a user in the message's namespace.
     User(UserId),
+    /// Those of a user's connections in the message's namespace whose client named this device.
+    Device(UserId, String),
     /// One connection, whatever the message's namespace.
     Connection(ConnectionId),
     /// The connections in a room of the message's namespace.
@@ -40,10 +42,18 @@ pub enum Target {
 }
 
 impl Target {
+    /// A user's connections: all of them, or those of one device.
+    pub fn user(user: UserId, device: Option<String>) -> Self {
+        match device {
+            Some(device) => Self::Device(user, device),
+            None => Self::User(user),
+        }
+    }
+
     /// The value of the metric label `kind`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::User(_) => "user",
+            Self::User(_) | Self::Device(..) => "user",
             Self::Connection(_) => "connection",
             Self::Room(_) => "room",
         }

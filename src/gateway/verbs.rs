@@ -33,15 +33,19 @@ impl Gateway {
         self.inner.dispatch(target, message).await
     }
 
-    /// The same for a user, and collects what the clients answer within `timeout`.
+    /// Hands a message to a user's connections, or to those of one device, wherever they are, and collects what the clients
+    /// answer within `timeout`.
     pub async fn send_with_ack(
         &self,
         user: &UserId,
+        device: Option<String>,
         message: &Message,
         timeout: Duration,
     ) -> Result<Acked, GatewayError> {
         self.inner.known(&message.namespace)?;
-        self.inner.send_with_ack(user, message, timeout).await
+        self.inner
+            .send_with_ack(user, device, message, timeout)
+            .await
     }
 
     /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.

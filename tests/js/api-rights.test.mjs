@@ -109,7 +109,7 @@ onBothRegistries((world) => {
     const client = await connected(world.door, { user, deviceId: user });
     const near = await connected(world.desk, { user, deviceId: `${user}-near` });
     for (let round = 0; round < 5; round += 1) {
-      const targets = (one) => [{ user }, { connection: one.id }, { room: `user:${user}` }, { room: `device:${one === client ? user : `${user}-near`}` }];
+      const targets = (one) => [{ user }, { connection: one.id }, { room: `user:${user}` }, { user, device: one === client ? user : `${user}-near` }];
       for (const one of [client, near]) {
         const event = `n-${round}-${one.id}`;
         const messages = Array.from({ length: 60 }, (_, i) => ({ ...targets(one)[(i * 7 + round) % 4], event, data: i }));

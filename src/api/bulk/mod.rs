@@ -10,13 +10,16 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, part, user_id},
+    body::{Body, Payload, device_id, part, user_id},
     error::{ApiError, ErrorCode},
     fields::{GivenUser, present},
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{Delivery, Message, Target};
 use order::{hand_over, is_unavailable};
+
+/// What names of rooms begin with that nobody can be in.
+const DEVICE_ROOM: &str = "device:";
 
 /// The most messages of one call.
 const MAX_MESSAGES: usize = 1000;
@@ -47,9 +50,13 @@ pub struct BulkMessage {
     /// A user: all connections in the namespace. An integer stands for its digits.
     #[schema(value_type = Option<String>)]
     user: Option<GivenUser>,
+    /// With `user`: a `deviceId` that the user's client named. Only the connections of that device get it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
+    device: Option<String>,
     /// One connection.
     connection: Option<String>,
-    /// The connections in a room of the namespace.
+    /// The connections in a room of the namespace. Not one whose name begins with `device:`: a device is a user's.
     room: Option<String>,
     /// Its name, which is not one of Socket.IO's own.
     #[schema(min_length = 1, max_length = 256)]
@@ -129,7 +136,7 @@ pub async fn send_bulk(
         .map(|value| {
             let message: BulkMessage = part(value)?;
             let user = message.user.map(|GivenUser(id)| id);
-            let target = target(user, message.connection, message.room)?;
+            let target = target(user, message.device, message.connection, message.room)?;
             let message = state.message(message.event, message.data, message.namespace)?;
             Ok((target, message))
         })
@@ -148,15 +155,25 @@ pub async fn send_bulk(
 
 fn target(
     user: Option<String>,
+    device: Option<String>,
     connection: Option<String>,
     room: Option<String>,
 ) -> Result<Target, ApiError> {
     let wrong = |detail| Err(ApiError::new(ErrorCode::InvalidTarget, detail));
+    if device.is_some() && user.is_none() {
+        return wrong("device: goes with user, whose it is");
+    }
     match (user, connection, room) {
-        (Some(user), None, None) => user_id(user).map(Target::User),
+        (Some(user), None, None) => {
+            let device = device.map(device_id).transpose()?;
+            Ok(Target::user(user_id(user)?, device))
+        }
         (None, Some(id), None) if id.is_empty() => wrong("connection: empty"),
         (None, Some(id), None) => Ok(Target::Connection(id.into())),
         (None, None, Some(room)) if room.is_empty() => wrong("room: empty"),
+        (None, None, Some(room)) if room.starts_with(DEVICE_ROOM) => {
+            wrong("room: a device is a user's, and no room: send to the user with `device`")
+        }
         (None, None, Some(room)) => Ok(Target::Room(room)),
         _ => wrong("exactly one of user, connection and room says whom it is for"),
     }
@@ -188,15 +205,13 @@ mod tests {
     #[test]
     fn exactly_one_target() {
         let some = |text: &str| Some(text.to_owned());
+        let of = |user, connection, room| target(user, None, connection, room);
+        assert_eq!(of(some("42"), None, None), Ok(Target::User("42".into())));
         assert_eq!(
-            target(some("42"), None, None),
-            Ok(Target::User("42".into()))
-        );
-        assert_eq!(
-            target(None, some("c1"), None),
+            of(None, some("c1"), None),
             Ok(Target::Connection("c1".into()))
         );
-        assert_eq!(target(None, None, some("r")), Ok(Target::Room("r".into())));
+        assert_eq!(of(None, None, some("r")), Ok(Target::Room("r".into())));
         for (user, connection, room) in [
             (None, None, None),
             (some("1"), some("2"), None),
@@ -206,8 +221,33 @@ mod tests {
             (None, some(""), None),
             (None, None, some("")),
         ] {
-            assert!(target(user, connection, room).is_err());
+            assert!(of(user, connection, room).is_err());
         }
+    }
+
+    #[test]
+    fn a_device_is_its_user_s_and_no_room() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            target(some("42"), some("phone"), None, None),
+            Ok(Target::Device("42".into(), "phone".into()))
+        );
+        let long = Some("é".repeat(129));
+        for (user, device, connection, room) in [
+            (some("42"), some(""), None, None),
+            (some("42"), long, None, None),
+            (None, some("phone"), None, None),
+            (None, some("phone"), some("c1"), None),
+            (None, some("phone"), None, some("r")),
+            (None, None, None, some("device:")),
+            (None, None, None, some("device:phone")),
+            (None, None, None, some("device:42:phone")),
+        ] {
+            let shown = format!("{user:?} {device:?} {connection:?} {room:?}");
+            let refused = target(user, device, connection, room).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::InvalidTarget, "{shown}");
+        }
+        assert!(target(None, None, None, some("devices")).is_ok());
     }
 
     #[test]

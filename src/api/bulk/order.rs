@@ -103,7 +103,7 @@ fn stages(messages: Vec<Placed>) -> Vec<Lanes> {
 /// rooms, and is in one namespace.
 fn lane(target: &Target, message: &Message) -> String {
     match target {
-        Target::User(user) => user.to_string(),
+        Target::User(user) | Target::Device(user, _) => user.to_string(),
         Target::Connection(id) => id.to_string(),
         Target::Room(_) => message.namespace.clone(),
     }

@@ -29,6 +29,8 @@ pub(super) struct OfUser {
 #[serde(deny_unknown_fields)]
 pub(super) struct SendToUser {
     pub(super) user: UserId,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) device: Option<String>,
     pub(super) event: String,
     #[serde(default, deserialize_with = "present")]
     pub(super) data: Option<Value>,
@@ -72,8 +74,10 @@ pub(super) struct RevokeTokens {
 }
 
 /// An argument that is there, also when it is null.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 fn root() -> String {

@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::{
+    auth::is_device_id,
     connection::Tally,
     ending::Ending,
     gateway::{
@@ -73,6 +74,7 @@ impl Inner {
     pub(super) async fn send_to(self: &Arc<Self>, argument: Value) -> Result<Value, Denied> {
         let SendToUser {
             user,
+            device,
             event,
             data,
             namespace,
@@ -86,6 +88,11 @@ impl Inner {
         if !message.is_sendable() {
             return Err(Denied::Unacceptable("event: empty or reserved".into()));
         }
+        if device.as_ref().is_some_and(|device| !is_device_id(device)) {
+            return Err(Denied::Unacceptable(
+                "device: from 1 to 128 characters".into(),
+            ));
+        }
         self.known(&message.namespace)
             .map_err(|error| Denied::Unacceptable(error.to_string()))?;
         match ack {
@@ -94,11 +101,12 @@ impl Inner {
             ),
             Some(AckAsked { timeout_ms }) => {
                 let timeout = Duration::from_millis(timeout_ms);
-                let acked = self.send_with_ack(&user, &message, timeout).await?;
+                let acked = self.send_with_ack(&user, device, &message, timeout).await?;
                 Ok(serde_json::to_value(acked)?)
             }
             None => {
-                let delivery = self.send(&Target::User(user), &message).await?;
+                let target = Target::user(user, device);
+                let delivery = self.send(&target, &message).await?;
                 Ok(serde_json::to_value(delivery)?)
             }
         }
