@@ -44,16 +44,6 @@ fn text(value: &str, max_age: i64, https: bool) -> String {
     format!("{NAME}={value}; {ATTRIBUTES}; Max-Age={max_age}{secure}")
 }
 
-/// Whether the proxy in front has said that the browser came over TLS: then the cookie is `Secure`. Believed whoever says
-/// so: who makes it up only has the browser be more careful. Of several proxies the first one counts.
-pub fn is_https(headers: &HeaderMap) -> bool {
-    headers
-        .get("x-forwarded-proto")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(',').next())
-        .is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -113,21 +103,5 @@ mod tests {
             forget(true).expose_secret(),
             "refreshToken=; Path=/api; HttpOnly; SameSite=Lax; Max-Age=0; Secure"
         );
-    }
-
-    #[test]
-    fn tls_is_what_the_first_proxy_says() {
-        let name = HeaderName::from_static("x-forwarded-proto");
-        for (value, https) in [
-            ("https", true),
-            ("HTTPS", true),
-            ("https, http", true),
-            ("http, https", false),
-            ("http", false),
-            ("", false),
-        ] {
-            assert_eq!(is_https(&headers(name.clone(), &[value])), https, "{value}");
-        }
-        assert!(!is_https(&HeaderMap::new()));
     }
 }

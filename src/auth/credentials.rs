@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use super::cookie;
 
+/// What stands before a token in the header `Authorization`.
+const BEARER: &str = "Bearer ";
+
 /// The longest `auth.deviceId`, in characters.
 const MAX_DEVICE_ID_CHARS: usize = 128;
 
@@ -25,13 +28,13 @@ pub struct Credentials {
 impl Credentials {
     /// Reads the `auth` payload of a CONNECT packet and the headers of the handshake request.
     ///
-    /// An absent, `null` or empty token is none at all (`auth: {token: localStorage.getItem("token")}` sends `null`
+    /// A `Bearer ` in front of the token is allowed for. An absent, `null` or empty token is none at all (`auth: {token: localStorage.getItem("token")}` sends `null`
     /// to a client that is not logged in). A token that is no string is a token, and an invalid one: it is kept as its
     /// JSON text, which can't have the form of a JWT.
     pub fn from_handshake(auth: Option<&Value>, headers: &HeaderMap) -> Self {
         let token = match auth.and_then(|auth| auth.get("token")) {
             None | Some(Value::Null) => None,
-            Some(Value::String(token)) => present(token.clone()),
+            Some(Value::String(token)) => present(without_scheme(token).to_owned()),
             Some(other) => present(other.to_string()),
         };
         Self {
@@ -60,6 +63,14 @@ pub fn device_id(auth: Option<&Value>) -> Option<String> {
 /// Whether a text can be a device's id: it has 1 to 128 characters.
 pub fn is_device_id(text: &str) -> bool {
     !text.is_empty() && text.chars().nth(MAX_DEVICE_ID_CHARS).is_none()
+}
+
+/// A token without the `Bearer ` that some put in front of it, as in the header.
+fn without_scheme(token: &str) -> &str {
+    match token.split_at_checked(BEARER.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(BEARER) => rest.trim_start(),
+        _ => token,
+    }
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1; the scheme in any case).
@@ -123,6 +134,28 @@ mod tests {
                 Some("from-header"),
                 "{empty:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_token_may_have_the_scheme_in_front() {
+        let token = |text: &str| {
+            let auth = json!({ "token": text });
+            preferred(Some(auth), &HeaderMap::new())
+        };
+        for with in ["Bearer a.b.c", "bearer a.b.c", "BEARER   a.b.c"] {
+            assert_eq!(token(with).as_deref(), Some("a.b.c"), "{with}");
+        }
+        assert_eq!(token("Bearer "), None);
+        for other in [
+            "Bearer",
+            "Basic a.b.c",
+            "Bearera.b.c",
+            "a.b.c",
+            "é",
+            "Bearer\u{a0}x",
+        ] {
+            assert_eq!(token(other).as_deref(), Some(other), "{other}");
         }
     }
 

@@ -12,7 +12,8 @@ use super::{list, print::MASK};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// A key with every scope, `SWITCHBOARD_API_KEY`, in clear or as `sha256:…`. None by default.
+    /// A key with every scope, `SWITCHBOARD_API_KEY`, in clear or as `sha256:…`; at least 16 characters where others than this
+    /// machine reach the API. None by default.
     pub key: Option<KeySecret>,
     /// Whether the API takes the tokens that `/admin` lets in, `true` by default; it takes no others, and where there is no
     /// `/admin`, none. `false`: API keys alone.

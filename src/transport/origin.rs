@@ -1,7 +1,8 @@
 //! Which pages may open a session with a browser's cookies.
 //!
 //! A browser sends a site's cookies along with a WebSocket that any page opens to it (cross-site WebSocket hijacking,
-//! CWE-1385), and CORS does not apply there. What tells is the `Origin` header, which browsers send and pages can't set.
+//! CWE-1385), and CORS does not apply there. What tells is the `Origin` header, which browsers send and pages can't set, and
+//! where browsers send it `Sec-Fetch-Site`.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -25,27 +26,30 @@ impl Origins {
     }
 
     /// Whether a handshake with these headers may go on. One without cookies may always: it brings nothing that the page
-    /// has not got itself. More than one `Origin` or `Host` is refused: which of them somebody else went by is nothing to
-    /// guess at.
+    /// has not got itself. More than one `Origin`, `Host` or `Sec-Fetch-Site` is refused: which of them somebody else went by
+    /// is nothing to guess at.
+    ///
+    /// A page may use cookies whose `Origin` is in the list to the letter. Any other page has to be of the request's own
+    /// origin: the browser says nothing else of it in `Sec-Fetch-Site`, and its `Origin` has the host and port of `Host`, and
+    /// the scheme too where it is known, see [`is_https`]. `null` (a sandboxed frame, a file) is nobody's own.
+    ///
+    /// Without an `Origin` it is enough that `Sec-Fetch-Site` does not speak against it: browsers send an `Origin` with every
+    /// WebSocket and with every request of a script to another origin; what comes without is a page's poll of its own origin,
+    /// another site's link or image, which that header tells apart, or no browser.
     pub fn allow(&self, headers: &HeaderMap) -> bool {
         if !headers.contains_key(COOKIE) {
             return true;
         }
-        match (single(headers, ORIGIN), single(headers, HOST)) {
-            (Some(origin), Some(host)) => self.allows_cookies(origin, host),
-            _ => false,
-        }
-    }
-
-    /// Whether a page of this `Origin` may use cookies on this `Host`.
-    ///
-    /// Without an `Origin` it may: browsers send one with every WebSocket and with every request of a script to another
-    /// origin; what comes without is a page's poll of its own origin, or no browser. With one, it has to be in the list to
-    /// the letter, or the request's own: the same host and port as in `Host`. The scheme is not compared, as behind a proxy
-    /// that ends TLS it is not known. `null` (a sandboxed frame, a file) is nobody's own.
-    fn allows_cookies(&self, origin: Option<&HeaderValue>, host: Option<&HeaderValue>) -> bool {
+        let (Some(origin), Some(host), Some(site)) = (
+            single(headers, ORIGIN),
+            single(headers, HOST),
+            single(headers, SEC_FETCH_SITE),
+        ) else {
+            return false;
+        };
+        let is_elsewhere = site.is_some_and(|site| site == "cross-site" || site == "same-site");
         let Some(origin) = origin else {
-            return true;
+            return !is_elsewhere;
         };
         let Ok(origin) = origin.to_str() else {
             return false;
@@ -53,10 +57,28 @@ impl Origins {
         if self.allowed.iter().any(|allowed| allowed == origin) {
             return true;
         }
-        host.and_then(|host| host.to_str().ok())
-            .is_some_and(|host| is_own(origin, host))
+        let fits = !is_https(headers) || origin.starts_with("https://");
+        let host = host.and_then(|host| host.to_str().ok());
+        !is_elsewhere && fits && host.is_some_and(|host| is_own(origin, host))
     }
 }
+
+/// Whether the browser came over TLS, as the proxy says that has ended it. Without the header that is not known, and neither is
+/// it with `http`: a proxy behind the one that ended TLS says that of itself. Believed from anybody: it only ever asks for more,
+/// a cookie that is `Secure`, a page that came over TLS. Of several proxies the first one counts.
+pub fn is_https(headers: &HeaderMap) -> bool {
+    headers
+        .get(X_FORWARDED_PROTO)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(',').next())
+        .is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
+}
+
+/// How the page that a request comes from is related to the server, by the browser (W3C Fetch Metadata): `same-origin`,
+/// `same-site`, `cross-site` or `none`. To a browser http://host is cross-site to https://host.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The one value of a header, or none; nothing if there are several.
 fn single(headers: &HeaderMap, name: HeaderName) -> Option<Option<&HeaderValue>> {
@@ -236,5 +258,79 @@ mod tests {
         headers.remove(HOST);
         headers.remove(ORIGIN);
         assert!(none.allow(&headers));
+    }
+
+    /// `headers` with another one.
+    fn with(mut headers: HeaderMap, name: &'static str, value: &'static str) -> HeaderMap {
+        headers.append(name, HeaderValue::from_static(value));
+        headers
+    }
+
+    #[test]
+    fn tls_is_what_the_first_proxy_says() {
+        for (value, https) in [
+            ("https", true),
+            ("HTTPS", true),
+            ("https, http", true),
+            ("http, https", false),
+            ("http", false),
+            ("", false),
+        ] {
+            let headers = with(HeaderMap::new(), "x-forwarded-proto", value);
+            assert_eq!(is_https(&headers), https, "{value}");
+        }
+        assert!(!is_https(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn behind_tls_a_page_without_it_is_another_origin() {
+        let some = policy(&["http://old.example.com"]);
+        let at = |origin: &str, proto: &'static str| {
+            let headers = headers(origin, "app.example.com");
+            some.allow(&with(headers, "x-forwarded-proto", proto))
+        };
+        for proto in ["https", "HTTPS", "https, http"] {
+            assert!(at("https://app.example.com", proto), "{proto}");
+            assert!(!at("http://app.example.com", proto), "{proto}");
+            assert!(at("http://old.example.com", proto), "{proto}");
+        }
+        // A proxy behind the one that ended TLS.
+        for proto in ["http", "", "http, https"] {
+            assert!(at("https://app.example.com", proto), "{proto}");
+            assert!(at("http://app.example.com", proto), "{proto}");
+        }
+    }
+
+    #[test]
+    fn what_the_browser_says_of_the_page_counts() {
+        let some = policy(&["https://friend.example"]);
+        let allows = |origin: Option<&str>, site: &'static str| {
+            let mut headers = headers(origin.unwrap_or("x"), "app.example.com");
+            if origin.is_none() {
+                headers.remove(ORIGIN);
+            }
+            some.allow(&with(headers, "sec-fetch-site", site))
+        };
+        let own = Some("https://app.example.com");
+        for site in ["same-origin", "none"] {
+            assert!(allows(own, site) && allows(None, site), "{site}");
+            assert!(!allows(Some("https://evil.example"), site), "{site}");
+        }
+        for site in ["cross-site", "same-site"] {
+            assert!(!allows(None, site), "{site}");
+            assert!(!allows(own, site), "{site}");
+            assert!(!allows(Some("http://app.example.com"), site), "{site}");
+            assert!(allows(Some("https://friend.example"), site), "{site}");
+        }
+        let mut twice = with(
+            headers("https://app.example.com", "app.example.com"),
+            "sec-fetch-site",
+            "same-origin",
+        );
+        assert!(some.allow(&twice));
+        twice = with(twice, "sec-fetch-site", "cross-site");
+        assert!(!some.allow(&twice));
+        twice.remove(COOKIE);
+        assert!(some.allow(&twice), "without cookies everyone may");
     }
 }

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import jwt from 'jsonwebtoken';
-import { API_KEY, clockPasses, connect, connected, eventually, exchange, expectProblem, Jar, JWT_SECRET, onBothRegistries, someone, test, writeScratch } from './harness.mjs';
+import { API_KEY, clockPasses, connect, connected, eventually, exchange, expectProblem, Jar, JWT_SECRET, onBothRegistries, parseMetrics, someone, test, writeScratch } from './harness.mjs';
 
 const REFRESH = '/api/refresh-token';
 const LOGOUT = '/api/logout';
@@ -301,4 +301,29 @@ test('while Redis is away: 503, and the cookie is good afterwards', { ms: 60000 
     store.server.signal('SIGCONT');
   }
   await eventually('the same cookie is good when Redis goes on', async () => assert.equal((await jar.copy().post(door.url, REFRESH)).status, 200), { ms: 20000 });
+});
+
+test('a refresh token that was made up costs Redis nothing: its tag shows it', async ({ node, redis }) => {
+  const store = await redis();
+  const door = await node({ redis: store });
+  const { opened, jar } = await login(door.api, someone('seen'));
+  const { sid } = jwt.decode(opened.token);
+  const value = opened.refreshToken;
+  const forged = [`${sid}.${'A'.repeat(43)}`, `${value.slice(0, -2)}${value.endsWith('AA') ? 'BA' : 'AA'}`, `x${value}`];
+  const calls = async () => {
+    const metrics = parseMetrics((await door.api.request('GET', '/metrics')).text);
+    return ['rotate', 'close_family'].map((operation) => metrics.value('switchboard_registry_duration_seconds_count', { operation }));
+  };
+  const before = await calls();
+  for (const text of forged) {
+    const made = () => new Jar().keep(`refreshToken=${text}; Path=/`);
+    await refusedRefresh(made(), door, 'a cookie that was made up');
+    assert.equal((await made().post(door.url, LOGOUT)).status, 204);
+  }
+  assert.deepEqual(await calls(), before);
+  await refreshed(jar, door);
+  assert.equal((await jar.post(door.url, LOGOUT)).status, 204);
+  assert.deepEqual(await calls(), before.map((count) => count + 1));
+  await store.stop();
+  await refusedRefresh(new Jar().keep(`refreshToken=${forged[0]}; Path=/`), door, 'a cookie that was made up, with Redis away');
 });

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import WebSocket from 'ws';
-import { answers, API_KEY, connect, connected, eventually, exchange, JWT_SECRET, onBothRegistries, Polling, RawSocket, someone, startRedis, test, token } from './harness.mjs';
+import { answers, API_KEY, connect, connected, eventually, exchange, JWT_SECRET, onBothRegistries, Polling, RawSocket, runBinary, someone, startRedis, test, token, writeScratch } from './harness.mjs';
 
 const EVIL = 'https://evil.example';
 const FRIEND = 'https://app.example';
@@ -241,4 +241,54 @@ test('a Redis password is in no log and no error', async ({ node }) => {
   } finally {
     await store.stop();
   }
+});
+
+test('a cookie of a page of the same host over plain HTTP, or of one that the browser calls another site, gets 403', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_CORS__ALLOWED_ORIGINS: FRIEND, SWITCHBOARD_TRUSTED_PROXIES: '127.0.0.0/8' } });
+  const host = 'app.gateway.example';
+  const status = async (headers, { method = 'GET', path = POLLING } = {}) => (await exchange(door.url, method, path, { headers: { host, cookie: 'a=b', 'content-length': 0, ...headers } })).status;
+  const upgrade = { connection: 'Upgrade', upgrade: 'websocket', 'sec-websocket-version': '13', 'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA==' };
+  const tls = { 'x-forwarded-proto': 'https' };
+  const [own, plain] = [`https://${host}`, `http://${host}`];
+  for (const [what, headers, may] of [
+    ['its own origin', { ...tls, origin: own }, true],
+    ['its own origin, as the browser says', { ...tls, origin: own, 'sec-fetch-site': 'same-origin' }, true],
+    ['its own poll', { ...tls, 'sec-fetch-site': 'same-origin' }, true],
+    ['no browser', tls, true],
+    ['the same host over plain HTTP', { ...tls, origin: plain }, false],
+    ['the same host over plain HTTP, as the browser says', { origin: plain, 'sec-fetch-site': 'cross-site' }, false],
+    ['another site', { ...tls, origin: EVIL, 'sec-fetch-site': 'cross-site' }, false],
+    ["another site's image", { ...tls, 'sec-fetch-site': 'cross-site' }, false],
+    ["a sibling's image", { 'sec-fetch-site': 'same-site' }, false],
+    ['a friend', { ...tls, origin: FRIEND, 'sec-fetch-site': 'cross-site' }, true],
+  ]) {
+    assert.equal(await status(headers), may ? 200 : 403, what);
+    if (!may) assert.equal(await status({ ...headers, ...upgrade }, { path: POLLING.replace('polling', 'websocket') }), 403, `${what}, by WebSocket`);
+    assert.equal(await status(headers, { method: 'POST', path: '/api/logout' }), may ? 204 : 403, `${what}, at /api/logout`);
+    assert.equal(await status({ ...headers, cookie: [] }), 200, `${what}, without a cookie`);
+  }
+});
+
+test('a short API key is refused where others could guess at it, by its name', async () => {
+  const check = (listen, env, config = '') => runBinary(['check-config', '--config', writeScratch('toml', config)], { env: { SWITCHBOARD_JWT_SECRET: JWT_SECRET, SWITCHBOARD_LISTEN: listen, ...env } });
+  const named = '[[api.keys]]\nname = "shop"\nkey = "fifteen-letters"\nscopes = ["read"]\n';
+  for (const [env, config, culprit] of [
+    [{ SWITCHBOARD_API_KEY: 'a' }, '', /^api\.key \(from SWITCHBOARD_API_KEY\): has fewer than 16 characters/m],
+    [{ SWITCHBOARD_API_KEY: API_KEY }, named, /^api\.keys\.0\.key \(in .*\): has fewer than 16 characters/m],
+  ]) {
+    const refused = await check('0.0.0.0:3000', env, config);
+    assert.equal(refused.code, 1, refused.output);
+    assert.match(refused.output, culprit);
+    assert.ok(!refused.output.includes('fifteen-letters'), refused.output);
+    const fine = await check('127.0.0.1:3000', env, config);
+    assert.equal(fine.code, 0, fine.output);
+  }
+});
+
+test('a token with "Bearer " in front is taken in auth.token', async ({ node }) => {
+  const door = await node();
+  const user = someone();
+  for (const scheme of ['Bearer ', 'bearer ', 'Bearer   ']) assert.equal((await connect(door, { token: scheme + token(user) }).ready()).userId, user);
+  await connect(door, { token: 'Bearer x' }).refused('Invalid token');
+  await connect(door, { token: 'Bearer ' }).refused('Authentication token required');
 });

@@ -25,7 +25,7 @@ use super::{
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded, LogoutProblems, RefreshProblems, SessionProblems},
 };
-use crate::gateway::access::Issued;
+use crate::{gateway::access::Issued, transport::origin::is_https};
 
 pub use self::{
     payloads::{SessionAnswer, SessionRequest, TokenAnswer},
@@ -76,7 +76,7 @@ pub async fn open_session(
         Ok(state.gateway.open_session(&user, &claims).await?)
     })
     .await?;
-    Ok(opened(issued, Timestamp::now(), cookie::is_https(&headers)))
+    Ok(opened(issued, Timestamp::now(), is_https(&headers)))
 }
 
 fn opened(issued: Issued, now: Timestamp, https: bool) -> Response {
@@ -119,7 +119,7 @@ pub async fn refresh_token(
         ApiError::new(ErrorCode::MissingRefreshToken, detail)
     })?;
     let issued = state.gateway.refresh_session(&token).await?;
-    refreshed(issued, Timestamp::now(), cookie::is_https(&headers))
+    refreshed(issued, Timestamp::now(), is_https(&headers))
 }
 
 fn refreshed(issued: Option<Issued>, now: Timestamp, https: bool) -> Result<Response, ApiError> {
@@ -166,7 +166,7 @@ pub async fn logout(
         })
         .await?;
     }
-    logged_out(cookie::is_https(&headers))
+    logged_out(is_https(&headers))
 }
 
 fn logged_out(https: bool) -> Result<Response, ApiError> {

@@ -10,7 +10,7 @@ fn effective<'a>(
 }
 
 const SECRET: (&str, &str) = ("SWITCHBOARD_JWT_SECRET", "0123456789abcdef0123456789abcdef");
-const KEY: (&str, &str) = ("SWITCHBOARD_API_KEY", "k");
+const KEY: (&str, &str) = ("SWITCHBOARD_API_KEY", "a-key-of-the-tests");
 
 #[test]
 fn nothing_configured_on_loopback_is_development_mode() {

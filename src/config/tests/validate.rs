@@ -428,3 +428,35 @@ fn keys_that_are_bound_have_one_source_each() {
     let several = "jwks_url = 'https://x/jwks', issuer = ['a', 'b'], audience = 'c', algorithms = 'ES256', roles = []";
     assert_fine(&[&entry(several)]);
 }
+
+#[test]
+fn a_key_that_others_can_guess_at_is_long() {
+    let with = |listen: &str, key: &str| format!("{listen}\napi.key = '{key}'");
+    let named = |listen: &str, key: &str| {
+        format!("{listen}\napi.keys = [{{ name = 'a', key = '{key}', scopes = ['read'] }}]")
+    };
+    let hashed = format!("sha256:{}", "0".repeat(64));
+    let [short, long] = [15, 16].map(|length| "k".repeat(length));
+    for open in [
+        "listen = '0.0.0.0:1'",
+        "listen = '[::]:1'",
+        "listen = '10.0.0.1:1'",
+        "internal_listen = '0.0.0.0:1'",
+    ] {
+        for short in ["a", &short] {
+            assert_eq!(wrong(&with(open, short)), ["api.key"], "{open}");
+            assert_eq!(wrong(&named(open, short)), ["api.keys.0.key"], "{open}");
+        }
+        assert_fine(&[&with(open, &long), &named(open, &long)]);
+        assert_fine(&[&with(open, &hashed), &named(open, &hashed)]);
+        assert_eq!(wrong(&with(open, "")), ["api.key"], "said once");
+        assert_eq!(wrong(&with(open, "***")), ["api.key"], "said once");
+    }
+    // Nobody else reaches the API there.
+    for closed in [
+        "listen = '127.0.0.1:1'",
+        "listen = '0.0.0.0:1'\ninternal_listen = '127.0.0.1:2'",
+    ] {
+        assert_fine(&[&with(closed, "a"), &named(closed, "a")]);
+    }
+}
