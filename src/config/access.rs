@@ -56,7 +56,8 @@ pub struct Jwt {
     #[serde(serialize_with = "print::secret_option")]
     pub secret: Option<SecretString>,
     /// Secrets that still verify and no longer sign. None by default. While a secret is replaced: the old one, for as long
-    /// as its tokens live; refresh tokens that were issued by it and not used since end with it.
+    /// as its tokens live; refresh tokens that were issued by it and not used since end with it. In a fleet the new one comes
+    /// in here first, on every node: until then the others refuse what it signs.
     #[serde(
         serialize_with = "print::secrets",
         deserialize_with = "list::one_or_more"

@@ -59,7 +59,6 @@ impl Inner {
         let successor = presented.successor(key);
         let turn = Turn {
             presented: &presented.hash(),
-            genuine: true,
             successor: &successor.hash(),
             grace: GRACE,
             renew: Some(self.config.auth.refresh_ttl),

@@ -37,11 +37,9 @@ pub struct Family {
 /// The use of a refresh token.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn<'a> {
-    /// The token that was presented.
+    /// The token that was presented. The caller knows that it was issued once: by one that somebody made up who has seen the
+    /// family's id, the family would be killed.
     pub presented: &'a TokenHash,
-    /// Whether it is known to have been issued once. One that is neither that nor good is nobody's theft: whoever has seen a
-    /// family's id can make it up, and it kills nothing.
-    pub genuine: bool,
     /// The one that is to follow it: always the same one for the same token.
     pub successor: &'a TokenHash,
     /// For how long the token that was replaced last gets its successor again.
@@ -57,7 +55,7 @@ pub enum Rotation {
     Rotated(Family),
     /// It was replaced just now; the successor has been the current one since. Nothing has changed.
     Repeated(Family),
-    /// It is genuine, and was used before. The family is dead; this answer comes for as long as it would have lived.
+    /// It was used before. The family is dead; this answer comes for as long as it would have lived.
     /// The caller ends the connections: [`super::EndTarget::Session`].
     Reused(Family),
     /// The token is right, but a fence holds. Nothing has changed.

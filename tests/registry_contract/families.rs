@@ -49,7 +49,6 @@ pub(super) async fn rotate(peer: &Peer, family: &Family, n: u32) -> Rotation {
 async fn rotate_within(peer: &Peer, family: &Family, n: u32, grace: Duration) -> Rotation {
     let turn = Turn {
         presented: &token(&family.id, n),
-        genuine: true,
         successor: &token(&family.id, n + 1),
         grace,
         renew: None,
@@ -105,35 +104,6 @@ pub(super) async fn a_family_that_is_not_there_is_unknown(home: &dyn Home) {
     assert_eq!(rotate(&b, &real, 0).await, Rotation::Rotated(real));
 }
 
-pub(super) async fn a_token_that_was_made_up_kills_nothing(home: &dyn Home) {
-    let [a, b] = fleet(home, LONG, LONG).await;
-    let family = open(&a, "42").await;
-    let made_up = async |peer: &Peer, n| {
-        let turn = Turn {
-            presented: &token(&family.id, n),
-            genuine: false,
-            successor: &token(&family.id, n + 1),
-            grace: Duration::ZERO,
-            renew: None,
-        };
-        peer.registry.rotate(&family.id, turn).await.unwrap().0
-    };
-    assert_eq!(made_up(&b, 7).await, Rotation::Unknown);
-    assert_eq!(a.bar("42", &by(&family)).await, None);
-    // The right one is, whoever has forgotten the key that it was issued with.
-    assert_eq!(made_up(&b, 0).await, Rotation::Rotated(family.clone()));
-    assert_eq!(
-        rotate(&a, &family, 1).await,
-        Rotation::Rotated(family.clone())
-    );
-    assert_eq!(made_up(&b, 0).await, Rotation::Unknown);
-    assert_eq!(
-        rotate(&a, &family, 0).await,
-        Rotation::Reused(family.clone())
-    );
-    assert_eq!(made_up(&b, 2).await, Rotation::Unknown);
-}
-
 pub(super) async fn what_is_issued_before_a_revocation_bears_an_earlier_time(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let family = of(&a, "42");
@@ -141,7 +111,6 @@ pub(super) async fn what_is_issued_before_a_revocation_bears_an_earlier_time(hom
     let opened = a.registry.open_family(&family, &first).await.unwrap();
     let turn = Turn {
         presented: &first,
-        genuine: true,
         successor: &token(&family.id, 1),
         grace: GRACE,
         renew: None,
@@ -281,7 +250,6 @@ pub(super) async fn a_family_is_forgotten_when_it_expires(home: &dyn Home) {
     let before = Timestamp::now().as_millisecond();
     let turn = Turn {
         presented: &token(&renewed.id, 0),
-        genuine: true,
         successor: &token(&renewed.id, 1),
         grace: GRACE,
         renew: Some(LONG),
@@ -305,7 +273,6 @@ pub(super) async fn a_family_is_forgotten_when_it_expires(home: &dyn Home) {
     assert!(Timestamp::now() >= brief.expires_at);
     let shorter = Turn {
         presented: &token(&renewed.id, 2),
-        genuine: true,
         successor: &token(&renewed.id, 3),
         grace: GRACE,
         renew: Some(Duration::from_millis(100)),

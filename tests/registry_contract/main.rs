@@ -113,7 +113,6 @@ conformance! {
     families:
         a_token_is_passed_on
         a_family_that_is_not_there_is_unknown
-        a_token_that_was_made_up_kills_nothing
         what_is_issued_before_a_revocation_bears_an_earlier_time
         two_tabs_get_the_same_successor
         a_token_that_is_used_again_kills_its_family

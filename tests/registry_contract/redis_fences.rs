@@ -218,7 +218,6 @@ async fn all_that_is_held_against_somebody_is_forgotten_in_the_end() {
     assert_about(ttl(&mut raw, "}:family:").await, soon);
     let turn = Turn {
         presented: &token(&family.id, 1),
-        genuine: true,
         successor: &token(&family.id, 2),
         grace: Duration::ZERO,
         renew: Some(LONG),
@@ -267,7 +266,6 @@ async fn what_a_full_redis_refuses_has_not_happened() {
     set("1").await;
     let turn = |successor| Turn {
         presented: &[0; 32],
-        genuine: true,
         successor,
         grace: LONG,
         renew: None,

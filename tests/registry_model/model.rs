@@ -458,9 +458,6 @@ impl Model {
             return Rotation::Unknown;
         }
         if kept.dead.is_some() || !(current || repeated) {
-            if !turn.genuine {
-                return Rotation::Unknown;
-            }
             kept.dead = Some("reused");
             self.over.insert((kept.family.user.clone(), id.clone()));
             self.families.insert(id.clone(), kept.clone());

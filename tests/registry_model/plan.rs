@@ -119,7 +119,6 @@ pub(super) enum Op {
         family: u8,
         presented: u8,
         successor: u8,
-        genuine: bool,
         renew: bool,
     },
     Close {
@@ -204,8 +203,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (user(), any::<bool>()).prop_map(|(user, twice)| Op::Unban { user, twice }),
         1 => (0..4_u8, 0..3_u8, any::<bool>()).prop_map(|(token, until, twice)| Op::RevokeToken { token, until, twice }),
         3 => (user(), prop::bool::weighted(0.1), 0..4_u8).prop_map(|(user, expired, token)| Op::Open { user, expired, token }),
-        4 => (any::<u8>(), 0..4_u8, 0..4_u8, any::<bool>(), any::<bool>()).prop_map(
-            |(family, presented, successor, genuine, renew)| Op::Rotate { family, presented, successor, genuine, renew }
+        4 => (any::<u8>(), 0..4_u8, 0..4_u8, any::<bool>()).prop_map(
+            |(family, presented, successor, renew)| Op::Rotate { family, presented, successor, renew }
         ),
         1 => (any::<u8>(), 0..4_u8, any::<bool>()).prop_map(|(family, token, twice)| Op::Close { family, token, twice }),
         1 => Just(Op::Totals),

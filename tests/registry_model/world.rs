@@ -415,7 +415,6 @@ impl<'a> World<'a> {
                 family,
                 presented,
                 successor,
-                genuine,
                 renew,
             } => {
                 let Some(id) = self.family(*family) else {
@@ -423,7 +422,6 @@ impl<'a> World<'a> {
                 };
                 let turn = Turn {
                     presented: &hash(*presented),
-                    genuine: *genuine,
                     successor: &hash(*successor),
                     grace: Duration::from_secs(3600),
                     renew: renew.then_some(Duration::from_secs(7200)),

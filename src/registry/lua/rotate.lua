@@ -1,11 +1,10 @@
--- Uses a refresh token.
+-- Uses a refresh token that was issued once.
 --
 -- KEYS[1] the family    KEYS[2] what nobody writes, in place of the revocation of a token    (and, of the family's user, which
 -- is read here: ban, revocation, end of the session that it is)
 -- ARGV[1], ARGV[2], ARGV[3] what the keys of those begin with    ARGV[4] digest of the family's id
 -- ARGV[5] hash of the token    ARGV[6] hash of its successor    ARGV[7] the grace, in ms    ARGV[8] how long the family lives on
--- in ms; empty: as it would    ARGV[9] how long the end of a session is kept, in ms    ARGV[10] whether the token is known to
--- have been issued once: 1, or empty
+-- in ms; empty: as it would    ARGV[9] how long the end of a session is kept, in ms
 --
 -- Answers 'unknown', or what bars it; or 'rotated', 'repeated' or 'reused', and then user, claims and expiry. Last comes when
 -- that was, in ms.
@@ -21,9 +20,6 @@ end
 local over = ARGV[3] .. user .. '\0' .. ARGV[4]
 local repeated = ARGV[5] == previous and rotated + ARGV[7] >= at
 if dead or not (ARGV[5] == current or repeated) then
-  if ARGV[10] == '' then
-    return { 'unknown', '', '', '', asked }
-  end
   redis.call('HSET', KEYS[1], 'dead', 'reused')
   redis.call('SET', over, '', 'PX', ARGV[9])
   return { 'reused', user, claims, expires, asked }

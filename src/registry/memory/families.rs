@@ -98,7 +98,6 @@ impl registry::Families for MemoryRegistry {
         match kept.dead {
             Some(Death::Closed) => return answer(Rotation::Unknown),
             None if current || repeated => {}
-            None | Some(Death::Reused) if !turn.genuine => return answer(Rotation::Unknown),
             None | Some(Death::Reused) => {
                 kept.dead = Some(Death::Reused);
                 store.fences.end_session(&kept.family.user, id);

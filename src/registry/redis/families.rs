@@ -98,8 +98,7 @@ impl Families for RedisRegistry {
                             .map(|renew| milliseconds(renew).to_string())
                             .unwrap_or_default(),
                     )
-                    .arg(milliseconds(SESSION_KEPT))
-                    .arg(if turn.genuine { "1" } else { "" }),
+                    .arg(milliseconds(SESSION_KEPT)),
             )
             .await?;
         let family = || family(id, &user, &claims, &expires);
