@@ -85,6 +85,14 @@ impl Effective {
                     .to_owned(),
             );
         }
+        let admin = config.namespaces.iter().find(|it| it.path == "/admin");
+        if config.api.jwt && admin.is_some_and(|admin| admin.roles.is_empty()) {
+            warnings.push(
+                "/admin asks for no role (namespaces), so every user's token opens the HTTP API with every scope: set roles, \
+                 or api.jwt = false."
+                    .to_owned(),
+            );
+        }
         let redis = &config.redis;
         if redis.mode != RedisMode::Sentinel && redis.master_name.is_some() {
             warnings.push(

@@ -127,3 +127,18 @@ fn a_queue_that_no_large_message_fits_is_a_warning() {
     assert_eq!(warnings.len(), 1);
     assert!(warnings[0].contains("limits.send_queue_bytes (64KB)"));
 }
+
+#[test]
+fn an_admin_namespace_for_everybody_is_a_warning() {
+    let warnings = |jwt: &str, namespaces: &str| {
+        let namespaces = ("SWITCHBOARD_NAMESPACES", namespaces);
+        let all = [SECRET, KEY, namespaces, ("SWITCHBOARD_API__JWT", jwt)];
+        effective(all).unwrap().warnings
+    };
+    let open = r#"[{"path": "/admin"}]"#;
+    assert!(warnings("true", open)[0].contains("/admin asks for no role"));
+    assert_eq!(warnings("false", open), [""; 0]);
+    let closed = r#"[{"path": "/admin", "roles": ["operator"]}]"#;
+    assert_eq!(warnings("true", closed), [""; 0]);
+    assert_eq!(warnings("true", r#"[{"path": "/"}]"#), [""; 0]);
+}
