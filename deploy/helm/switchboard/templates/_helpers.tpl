@@ -69,6 +69,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- $variables := dict
   "jwtSecret" "SWITCHBOARD_JWT_SECRET"
   "previousJwtSecrets" "SWITCHBOARD_AUTH__JWT__PREVIOUS_SECRETS"
+  "jwtKeys" "SWITCHBOARD_AUTH__JWT__KEYS"
   "apiKey" "SWITCHBOARD_API_KEY"
   "apiKeys" "SWITCHBOARD_API__KEYS"
   "redisUrl" "SWITCHBOARD_REDIS_URL"
