@@ -84,8 +84,10 @@ impl KeyRing {
                 None => unknown.push(ring),
             }
         }
-        for ring in unknown {
-            match ring.fetched(token, header).await {
+        // All at once: one URL that does not answer holds a token up for as long as all of them.
+        let fetched = unknown.iter().map(|ring| ring.fetched(token, header));
+        for (ring, verdict) in unknown.iter().zip(join_all(fetched).await) {
+            match verdict {
                 Ok(payload) => return Ok((payload, &ring.bound)),
                 Err(refused) if refused == NO_KEY => {}
                 Err(refused) => refusal = refused,
