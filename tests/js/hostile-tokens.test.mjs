@@ -118,7 +118,7 @@ const hostile = [
   ['a user that is an object', () => saying({ sub: { id: USER } })],
   ['a user that is a list', () => saying({ sub: [USER] })],
   ['a user that is a fraction', () => saying({ sub: 1.5 })],
-  ['a user of 100 KB', () => saying({ sub: 'u'.repeat(100_000) })],
+  ['a user of 30 KB', () => saying({ sub: 'u'.repeat(30_000) })],
   ['a jti that is an object', () => saying({ jti: {} })],
   // around a good token
   ['a blank before', () => ` ${good()}`],
@@ -127,7 +127,7 @@ const hostile = [
   ['quotation marks around', () => `"${good()}"`],
   ['a word', () => 'a-token-that-is-only-a-word'],
   ['dots', () => '...'],
-  ['500 KB of it', () => `${part(HEADER)}.${'a'.repeat(500_000)}.b`],
+  ['40 KB of it', () => `${part(HEADER)}.${'a'.repeat(40_000)}.b`],
   ['its JSON serialization', () => JSON.stringify({ protected: parts()[0], payload: parts()[1], signature: parts()[2] })],
   ['an object', () => ({ toString: good() })],
   ['a list', () => [good()]],
