@@ -93,7 +93,7 @@ impl Inner {
             }
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
-        session.leave(namespace, None);
+        session.refuse(namespace);
         match refusal {
             // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
             Refusal::Unavailable | Refusal::Full if session.is_ending() => session.closed().await,

@@ -64,16 +64,33 @@ pub(super) struct Gate {
     others: DefaultDirectRateLimiter,
     /// Attachments that the last event has announced and that have not come.
     attachments: AtomicUsize,
-    asked: Mutex<Vec<Asked>>,
+    /// Where the client is, by the place of the namespace among the [`Namespaces`]; as many as it has asked for.
+    standings: Mutex<Vec<(usize, Standing)>>,
     breach: OnceLock<Breach>,
 }
 
-/// A namespace that the client has asked for and has not left.
-struct Asked {
-    /// Its place among the [`Namespaces`].
-    namespace: usize,
-    /// The connection there; none while its credentials are looked at.
-    id: Option<ConnectionId>,
+/// How a client stands to a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// It has not asked for it, or was refused.
+    #[default]
+    Out,
+    /// Its credentials are looked at.
+    Joining,
+    /// It is connected there.
+    Joined(ConnectionId),
+    /// That connection is over. The answer to its CONNECT packet may still be on its way out.
+    Left(ConnectionId),
+}
+
+/// The standing in one namespace.
+fn standing_in(standings: &mut Vec<(usize, Standing)>, namespace: usize) -> &mut Standing {
+    let found = standings.iter().position(|(at, _)| *at == namespace);
+    let found = found.unwrap_or_else(|| {
+        standings.push((namespace, Standing::default()));
+        standings.len() - 1
+    });
+    &mut standings[found].1
 }
 
 impl Gate {
@@ -89,7 +106,7 @@ impl Gate {
                 Quota::per_second(OTHERS_PER_SECOND).allow_burst(OTHERS_BURST),
             ),
             attachments: AtomicUsize::new(0),
-            asked: Mutex::default(),
+            standings: Mutex::default(),
             breach: OnceLock::new(),
         }
     }
@@ -118,10 +135,10 @@ impl Gate {
             Packet::Connect(_) if length > self.sizes.guest => Err(Breach::TooLarge),
             Packet::Connect(namespace) => self.connect(namespace),
             Packet::Disconnect(namespace) => {
-                if let Some(namespace) = self.namespaces.index_of(namespace) {
-                    let mut asked = self.asked.lock();
-                    asked.retain(|asked| asked.namespace != namespace);
-                }
+                self.stand(namespace, |standing| match standing {
+                    Standing::Joined(id) => Standing::Left(id),
+                    other => other,
+                });
                 self.other()
             }
             Packet::Event(namespace, attachments) => {
@@ -161,63 +178,71 @@ impl Gate {
 
     fn connect(&self, namespace: &[u8]) -> Result<Judged, Breach> {
         let namespace = self.namespaces.index_of(namespace);
-        let mut asked = self.asked.lock();
-        match asked
-            .iter()
-            .find(|asked| Some(asked.namespace) == namespace)
-        {
-            Some(Asked { id: Some(_), .. }) => return Err(Breach::SecondConnect),
+        let mut standings = self.standings.lock();
+        let standing = namespace.map(|namespace| standing_in(&mut standings, namespace));
+        match &standing {
+            Some(Standing::Joined(_)) => return Err(Breach::SecondConnect),
             // The stock client says CONNECT twice where `connect()` is called on a socket that connects by itself.
-            Some(Asked { id: None, .. }) => return self.other().map(|_| Judged::Repeated),
-            None => {}
+            Some(Standing::Joining) => return self.other().map(|_| Judged::Repeated),
+            _ => {}
         }
         if self.connects.check().is_err() {
             return Err(Breach::ConnectFlood);
         }
-        match namespace {
-            Some(namespace) => {
-                let id = None;
-                asked.push(Asked { namespace, id });
+        match standing {
+            Some(standing) => {
+                *standing = Standing::Joining;
                 Ok(Judged::Passes)
             }
             None => Ok(Judged::NoNamespace),
         }
     }
 
-    /// The client's connection in a namespace is `id`.
-    pub(super) fn name(&self, namespace: &str, id: &ConnectionId) {
-        let namespace = self.namespaces.index_of(namespace.as_bytes());
-        let mut asked = self.asked.lock();
-        let asked = asked
-            .iter_mut()
-            .find(|asked| Some(asked.namespace) == namespace);
-        if let Some(asked) = asked {
-            asked.id = Some(id.clone());
+    /// Changes how the client stands to a namespace that exists.
+    fn stand(&self, namespace: &[u8], change: impl FnOnce(Standing) -> Standing) {
+        if let Some(namespace) = self.namespaces.index_of(namespace) {
+            let mut standings = self.standings.lock();
+            let standing = standing_in(&mut standings, namespace);
+            *standing = change(std::mem::take(standing));
         }
     }
 
-    /// The client's connection `id` in a namespace is over, or with none its CONNECT packet is refused: it may ask again.
-    pub(super) fn leave(&self, namespace: &str, id: Option<&ConnectionId>) {
-        let namespace = self.namespaces.index_of(namespace.as_bytes());
-        let mut asked = self.asked.lock();
-        asked.retain(|asked| Some(asked.namespace) != namespace || asked.id.as_ref() != id);
+    /// The client's connection in a namespace is `id`.
+    pub(super) fn name(&self, namespace: &str, id: &ConnectionId) {
+        self.stand(namespace.as_bytes(), |_| Standing::Joined(id.clone()));
     }
 
-    /// A packet that the engine has for the client, as the client is to get it: a CONNECT packet tells the id of its connection in
-    /// place of the session's, which is a credential. None: it must not leave, since the client has left the namespace.
+    /// The client's CONNECT packet for a namespace is refused: it may ask again.
+    pub(super) fn refuse(&self, namespace: &str) {
+        self.stand(namespace.as_bytes(), |standing| match standing {
+            Standing::Joining => Standing::Out,
+            other => other,
+        });
+    }
+
+    /// The client's connection `id` in a namespace is over: it may ask again.
+    pub(super) fn leave(&self, namespace: &str, id: &ConnectionId) {
+        self.stand(namespace.as_bytes(), |standing| match standing {
+            Standing::Joined(joined) if joined == *id => Standing::Left(joined),
+            other => other,
+        });
+    }
+
+    /// What leaves in place of a packet that the engine has for the client: a CONNECT packet tells the id of the connection, and
+    /// not the session's, which is a credential.
     pub(super) fn outgoing(&self, packet: &[u8]) -> Outgoing {
         let Some(namespace) = packets::connected(packet) else {
             return Outgoing::AsItIs;
         };
-        let namespace = self.namespaces.index_of(namespace);
-        let asked = self.asked.lock();
-        let id = asked
-            .iter()
-            .find(|asked| Some(asked.namespace) == namespace)
-            .and_then(|asked| asked.id.as_ref());
-        match (namespace.and_then(|at| self.namespaces.path(at)), id) {
-            (Some(path), Some(id)) => Outgoing::Instead(packets::connect_packet(path, id.as_str())),
-            _ => Outgoing::Nothing,
+        let Some(namespace) = self.namespaces.index_of(namespace) else {
+            return Outgoing::Nothing;
+        };
+        let mut standings = self.standings.lock();
+        match standing_in(&mut standings, namespace) {
+            Standing::Joined(id) | Standing::Left(id) => Outgoing::Instead(
+                packets::connect_packet(self.namespaces.path(namespace), id.as_str()),
+            ),
+            Standing::Out | Standing::Joining => Outgoing::Nothing,
         }
     }
 
@@ -272,11 +297,14 @@ mod tests {
         gate.name("/", &"root".into());
         gate.name("/public", &id);
         assert_eq!(judge(&gate, "40/public,"), Err(Breach::SecondConnect));
-        gate.leave("/public", None);
-        gate.leave("/public", Some(&"another".into()));
+        gate.refuse("/public");
+        gate.leave("/public", &"another".into());
         assert_eq!(judge(&gate, "40/public,"), Err(Breach::SecondConnect));
-        gate.leave("/public", Some(&id));
+        gate.leave("/public", &id);
         assert_eq!(judge(&gate, "40/public,"), Ok(Judged::Passes));
+        gate.refuse("/public");
+        assert_eq!(judge(&gate, "40/public,"), Ok(Judged::Passes));
+        gate.name("/public", &id);
         assert_eq!(judge(&gate, "41/public,"), Ok(Judged::Passes));
         assert_eq!(judge(&gate, "40/public,"), Ok(Judged::Passes));
         assert_eq!(judge(&gate, "40"), Err(Breach::SecondConnect), "the root");
@@ -340,7 +368,9 @@ mod tests {
         assert_eq!(gate.outgoing(engine), Outgoing::Nothing);
         gate.name("/public", &"mine".into());
         let told = r#"40/public,{"sid":"mine"}"#.to_owned();
-        assert_eq!(gate.outgoing(engine), Outgoing::Instead(told));
+        assert_eq!(gate.outgoing(engine), Outgoing::Instead(told.clone()));
+        gate.leave("/public", &"mine".into());
+        assert_eq!(gate.outgoing(engine), Outgoing::Instead(told), "late");
         for packet in [
             "42[\"40\"]",
             "41/public,",

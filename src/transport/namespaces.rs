@@ -30,8 +30,8 @@ impl Namespaces {
         self.paths.iter().position(|one| one.as_bytes() == path)
     }
 
-    /// The path of the namespace in a place.
-    pub(super) fn path(&self, at: usize) -> Option<&str> {
-        self.paths.get(at).map(String::as_str)
+    /// The path of the namespace in a place that [`Namespaces::index_of`] has named.
+    pub(super) fn path(&self, at: usize) -> &str {
+        self.paths.get(at).map_or("/", String::as_str)
     }
 }

@@ -148,7 +148,7 @@ impl Live {
 
     /// Ends the last phase but one. Its client may ask for the namespace again. Returns the socket, once.
     fn go(&self) -> Option<SocketRef<Adapter>> {
-        self.session.leave(&self.namespace, Some(&self.id));
+        self.session.leave(&self.namespace, &self.id);
         let mut state = self.state.lock();
         state.phase = Phase::Gone;
         state.socket.take()

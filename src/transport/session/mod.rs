@@ -203,8 +203,13 @@ impl Session {
         self.gate.name(namespace, id);
     }
 
-    /// The client's connection `id` in a namespace is over, or with none its CONNECT packet is refused: it may ask again.
-    pub fn leave(&self, namespace: &str, id: Option<&ConnectionId>) {
+    /// The client's CONNECT packet for a namespace is refused: it may ask again.
+    pub fn refuse(&self, namespace: &str) {
+        self.gate.refuse(namespace);
+    }
+
+    /// The client's connection `id` in a namespace is over: it may ask again.
+    pub fn leave(&self, namespace: &str, id: &ConnectionId) {
         self.gate.leave(namespace, id);
     }
 
