@@ -8,7 +8,7 @@ use std::{
     num::NonZeroU32,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -62,11 +62,19 @@ pub(super) struct Gate {
     identified: AtomicBool,
     connects: DefaultDirectRateLimiter,
     others: DefaultDirectRateLimiter,
-    /// Attachments that the last event has announced and that have not come.
-    attachments: AtomicUsize,
+    announced: Mutex<Announced>,
     /// Where the client is, by the place of the namespace among the [`Namespaces`]; as many as it has asked for.
     standings: Mutex<Vec<(usize, Standing)>>,
     breach: OnceLock<Breach>,
+}
+
+/// What the last event has announced and what of it has not come: with its attachments it is one message.
+#[derive(Default)]
+struct Announced {
+    /// Attachments that have not come.
+    attachments: usize,
+    /// Bytes of the event and of those that have; 0 when all have.
+    bytes: u64,
 }
 
 /// How a client stands to a namespace.
@@ -105,7 +113,7 @@ impl Gate {
             others: RateLimiter::direct(
                 Quota::per_second(OTHERS_PER_SECOND).allow_burst(OTHERS_BURST),
             ),
-            attachments: AtomicUsize::new(0),
+            announced: Mutex::default(),
             standings: Mutex::default(),
             breach: OnceLock::new(),
         }
@@ -122,6 +130,12 @@ impl Gate {
             true => self.sizes.user,
             false => self.sizes.guest.min(self.sizes.user),
         }
+    }
+
+    /// How many bytes the next message may have: an attachment shares the size of its event's.
+    pub(super) fn room(&self) -> u64 {
+        let taken = self.announced.lock().bytes;
+        self.max_message().saturating_sub(taken)
     }
 
     /// The transport carries a user's connection: it may send what users may from now on.
@@ -142,28 +156,39 @@ impl Gate {
                 self.other()
             }
             Packet::Event(namespace, attachments) => {
-                // One that its attachments don't follow is never an event that the gateway counts.
-                let forsaken = self.attachments.swap(attachments, Ordering::Relaxed) > 0;
+                let before = std::mem::replace(
+                    &mut *self.announced.lock(),
+                    Announced {
+                        attachments,
+                        bytes: if attachments > 0 { length } else { 0 },
+                    },
+                );
                 match self.namespaces.index_of(namespace) {
-                    Some(_) if !forsaken => Ok(Judged::Passes),
+                    Some(_) if before.attachments == 0 => Ok(Judged::Passes),
+                    // The gateway never counts the one before: its attachments have not followed it.
                     _ => self.other(),
                 }
             }
-            Packet::Attachment => self.attachment(),
+            Packet::Attachment => self.attachment(length),
             Packet::Other => self.other(),
         }
     }
 
-    /// Judges an attachment, which belongs to the last event.
-    pub(super) fn attachment(&self) -> Result<Judged, Breach> {
-        let take = |left: usize| left.checked_sub(1);
-        let announced = self
-            .attachments
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        match announced {
-            Ok(_) => Ok(Judged::Passes),
-            Err(_) => self.other(),
+    /// Judges an attachment of `length` bytes, which belongs to the last event.
+    pub(super) fn attachment(&self, length: u64) -> Result<Judged, Breach> {
+        let mut announced = self.announced.lock();
+        if announced.attachments == 0 {
+            return self.other();
         }
+        announced.attachments -= 1;
+        announced.bytes += length;
+        if announced.bytes > self.max_message() {
+            return Err(Breach::TooLarge);
+        }
+        if announced.attachments == 0 {
+            announced.bytes = 0;
+        }
+        Ok(Judged::Passes)
     }
 
     /// Judges a frame that ends no message: a control frame, or a fragment.
@@ -340,7 +365,7 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(judge(&gate, "42/public,[\"a\"]"), Ok(Judged::Passes));
             assert_eq!(judge(&gate, "452-[\"a\"]"), Ok(Judged::Passes));
-            assert_eq!(gate.attachment(), Ok(Judged::Passes));
+            assert_eq!(gate.attachment(1), Ok(Judged::Passes));
             assert_eq!(judge(&gate, "bAAAA"), Ok(Judged::Passes));
         }
         assert_eq!(
@@ -357,6 +382,19 @@ mod tests {
         assert_eq!(gate.max_message(), 1_000);
         assert_eq!(gate.packet(b"40", 101), Err(Breach::TooLarge));
         assert_eq!(gate.packet(b"40", 100), Ok(Judged::Passes));
+    }
+
+    #[test]
+    fn an_event_with_its_attachments_is_one_message() {
+        let gate = gate();
+        assert_eq!(gate.packet(b"452-[]", 40), Ok(Judged::Passes));
+        assert_eq!((gate.room(), gate.max_message()), (60, 100));
+        assert_eq!(gate.attachment(50), Ok(Judged::Passes));
+        assert_eq!(gate.room(), 10);
+        assert_eq!(gate.attachment(11), Err(Breach::TooLarge));
+        assert_eq!(gate.packet(b"451-[]", 40), Ok(Judged::Passes));
+        assert_eq!(gate.attachment(60), Ok(Judged::Passes));
+        assert_eq!(gate.room(), 100);
     }
 
     #[test]

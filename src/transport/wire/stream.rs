@@ -101,7 +101,7 @@ fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &mut [u8]) -> Foll
     let mut boundary = frames.between_messages().then_some(0);
     let (mut engine, mut looked_at) = (0, 0);
     while looked_at < bytes.len() {
-        let step = frames.take(&bytes[looked_at..], look, gate.max_message());
+        let step = frames.take(&bytes[looked_at..], look, gate.room());
         let judged = match step {
             Err(_) => Err(Breach::TooLarge),
             Ok((_, Step::Within)) => Ok(true),
@@ -109,7 +109,7 @@ fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &mut [u8]) -> Foll
             Ok((_, Step::Message)) if frames.is_text() => {
                 session.judge(frames.opening(), frames.message_length())
             }
-            Ok((_, Step::Message)) => gate.attachment().map(|_| true),
+            Ok((_, Step::Message)) => gate.attachment(frames.message_length()).map(|_| true),
         };
         let passes = match judged {
             Ok(passes) => passes,
