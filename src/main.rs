@@ -22,6 +22,11 @@ use tokio::{
     sync::watch,
 };
 
+/// Gives freed memory back, as glibc's allocator does not: see `gateway::memory`.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
