@@ -15,7 +15,7 @@ use crate::{
     api::{self, ApiState, auth::ApiAuth},
     auth::{Authenticator, RedisSessions},
     bus::Bus,
-    config::{Config, Cors, Limits, Reload},
+    config::{Config, Cors, Reload},
     connection::{Instance, NodeId},
     gateway::{Gateway, Parts},
     link::{Link, Servers},
@@ -29,10 +29,6 @@ use crate::{
 
 /// How often the histograms' samples are folded; without it they pile up until the next scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
-
-/// Connections that may be open beside those that `limits.connections` bounds: for the API, for probes, and for the answer
-/// that the node is full.
-const SPARE_CONNECTIONS: usize = 256;
 
 /// Time for a request head on the internal listener, the idle time between two requests included: longer than the minute for
 /// which balancers and backends keep a connection at hand, which must not be closed under the request that they send next.
@@ -235,7 +231,11 @@ impl App {
             sockets = sockets.layer(layer);
         }
         let mut servers = JoinSet::new();
-        let bounds = listener_limits(limits);
+        let bounds = ListenerLimits {
+            head_timeout: limits.handshake_timeout,
+            write_deadline: limits.write_deadline,
+            door: Some(self.gateway.door().clone()),
+        };
         let public = match self.internal {
             Some(internal) => {
                 let router = api::internal(state);
@@ -244,8 +244,8 @@ impl App {
                     router,
                     ListenerLimits {
                         head_timeout: INTERNAL_HEAD_TIMEOUT,
-                        connections: None,
-                        ..bounds
+                        door: None,
+                        ..bounds.clone()
                     },
                     stop.clone(),
                 ));
@@ -279,15 +279,6 @@ fn made_up_node_id() -> NodeId {
     let host = gethostname::gethostname();
     let suffix: u32 = rand::rng().random_range(0x10_0000..0x100_0000);
     format!("{}-{suffix:06x}", host.to_string_lossy()).into()
-}
-
-fn listener_limits(limits: &Limits) -> ListenerLimits {
-    ListenerLimits {
-        head_timeout: limits.handshake_timeout,
-        write_deadline: limits.write_deadline,
-        connections: (limits.connections > 0)
-            .then(|| limits.connections as usize + SPARE_CONNECTIONS),
-    }
 }
 
 /// Which pages of other origins may speak to `/socket.io/`; none without a list, as browsers have it.

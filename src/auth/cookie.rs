@@ -62,13 +62,18 @@ pub(crate) fn header(headers: &HeaderMap) -> Option<String> {
     all
 }
 
-/// The value of the first cookie of a name, decoded; none if there is no such cookie, or an empty one.
-pub(crate) fn named<'a>(cookies: &'a str, name: &str) -> Option<Cow<'a, str>> {
+/// The value of the first cookie of a name, as it was sent.
+pub(crate) fn sent<'a>(cookies: &'a str, name: &str) -> Option<&'a str> {
     let blank = [' ', '\t'];
-    let value = cookies.split(';').find_map(|pair| {
+    cookies.split(';').find_map(|pair| {
         let (found, value) = pair.split_once('=')?;
         (found.trim_matches(blank) == name).then(|| value.trim_matches(blank))
-    })?;
+    })
+}
+
+/// The value of the first cookie of a name, decoded; none if there is no such cookie, or an empty one.
+pub(crate) fn named<'a>(cookies: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    let value = sent(cookies, name)?;
     let value = match value.strip_prefix('"') {
         Some(quoted) => quoted.strip_suffix('"').unwrap_or(value),
         None => value,

@@ -1,8 +1,8 @@
 //! Credentials of a handshake → an [`Identity`], or a typed refusal. No I/O but the fetch of a JWKS and the look-up of a
 //! session.
 //!
-//! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `payload` (the `auth` of a CONNECT
-//! packet), `jwt` (a token's form), `keys` and
+//! [`Authenticator`] is the door. Behind it: `credentials` (what a handshake brings), `kept` (what of it stays), `payload` (the
+//! `auth` of a CONNECT packet), `jwt` (a token's form), `keys` and
 //! `pem` (configured keys), `jwks` and `remote` (JWK sets), `claims` (what a payload says), `rule` (who is let into a
 //! namespace); and for the cookies of an Express application `cookie` (whose signature), `session` (what is stored),
 //! `session_store` (where), `sessions` (all three). Which pages may bring one is [`crate::transport::origin`]'s to say.
@@ -22,6 +22,7 @@ mod crypto;
 mod json;
 mod jwks;
 mod jwt;
+mod kept;
 mod keys;
 mod payload;
 mod pem;
@@ -47,6 +48,7 @@ pub use cookie::SessionId;
 pub use credentials::{Credentials, device_id, is_device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use jwt::Refusal;
+pub use kept::KeptHeaders;
 pub use payload::ConnectPayload;
 pub use refresh::{RefreshToken, SuccessorKey};
 pub use rule::NamespaceRule;

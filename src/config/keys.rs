@@ -94,6 +94,12 @@ pub(super) const KEYS: &[Key] = &[
     open("namespaces", Kind::Tables),
     open("cors.allowed_origins", Kind::List),
     live(open("limits.connections", Kind::Number)),
+    live(open("limits.memory", Kind::Text)),
+    live(open("limits.connections_per_address", Kind::Number)),
+    live(open(
+        "limits.handshakes_per_second_per_address",
+        Kind::Number,
+    )),
     live(open("limits.connections_per_user", Kind::Number)),
     live(open("limits.connections_per_user_policy", Kind::Text)),
     open("limits.max_payload", Kind::Text),

@@ -78,9 +78,11 @@ pub struct Config {
     pub drain: Drain,
     /// Engine.IO's heartbeat.
     pub ping: Ping,
-    /// Networks (`10.0.0.0/8`, `127.0.0.1/32`) of proxies whose `X-Forwarded-For` is believed. None by default: the peer's
-    /// address is the client's. Behind a load balancer, name its network, and nothing wider: who is in it can claim to
-    /// be any address.
+    /// Addresses of proxies (`10.0.3.7/32`, `127.0.0.1/32`, or the network of a load balancer's machines) whose
+    /// `X-Forwarded-For` is believed. None by default: the peer's address is the client's. The header is read from the right, over
+    /// all addresses that are named here, so name proxies and nothing else: a client inside such a network can claim to be any
+    /// address, also through a proxy that appends, and the limits of an address don't hold for it. `10.0.0.0/8` is wrong where
+    /// clients are in it too.
     #[serde(deserialize_with = "list::one_or_more")]
     pub trusted_proxies: Vec<IpNet>,
     /// Logs.

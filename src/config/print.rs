@@ -165,6 +165,29 @@ pub(super) mod size {
     }
 }
 
+/// Sizes that need not be there.
+pub(super) mod optional_size {
+    use serde::{Deserialize, Deserializer, Serialize};
+
+    use super::{ByteSize, Serializer, size};
+
+    #[derive(Deserialize, Serialize)]
+    struct Size(#[serde(with = "size")] ByteSize);
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        size: &Option<ByteSize>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        size.map(Size).serialize(to)
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<ByteSize>, D::Error> {
+        Option::deserialize(from).map(|size: Option<Size>| size.map(|Size(size)| size))
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -182,6 +205,7 @@ mod tests {
             ..Config::default()
         };
         config.limits.max_payload = ByteSize(1_234_567);
+        config.limits.memory = Some(ByteSize::gib(2));
         config.namespaces[0].issuer = Some(vec!["https://id.example.com".into()]);
         config.namespaces[1].audience = Some(Vec::new());
         config.auth.jwt.leeway = std::time::Duration::from_millis(1_250);
@@ -193,6 +217,8 @@ mod tests {
 
         assert_eq!(read.to_toml().unwrap(), printed);
         assert_eq!(read.limits.max_payload, config.limits.max_payload);
+        assert_eq!(read.limits.memory, config.limits.memory);
+        assert_eq!(read.limits.connections, None);
         assert_eq!(read.auth.jwt.leeway, config.auth.jwt.leeway);
         assert_eq!(read.namespaces[1].audience, Some(Vec::new()));
         assert_eq!(read.auth.session.user_id_pointer, ["/uid"]);

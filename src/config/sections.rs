@@ -22,9 +22,22 @@ pub struct Cors {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// TCP connections of this node; beyond it 503. 0, the default: no limit. Set it below what the memory and the file
-    /// descriptors allow.
-    pub connections: u32,
+    /// Connections of this node; beyond it 503. By default as many as the file descriptors allow (`RLIMIT_NOFILE`), of which an
+    /// eighth (64 to 1,024) is kept back for the internal listener, Redis and files; no number allows more. 0: no limit but that.
+    pub connections: Option<u32>,
+    /// What the process may hold of memory (its resident set); a size, or 0: no limit. By default 80 % of the cgroup's limit, or
+    /// of the machine's memory where there is none. Beyond it newcomers get 503, and the connections with the longest queues
+    /// end with 4002, until it is below it again; the others stay.
+    #[serde(with = "print::optional_size", skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    /// TCP connections from one address, and Engine.IO sessions of clients there: each up to this many on this node, `5000` by
+    /// default; beyond it 503. 0: no limit. An IPv6 address stands for its /64. Loopback has no limit, nor have
+    /// [`trusted_proxies`](super::Config::trusted_proxies): there the address counts that `X-Forwarded-For` names.
+    pub connections_per_address: u32,
+    /// Engine.IO sessions that the clients of one address may begin in a second on this node, calls of `/api/refresh-token` and
+    /// `/api/logout` included; `200` by default, beyond it 503 (429 to the calls). 0: no limit. What an address is, and which
+    /// have no limit, is as for [`Limits::connections_per_address`].
+    pub handshakes_per_second_per_address: u32,
     /// Engine.IO sessions of this node that have sent no CONNECT packet yet; with one more the oldest of them is closed. `10000`
     /// by default; 0: no limit. Each takes some kilobytes, for [`Limits::handshake_timeout`] at the most.
     pub handshakes: u32,
@@ -60,7 +73,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 0,
+            connections: None,
+            memory: None,
+            connections_per_address: 5_000,
+            handshakes_per_second_per_address: 200,
             connections_per_user: 0,
             connections_per_user_policy: PerUserPolicy::Reject,
             max_payload: ByteSize::mb(1),

@@ -29,7 +29,7 @@ impl SessionEvents for Events {
             inner.metrics.connect_errors("unavailable").increment(1);
             return Err(wrong);
         }
-        let limit = inner.limits().connections as usize;
+        let limit = inner.configured_connections();
         if limit > 0 && inner.hub.len() >= limit {
             inner.metrics.connect_errors("full").increment(1);
             return Err("full");

@@ -153,7 +153,7 @@ impl Inner {
             session.clone(),
             EventLimiter::new(&self.limits()),
         );
-        if !self.hub.insert(&live, self.limits().connections as usize) {
+        if !self.hub.insert(&live, self.configured_connections()) {
             return Err(Refusal::Full);
         }
         let arriving = Arriving::of(self, &live);

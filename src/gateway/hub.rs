@@ -9,7 +9,7 @@ use super::live::{Live, Phase};
 use crate::{
     connection::{ConnectionId, TransportKind, UserId},
     metrics::Metrics,
-    transport::SessionId,
+    transport::{Session, SessionId},
 };
 
 /// The index. One lock, held for look-ups only, never while something is sent.
@@ -141,6 +141,13 @@ impl Hub {
             .get(&session)
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// The sessions that carry connections, each once.
+    pub(crate) fn sessions(&self) -> Vec<Arc<Session>> {
+        let index = self.index.lock();
+        let lives = index.sessions.values().filter_map(|lives| lives.first());
+        lives.map(|live| live.session.clone()).collect()
     }
 
     /// The connections of a namespace that their clients know of.

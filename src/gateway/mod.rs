@@ -16,6 +16,7 @@
 //! - `hub` finds this node's connections, `live` is one of them.
 //! - `verbs` is what a backend asks for; `deliver` and `endings` do it, `commands` carries it to other nodes and brings the
 //!   receipts.
+//! - `memory` keeps the node below `limits.memory`.
 //! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
 //!   its state.
 //! - `membership` keeps the node's lease, and `resync` makes the registry exact again after a gap; `lease` is what the node
@@ -37,6 +38,7 @@ mod inbound;
 mod lease;
 mod live;
 mod membership;
+mod memory;
 pub mod message;
 mod mount;
 mod others;
@@ -70,7 +72,7 @@ use crate::{
     connection::{Instance, NodeId},
     metrics::Metrics,
     registry::{Registry, RegistryError, Updated},
-    transport::{Engine, engine::Adapter},
+    transport::{Engine, door::Door, engine::Adapter},
 };
 
 pub use admin::{TokenBearer, TokenRefused};
@@ -131,6 +133,8 @@ struct Inner {
     bus: Bus,
     metrics: Metrics,
     hub: Hub,
+    /// Which newcomers there is a place for.
+    door: Arc<Door>,
     requests: Requests,
     /// Set once, when the namespaces are mounted.
     io: OnceLock<SocketIo<Adapter>>,
@@ -173,6 +177,11 @@ impl Gateway {
             settings: RwLock::new(Settings::of(&config)),
             registry,
             hub: Hub::new(metrics.clone()),
+            door: Door::new(
+                &config.limits,
+                config.trusted_proxies.clone(),
+                metrics.clone(),
+            ),
             requests: Requests::default(),
             io: OnceLock::new(),
             departures,
@@ -209,6 +218,8 @@ impl Gateway {
                 .map(|_| ()),
         );
         inner.spawn(engine.clone().sweep());
+        inner.spawn(inner.door.clone().forget_idle());
+        inner.spawn(inner.clone().watch_memory());
         (Self { inner }, engine)
     }
 
@@ -221,6 +232,11 @@ impl Gateway {
     pub async fn stop(&self) {
         self.inner.stop.cancel();
         self.inner.bus.close().await;
+    }
+
+    /// Which newcomers there is a place for: for the listener that clients connect to, and for calls without an identity.
+    pub fn door(&self) -> &Arc<Door> {
+        &self.inner.door
     }
 
     /// The node's metrics.

@@ -12,7 +12,7 @@ use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 
 use super::{Inner, refusal::Refusal};
 use crate::{
-    auth::ConnectPayload,
+    auth::{ConnectPayload, KeptHeaders},
     bus::Bus,
     config::Config,
     transport::{
@@ -53,7 +53,8 @@ impl Inner {
             namespaces: Arc::new(Namespaces::new(
                 self.config.namespaces.iter().map(|one| one.path.clone()),
             )),
-            trusted_proxies: self.config.trusted_proxies.clone(),
+            kept: KeptHeaders::new(&self.config.auth.session),
+            door: self.door.clone(),
         }
     }
 

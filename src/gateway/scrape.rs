@@ -1,7 +1,7 @@
 //! What the metrics read of the node's state: series whose labels the configuration has, and gauges that are set when they
 //! are asked for, so that a scrape says just what `/readyz` says.
 
-use super::{Gateway, Inner};
+use super::{Gateway, Inner, memory};
 use crate::connection::TransportKind;
 
 impl Gateway {
@@ -28,8 +28,13 @@ impl Inner {
     fn set_state_gauges(&self) {
         self.metrics.ready().set(one_if(self.unready().is_empty()));
         self.metrics.draining().set(one_if(self.is_draining()));
-        let limit = self.limits().connections as f64;
-        self.metrics.connections_limit().set(limit);
+        let limits = self.limits();
+        let connections = limits
+            .connections
+            .map_or(self.door.descriptors(), |limit| limit as usize);
+        self.metrics.connections_limit().set(connections as f64);
+        let memory = memory::limit(limits.memory).unwrap_or_default();
+        self.metrics.memory_limit().set(memory as f64);
     }
 }
 

@@ -28,6 +28,7 @@ impl Gateway {
     /// Takes over what of a new configuration a running node can: the key that it signs with, and the limits of newcomers.
     pub fn reload(&self, config: &Config) {
         *self.inner.settings.write() = Settings::of(config);
+        self.inner.door.limit(&config.limits);
     }
 }
 
@@ -40,6 +41,11 @@ impl Inner {
     /// The limits of whoever comes now.
     pub(super) fn limits(&self) -> Arc<Limits> {
         self.settings.read().limits.clone()
+    }
+
+    /// `limits.connections` as it is configured; 0 where only the descriptors bound them.
+    pub(super) fn configured_connections(&self) -> usize {
+        self.limits().connections.unwrap_or_default() as usize
     }
 
     pub(super) fn user_limit(&self) -> Option<UserLimit> {

@@ -106,6 +106,7 @@ impl Metrics {
             self.ready(),
             self.draining(),
             self.connections_limit(),
+            self.memory_limit(),
             self.users(),
             self.cluster_users(),
             self.cluster_connections(),

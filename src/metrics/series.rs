@@ -154,6 +154,11 @@ impl Metrics {
         self.gauge("switchboard_draining", Vec::new())
     }
 
+    /// `limits.memory`. Set before a rendering.
+    pub fn memory_limit(&self) -> Gauge {
+        self.gauge("switchboard_memory_limit_bytes", Vec::new())
+    }
+
     /// `limits.connections`. Set before a rendering.
     pub fn connections_limit(&self) -> Gauge {
         self.gauge("switchboard_connections_limit", Vec::new())

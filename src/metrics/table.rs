@@ -118,6 +118,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Connections that this node takes at the most; 0: no limit",
     ),
     (
+        "switchboard_memory_limit_bytes",
+        Kind::Gauge,
+        "Resident memory at which this node takes nobody in and ends slow connections; 0: no limit",
+    ),
+    (
         "switchboard_build_info",
         Kind::Gauge,
         "1; the labels say what runs",
@@ -131,7 +136,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 12] = [
+pub(super) const CONNECT_ERRORS: [&str; 15] = [
     "missing",
     "invalid",
     "expired",
@@ -144,6 +149,9 @@ pub(super) const CONNECT_ERRORS: [&str; 12] = [
     "displaced",
     "full",
     "unavailable",
+    "memory",
+    "address_connections",
+    "address_rate",
 ];
 
 /// The values of `reason` of connections that ended otherwise than by the server's order.

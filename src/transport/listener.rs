@@ -1,5 +1,5 @@
 //! Accepts TCP connections and serves HTTP/1.1 on them, within bounds that hyper and axum leave open by default: a request
-//! head that does not come, a response that is not read, more connections than the node is meant to hold.
+//! head that does not come, a response that is not read, more connections than the node or an address may hold.
 
 use std::{
     io,
@@ -17,14 +17,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::Sleep,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-/// The largest request head, in bytes. hyper's default is 400 KB, which each connection may hold before it is anybody.
-const MAX_HEAD: usize = 32 * 1024;
+use super::{
+    door::{Door, Place},
+    turn_away::TurnAway,
+};
+
+/// The largest request head, in bytes: that of Node.js, and so of socket.io's own server. hyper's default is 400 KB, which each
+/// connection may hold before it is anybody.
+const MAX_HEAD: usize = 16 * 1024;
 
 /// How long connections get to finish their last response when the listener stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
@@ -34,14 +39,14 @@ const STOP_DEADLINE: Duration = Duration::from_secs(2);
 pub struct Peer(pub SocketAddr);
 
 /// Bounds of a listener.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct ListenerLimits {
-    /// Time for a request head.
+    /// Time for a request to begin, and then for its head.
     pub head_timeout: Duration,
     /// How long a response may wait for its reader, and anything that was sent for the peer to acknowledge it.
     pub write_deadline: Duration,
-    /// TCP connections that may be open at once; beyond it the answer is 503. None: no bound but the process's.
-    pub connections: Option<usize>,
+    /// What turns connections away that are too many; the answer is 503. None: no bound but the process's.
+    pub door: Option<Arc<Door>>,
 }
 
 /// Serves `router` on `listener` until `stop`; then takes nothing new, and gives what is at work a moment to finish.
@@ -56,12 +61,7 @@ pub async fn serve(
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(MAX_HEAD);
     let connections = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(
-        limits
-            .connections
-            .unwrap_or(Semaphore::MAX_PERMITS)
-            .min(Semaphore::MAX_PERMITS),
-    ));
+    let turned_away = TurnAway::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -77,30 +77,42 @@ pub async fn serve(
                 continue;
             }
         };
+        let place = match &limits.door {
+            None => None,
+            Some(door) => match door.tcp(peer.ip()) {
+                Ok(place) => Some(place),
+                Err(refused) => {
+                    tracing::debug!(%peer, reason = refused.label(), "connection turned away");
+                    turned_away.take(tcp);
+                    continue;
+                }
+            },
+        };
         tcp.set_nodelay(true).ok();
         bound_unacknowledged(&tcp, limits.write_deadline);
-        let place = places.clone().try_acquire_owned().ok();
-        let full = place.is_none();
-        let router = router.clone();
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            let router = router.clone();
-            async move {
-                if full {
-                    let mut answer = unavailable();
-                    let close = http::HeaderValue::from_static("close");
-                    answer.headers_mut().insert(header::CONNECTION, close);
-                    return Ok(answer);
-                }
-                router.oneshot(request.map(axum::body::Body::new)).await
-            }
-        });
-        let stream = HttpStream::new(tcp, place, limits.write_deadline);
-        let connection = http
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let stop = stop.clone();
+        let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
+        let ListenerLimits {
+            head_timeout,
+            write_deadline,
+            ..
+        } = limits;
         connections.spawn(async move {
+            // hyper takes its read buffer, 8 KB, when it first looks for a request: a connection that sends nothing costs none.
+            let begun = tokio::select! {
+                begun = tokio::time::timeout(head_timeout, tcp.readable()) => begun,
+                () = stop.cancelled() => return,
+            };
+            if !matches!(begun, Ok(Ok(()))) {
+                return;
+            }
+            let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(Peer(peer));
+                router.clone().oneshot(request.map(axum::body::Body::new))
+            });
+            let stream = HttpStream::new(tcp, place, write_deadline);
+            let connection = http
+                .serve_connection(TokioIo::new(stream), service)
+                .with_upgrades();
             let mut connection = pin!(connection);
             let served = tokio::select! {
                 served = connection.as_mut() => served,
@@ -151,14 +163,14 @@ pub fn unavailable() -> Response<axum::body::Body> {
 pub struct HttpStream {
     tcp: TcpStream,
     /// The connection's place among those that may be open; goes with the stream, also through an upgrade.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     write_deadline: Duration,
     /// Runs while a write is waiting, and only then.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl HttpStream {
-    fn new(tcp: TcpStream, place: Option<OwnedSemaphorePermit>, write_deadline: Duration) -> Self {
+    fn new(tcp: TcpStream, place: Option<Place>, write_deadline: Duration) -> Self {
         Self {
             tcp,
             place,
@@ -168,7 +180,7 @@ impl HttpStream {
     }
 
     /// The bare stream and its place, for the protocol that takes over.
-    pub fn into_parts(self) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    pub fn into_parts(self) -> (TcpStream, Option<Place>) {
         (self.tcp, self.place)
     }
 

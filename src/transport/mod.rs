@@ -10,7 +10,8 @@
 //!          write deadline                   └─ polling ───▶ socketioxide's HTTP service
 //! ```
 //!
-//! - [`listener`] accepts connections and serves HTTP on them.
+//! - [`listener`] accepts connections and serves HTTP on them; `turn_away` answers those for which there is no place.
+//! - [`door`] says which newcomers there is a place for; `addresses` counts them by their address.
 //! - [`engine`] answers `/socket.io/`: upgrades to WebSocket itself, and passes long-polling on.
 //! - [`wire`] is the TCP stream under a WebSocket. Writes never block: what the peer does not take is queued, and counted
 //!   against a limit of bytes and of age.
@@ -23,6 +24,8 @@
 //! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
 
+mod addresses;
+pub mod door;
 pub mod engine;
 mod frames;
 #[cfg(test)]
@@ -38,6 +41,7 @@ pub mod peer;
 mod probe;
 mod request;
 pub mod session;
+mod turn_away;
 pub mod wire;
 
 pub use engine::Engine;

@@ -1,5 +1,5 @@
 // What the door bears: sessions that never say who they are, exact sizes, a registry that goes in the middle of a CONNECT, and
-// a process without file descriptors.
+// a process with few file descriptors, or without any.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -159,5 +159,39 @@ test('a node without file descriptors keeps whom it has, does not spin, and take
   const later = connect(door, { user, reconnectionDelay: 100, reconnectionDelayMax: 500 });
   await later.ready({ ms: 30000 });
   assert.equal((await exchange(door.url, 'GET', '/healthz')).status, 200);
+  assert.equal(held.count('disconnect'), 0);
+});
+
+test('a node with few file descriptors turns newcomers away in time: /healthz answers, Redis is found again, who is there stays', { ms: 120000, skip: !canLimit() && 'needs prlimit and /proc' }, async ({ node, redis }) => {
+  const store = await redis();
+  const door = await node({ redis: store, internal: true, files: 100, env: { SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '60s' } });
+  const limit = await metric(door, 'switchboard_connections_limit');
+  assert.ok(limit >= 16 && limit < 64, `${limit}`);
+  const held = await connected(door, { user: someone('held'), transports: ['websocket'], reconnection: false });
+  // More than there are descriptors, half of them idle: all that a stranger can do.
+  const crowd = Array.from({ length: 200 }, (_, i) => {
+    const socket = net.connect(door.port, '127.0.0.1').on('error', () => {}).resume();
+    if (i % 2) socket.write('GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\n');
+    return socket;
+  });
+  try {
+    await eventually('a newcomer is refused', async () => {
+      const { status } = await exchange(door.url, 'GET', '/socket.io/?EIO=4&transport=polling').catch((error) => ({ status: error.code }));
+      assert.ok([503, 'ECONNRESET', 'EPIPE'].includes(status), `${status}`);
+      assert.ok((await metric(door, 'switchboard_connect_errors_total', { reason: 'full' })) > 0);
+    });
+    // Links to Redis that break while clients hold all they can get are made anew.
+    await store.stop();
+    await eventually('it says that Redis is away', async () => assert.equal((await door.api.request('GET', '/readyz', { key: null })).status, 503), { ms: 20000 });
+    await store.start();
+    await eventually('it is ready again', async () => assert.equal((await door.api.request('GET', '/readyz', { key: null })).status, 200), { ms: 30000 });
+    assert.equal((await exchange(door.internalUrl, 'GET', '/healthz')).status, 200);
+    await eventually('who is there is served', () => held.granted('devices'), { ms: 15000 });
+    assert.ok(!door.lines.some((line) => /can't accept a connection/.test(line)), 'expected descriptors to be left');
+  } finally {
+    for (const socket of crowd) socket.destroy();
+  }
+  const later = connect(door, { user: someone('later'), reconnectionDelay: 100, reconnectionDelayMax: 500 });
+  await later.ready({ ms: 30000 });
   assert.equal(held.count('disconnect'), 0);
 });

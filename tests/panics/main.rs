@@ -68,7 +68,7 @@ impl Node {
         let limits = ListenerLimits {
             head_timeout: config.limits.handshake_timeout,
             write_deadline: config.limits.write_deadline,
-            connections: None,
+            door: None,
         };
         let metrics = Metrics::new().unwrap();
         metrics.bus_up().set(1);

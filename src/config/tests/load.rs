@@ -15,6 +15,10 @@ fn nothing_configured_is_the_contract_s_defaults() {
 
     assert_eq!(config.listen.to_string(), "127.0.0.1:3000");
     assert_eq!(config.limits.max_payload, ByteSize::mb(1));
+    assert_eq!(
+        (config.limits.connections, config.limits.memory),
+        (None, None)
+    );
     assert_eq!(config.auth.jwt.leeway, Duration::from_secs(5));
     let paths: Vec<_> = config.namespaces.iter().map(|n| n.path.as_str()).collect();
     assert_eq!(paths, ["/", "/public", "/admin"]);
@@ -106,7 +110,7 @@ fn variables_become_what_their_keys_take() {
     );
     assert!(config.auth.jwt.audience.is_empty());
     assert_eq!(config.auth.jwt.leeway, Duration::from_millis(250));
-    assert_eq!(config.limits.connections, 5);
+    assert_eq!(config.limits.connections, Some(5));
     assert_eq!(config.limits.max_payload, ByteSize::kib(64));
     assert_eq!(config.trusted_proxies.len(), 2);
     assert_eq!(config.log.format, LogFormat::Json);
@@ -487,6 +491,8 @@ fn the_table_has_every_key_of_the_sections() {
     config.redis.sentinel_username = Some("u".into());
     config.redis.sentinel_password = Some("p".into());
     config.redis.ca_file = Some("c".into());
+    config.limits.connections = Some(1);
+    config.limits.memory = Some(ByteSize::gb(1));
 
     fn leaves(prefix: &str, table: &toml::Table, into: &mut Vec<String>) {
         for (name, value) in table {

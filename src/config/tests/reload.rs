@@ -37,6 +37,9 @@ fn each_key_is_taken_over_or_waits() {
         "auth.jwt.user_id_claim = 'x'",
         "auth.jwt.leeway = '1s'",
         "limits.connections = 1",
+        "limits.memory = '1GB'",
+        "limits.connections_per_address = 1",
+        "limits.handshakes_per_second_per_address = 1",
         "limits.connections_per_user = 1",
         "limits.connections_per_user_policy = 'evict_oldest'",
         "limits.events_per_second = 1",
@@ -126,7 +129,7 @@ fn what_is_taken_over_is_in_the_new_configuration_and_nothing_else() {
     assert_eq!(config.auth.jwt.secret.unwrap().expose_secret(), "two");
     assert_eq!(config.auth.session.secrets.len(), 2);
     assert_eq!(config.api.key.unwrap().text(), "l");
-    assert_eq!(config.limits.connections, 7);
+    assert_eq!(config.limits.connections, Some(7));
     assert_eq!(config.limits.max_payload, running.limits.max_payload);
     assert_eq!(config.listen, running.listen);
     assert_eq!(config.node_id.as_deref(), Some("made-up"));

@@ -13,6 +13,7 @@ mod websocket;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -23,26 +24,25 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
-use http::{HeaderMap, HeaderName, Method, Request, Response, header};
+use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
-use ipnet::IpNet;
 use parking_lot::Mutex;
 use socketioxide::{adapter::Emitter, service::SocketIoService};
 use socketioxide_redis::CustomRedisAdapter;
 use tokio::time::Instant;
 
 use super::{
+    door::Door,
     gate::{Gate, MessageSizes},
-    listener::{Peer, unavailable},
+    listener::unavailable,
     namespaces::Namespaces,
     origin::Origins,
-    peer::client_addr,
     request::{Query, cut, forbidden, numbered, refused},
     session::{Handshake, Session, SessionEvents, SessionId},
     wire::WireLimits,
 };
-use crate::{bus::Bus, connection::TransportKind};
+use crate::{auth::KeptHeaders, bus::Bus, connection::TransportKind};
 
 /// The adapter that all namespaces use.
 pub type Adapter = CustomRedisAdapter<Emitter, Bus>;
@@ -53,11 +53,8 @@ pub type Protocol = SocketIoService<NotFoundService, Adapter>;
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 128;
 
-/// What a handshake is kept of, apart from the address and the user agent.
-const KEPT_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::ORIGIN];
-
 /// Bounds and names from the configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EngineSettings {
     /// Of what a WebSocket's peer has not taken.
     pub wire: WireLimits,
@@ -71,8 +68,10 @@ pub struct EngineSettings {
     pub origins: Origins,
     /// What a client may ask for.
     pub namespaces: Arc<Namespaces>,
-    /// Whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: Vec<IpNet>,
+    /// What is kept of a handshake's headers.
+    pub kept: KeptHeaders,
+    /// Whether there is room for a newcomer.
+    pub door: Arc<Door>,
 }
 
 /// The HTTP side of Engine.IO; one a node.
@@ -139,12 +138,26 @@ impl Engine {
         }
     }
 
-    fn new_session(self: &Arc<Self>, request: &Request<Body>, kind: TransportKind) -> Arc<Session> {
-        let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
+    /// A new session, if one may start now.
+    fn new_session(
+        self: &Arc<Self>,
+        request: &Request<Body>,
+        kind: TransportKind,
+    ) -> Option<Arc<Session>> {
+        if let Err(reason) = self.events.admit() {
+            tracing::debug!(reason, "handshake refused");
+            return None;
+        }
         let handshake = self.handshake(request);
+        let place = self.settings.door.session(handshake.remote_addr);
+        let place = place
+            .inspect_err(|refused| tracing::debug!(reason = refused.label(), "handshake refused"))
+            .ok()?;
+        let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(
             id,
             handshake,
+            place,
             kind,
             self.events.clone(),
             Gate::new(
@@ -165,7 +178,7 @@ impl Engine {
             self.events.displaced();
             oldest.abort();
         }
-        session
+        Some(session)
     }
 
     /// A session has sent CONNECT, or is over.
@@ -175,28 +188,18 @@ impl Engine {
 
     fn handshake(&self, request: &Request<Body>) -> Handshake {
         let headers = request.headers();
-        let peer = request.extensions().get::<Peer>().map_or(
-            std::net::SocketAddr::from(([0, 0, 0, 0], 0)),
-            |Peer(addr)| *addr,
-        );
-        let mut kept = HeaderMap::new();
-        for name in KEPT_HEADERS {
-            for value in headers.get_all(&name) {
-                // A copy: the value as hyper made it is a slice of the read buffer.
-                if let Ok(mut copy) = http::HeaderValue::from_bytes(value.as_bytes()) {
-                    copy.set_sensitive(true);
-                    kept.append(name.clone(), copy);
-                }
-            }
-        }
         let user_agent = headers
             .get(header::USER_AGENT)
             .and_then(|value| value.to_str().ok())
             .map(|text| cut(text, MAX_USER_AGENT).to_owned());
         Handshake {
-            remote_addr: client_addr(peer, headers, &self.settings.trusted_proxies),
+            remote_addr: self
+                .settings
+                .door
+                .client(request.extensions(), headers)
+                .unwrap_or(IpAddr::from([0, 0, 0, 0])),
             user_agent,
-            headers: kept,
+            headers: self.settings.kept.of(headers),
         }
     }
 }

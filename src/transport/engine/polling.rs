@@ -62,11 +62,9 @@ impl Engine {
         protocol: &Protocol,
         request: Request<Body>,
     ) -> Response<Body> {
-        if let Err(reason) = self.events.admit() {
-            tracing::debug!(reason, "handshake refused");
+        let Some(session) = self.new_session(&request, TransportKind::Polling) else {
             return unavailable();
-        }
-        let session = self.new_session(&request, TransportKind::Polling);
+        };
         let mut slim = slim_request("/socket.io/?EIO=4&transport=polling").map(|()| Body::empty());
         slim.extensions_mut()
             .insert(SessionGuard::new(session.clone()));

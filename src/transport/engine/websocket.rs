@@ -7,12 +7,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
+use tokio::net::TcpStream;
 
 use super::{Engine, Protocol};
 use crate::{
     connection::TransportKind,
     transport::{
+        door::Place,
         listener::{HttpStream, unavailable},
         request::{refused, slim_request, switching_protocols, websocket_accept},
         session::{Session, SessionGuard},
@@ -29,11 +30,9 @@ impl Engine {
         let Some(accept) = websocket_accept(&request) else {
             return refused(3, "Bad request");
         };
-        if let Err(reason) = self.events.admit() {
-            tracing::debug!(reason, "handshake refused");
+        let Some(session) = self.new_session(&request, TransportKind::Websocket) else {
             return unavailable();
-        }
-        let session = self.new_session(&request, TransportKind::Websocket);
+        };
         let mut slim = slim_request("/socket.io/?EIO=4&transport=websocket");
         slim.extensions_mut()
             .insert(SessionGuard::new(session.clone()));
@@ -70,7 +69,7 @@ impl Engine {
 /// What is left of HTTP after an upgrade: the stream, its place, and what had been read beyond the request.
 pub(super) async fn upgraded(
     upgrade: hyper::upgrade::OnUpgrade,
-) -> Option<(TcpStream, Option<OwnedSemaphorePermit>, Bytes)> {
+) -> Option<(TcpStream, Option<Place>, Bytes)> {
     let upgraded = match upgrade.await {
         Ok(upgraded) => upgraded,
         Err(error) => {

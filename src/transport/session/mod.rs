@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{guard::Closing, polling::Polling};
 use super::{
+    door::SessionPlace,
     engine::Engine,
     gate::{Gate, Judged},
     parted::{Parted, Removal},
@@ -52,7 +53,7 @@ pub struct Handshake {
     pub remote_addr: IpAddr,
     /// `User-Agent`, cut.
     pub user_agent: Option<String>,
-    /// The headers with credentials, `Authorization` and `Cookie`, and `Origin`.
+    /// The headers with credentials, as far as they can count.
     pub headers: HeaderMap,
 }
 
@@ -92,6 +93,8 @@ pub struct Session {
     pub id: SessionId,
     /// What its handshake request said.
     pub handshake: Handshake,
+    /// Until the engine has let the session go.
+    place: Mutex<Option<SessionPlace>>,
     kind: AtomicU8,
     /// Only while the session is not closed: whoever holds on to the session must not hold on to the stream.
     wire: Mutex<Option<Arc<Wire>>>,
@@ -120,6 +123,7 @@ impl Session {
     pub(super) fn new(
         id: SessionId,
         handshake: Handshake,
+        place: SessionPlace,
         kind: TransportKind,
         events: Arc<dyn SessionEvents>,
         gate: Gate,
@@ -128,6 +132,7 @@ impl Session {
         Arc::new(Self {
             id,
             handshake,
+            place: Mutex::new(Some(place)),
             kind: AtomicU8::new(kind as u8),
             wire: Mutex::new(None),
             carried: OnceLock::new(),
@@ -164,6 +169,12 @@ impl Session {
             Some(wire) => wire.traffic(),
             None => self.carried.get().copied().unwrap_or_default(),
         }
+    }
+
+    /// Bytes that wait for the client: what the kernel has not taken, or what polls have yet to fetch.
+    pub fn queued(&self) -> usize {
+        let wire = self.wire.lock().clone();
+        wire.map_or(0, |wire| wire.queued()) + self.unfetched()
     }
 
     /// Whether the session is ending or over: nothing new is let in on it.
@@ -407,6 +418,7 @@ impl Session {
     pub(super) fn let_go(self: &Arc<Self>) {
         self.end();
         if !self.let_go.swap(true, Ordering::AcqRel) {
+            self.place.lock().take();
             self.over.cancel();
             if let Some(engine) = self.engine.upgrade() {
                 engine.waits_no_more(self.id);

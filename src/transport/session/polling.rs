@@ -79,6 +79,16 @@ impl Session {
         }
     }
 
+    /// Bytes that a polling client has yet to fetch.
+    pub(super) fn unfetched(&self) -> usize {
+        match &self.polling {
+            Some(polling) if self.kind() == TransportKind::Polling => {
+                polling.unfetched.load(Ordering::Relaxed)
+            }
+            _ => 0,
+        }
+    }
+
     /// Waits until a polling client has fetched what was sent, within a deadline. A request that begins after the last
     /// packet was queued takes all that is left; one that was waiting before may have taken the first of several.
     pub(super) async fn fetched(&self) {

@@ -24,14 +24,10 @@ use bytes::Buf;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{
-    net::TcpStream,
-    sync::{Notify, OwnedSemaphorePermit},
-    time::Instant,
-};
+use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use self::backlog::Backlog;
-use super::{outgoing::Rest, session::Session};
+use super::{door::Place, outgoing::Rest, session::Session};
 
 pub use self::stream::EngineStream;
 
@@ -66,7 +62,7 @@ pub struct Wire {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     /// The listener's place, free again when the stream is closed.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// What the engine's side reads.
@@ -83,11 +79,7 @@ enum Inflow {
 
 impl Wire {
     /// Takes a connected stream.
-    pub fn new(
-        tcp: TcpStream,
-        place: Option<OwnedSemaphorePermit>,
-        limits: WireLimits,
-    ) -> Arc<Self> {
+    pub fn new(tcp: TcpStream, place: Option<Place>, limits: WireLimits) -> Arc<Self> {
         Arc::new(Self {
             tcp,
             limits,
@@ -112,6 +104,11 @@ impl Wire {
     /// Messages that the engine wrote and that were dropped here.
     pub fn lost(&self) -> u64 {
         self.backlog.lock().lost
+    }
+
+    /// Bytes that the kernel has not taken yet.
+    pub fn queued(&self) -> usize {
+        self.backlog.lock().bytes
     }
 
     fn set_inflow(&self, inflow: Inflow) {

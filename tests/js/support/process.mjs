@@ -168,9 +168,10 @@ export class Node extends Running {
   /**
    * Starts a node and waits until it is ready.
    * `redis` is what startRedis() gave (none: embedded registry), `env` and `args` are added to its configuration,
-   * `config` is the text of a TOML file for it. With `bare`, it is given neither secret nor key.
+   * `config` is the text of a TOML file for it. With `bare`, it is given neither secret nor key. `files` is how many
+   * descriptors it may have (needs prlimit).
    */
-  static async start({ redis, name, env = {}, args = [], config, bare = false, internal = false } = {}) {
+  static async start({ redis, name, env = {}, args = [], config, bare = false, internal = false, files } = {}) {
     needBinary();
     const settings = bare ? {} : { SWITCHBOARD_JWT_SECRET: JWT_SECRET, SWITCHBOARD_API_KEY: API_KEY };
     const line = ['serve', '--listen', '127.0.0.1:0', ...args];
@@ -179,7 +180,8 @@ export class Node extends Running {
     const configFile = config && writeScratch('toml', config);
     if (config) line.push('--config', configFile);
     if (internal) line.push('--internal-listen', '127.0.0.1:0');
-    const node = new Node(BINARY, line, { env: { ...settings, ...env }, name: name ?? 'switchboard' });
+    const [command, ...before] = files ? ['prlimit', `--nofile=${files}`, BINARY] : [BINARY];
+    const node = new Node(command, [...before, ...line], { env: { ...settings, ...env }, name: name ?? 'switchboard' });
     node.configFile = configFile;
     nodes.add(node);
     try {
