@@ -71,6 +71,8 @@ pub enum ErrorCode {
     InvalidTokenId,
     /// 422: claims that are Switchboard's own to set, or that contradict each other.
     InvalidClaims,
+    /// 429: the caller's address has failed to authenticate too often, or calls too often.
+    RateLimited,
     /// 500: a fault of the server's own.
     Internal,
     /// 503: Redis can't be reached, or the keys of tokens can't. What was asked for may or may not have happened.
@@ -103,6 +105,7 @@ impl ErrorCode {
             | Self::InvalidTime
             | Self::InvalidTokenId
             | Self::InvalidClaims => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -206,7 +209,7 @@ impl IntoResponse for ApiError {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             _ => {}

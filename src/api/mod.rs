@@ -15,6 +15,7 @@ pub mod cookie;
 pub mod error;
 pub mod events;
 pub mod fields;
+mod guesses;
 pub mod health;
 pub mod openapi;
 pub mod presence;
@@ -124,11 +125,15 @@ pub fn internal(state: ApiState) -> Router {
 /// CORS that `/socket.io/` has. No answer is cached: most hold a token.
 pub fn sessions(state: ApiState) -> Router {
     let (router, _) = pages_own().split_for_parts();
-    let router = router.layer(middleware::map_response(async |mut response: Response| {
-        let headers = response.headers_mut();
-        headers.insert(header::CACHE_CONTROL, sessions::NO_STORE);
-        response
-    }));
+    let paced = middleware::from_fn_with_state(state.gateway.door().clone(), guesses::pace);
+    let router =
+        router
+            .layer(paced)
+            .layer(middleware::map_response(async |mut response: Response| {
+                let headers = response.headers_mut();
+                headers.insert(header::CACHE_CONTROL, sessions::NO_STORE);
+                response
+            }));
     finish(router, state)
 }
 
@@ -207,6 +212,10 @@ fn finish(router: Router<ApiState>, state: ApiState) -> Router {
         .layer(middleware::from_fn_with_state(
             state.gateway.metrics().clone(),
             measure,
+        ))
+        .layer(middleware::from_fn_with_state(
+            state.gateway.door().clone(),
+            guesses::bound,
         ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(in_time));

@@ -87,7 +87,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// Name, meaning and an example of every problem that handlers answer with.
-fn problems() -> [(&'static str, &'static str, ApiError); 11] {
+fn problems() -> [(&'static str, &'static str, ApiError); 12] {
     let error = ApiError::new;
     [
         (
@@ -155,6 +155,14 @@ fn problems() -> [(&'static str, &'static str, ApiError); 11] {
             ),
         ),
         (
+            "RateLimited",
+            "The caller's address has failed to authenticate too often, or calls too often",
+            error(
+                ErrorCode::RateLimited,
+                "this address has failed to authenticate too often; try again in a moment",
+            ),
+        ),
+        (
             "Internal",
             "A fault of the server's own",
             error(ErrorCode::Internal, "an internal error; the log says more"),
@@ -176,7 +184,7 @@ fn problem(description: &str, error: ApiError) -> response::Response {
         .content("application/problem+json", content);
     let announced = match status {
         401 => Some(("WWW-Authenticate", Type::String, "The scheme: `Bearer`")),
-        503 => Some(("Retry-After", Type::Integer, "Seconds")),
+        429 | 503 => Some(("Retry-After", Type::Integer, "Seconds")),
         _ => None,
     };
     if let Some((name, kind, description)) = announced {
@@ -207,7 +215,7 @@ macro_rules! problem_sets {
 
 problem_sets! {
     /// The problems of every call that asks for a key.
-    Guarded = "401" "Unauthorized", "403" "Forbidden", "500" "Internal", "503" "Unavailable";
+    Guarded = "401" "Unauthorized", "403" "Forbidden", "429" "RateLimited", "500" "Internal", "503" "Unavailable";
     /// Those of calls with a user in the path, or with a query.
     HeadProblems = "400" "Malformed", "422" "Unprocessable";
     /// Those of calls with a body.
@@ -217,10 +225,11 @@ problem_sets! {
     /// That of calls that need a signing key.
     SessionProblems = "404" "NoSessions";
     /// Those of a refresh.
-    RefreshProblems = "401" "NoRefreshToken", "403" "ForbiddenOrigin", "404" "NoSessions", "500" "Internal",
-        "503" "Unavailable";
+    RefreshProblems = "401" "NoRefreshToken", "403" "ForbiddenOrigin", "404" "NoSessions", "429" "RateLimited",
+        "500" "Internal", "503" "Unavailable";
     /// Those of a logout.
-    LogoutProblems = "403" "ForbiddenOrigin", "404" "NoSessions", "500" "Internal", "503" "Unavailable";
+    LogoutProblems = "403" "ForbiddenOrigin", "404" "NoSessions", "429" "RateLimited", "500" "Internal",
+        "503" "Unavailable";
 }
 
 /// The document and the page, open to everybody: they say nothing that the source does not.
