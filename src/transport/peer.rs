@@ -10,6 +10,10 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The client's address. `X-Forwarded-For` counts only from a peer in `trusted`, and is read from the right: each proxy
 /// appends the address it saw, so the first one that is not a trusted proxy's is the client's, and whatever stands to the
 /// left of it is the client's own invention. An entry that is no address ends the walk at the last good one.
+///
+/// That holds where `trusted` names proxies alone. With 10.0.0.0/8 trusted, a client at 10.9.9.9 that sends `6.6.6.6` through a
+/// proxy that appends is taken for 6.6.6.6: its own address looks like one more proxy's. nginx' `real_ip_recursive` and Express'
+/// `trust proxy` walk the same way; a number of hops instead would be wrong for clients that come by a shorter way.
 pub fn client_addr(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |addr: &IpAddr| trusted.iter().any(|net| net.contains(addr));
     let mut client = canonical(peer.ip());
@@ -86,9 +90,13 @@ mod tests {
             ("[::1]:5", &["[2001:db8::1]"], "2001:db8::1"),
             ("[::ffff:10.0.0.1]:5", &["::ffff:1.2.3.4"], "1.2.3.4"),
             ("10.0.0.1:5", &["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+            // A client inside a trusted network is believed like a proxy.
+            ("10.0.0.1:5", &["6.6.6.6, 10.9.9.9"], "6.6.6.6"),
         ];
         for (peer, lines, client) in cases {
             assert_eq!(addr(peer, lines, trusted), *client, "{peer} {lines:?}");
         }
+        let forged = &["6.6.6.6, 10.9.9.9"];
+        assert_eq!(addr("10.0.0.1:5", forged, &["10.0.0.1/32"]), "10.9.9.9");
     }
 }

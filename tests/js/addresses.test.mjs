@@ -2,8 +2,10 @@
 // own address counts, and here the test is the proxy.
 
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import net from 'node:net';
-import { connected, eventually, exchange, parseMetrics, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
+import os from 'node:os';
+import { connect, connected, eventually, exchange, parseMetrics, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
 
 const HANDSHAKE = '/socket.io/?EIO=4&transport=polling';
 const from = (address) => ({ 'x-forwarded-for': address });
@@ -32,6 +34,32 @@ test('limits.connections_per_address: each client behind a trusted proxy has its
   assert.equal((await session.post('41')).status, 200);
   raw.ws.terminate();
   await eventually('there is room again', async () => assert.equal((await handshake(door, '203.0.113.7')).status, 200));
+});
+
+/** An address of this machine that is not loopback: who connects to it from here comes from it. */
+const ownAddress = Object.values(os.networkInterfaces()).flat().find(({ family, internal }) => family === 'IPv4' && !internal)?.address;
+
+test('limits.connections_per_address: TCP connections count before they are anything, and are turned away for little', { ms: 60000, skip: !ownAddress && 'needs an address that is not loopback' }, async ({ node }) => {
+  const door = await node({ listen: `${ownAddress}:0`, internal: true, env: { SWITCHBOARD_LIMITS__CONNECTIONS_PER_ADDRESS: '5', SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '60s' } });
+  const open = async () => {
+    const socket = net.connect(door.port, ownAddress);
+    await once(socket, 'connect');
+    return socket.on('error', () => {});
+  };
+  const idle = await Promise.all(Array.from({ length: 5 }, open));
+  const refused = await handshake(door);
+  assert.equal(refused.status, 503);
+  assert.equal(refused.headers['retry-after'], '1');
+  const client = connect(door, { user: someone('waits'), reconnectionDelay: 100, reconnectionDelayMax: 300 });
+  await client.wait('connect_error');
+  assert.equal(client.socket.active, true);
+  // Many more, which send nothing: they are gone soon, and hold nothing until then.
+  const crowd = await Promise.all(Array.from({ length: 100 }, open));
+  await within(10000, 'all that are too many are closed', Promise.all(crowd.map((socket) => socket.closed || once(socket.resume(), 'close'))));
+  assert.ok((await metric(door, 'address_connections')) >= 102);
+  await door.line(/an address is over its limit.*trusted_proxies/);
+  for (const socket of idle) socket.destroy();
+  await client.ready();
 });
 
 test('limits of an address: an IPv6 client is its /64', async ({ node }) => {
@@ -115,17 +143,18 @@ test('guesses from loopback are answered 429 too, and a right key always opens',
 test('of a handshake only what may let somebody in is kept: a guest with large cookies costs what a guest costs', { ms: 120000 }, async ({ node }) => {
   const door = await node({ env: { SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '60s' } });
   const resident = async () => parseMetrics((await door.api.request('GET', '/metrics')).text).value('process_resident_memory_bytes');
+  /** Bytes that each of some guests takes. */
   const guests = async (count, headers) => {
+    const before = await resident();
     const raws = await Promise.all(Array.from({ length: count }, () => new RawSocket(door.url, { headers }).open()));
     for (const raw of raws) raw.ws.send('40/public,');
     await Promise.all(raws.map((raw) => raw.until(/^42\/public,\["ready"/)));
+    return ((await resident()) - before) / count;
   };
-  await guests(150, {});
-  const before = await resident();
-  await guests(400, { cookie: `junk=${'x'.repeat(14_000)}` });
-  const each = ((await resident()) - before) / 400;
-  // 14 KB more before, for as long as it stays.
-  assert.ok(each < 48_000, `${Math.round(each)} bytes a guest`);
+  const large = { cookie: `junk=${'x'.repeat(14_000)}` };
+  await guests(200, large);
+  const [plain, laden] = [await guests(400, {}), await guests(400, large)];
+  assert.ok(laden < plain + 8_000, `${Math.round(laden)} bytes a guest with cookies, ${Math.round(plain)} without`);
 });
 
 test('a request head may have 16 KB, as on Node.js', async ({ node }) => {

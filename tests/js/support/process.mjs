@@ -169,12 +169,12 @@ export class Node extends Running {
    * Starts a node and waits until it is ready.
    * `redis` is what startRedis() gave (none: embedded registry), `env` and `args` are added to its configuration,
    * `config` is the text of a TOML file for it. With `bare`, it is given neither secret nor key. `files` is how many
-   * descriptors it may have (needs prlimit).
+   * descriptors it may have (needs prlimit), `listen` where clients connect.
    */
-  static async start({ redis, name, env = {}, args = [], config, bare = false, internal = false, files } = {}) {
+  static async start({ redis, name, env = {}, args = [], config, bare = false, internal = false, files, listen = '127.0.0.1:0' } = {}) {
     needBinary();
     const settings = bare ? {} : { SWITCHBOARD_JWT_SECRET: JWT_SECRET, SWITCHBOARD_API_KEY: API_KEY };
-    const line = ['serve', '--listen', '127.0.0.1:0', ...args];
+    const line = ['serve', '--listen', listen, ...args];
     if (redis) line.push('--redis-url', redis.url);
     if (name) line.push('--node-id', name);
     const configFile = config && writeScratch('toml', config);
