@@ -13,8 +13,8 @@ use super::error::{ApiError, ErrorCode};
 use crate::transport::door::Door;
 
 /// Answers 429 to an address that has failed to authenticate 50 times, and more than 10 times a second since. Until its next
-/// attempt is due nothing of its own is looked at, also not a right key: otherwise guessing would go on at full speed. Loopback
-/// and trusted proxies are many clients' addresses: there a right key always opens, and only failures become 429.
+/// attempt is due nothing of its own is looked at, also not a right key: otherwise guessing would go on at full speed. So there is
+/// no such limit on loopback and for trusted proxies, which many share.
 pub(super) async fn bound(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let headers = request.headers();
     let presents = headers.contains_key(header::AUTHORIZATION);
@@ -26,8 +26,8 @@ pub(super) async fn bound(State(door): State<Arc<Door>>, request: Request, next:
         return too_often("failed to authenticate");
     }
     let answer = next.run(request).await;
-    if answer.status() == StatusCode::UNAUTHORIZED && door.guesses_too_often(client) {
-        return too_often("failed to authenticate");
+    if answer.status() == StatusCode::UNAUTHORIZED {
+        door.guessed_wrong(client);
     }
     answer
 }

@@ -183,12 +183,15 @@ impl Door {
     /// Whether a client may try an API key or a token now. Always true for loopback and trusted proxies, which many share: a
     /// stranger behind one must not keep a backend out that has the right key.
     pub fn may_guess(&self, client: IpAddr) -> bool {
-        self.addresses.may_guess(client)
+        let address = self.addresses.counted(client);
+        address.is_none_or(|address| self.addresses.may_guess(address))
     }
 
-    /// Counts a failed API authentication. Returns whether it is one too many for the address.
-    pub fn guesses_too_often(&self, client: IpAddr) -> bool {
-        self.addresses.guesses_too_often(client)
+    /// Counts a failed API authentication.
+    pub fn guessed_wrong(&self, client: IpAddr) {
+        if let Some(address) = self.addresses.counted(client) {
+            self.addresses.guessed_wrong(address);
+        }
     }
 
     /// Says whether the node holds more memory than it may. While it does, no session begins, and no more TCP connections are

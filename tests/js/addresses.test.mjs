@@ -129,15 +129,11 @@ test('who guesses API keys is soon not listened to any more; others are, and a r
   await eventually('the address may try again', async () => assert.equal((await guess(door, '203.0.113.7', key)).status, 200));
 });
 
-test('guesses from loopback are answered 429 too, and a right key always opens', async ({ node }) => {
+test('loopback may fail as often as it likes: it is the backends\' own, and a right key always opens', async ({ node }) => {
   const door = await node();
   const statuses = (await Promise.all(Array.from({ length: 200 }, (_, i) => guess(door, undefined, `guess-${i}`)))).map(({ status }) => status);
-  assert.ok(statuses.includes(429) && statuses.includes(401));
-  const late = await guess(door, undefined, 'guess');
-  if (late.status === 429) assert.equal(late.headers['retry-after'], '1');
+  assert.deepEqual([...new Set(statuses)], [401]);
   assert.equal((await guess(door, undefined, door.api.key)).status, 200);
-  // To bring nothing is no guess.
-  assert.equal((await exchange(door.url, 'GET', KEY_CALL)).status, 401);
 });
 
 test('of a handshake only what may let somebody in is kept: a guest with large cookies costs what a guest costs', { ms: 120000 }, async ({ node }) => {
