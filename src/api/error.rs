@@ -153,6 +153,7 @@ impl ApiError {
             Bar::Revoked => "this token is revoked",
             Bar::SessionEnded => "the session of this token has ended",
             Bar::TooMany => "the user of this token has too many connections",
+            Bar::TooOften => "the user of this token connects too often",
         };
         Self::new(ErrorCode::Unauthorized, detail)
     }

@@ -102,6 +102,7 @@ pub(super) const KEYS: &[Key] = &[
     )),
     live(open("limits.connections_per_user", Kind::Number)),
     live(open("limits.connections_per_user_policy", Kind::Text)),
+    live(open("limits.connects_per_second_per_user", Kind::Number)),
     open("limits.max_payload", Kind::Text),
     open("limits.max_payload_guest", Kind::Text),
     live(open("limits.events_per_second", Kind::Number)),

@@ -41,10 +41,13 @@ pub struct Limits {
     /// Engine.IO sessions of this node that have sent no CONNECT packet yet; with one more the oldest of them is closed. `10000`
     /// by default; 0: no limit. Each takes some kilobytes, for [`Limits::handshake_timeout`] at the most.
     pub handshakes: u32,
-    /// Connections of one user, over the whole cluster and all namespaces. 0, the default: no limit. Guests are not counted.
+    /// Connections of one user, over the whole cluster and all namespaces; 256 by default. 0: no limit. Guests are not counted.
     pub connections_per_user: u32,
     /// What becomes of one too many: `reject`, the default, refuses it; `evict_oldest` ends the user's oldest with 4504.
     pub connections_per_user_policy: PerUserPolicy,
+    /// How many connections of one user may come in a second, over the whole cluster and all namespaces; 20 by default, and
+    /// twice as many at once. 0: no limit. Beyond it the transport is closed, and the client tries again by itself.
+    pub connects_per_second_per_user: u32,
     /// The size of one message on either transport, from `1KB` to `64MB`; `1MB` by default.
     #[serde(with = "print::size")]
     pub max_payload: ByteSize,
@@ -77,8 +80,9 @@ impl Default for Limits {
             memory: None,
             connections_per_address: 5_000,
             handshakes_per_second_per_address: 200,
-            connections_per_user: 0,
+            connections_per_user: 256,
             connections_per_user_policy: PerUserPolicy::Reject,
+            connects_per_second_per_user: 20,
             max_payload: ByteSize::mb(1),
             max_payload_guest: ByteSize::kb(64),
             events_per_second: 100,

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     auth::{ConnectPayload, Credentials, device_id},
     connection::Tally,
+    registry::{Bar, RATE_WINDOW},
     transport::{Session, SessionGuard, engine::Adapter},
 };
 
@@ -87,7 +88,10 @@ impl Inner {
                 Ok(()) => return Ok(()),
                 // For want of the registry, in the middle of it all: the packet waits like one that comes now.
                 Err(Refusal::Unavailable) if self.carries_others(&session) => {
-                    self.wait_a_little(&session).await;
+                    self.wait(HOLD, &session).await;
+                }
+                Err(Refusal::Bar(Bar::TooOften)) if self.carries_others(&session) => {
+                    self.wait(RATE_WINDOW, &session).await;
                 }
                 Err(refusal) => break refusal,
             }
@@ -96,8 +100,10 @@ impl Inner {
         session.refuse(namespace);
         match refusal {
             // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
-            Refusal::Unavailable | Refusal::Full if session.is_ending() => session.closed().await,
-            Refusal::Unavailable | Refusal::Full => session.abort(),
+            refusal if refusal.is_temporary() => match session.is_ending() {
+                true => session.closed().await,
+                false => session.abort(),
+            },
             refusal => {
                 tracing::debug!(%namespace, %refusal, "CONNECT refused");
                 session.refused();
@@ -114,13 +120,14 @@ impl Inner {
     /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections.
     async fn hold(&self, session: &Session) {
         while !self.takes_connections() && self.carries_others(session) {
-            self.wait_a_little(session).await;
+            self.wait(HOLD, session).await;
         }
     }
 
-    async fn wait_a_little(&self, session: &Session) {
+    /// Waits for so long, or until the session is over.
+    async fn wait(&self, pause: Duration, session: &Session) {
         tokio::select! {
-            () = tokio::time::sleep(HOLD) => {}
+            () = tokio::time::sleep(pause) => {}
             () = session.over() => {}
         }
     }

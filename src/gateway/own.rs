@@ -3,6 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     auth::{AuthError, Identity},
-    connection::{ConnectionId, Tally},
+    connection::{Connection, ConnectionId, Tally},
     ending::Ending,
     registry::{Admission, EndTarget, Entry, RegistryError, Updated},
     transport::engine::Adapter,
@@ -80,6 +81,42 @@ pub(super) fn too_large(verb: Verb) -> Denied {
     }
 }
 
+/// How many connections an answer to `devices` has unless its client asks for another number, and at the most.
+const DEVICES: (usize, usize) = (100, 1000);
+
+/// Which of its connections a client asks for.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DevicesPage {
+    limit: Option<usize>,
+    /// The last id of the page before.
+    cursor: Option<ConnectionId>,
+}
+
+impl DevicesPage {
+    fn of(asked: Value) -> Result<Self, Denied> {
+        let page: Option<Self> = serde_json::from_value(asked).map_err(|_| Denied::Arguments)?;
+        let page = page.unwrap_or_default();
+        match page.limit {
+            Some(limit) if !(1..=DEVICES.1).contains(&limit) => Err(Denied::Arguments),
+            _ => Ok(page),
+        }
+    }
+
+    /// This page of connections that are in the order of their ids, and the cursor of the next one.
+    fn cut(self, mut connections: Vec<Connection>) -> (Vec<Connection>, Option<ConnectionId>) {
+        if let Some(cursor) = &self.cursor {
+            connections.retain(|connection| connection.id > *cursor);
+        }
+        let limit = self.limit.unwrap_or(DEVICES.0);
+        let more = connections.len() > limit;
+        connections.truncate(limit);
+        let last = connections.last().filter(|_| more);
+        let next = last.map(|connection| connection.id.clone());
+        (connections, next)
+    }
+}
+
 impl Inner {
     /// Does what a client asks for. The fields of the answer are those of its acknowledgement.
     pub(super) async fn carry_out_own(
@@ -91,7 +128,7 @@ impl Inner {
     ) -> Result<Value, Denied> {
         match verb {
             Verb::RefreshToken => self.refresh(live, argument).await,
-            Verb::Devices => self.devices(live).await,
+            Verb::Devices => self.devices(live, argument).await,
             Verb::LogoutDevice => self.log_out_device(live, argument).await,
             Verb::Authenticate => self.authenticate(live, socket, argument).await,
         }
@@ -128,14 +165,20 @@ impl Inner {
         Ok(json!({ "expiresAt": expires_at }))
     }
 
-    /// The caller's own connections.
-    async fn devices(&self, live: &Live) -> Result<Value, Denied> {
+    /// A page of the caller's own connections, in the order of their ids. Unless it is the last one, `next` is the next page's cursor.
+    async fn devices(&self, live: &Live, asked: Value) -> Result<Value, Denied> {
+        let page = DevicesPage::of(asked)?;
         let connections = match live.user() {
             Some(user) => self.vouched(self.registry.user(user)).await?.connections,
             // Nobody but the guest itself is known to be the guest's.
             None => vec![live.record(&self.node_id)],
         };
-        Ok(json!({ "connections": connections }))
+        let (connections, next) = page.cut(connections);
+        let mut answer = json!({ "connections": connections });
+        if let Some(next) = next {
+            answer["next"] = json!(next);
+        }
+        Ok(answer)
     }
 
     /// Ends another connection of the caller's. Its own it may leave by itself: ended here, its acknowledgement would be lost.
@@ -233,15 +276,18 @@ impl Inner {
     /// Registers a connection, and carries out what that means for others of its user's.
     pub(super) async fn register(self: &Arc<Self>, live: &Arc<Live>) -> Result<Tally, Refusal> {
         let mut evicted = HashSet::new();
+        let mut limit = self.user_limit();
         let (record, admission) = loop {
             let (losses, lease) = (self.losses(), self.lease());
             let record = live.record(&self.node_id);
             let admission = self
                 .registry
-                .register(&lease, &record, &live.grant(), self.user_limit())
+                .register(&lease, &record, &live.grant(), Some(limit))
                 .await;
             if let Ok(Admission::Admitted { evicted: more, .. }) = &admission {
                 evicted.extend(more.iter().cloned());
+                // It has come once, however often it is registered.
+                limit.newcomers = 0;
                 // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
                 live.set_registered();
             }

@@ -14,14 +14,21 @@ pub(super) enum Refusal {
     Auth(AuthError),
     /// What is held against the user or the token.
     Bar(Bar),
-    /// Nothing that the client did: its transport is cut before it can read this, so that it tries again by itself. A
-    /// `connect_error` would make it stop.
+    /// The node or its registry can't serve anybody for now.
     Unavailable,
-    /// The same, as the node holds as many connections as it may.
+    /// The node holds as many connections as it may.
     Full,
 }
 
 impl Refusal {
+    /// Whether the client is to try again by itself: its transport is cut, as a `connect_error` would make it stop.
+    pub(super) fn is_temporary(self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften)
+        )
+    }
+
     /// The value of the metric label `reason`.
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -35,6 +42,7 @@ impl Refusal {
             }
             Self::Auth(AuthError::Banned) | Self::Bar(Bar::Banned) => "banned",
             Self::Auth(AuthError::TooMany) | Self::Bar(Bar::TooMany) => "too_many",
+            Self::Bar(Bar::TooOften) => "user_rate",
             Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
             Self::Full => "full",
         }
@@ -58,7 +66,9 @@ impl fmt::Display for Refusal {
             // It is a token that says which session it is of; to its client it is one that was revoked.
             Self::Bar(Bar::Revoked | Bar::SessionEnded) => AuthError::Revoked.fmt(f),
             Self::Bar(Bar::TooMany) => AuthError::TooMany.fmt(f),
-            Self::Unavailable | Self::Full => f.write_str("Service unavailable"),
+            Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften) => {
+                f.write_str("Service unavailable")
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Gateway, Inner};
 use crate::{
     config::{Config, Jwt, Limits, PerUserPolicy},
-    registry::{LimitPolicy, UserLimit},
+    registry::{LimitPolicy, RATE_WINDOW, UserLimit},
 };
 
 /// What a node may take over while it runs.
@@ -48,15 +48,19 @@ impl Inner {
         self.limits().connections.unwrap_or_default() as usize
     }
 
-    pub(super) fn user_limit(&self) -> Option<UserLimit> {
+    /// What one user may have.
+    pub(super) fn user_limit(&self) -> UserLimit {
         let limits = self.limits();
-        (limits.connections_per_user > 0).then(|| UserLimit {
+        UserLimit {
             max: limits.connections_per_user,
             policy: match limits.connections_per_user_policy {
                 PerUserPolicy::Reject => LimitPolicy::Reject,
                 PerUserPolicy::EvictOldest => LimitPolicy::EvictOldest,
             },
-        })
+            newcomers: limits
+                .connects_per_second_per_user
+                .saturating_mul(RATE_WINDOW.as_secs() as u32),
+        }
     }
 
     pub(super) fn send_queue_bytes(&self) -> usize {

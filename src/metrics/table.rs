@@ -136,7 +136,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 15] = [
+pub(super) const CONNECT_ERRORS: [&str; 16] = [
     "missing",
     "invalid",
     "expired",
@@ -145,6 +145,7 @@ pub(super) const CONNECT_ERRORS: [&str; 15] = [
     "revoked",
     "banned",
     "too_many",
+    "user_rate",
     "namespace",
     "displaced",
     "full",

@@ -1,6 +1,6 @@
 //! Whether a connection is let in: what it comes with, what is held against it, and the answer.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -76,13 +76,18 @@ pub enum LimitPolicy {
     EvictOldest,
 }
 
-/// How many connections a user may have on all nodes. Those that have an order to end don't count.
+/// For how long newcomers of a user are counted together, from the first of them.
+pub const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+/// How many connections a user may have on all nodes, and how quickly they may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserLimit {
-    /// So many; 0 is any number.
+    /// So many; 0 is any number. Those that have an order to end don't count.
     pub max: u32,
     /// And then?
     pub policy: LimitPolicy,
+    /// So many newcomers in one [`RATE_WINDOW`], those among them that are refused as one too many; 0 is any number.
+    pub newcomers: u32,
 }
 
 /// What keeps a connection out.
@@ -96,6 +101,8 @@ pub enum Bar {
     SessionEnded,
     /// The user has as many connections as a user may have.
     TooMany,
+    /// The user's connections come more quickly than they may. The next one may get in.
+    TooOften,
 }
 
 impl Bar {
@@ -105,7 +112,7 @@ impl Bar {
             Self::Banned => Ending::BANNED,
             Self::Revoked => Ending::TOKEN_REVOKED,
             Self::SessionEnded => Ending::SESSION_ENDED,
-            Self::TooMany => Ending::LIMIT,
+            Self::TooMany | Self::TooOften => Ending::LIMIT,
         })
     }
 }

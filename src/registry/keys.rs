@@ -11,6 +11,7 @@
 //! | `P:{sX}:revoked:<user>` | STRING: grants issued before this, in ms, are refused; expires |
 //! | `P:{sX}:jti:<digest>` | STRING: a token that is revoked, in all shards; expires |
 //! | `P:{sX}:over:<user>\0<digest>` | STRING: a session that has ended; expires |
+//! | `P:{sX}:rate:<user>` | STRING: how many newcomers a user has had in the last seconds; expires |
 //! | `P:{sX}:family:<id>` | HASH: a refresh family; expires |
 //! | `P:{sX}:leases` | ZSET lease → when it runs out in the shard, in ms of Redis's clock |
 //! | `P:{sX}:notes` | HASH lease → last heartbeat, a colon, name of the node |
@@ -247,6 +248,12 @@ impl Keys {
     /// When a user's grants were revoked.
     pub fn revoked(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
         self.of_user(shard, "revoked:", escaped)
+    }
+
+    /// How many newcomers a user has had of late. Takes the user as [`escape`] gave it; empty for a guest, whose key nobody
+    /// writes.
+    pub fn rate(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "rate:", escaped)
     }
 
     /// The end of a user's session, by its digest; empty for none, whose key nobody writes.

@@ -38,7 +38,9 @@ use crate::{
     ending::Ending,
 };
 
-pub use admission::{Admission, Bar, Grant, LimitPolicy, SessionId, Updated, UserLimit};
+pub use admission::{
+    Admission, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, Updated, UserLimit,
+};
 pub use families::{Families, Family, Rotation, TokenHash, Turn};
 pub use fence::{
     Ban, EndOrder, EndTarget, Fence, Ordered, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT,
@@ -278,7 +280,7 @@ pub trait Registry: Families + 'static {
     /// Adds a connection, or puts it back as it is now, unless something is held against its user or grant. One round trip.
     /// Unavailable, and nothing added, if the lease does not hold. Times are kept to the millisecond.
     ///
-    /// An id that is there already is not counted twice, and not refused for its number. One that was let in before and is not
+    /// An id that is there already is not counted twice, and not refused for its number. (It counts as a newcomer each time.) One that was let in before and is not
     /// there any more, as its node had lost its lease, is registered without a limit.
     ///
     /// A guest that turns out to be a user is registered as a new connection, whose id is another, and then the guest is
@@ -352,8 +354,8 @@ pub trait Registry: Families + 'static {
     async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError>;
 
     /// Which of `connections` may not be there, and why: what a node asks for its own after it lost sight of the registry, and
-    /// for one before it does something that takes a right. [`Bar::TooMany`] is not among the answers. No round trip for each,
-    /// and no scan. The ids are not looked at.
+    /// for one before it does something that takes a right. [`Bar::TooMany`] and [`Bar::TooOften`] are not among the answers. No
+    /// round trip for each, and no scan. The ids are not looked at.
     async fn standing(
         &self,
         connections: &[(Entry, Grant)],

@@ -152,6 +152,28 @@ onBothRegistries((world) => {
     }
   });
 
+  test('devices: a page at a time', async () => {
+    const user = someone('pages');
+    const all = [];
+    for (let i = 0; i < 5; i += 1) all.push(await connected(i % 2 ? world.desk : world.door, { user }));
+    const expected = all.map((one) => one.id).sort();
+    const ids = (answer) => answer.connections.map((one) => one.id);
+    assert.deepEqual(ids(await all[0].granted('devices', { limit: 1000 })), expected);
+    const seen = [];
+    let cursor;
+    for (const size of [2, 2, 1]) {
+      const answer = await all[0].granted('devices', cursor ? { limit: 2, cursor } : { limit: 2 });
+      assert.equal(answer.connections.length, size);
+      seen.push(...ids(answer));
+      cursor = answer.next;
+      assert.equal(cursor !== undefined, seen.length < 5);
+    }
+    assert.deepEqual(seen, expected);
+    for (const bad of [{ limit: 0 }, { limit: 1001 }, { limit: -1 }, { limit: '2' }, { cursor: 7 }, { page: 1 }, 'all', 17]) {
+      await all[0].denied('Invalid arguments', 'devices', bad);
+    }
+  });
+
   test('logoutDevice: another of one\'s own, on any node, ends with 4505', async () => {
     const user = someone('logout');
     const [here, there] = [await connected(world.door, { user }), await connected(world.desk, { user })];

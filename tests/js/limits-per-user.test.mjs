@@ -153,6 +153,34 @@ onBothRegistries((world) => {
   });
 }, { env: evicting });
 
+onBothRegistries((world) => {
+  test('who comes too often is cut off, comes back by itself, and gets in', { ms: 90000 }, async () => {
+    const user = someone('rush');
+    const refused = async () => {
+      const pages = await Promise.all([...new Set([world.door, world.desk])].map((at) => at.api.request('GET', '/metrics')));
+      return pages.reduce((sum, page) => sum + Number(page.text.match(/^switchboard_connect_errors_total\{reason="user_rate"\} (\d+)$/m)[1]), 0);
+    };
+    const clients = Array.from({ length: 10 }, (_, i) => connect(i % 2 ? world.door : world.desk, { user, label: `client ${i}` }));
+    for (const client of clients) await client.ready({ ms: 60000 });
+    assert.ok(await refused() > 0, 'expected some to be refused at first, and counted');
+    const told = clients.flatMap((client) => client.seen.filter(({ name, args }) => name === 'connect_error' && args[0]?.data?.code));
+    assert.deepEqual(told, [], 'expected nobody to be told to stay away');
+    assert.equal((await world.api.user(user)).connections.length, 10);
+    // Others and guests are not held up.
+    for (let i = 0; i < 6; i += 1) await connect(world.door, { auth: {}, namespace: '/public' }).ready();
+    await connected(world.door, { user: someone('other') });
+  });
+
+  test('a namespace that comes too often waits, and takes nothing of its transport along', async () => {
+    const user = someone('rush');
+    const first = await connected(world.door, { user, reconnection: false });
+    await connected(world.desk, { user, reconnection: false });
+    const open = first.join('/public');
+    await open.ready({ ms: 30000 });
+    assert.equal(first.count('disconnect'), 0);
+  });
+}, { env: { SWITCHBOARD_LIMITS__CONNECTS_PER_SECOND_PER_USER: '1' } });
+
 test('the connections of a node that died make room when its lease is over', { ms: 60000 }, async ({ node, redis }) => {
   const store = await redis();
   const timing = { SWITCHBOARD_REGISTRY__HEARTBEAT: '500ms', SWITCHBOARD_REGISTRY__LEASE: '2s' };

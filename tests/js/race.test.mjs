@@ -7,7 +7,7 @@ const CLIENTS = 12;
 const AT_ONCE = 8;
 const CHUNK = 'x'.repeat(400_000);
 // Room for what a client that reads nothing is sent, so that the call ends it and not the limit.
-const env = { SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '64MB', SWITCHBOARD_LIMITS__WRITE_DEADLINE: '120s' };
+const env = { SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '64MB', SWITCHBOARD_LIMITS__WRITE_DEADLINE: '120s', SWITCHBOARD_LIMITS__CONNECTS_PER_SECOND_PER_USER: '0' };
 
 /** A client that comes back again and again with one token, whatever it is told. */
 class Returner {

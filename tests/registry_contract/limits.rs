@@ -10,12 +10,13 @@ use switchboard::{
     registry::{Admission, Bar, EndTarget, Entry, Grant, LimitPolicy, UserLimit},
 };
 
-use super::home::{Home, LONG, Peer, SHORT, entry, fleet, tally};
+use super::home::{Home, LONG, Peer, SHORT, entry, eventually, fleet, tally};
 
 fn reject(max: u32) -> Option<UserLimit> {
     Some(UserLimit {
         max,
         policy: LimitPolicy::Reject,
+        newcomers: 0,
     })
 }
 
@@ -23,6 +24,7 @@ fn evict(max: u32) -> Option<UserLimit> {
     Some(UserLimit {
         max,
         policy: LimitPolicy::EvictOldest,
+        newcomers: 0,
     })
 }
 
@@ -228,4 +230,42 @@ pub(super) async fn a_rush_does_not_get_past_the_limit(home: &dyn Home) {
         assert_eq!(ordered, left, "each is told of");
         assert_eq!(entered.difference(&left).count(), 3);
     }
+}
+
+pub(super) async fn newcomers_are_counted_together_for_a_while(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let limit = Some(UserLimit {
+        max: 5,
+        policy: LimitPolicy::Reject,
+        newcomers: 3,
+    });
+    for peer in [&a, &b, &a] {
+        let admission = admit(peer, &peer.connection("42"), limit).await;
+        assert!(matches!(admission, Admission::Admitted { .. }));
+    }
+    for peer in [&a, &b] {
+        let admission = admit(peer, &peer.connection("42"), limit).await;
+        assert_eq!(admission, Admission::Refused(Bar::TooOften));
+    }
+    assert_eq!(a.ids("42").await.len(), 3, "nothing was added");
+    for other in [a.connection("43"), a.guest(), a.connection("42")] {
+        let limit = limit.filter(|_| other.user_id != Some("42".into()));
+        let admission = admit(&a, &other, limit).await;
+        assert!(matches!(admission, Admission::Admitted { .. }), "{other:?}");
+    }
+    eventually("the next one gets in", async || {
+        let next = admit(&b, &b.connection("42"), limit).await;
+        assert!(matches!(
+            next,
+            Admission::Admitted { .. } | Admission::Refused(Bar::TooOften)
+        ));
+        matches!(next, Admission::Admitted { .. })
+    })
+    .await;
+    // One too many counts as a newcomer as well.
+    for _ in 0..2 {
+        assert_eq!(admit(&a, &a.connection("42"), limit).await, TOO_MANY);
+    }
+    let admission = admit(&a, &a.connection("42"), limit).await;
+    assert_eq!(admission, Admission::Refused(Bar::TooOften));
 }

@@ -97,7 +97,8 @@ conformance! {
         the_oldest_make_room
         equals_make_room_in_the_order_of_their_ids
         a_dead_nodes_connections_do_not_count
-        a_rush_does_not_get_past_the_limit;
+        a_rush_does_not_get_past_the_limit
+        newcomers_are_counted_together_for_a_while;
     fences:
         a_ban_keeps_out_until_it_is_lifted
         a_ban_runs_out

@@ -32,6 +32,7 @@ const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537
 const LIMIT: Option<UserLimit> = Some(UserLimit {
     max: 10,
     policy: LimitPolicy::EvictOldest,
+    newcomers: 0,
 });
 
 pub(super) async fn raw(home: &Redis) -> MultiplexedConnection {

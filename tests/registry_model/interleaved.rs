@@ -137,6 +137,7 @@ impl Caller {
                     let limit = limited.then_some(UserLimit {
                         max: MAX,
                         policy: LimitPolicy::Reject,
+                        newcomers: 0,
                     });
                     if !limited {
                         self.known.lock().unlimited.insert(user.clone());

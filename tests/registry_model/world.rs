@@ -207,6 +207,7 @@ impl<'a> World<'a> {
                 true => LimitPolicy::EvictOldest,
                 false => LimitPolicy::Reject,
             },
+            newcomers: 0,
         })
     }
 

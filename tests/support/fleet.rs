@@ -290,6 +290,8 @@ impl Node {
             ("REDIS_URL", format!("redis://{redis}/")),
             ("REGISTRY__HEARTBEAT", millis(plan.heartbeat)),
             ("REGISTRY__LEASE", millis(plan.lease)),
+            ("LIMITS__CONNECTIONS_PER_USER", "0".to_owned()),
+            ("LIMITS__CONNECTS_PER_SECOND_PER_USER", "0".to_owned()),
         ];
         let own = own.map(|(name, value)| (name.to_owned(), value));
         for (name, value) in own.into_iter().chain(plan.settings.iter().cloned()) {

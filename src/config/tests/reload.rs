@@ -42,6 +42,7 @@ fn each_key_is_taken_over_or_waits() {
         "limits.handshakes_per_second_per_address = 1",
         "limits.connections_per_user = 1",
         "limits.connections_per_user_policy = 'evict_oldest'",
+        "limits.connects_per_second_per_user = 1",
         "limits.events_per_second = 1",
         "limits.events_burst = 1",
         "limits.send_queue_bytes = '2MB'",

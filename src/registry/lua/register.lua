@@ -2,10 +2,11 @@
 --
 -- KEYS[1] conns of the shard    KEYS[2] entries of the lease in the shard    KEYS[3] users of the shard
 -- KEYS[4] leases of the shard    KEYS[5] orders to end of the shard    KEYS[6] ban of the user    KEYS[7] revocation of the
--- user    KEYS[8] revocation of the token    KEYS[9] end of the session
+-- user    KEYS[8] revocation of the token    KEYS[9] end of the session    KEYS[10] newcomers of the user
 -- ARGV[1] lease    ARGV[2] user, empty for a guest    ARGV[3] id    ARGV[4] the entry    ARGV[5] how many connections the user
 -- may have, 0: any number    ARGV[6] the order to end for the oldest ones that are in the way; empty: the new one is refused
--- ARGV[7] how long orders are kept, in ms
+-- ARGV[7] how long orders are kept, in ms    ARGV[8] how many may come together, 0: any number    ARGV[9] for how long they
+-- count as together, in ms
 --
 -- Answers nil, and adds nothing, if the lease doesn't hold in the shard: an entry added now might never be reaped. Else four
 -- values: what bars it, or nothing; connections and devices of the user, in leases that hold; the ids of those that make room.
@@ -19,6 +20,18 @@ local _, _, _, _, device, _, issued = split(ARGV[4])
 local bar = barred(KEYS[6], KEYS[7], KEYS[8], KEYS[9], tonumber(issued, 36))
 if bar then
   return { bar, 0, 0, {} }
+end
+
+-- Before the user's entries are read: a refusal costs the same however many there are.
+local together = tonumber(ARGV[8])
+if together > 0 then
+  local come = redis.call('INCR', KEYS[10])
+  if come == 1 then
+    redis.call('PEXPIRE', KEYS[10], ARGV[9])
+  end
+  if come > together then
+    return { 'too often', 0, 0, {} }
+  end
 end
 
 local own = ARGV[2]

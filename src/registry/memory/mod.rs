@@ -144,6 +144,7 @@ impl Registry for MemoryRegistry {
         let now = Instant::now();
         store.seen.retain(|_, (_, until)| now < *until);
         store.orders.retain(|_, (_, until)| now < *until);
+        store.rates.retain(|_, (_, until)| now < *until);
         store.fences.forget();
         store.families.forget();
         Ok(Heartbeat {
@@ -217,6 +218,9 @@ impl Registry for MemoryRegistry {
         };
         if let Some(bar) = store.barred(&entry, grant) {
             return Ok(Admission::Refused(bar));
+        }
+        if !store.may_come(&entry, limit) {
+            return Ok(Admission::Refused(Bar::TooOften));
         }
         let Some(evicted) = store.make_room(&entry, limit) else {
             return Ok(Admission::Refused(Bar::TooMany));

@@ -12,8 +12,8 @@ use crate::{
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
     registry::{
-        Bar, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, UserLimit,
-        fence::ORDER_KEPT,
+        Bar, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, RATE_WINDOW,
+        UserLimit, fence::ORDER_KEPT,
     },
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Store {
     pub(super) seen: HashMap<UserId, (Timestamp, Instant)>,
     /// Orders to end, and when they are forgotten.
     pub(super) orders: HashMap<ConnectionId, (Ending, Instant)>,
+    /// How many newcomers each user has had, and until when they count.
+    pub(super) rates: HashMap<UserId, (u32, Instant)>,
     /// What is held against users.
     pub(super) fences: Fences,
     /// Refresh families.
@@ -192,6 +194,24 @@ impl Store {
     pub(super) fn order(&mut self, id: ConnectionId, ending: &Ending) {
         self.orders
             .insert(id, (ending.clone(), Instant::now() + ORDER_KEPT));
+    }
+
+    /// Counts a newcomer. Returns false if its user has had as many as may come together.
+    pub(super) fn may_come(&mut self, newcomer: &Entry, limit: Option<UserLimit>) -> bool {
+        let (Some(user), Some(limit)) = (&newcomer.user, limit.filter(|limit| limit.newcomers > 0))
+        else {
+            return true;
+        };
+        let now = Instant::now();
+        let (come, until) = self
+            .rates
+            .entry(user.clone())
+            .or_insert((0, now + RATE_WINDOW));
+        if *until <= now {
+            (*come, *until) = (0, now + RATE_WINDOW);
+        }
+        *come = come.saturating_add(1);
+        *come <= limit.newcomers
     }
 
     /// Makes room for a newcomer. Who goes, with those that an earlier call made go; none if there is no room to be had.

@@ -32,6 +32,7 @@ pub(super) fn bar_of(text: &str) -> Result<Option<Bar>, RegistryError> {
         "revoked" => Bar::Revoked,
         "ended" => Bar::SessionEnded,
         "too many" => Bar::TooMany,
+        "too often" => Bar::TooOften,
         other => return Err(RegistryError::Corrupt(format!("bar {other:?}"))),
     }))
 }

@@ -8,8 +8,8 @@ use crate::{
     connection::{Connection, Tally},
     ending::Ending,
     registry::{
-        Admission, Entry, Grant, Lease, LimitPolicy, RegistryError, Updated, UserLimit,
-        fence::ORDER_KEPT, keys::Place, keys::Shard,
+        Admission, Entry, Grant, Lease, LimitPolicy, RATE_WINDOW, RegistryError, Updated,
+        UserLimit, fence::ORDER_KEPT, keys::Place, keys::Shard,
     },
 };
 
@@ -47,14 +47,18 @@ impl RedisRegistry {
             .key(self.keys.leases(Place::Shard(shard)))
             .key(self.keys.ending(shard));
         self.fences(&mut script, shard, user, grant);
+        let user = member::user_field(user);
         script
+            .key(self.keys.rate(shard, &user))
             .arg(lease.to_string())
-            .arg(member::user_field(user))
+            .arg(user)
             .arg(connection.id.as_str())
             .arg(member::encode(lease, connection, grant)?)
             .arg(limit.map_or(0, |limit| limit.max))
             .arg(eviction)
-            .arg(milliseconds(ORDER_KEPT));
+            .arg(milliseconds(ORDER_KEPT))
+            .arg(limit.map_or(0, |limit| limit.newcomers))
+            .arg(milliseconds(RATE_WINDOW));
         let answer: Option<(String, u64, u64, Vec<String>)> = self
             .link
             .query("register", self.keys.slot_of(shard), &script)
