@@ -101,17 +101,13 @@ pub enum SendAnswer {
     Delivery(Delivery),
 }
 
-/// On how many nodes an event was handed to the namespace's connections.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct BroadcastAnswer {
-    nodes: u64,
-}
-
 /// Send an event to a user
 ///
 /// It is handed to all connections of the user in the namespace, or to those of one `device`, on whatever nodes they are. Nobody there is an answer
-/// with zeros, not an error. With `ack` the clients are asked for an acknowledgement, and the answer comes when all have
-/// given it, or when the time is up.
+/// with zeros, not an error. `unconfirmed` nodes hold connections of the user and have not said in time (1 s) what became of
+/// it: it may have reached them. With `ack` the clients are asked for an acknowledgement, and the answer comes when all have
+/// given it, or when the time is up. An answer beyond `limits.ack_bytes` is not passed on, nor what goes beyond 16 MB
+/// together: those come as `error: "too_large"`.
 #[utoipa::path(
     post,
     path = "/users/{user}/events",
@@ -120,10 +116,13 @@ pub struct BroadcastAnswer {
     request_body = SendRequest,
     responses(
         (status = 200, description = "Handed over", body = SendAnswer, examples(
-            ("sent" = (value = json!({"connections": 2, "nodes": 1}))),
+            ("sent" = (value = json!({"connections": 2, "nodes": 1, "unconfirmed": 0}))),
             ("acknowledged" = (value = json!({
-                "connections": 2, "nodes": 1, "missing": 1,
-                "acks": [{"connectionId": "c5Zk0pXv9Rr2mWqT1nYbLdA", "data": "seen"}],
+                "connections": 3, "nodes": 1, "unconfirmed": 0, "missing": 1,
+                "acks": [
+                    {"connectionId": "c5Zk0pXv9Rr2mWqT1nYbLdA", "data": "seen"},
+                    {"connectionId": "c0bLdA5Zk0pXv9Rr2mWqT1nY", "error": "too_large"},
+                ],
             }))),
         )),
         Guarded,
@@ -157,14 +156,15 @@ pub async fn send_to_user(
 
 /// Send an event to everybody in a namespace
 ///
-/// The answer says how many nodes it was handed to; who is connected to them is not counted.
+/// `nodes` are all that have handed it to the namespace's connections, those with no connection there among them.
 #[utoipa::path(
     post,
     path = "/broadcast",
     tag = "send",
     request_body = BroadcastRequest,
     responses(
-        (status = 200, description = "Handed over", body = BroadcastAnswer, example = json!({"nodes": 3})),
+        (status = 200, description = "Handed over", body = Delivery,
+            example = json!({"connections": 7, "nodes": 3, "unconfirmed": 0})),
         Guarded,
         BodyProblems,
     ),
@@ -174,10 +174,9 @@ pub async fn broadcast(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
     Body(request): Body<BroadcastRequest>,
-) -> Result<Json<BroadcastAnswer>, ApiError> {
+) -> Result<Json<Delivery>, ApiError> {
     let message = state.message(request.event, request.data, request.namespace)?;
-    let nodes = state.gateway.broadcast(&message).await?;
-    Ok(Json(BroadcastAnswer { nodes }))
+    Ok(Json(state.gateway.broadcast(&message).await?))
 }
 
 impl ApiState {

@@ -105,6 +105,7 @@ pub(super) const KEYS: &[Key] = &[
     live(open("limits.connects_per_second_per_user", Kind::Number)),
     open("limits.max_payload", Kind::Text),
     open("limits.max_payload_guest", Kind::Text),
+    live(open("limits.ack_bytes", Kind::Text)),
     live(open("limits.events_per_second", Kind::Number)),
     live(open("limits.events_burst", Kind::Number)),
     open("limits.handshakes", Kind::Number),

@@ -55,6 +55,10 @@ pub struct Limits {
     /// CONNECT packet with its credentials is never larger either.
     #[serde(with = "print::size")]
     pub max_payload_guest: ByteSize,
+    /// The size of one client's answer to an event that the API sent with `ack`, as JSON, up to `4MB`; `64KB` by default. A
+    /// larger one is not passed on: `error: "too_large"`.
+    #[serde(with = "print::size")]
+    pub ack_bytes: ByteSize,
     /// Inbound events a second, per connection; 100 by default. Beyond it (and the burst) an event is refused, at ten times
     /// that the connection ends.
     pub events_per_second: u32,
@@ -85,6 +89,7 @@ impl Default for Limits {
             connects_per_second_per_user: 20,
             max_payload: ByteSize::mb(1),
             max_payload_guest: ByteSize::kb(64),
+            ack_bytes: ByteSize::kb(64),
             events_per_second: 100,
             events_burst: 200,
             handshakes: 10_000,

@@ -5,25 +5,24 @@
 //! [`Envelope`]. What can't be read is counted and changes nothing.
 
 use std::{
-    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    Inner,
+    Inner, acks,
     endings::closed,
     live::Live,
-    message::{AckReply, Message, Target},
+    message::{Message, Target},
+    receipts::{Receipt, Request},
 };
 use crate::{
     bus::Inbox,
-    connection::{ConnectionId, Instance},
+    connection::Instance,
     registry::EndTarget,
 };
 
@@ -64,7 +63,7 @@ pub(super) enum Command {
         message: Message,
         timeout_ms: u64,
     },
-    /// Hand a message to every connection of a namespace. Nobody waits for a receipt.
+    /// Hand a message to every connection of a namespace.
     Broadcast { message: Message },
     /// End the connections that have been ordered to end, among those of a target. The orders are in the registry: which
     /// they are, and how they end.
@@ -79,44 +78,13 @@ pub(super) enum Command {
 }
 
 impl Command {
-    /// If it hands a message to connections: what it comes to if that is not done, as far as somebody waits to hear of it.
-    fn undelivered(&self) -> Option<Option<Receipt>> {
+    /// Whether it hands a message to connections.
+    fn delivers(&self) -> bool {
         match self {
-            Self::Deliver { .. } => Some(Some(Receipt::Delivered { connections: 0 })),
-            Self::DeliverWithAck { .. } => Some(Some(Receipt::Acked {
-                connections: 0,
-                acks: Vec::new(),
-            })),
-            Self::Broadcast { .. } => Some(None),
-            Self::End { .. } | Self::EndToken { .. } | Self::Beat { .. } | Self::Farewell => None,
+            Self::Deliver { .. } | Self::DeliverWithAck { .. } | Self::Broadcast { .. } => true,
+            Self::End { .. } | Self::EndToken { .. } | Self::Beat { .. } | Self::Farewell => false,
         }
     }
-}
-
-/// What came of it, on one node.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) enum Receipt {
-    /// To how many connections the message was handed.
-    Delivered { connections: u64 },
-    /// The same, with the answers.
-    Acked {
-        connections: u64,
-        acks: Vec<AckReply>,
-    },
-    /// Which connections are closed and out of the registry.
-    Ended { closed: Vec<ConnectionId> },
-}
-
-/// The requests of this node that wait for receipts.
-#[derive(Default)]
-pub(super) struct Requests {
-    open: Mutex<Open>,
-}
-
-#[derive(Default)]
-struct Open {
-    last: u64,
-    waiting: HashMap<u64, mpsc::UnboundedSender<(Instance, Receipt)>>,
 }
 
 /// Reads a message; none if it is none of this version's.
@@ -129,55 +97,11 @@ fn read(payload: &[u8]) -> Option<Envelope> {
     Envelope::deserialize(&mut reader).ok()
 }
 
-/// One request that waits for receipts; dropping it is giving up.
-pub(super) struct Request<'a> {
-    number: u64,
-    receipts: mpsc::UnboundedReceiver<(Instance, Receipt)>,
-    requests: &'a Requests,
-}
-
-impl Request<'_> {
-    /// The next receipt.
-    pub(super) async fn next(&mut self) -> Option<(Instance, Receipt)> {
-        self.receipts.recv().await
-    }
-
-    /// The receipts of `nodes`, or of those that answer before `deadline`.
-    pub(super) async fn collect(&mut self, nodes: usize, deadline: Instant) -> Vec<Receipt> {
-        let mut receipts = Vec::with_capacity(nodes);
-        while receipts.len() < nodes {
-            match tokio::time::timeout_at(deadline, self.next()).await {
-                Ok(Some((_, receipt))) => receipts.push(receipt),
-                Ok(None) | Err(_) => break,
-            }
-        }
-        receipts
-    }
-}
-
-impl Drop for Request<'_> {
-    fn drop(&mut self) {
-        self.requests.open.lock().waiting.remove(&self.number);
-    }
-}
-
 impl Inner {
     /// Opens a request; returns it with the bytes to publish.
     pub(super) fn request(&self, command: &Command) -> (Request<'_>, Vec<u8>) {
-        let (sender, receipts) = mpsc::unbounded_channel();
-        let number = {
-            let mut open = self.requests.open.lock();
-            open.last += 1;
-            let number = open.last;
-            open.waiting.insert(number, sender);
-            number
-        };
-        let payload = self.encode(number, Body::Command(command.clone()));
-        let request = Request {
-            number,
-            receipts,
-            requests: &self.requests,
-        };
+        let request = self.requests.open();
+        let payload = self.encode(request.number(), Body::Command(command.clone()));
         (request, payload)
     }
 
@@ -216,11 +140,7 @@ impl Inner {
                 from,
                 request,
                 body: Body::Receipt(receipt),
-            }) => {
-                if let Some(waiting) = self.requests.open.lock().waiting.get(&request) {
-                    waiting.send((from, receipt)).ok();
-                }
-            }
+            }) => self.requests.receipted(request, from, receipt),
             None => {
                 self.metrics.messages_dropped("unreadable").increment(1);
                 tracing::warn!(bytes = payload.len(), "a message on the bus can't be read");
@@ -233,14 +153,12 @@ impl Inner {
         // What others had for this node's clients while it had no lease may be for those who are to be gone. What it says
         // itself it says to its own clients also while nobody else can be reached.
         if from != self.instance
-            && let Some(receipt) = command.undelivered()
+            && command.delivers()
             && let Err(error) = self.vouch_for_its_own()
         {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message from another node is dropped");
-            if let Some(receipt) = receipt {
-                tokio::spawn(self.confirm(from, request, receipt));
-            }
+            tokio::spawn(self.confirm(from, request, Receipt::Withheld));
             return;
         }
         match command {
@@ -257,11 +175,22 @@ impl Inner {
                     self.deliver_with_ack(&target, &message, Duration::from_millis(timeout_ms));
                 tokio::spawn(async move {
                     let (connections, acks) = answers.await;
+                    let mut pieces = acks::pieces(acks);
+                    let acks = pieces.pop().unwrap_or_default();
+                    for acks in pieces {
+                        let gateway = self.clone();
+                        gateway
+                            .confirm(from.clone(), request, Receipt::Acks { acks })
+                            .await;
+                    }
                     self.confirm(from, request, Receipt::Acked { connections, acks })
                         .await;
                 });
             }
-            Command::Broadcast { message } => self.broadcast_here(&message),
+            Command::Broadcast { message } => {
+                let connections = self.broadcast_here(&message);
+                tokio::spawn(self.confirm(from, request, Receipt::Delivered { connections }));
+            }
             Command::End { target } => {
                 tokio::spawn(async move {
                     let ended = self.carry_out_orders(&target).await;

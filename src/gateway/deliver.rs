@@ -8,16 +8,19 @@ use tokio::time::Instant;
 
 use super::{
     GatewayError, Inner,
-    commands::{Command, Receipt},
+    acks::AckBudget,
+    commands::Command,
     live::{ENDED, Live, NO_ARGUMENTS, NotSent},
-    message::{AckReply, Acked, Delivery, Message, Target},
+    message::{AckReply, Acked, Answer, Delivery, Message, Target},
+    receipts::{Asked, Collected, Receipt},
 };
 use crate::{
-    connection::{Connection, UserId},
-    registry::{Entry, Routed, Whom},
+    bus::BusError,
+    connection::{Connection, ConnectionId, UserId},
+    registry::{Entry, Whom},
 };
 
-/// How long a send waits for the receipts of other nodes. What is not confirmed by then is not counted.
+/// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
 const RECEIPTS: Duration = Duration::from_secs(1);
 
 impl Inner {
@@ -48,7 +51,7 @@ impl Inner {
         target: &Target,
         message: &Message,
         timeout: Duration,
-    ) -> impl Future<Output = (u64, Vec<AckReply>)> + Send + use<> {
+    ) -> impl Future<Output = (u64, Vec<(ConnectionId, Answer)>)> + Send + use<> {
         let limit = self.send_queue_bytes();
         let pending: FuturesUnordered<_> = self
             .here(target, message)
@@ -64,18 +67,19 @@ impl Inner {
         self.metrics
             .messages_delivered(target.kind())
             .increment(pending.len() as u64);
+        let mut budget = AckBudget::new(self.limits().ack_bytes.as_u64() as usize);
+        let cut = self.metrics.messages_dropped("ack_too_large");
         async move {
             let connections = pending.len() as u64;
-            let acks = pending
-                .filter_map(|(connection_id, data)| async move {
-                    data.map(|data| AckReply {
-                        connection_id,
-                        data,
-                    })
-                })
-                .collect()
-                .await;
-            (connections, acks)
+            let acks = pending.filter_map(|(id, data)| {
+                let answer = data.map(|data| {
+                    let mut answer = Answer::Given(data);
+                    cut.increment(u64::from(budget.admit(&mut answer)));
+                    (id, answer)
+                });
+                async move { answer }
+            });
+            (connections, acks.collect().await)
         }
     }
 
@@ -139,7 +143,7 @@ impl Inner {
         };
         let (mut request, payload) = self.request(&command);
         // This node's own come first: they get it even while the others can't be reached.
-        let (local, heard) = match target {
+        let (local, asked) = match target {
             Target::User(user) | Target::Device(user, _) => {
                 let local = self.deliver(target, message);
                 (
@@ -153,20 +157,20 @@ impl Inner {
                     0 => self.vouched(self.registry.connection(id)).await?,
                     _ => None,
                 };
-                let heard = match elsewhere {
+                let asked = match elsewhere {
                     Some(Connection {
                         id, user_id: user, ..
                     }) => {
                         let whom = Whom::Connection(Entry { user, id });
                         self.route(&whom, &payload).await?
                     }
-                    None => 0,
+                    None => Asked::nobody(),
                 };
-                (local, heard)
+                (local, asked)
             }
             // Nobody keeps who is in a room: all nodes are asked, this one among them.
-            Target::Room(_) => match self.bus.publish_all(payload).await {
-                Ok(heard) => (0, heard as usize),
+            Target::Room(_) => match self.publish_to_all(payload).await {
+                Ok(asked) => (0, asked),
                 Err(error) => {
                     self.deliver(target, message);
                     return Err(error.into());
@@ -174,13 +178,14 @@ impl Inner {
             },
         };
         let deadline = Instant::now() + RECEIPTS;
+        let all = matches!(target, Target::Room(_));
         let confirmed = async move {
-            let receipts = request.collect(heard, deadline).await;
-            let remote = receipts.iter().map(|receipt| match receipt {
-                Receipt::Delivered { connections } => *connections,
-                _ => 0,
-            });
-            total(local, remote)
+            let mut collected = request.collect(asked, deadline).await;
+            if all {
+                self.forget_the_dead(&mut collected).await;
+            }
+            let connections = collected.receipts.iter().map(Receipt::connections);
+            total(local, connections, collected.unconfirmed)
         };
         Ok(confirmed.boxed())
     }
@@ -202,57 +207,94 @@ impl Inner {
         };
         let (mut request, payload) = self.request(&command);
         let local = self.deliver_with_ack(&target, message, timeout);
-        let heard = self.route(&Whom::User(user.clone()), &payload).await?;
+        let asked = self.route(&Whom::User(user.clone()), &payload).await?;
         let deadline = Instant::now() + timeout + RECEIPTS;
-        let ((local, mut acks), receipts) = tokio::join!(local, request.collect(heard, deadline));
-        let mut remote = Vec::with_capacity(receipts.len());
-        for receipt in receipts {
-            if let Receipt::Acked {
-                connections,
-                acks: answers,
-            } = receipt
-            {
-                remote.push(connections);
-                acks.extend(answers);
-            }
-        }
-        let Delivery { connections, nodes } = total(local, remote.into_iter());
+        let ((local, mut answers), collected) =
+            tokio::join!(local, request.collect(asked, deadline));
+        let remote: Vec<_> = collected
+            .receipts
+            .iter()
+            .map(Receipt::connections)
+            .collect();
+        answers.extend(collected.receipts.into_iter().flat_map(Receipt::into_acks));
+        let Delivery {
+            connections,
+            nodes,
+            unconfirmed,
+        } = total(local, remote.into_iter(), collected.unconfirmed);
+        // Each node has cut what is too large by itself; this is for all of them together.
+        let mut budget = AckBudget::new(usize::MAX);
+        let cut = self.metrics.messages_dropped("ack_too_large");
+        let acks = answers.into_iter().map(|(id, mut answer)| {
+            cut.increment(u64::from(budget.admit(&mut answer)));
+            AckReply::of(id, answer)
+        });
+        let acks: Vec<_> = acks.collect();
         let missing = connections.saturating_sub(acks.len() as u64);
         Ok(Acked {
             connections,
             nodes,
+            unconfirmed,
             acks,
             missing,
         })
     }
 
-    /// Publishes to the nodes that hold whom it is for; returns how many are listening, and will confirm.
-    async fn route(&self, whom: &Whom, payload: &[u8]) -> Result<usize, GatewayError> {
+    /// Publishes to the nodes that hold whom it is for; returns which these are.
+    async fn route(&self, whom: &Whom, payload: &[u8]) -> Result<Asked, GatewayError> {
         let routed = self.registry.route(whom, &self.instance, payload);
         let routed = self.vouched(routed).await?;
-        for Routed { instance, heard } in &routed {
-            if *heard {
+        for routed in &routed {
+            if routed.heard {
                 self.metrics.bus_messages("out").increment(1);
             } else {
                 self.metrics.messages_dropped("node_deaf").increment(1);
-                tracing::warn!(node = %instance, "a node that holds connections does not listen");
+                tracing::warn!(node = %routed.instance, "a node that holds connections does not listen");
             }
         }
-        Ok(routed.iter().filter(|routed| routed.heard).count())
+        Ok(Asked::routed(routed))
     }
 
-    /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
+    /// Publishes to all nodes, this one among them; returns which are to confirm it.
+    pub(super) async fn publish_to_all(&self, payload: Vec<u8>) -> Result<Asked, BusError> {
+        let heard = self.bus.publish_all(payload).await?;
+        let mut nodes = self.others.known();
+        nodes.insert(self.instance.clone());
+        Ok(Asked::all(nodes, heard as usize))
+    }
+
+    /// Takes nodes that have died off the unconfirmed of a request to all: this node hears of a death with its next heartbeat
+    /// only.
+    async fn forget_the_dead(&self, collected: &mut Collected) {
+        if collected.unconfirmed > 0
+            && let Ok(live) = self.registry.nodes().await
+        {
+            let silent = live.len().saturating_sub(collected.receipts.len()) as u64;
+            collected.unconfirmed = collected.unconfirmed.min(silent);
+        }
+    }
+
+    /// Hands a message to every connection of a namespace. The nodes of the answer are all that have done so, those with no
+    /// connection there among them.
     pub(super) async fn broadcast(
         self: &Arc<Self>,
         message: &Message,
-    ) -> Result<u64, GatewayError> {
+    ) -> Result<Delivery, GatewayError> {
         self.metrics.messages_sent("broadcast").increment(1);
         let command = Command::Broadcast {
             message: message.clone(),
         };
-        let (_, payload) = self.request(&command);
-        match self.bus.publish_all(payload).await {
-            Ok(nodes) => Ok(nodes),
+        let (mut request, payload) = self.request(&command);
+        match self.publish_to_all(payload).await {
+            Ok(asked) => {
+                let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
+                self.forget_the_dead(&mut collected).await;
+                Ok(Delivery {
+                    connections: collected.receipts.iter().map(Receipt::connections).sum(),
+                    nodes: collected.receipts.len() as u64,
+                    unconfirmed: collected.unconfirmed,
+                })
+            }
             Err(error) => {
                 // This node's own get it even while the others can't be reached.
                 self.broadcast_here(message);
@@ -262,10 +304,10 @@ impl Inner {
     }
 
     /// Hands a message to every connection of a namespace on this node. It is encoded once for all of them, and accounted for
-    /// with each: what an adapter of another node's would do with it, nobody would be told.
-    pub(super) fn broadcast_here(self: &Arc<Self>, message: &Message) {
+    /// with each: what an adapter of another node's would do with it, nobody would be told. Returns to how many.
+    pub(super) fn broadcast_here(self: &Arc<Self>, message: &Message) -> u64 {
         let Some(namespace) = self.io().and_then(|io| io.of(&message.namespace)) else {
-            return;
+            return 0;
         };
         let lives = self.hub.in_namespace(&message.namespace);
         let local = namespace.local().except(ENDED);
@@ -282,24 +324,32 @@ impl Inner {
             _ => 0,
         };
         self.metrics.messages_dropped("queue_full").increment(full);
+        let there = lives.iter().filter(|live| live.is_ready()).count() as u64;
+        let handed = there.saturating_sub(full);
         self.metrics
             .messages_delivered("broadcast")
-            .increment((lives.len() as u64).saturating_sub(full));
+            .increment(handed);
         let (weight, limit) = (message.weight(), self.send_queue_bytes());
         for live in lives {
             if live.session.sent(weight, limit) {
                 live.session.stalled();
             }
         }
+        handed
     }
 }
 
-fn total(local: u64, remote: impl Iterator<Item = u64>) -> Delivery {
+fn total(local: u64, remote: impl Iterator<Item = u64>, unconfirmed: u64) -> Delivery {
+    let none = Delivery {
+        unconfirmed,
+        ..Delivery::default()
+    };
     std::iter::once(local)
         .chain(remote)
         .filter(|connections| *connections > 0)
-        .fold(Delivery::default(), |sum, connections| Delivery {
+        .fold(none, |sum, connections| Delivery {
             connections: sum.connections + connections,
             nodes: sum.nodes + 1,
+            ..sum
         })
 }

@@ -13,9 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     GatewayError, Inner,
-    commands::{Command, Receipt, Request},
+    commands::Command,
     live::{Live, Phase},
     message::Disconnected,
+    receipts::{Receipt, Request},
 };
 use crate::{
     connection::{Connection, ConnectionId},
@@ -214,11 +215,11 @@ impl Inner {
             token_id: token_id.to_owned(),
         };
         let (mut request, payload) = self.request(&command);
-        let heard = self.bus.publish_all(payload).await?;
+        let asked = self.publish_to_all(payload).await?;
         let deadline = Instant::now() + PROMISE;
-        let receipts = request.collect(heard as usize, deadline).await;
+        let collected = request.collect(asked, deadline).await;
         let mut disconnected = Disconnected::default();
-        for receipt in receipts {
+        for receipt in collected.receipts {
             if let Receipt::Ended { closed } = receipt
                 && !closed.is_empty()
             {

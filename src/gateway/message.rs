@@ -67,25 +67,74 @@ pub struct Delivery {
     pub connections: u64,
     /// On how many nodes.
     pub nodes: u64,
+    /// How many further nodes hold connections that it is for and have not said in time what became of it. It may have
+    /// reached them.
+    pub unconfirmed: u64,
+}
+
+/// What one client answered, between nodes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// The first argument of its acknowledgement; null if it came without one.
+    Given(Value),
+    /// More than is passed on.
+    TooLarge,
 }
 
 /// What one client answered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AckReply {
-    /// Whose answer.
-    pub connection_id: ConnectionId,
-    /// The first argument of its acknowledgement; null if it came without one.
-    pub data: Value,
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(untagged, rename_all_fields = "camelCase")]
+pub enum AckReply {
+    /// Its answer.
+    Given {
+        /// Whose it is.
+        connection_id: ConnectionId,
+        /// The first argument of its acknowledgement; null if it came without one.
+        data: Value,
+    },
+    /// It has answered, and the answer is not passed on.
+    Cut {
+        /// Whose it was.
+        connection_id: ConnectionId,
+        /// Why.
+        error: AckError,
+    },
+}
+
+/// Why an answer is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AckError {
+    /// It has more than `limits.ack_bytes`, or all answers together more than 16 MB.
+    TooLarge,
+}
+
+impl AckReply {
+    /// The answer of a connection, as the API shows it.
+    pub(crate) fn of(connection_id: ConnectionId, answer: Answer) -> Self {
+        match answer {
+            Answer::Given(data) => Self::Given {
+                connection_id,
+                data,
+            },
+            Answer::TooLarge => Self::Cut {
+                connection_id,
+                error: AckError::TooLarge,
+            },
+        }
+    }
 }
 
 /// Where a message went, and what came back.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 pub struct Acked {
     /// How many connections it was handed to.
     pub connections: u64,
     /// On how many nodes.
     pub nodes: u64,
+    /// How many further nodes hold connections that it is for and have not said in time what became of it. It may have
+    /// reached them.
+    pub unconfirmed: u64,
     /// The answers, in the order they came.
     pub acks: Vec<AckReply>,
     /// How many connections did not answer in time.
@@ -112,13 +161,15 @@ impl Message {
     /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the
     /// bytes that a polling client has fetched, and an excess would pile up against a client that fetches everything.
     pub(crate) fn weight(&self) -> usize {
-        let data = self.data.as_ref().map_or(0, |data| {
-            let mut bytes = Count(0);
-            serde_json::to_writer(&mut bytes, data).ok();
-            bytes.0
-        });
-        self.event.len() + data
+        self.event.len() + self.data.as_ref().map_or(0, json_len)
     }
+}
+
+/// How many bytes a value has as JSON without spaces.
+pub(crate) fn json_len(value: &Value) -> usize {
+    let mut bytes = Count(0);
+    serde_json::to_writer(&mut bytes, value).ok();
+    bytes.0
 }
 
 /// Counts what is written.

@@ -14,8 +14,8 @@
 //! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
 //! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
 //! - `hub` finds this node's connections, `live` is one of them.
-//! - `verbs` is what a backend asks for; `deliver` and `endings` do it, `commands` carries it to other nodes and brings the
-//!   receipts.
+//! - `verbs` is what a backend asks for; `deliver` and `endings` do it, `commands` carries it to other nodes, `receipts` are
+//!   what they say became of it, and `acks` bounds what clients answer.
 //! - `memory` keeps the node below `limits.memory`.
 //! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
 //!   its state.
@@ -23,6 +23,7 @@
 //!   knows of it, and `others` are whom it waits for then. `drain` is how a node goes.
 
 pub mod access;
+mod acks;
 mod admin;
 mod carriers;
 mod commands;
@@ -44,6 +45,7 @@ mod mount;
 mod others;
 mod own;
 mod readiness;
+mod receipts;
 mod recheck;
 mod refusal;
 mod resync;
@@ -62,8 +64,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    carriers::Events, commands::Requests, expiry::Watch, hub::Hub, lease::LeaseState, live::Live,
-    others::Others, settings::Settings,
+    carriers::Events, expiry::Watch, hub::Hub, lease::LeaseState, live::Live, others::Others,
+    receipts::Requests, settings::Settings,
 };
 use crate::{
     auth::{Authenticator, token::MintError},
@@ -76,7 +78,9 @@ use crate::{
 };
 
 pub use admin::{TokenBearer, TokenRefused};
-pub use message::{AckReply, Acked, Delivery, Disconnected, Message, RESERVED_EVENTS, Target};
+pub use message::{
+    AckError, AckReply, Acked, Delivery, Disconnected, Message, RESERVED_EVENTS, Target,
+};
 
 /// Why a verb can't be carried out.
 #[derive(Debug, thiserror::Error)]

@@ -64,6 +64,11 @@ impl Others {
         state.known.extend(there);
     }
 
+    /// The nodes whose leases held when last nothing was amiss, without this one.
+    pub(super) fn known(&self) -> HashSet<Instance> {
+        self.state.lock().known.clone()
+    }
+
     /// Something is lost: waits for all that are known, for at most `lease`, and longer for [`Others::are_coming`].
     pub(super) fn await_all(&self, lease: Duration) {
         let now = Instant::now();

@@ -48,8 +48,9 @@ impl Gateway {
             .await
     }
 
-    /// Hands a message to every connection of a namespace. Returns how many nodes it was handed to.
-    pub async fn broadcast(&self, message: &Message) -> Result<u64, GatewayError> {
+    /// Hands a message to every connection of a namespace. The answer's `nodes` are all that have done so, those with no
+    /// connection there among them.
+    pub async fn broadcast(&self, message: &Message) -> Result<Delivery, GatewayError> {
         self.inner.known(&message.namespace)?;
         self.inner.broadcast(message).await
     }

@@ -28,7 +28,7 @@ describe('docker kill of a node', () => {
     await everybodyListed(api, user, clients, { ms: seconds(15) - (Date.now() - killed) });
     console.log(`presence is exact ${Date.now() - killed} ms after the kill`);
     for (const client of clients) if (!its.includes(client)) assert.equal(ends(client), 0, `${client.label}, on another node: ${client.history()}`);
-    assert.deepEqual(await api.send(user, 'after', 1), { connections: 12, nodes: 2 });
+    assert.deepEqual(await api.send(user, 'after', 1), { connections: 12, nodes: 2, unconfirmed: 0 });
     await Promise.all(clients.map((client) => client.wait('after', { ms: seconds(10) })));
     assert.ok((await api.nodes()).every(({ nodeId }) => nodeId !== victim));
 
@@ -62,7 +62,7 @@ describe('docker kill of Redis', () => {
     await docker('start', Id);
     await up();
 
-    await eventually('a send reaches all on every node', async () => assert.deepEqual(await api.send(user, 'back', 1), { connections: 9, nodes: 3 }), { ms: seconds(30), every: 250 });
+    await eventually('a send reaches all on every node', async () => assert.deepEqual(await api.send(user, 'back', 1), { connections: 9, nodes: 3, unconfirmed: 0 }), { ms: seconds(30), every: 250 });
     await Promise.all(clients.map((client) => client.wait('back', { ms: seconds(10) })));
     await everybodyListed(api, user, clients);
     for (const client of clients) {

@@ -30,7 +30,7 @@ describe('clients', () => {
     assert.ok(byNode(clients).size >= 2, 'expected them on several nodes: else nothing is shown');
     for (let round = 0; round < 5; round += 1) {
       await Promise.all(clients.map((client) => client.granted('devices')));
-      assert.deepEqual(await api.send(user, 'round', { round }), { connections: 9, nodes: byNode(clients).size });
+      assert.deepEqual(await api.send(user, 'round', { round }), { connections: 9, nodes: byNode(clients).size, unconfirmed: 0 });
       for (const client of clients) assert.deepEqual(await client.wait('round', { nth: round + 1, ms: seconds(10) }), [{ round }]);
     }
     for (const client of clients) {
@@ -54,8 +54,9 @@ describe('clients', () => {
     const clients = [...(await crowd(6, user)), ...(await crowd(3, user, POLLING))];
     const nodes = byNode(clients).size;
     assert.equal(nodes, 3);
-    for (let i = 0; i < 6; i += 1) assert.deepEqual(await api.send(user, 'news', { i }), { connections: 9, nodes });
-    assert.deepEqual(await api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 }), { nodes: 3 });
+    for (let i = 0; i < 6; i += 1) assert.deepEqual(await api.send(user, 'news', { i }), { connections: 9, nodes, unconfirmed: 0 });
+    const all = await api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 });
+    assert.deepEqual([all.nodes, all.unconfirmed], [3, 0], JSON.stringify(all));
     for (const client of clients) {
       await client.wait('all', { ms: seconds(10) });
       await client.wait('news', { nth: 6, ms: seconds(10) });

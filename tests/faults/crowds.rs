@@ -143,7 +143,10 @@ async fn round(run: &Run, fleet: &Fleet, number: usize) -> Round {
             assert_eq!(node.api.connections_of(&user).await?, [], "{}", node.name);
             let sent = node.api.send(&user, "after", json!(number)).await?;
             let sent = sent.ok("send")?;
-            assert_eq!(sent, json!({ "connections": 0, "nodes": 0 }));
+            assert_eq!(
+                sent,
+                json!({ "connections": 0, "nodes": 0, "unconfirmed": 0 })
+            );
             Ok(())
         }))
         .await

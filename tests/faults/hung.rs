@@ -89,12 +89,16 @@ async fn k4_a_lease_that_runs_out_meanwhile_confirms_nothing() {
         .unwrap();
     assert_eq!(
         sent.body,
-        json!({ "connections": 0, "nodes": 0 }),
+        json!({ "connections": 0, "nodes": 0, "unconfirmed": 1 }),
         "nobody has confirmed: {sent:?}"
     );
     let all = json!({ "event": "late", "data": "all" });
     let sent = scene.fleet[1].api.post("/v1/broadcast", all).await.unwrap();
-    assert_eq!(sent.status, 200, "{sent:?}");
+    assert_eq!(
+        (sent.status, &sent.body["nodes"], &sent.body["unconfirmed"]),
+        (200, &json!(2), &json!(1)),
+        "{sent:?}"
+    );
     for client in &clients {
         client.ask(1, "devices");
     }

@@ -162,7 +162,7 @@ async fn k2_a_disconnect_is_not_confirmed_before_a_slow_node_has_cleaned_up() {
         ));
         rounds += 1;
     }
-    let nobody = json!({ "connections": 0, "nodes": 0 });
+    let nobody = json!({ "connections": 0, "nodes": 0, "unconfirmed": 0 });
     for number in 0..rounds {
         let sent = async || {
             let user = format!("k2-{number}");

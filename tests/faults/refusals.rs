@@ -143,7 +143,7 @@ async fn f11_scripts_are_flushed_over_and_over() {
         let answer = other.api.send(&user, "e", json!(round)).await.unwrap();
         assert_eq!(
             answer.body,
-            json!({ "connections": 1, "nodes": 1 }),
+            json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 }),
             "{answer:?}"
         );
         flush().await;

@@ -43,18 +43,27 @@ async fn a_send_costs_the_nodes_that_hold_the_user_and_not_the_fleet() {
 
         // By the node that holds the user: nobody else has to hear of it.
         let (answer, messages) = published(&redis, holder, "one").await;
-        assert_eq!(answer, json!({ "connections": 2, "nodes": 1 }));
+        assert_eq!(
+            answer,
+            json!({ "connections": 2, "nodes": 1, "unconfirmed": 0 })
+        );
         assert_eq!(messages, 0, "{size} nodes, sent by the holder");
 
         // By any other: the message, and its receipt.
         for other in &nodes[1..] {
             let (answer, messages) = published(&redis, other, "one").await;
-            assert_eq!(answer, json!({ "connections": 2, "nodes": 1 }));
+            assert_eq!(
+                answer,
+                json!({ "connections": 2, "nodes": 1, "unconfirmed": 0 })
+            );
             assert_eq!(messages, 2, "{size} nodes, sent by another");
         }
 
         let (answer, messages) = published(&redis, nodes.last().unwrap(), "nobody").await;
-        assert_eq!(answer, json!({ "connections": 0, "nodes": 0 }));
+        assert_eq!(
+            answer,
+            json!({ "connections": 0, "nodes": 0, "unconfirmed": 0 })
+        );
         assert_eq!(messages, 0, "{size} nodes, to nobody");
     }
 }
@@ -68,10 +77,16 @@ async fn a_user_on_three_of_eight_nodes_costs_three_messages_and_three_receipts(
         devices.push(node.connect("three").await);
     }
     let (answer, messages) = published(&redis, &nodes[7], "three").await;
-    assert_eq!(answer, json!({ "connections": 3, "nodes": 3 }));
+    assert_eq!(
+        answer,
+        json!({ "connections": 3, "nodes": 3, "unconfirmed": 0 })
+    );
     assert_eq!(messages, 6);
     let (answer, messages) = published(&redis, &nodes[0], "three").await;
-    assert_eq!(answer, json!({ "connections": 3, "nodes": 3 }));
+    assert_eq!(
+        answer,
+        json!({ "connections": 3, "nodes": 3, "unconfirmed": 0 })
+    );
     assert_eq!(messages, 4, "the sender's own is not published");
     for device in &mut devices {
         for _ in 0..2 {
@@ -171,7 +186,10 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
     }
     // Whatever comes after it on the same channel finds the node as it was.
     let (answer, _) = published(&redis, &nodes[1], "a").await;
-    assert_eq!(answer, json!({ "connections": 1, "nodes": 1 }));
+    assert_eq!(
+        answer,
+        json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 })
+    );
     assert_eq!(device.next_event().await, json!(["e", 1]));
     let counted = format!(
         r#"switchboard_messages_dropped_total{{reason="unreadable"}} {}"#,

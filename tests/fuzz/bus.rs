@@ -159,7 +159,10 @@ async fn takes_what_a_backend_may_send(other: &Node) {
         .header("content-type", "application/json")
         .body(body);
     let answer: Value = send.send().await.unwrap().json().await.unwrap();
-    assert_eq!(answer, json!({ "connections": 1, "nodes": 1 }));
+    assert_eq!(
+        answer,
+        json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 })
+    );
 }
 
 /// Replaces the marker by an array of an array of … nothing.

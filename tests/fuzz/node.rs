@@ -261,7 +261,10 @@ impl Neighbour {
             .expect("an answer in time")
             .unwrap();
         let answer: Value = answer.json().await.unwrap();
-        assert_eq!(answer, json!({ "connections": 1, "nodes": 1 }));
+        assert_eq!(
+            answer,
+            json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 })
+        );
         loop {
             let event = self.next().await;
             if event[0] == "echo" {

@@ -65,9 +65,9 @@ onBothRegistries((world) => {
     const admin = await administrator(world.door);
     const user = someone('sent');
     const clients = [await connected(world.door, { user }), await connected(world.desk, { user })];
-    assert.deepEqual(await admin.granted('sendToUser', { user, event: 'news', data: { text: 'hi' } }), { connections: 2, nodes: world.count });
+    assert.deepEqual(await admin.granted('sendToUser', { user, event: 'news', data: { text: 'hi' } }), { connections: 2, nodes: world.count, unconfirmed: 0 });
     for (const client of clients) assert.deepEqual(await client.wait('news'), [{ text: 'hi' }]);
-    assert.deepEqual(await admin.granted('sendToUser', { user, event: 'news', data: 1, namespace: '/public' }), { connections: 0, nodes: 0 });
+    assert.deepEqual(await admin.granted('sendToUser', { user, event: 'news', data: 1, namespace: '/public' }), { connections: 0, nodes: 0, unconfirmed: 0 });
     clients.forEach((client, i) => client.answer('ask', i));
     const { acks, missing } = await admin.granted('sendToUser', { user, event: 'ask', data: null, ack: { timeoutMs: 5000 } });
     assert.equal(missing, 0);

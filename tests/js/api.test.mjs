@@ -50,14 +50,14 @@ onBothRegistries((world) => {
   // --- events -------------------------------------------------------------------------------------------------------
 
   test('an event for nobody is answered with zeros', async () => {
-    assert.deepEqual(await world.api.send(someone('absent'), 'news', 1), { connections: 0, nodes: 0 });
+    assert.deepEqual(await world.api.send(someone('absent'), 'news', 1), { connections: 0, nodes: 0, unconfirmed: 0 });
   });
 
   test('an event reaches every connection of the user, and nobody else', async () => {
     const [user, other] = [someone(), someone()];
     const clients = await Promise.all([1, 2, 3].map(() => connected(world.door, { user })));
     const bystander = await connected(world.door, { user: other });
-    assert.deepEqual(await world.api.send(user, 'news', { n: 1 }), { connections: 3, nodes: 1 });
+    assert.deepEqual(await world.api.send(user, 'news', { n: 1 }), { connections: 3, nodes: 1, unconfirmed: 0 });
     for (const client of clients) assert.deepEqual(await client.wait('news'), [{ n: 1 }]);
     await world.api.send(other, 'end', 1);
     await bystander.wait('end');
@@ -78,8 +78,8 @@ onBothRegistries((world) => {
     const root = await connected(world.door, { user });
     const open = root.join('/public');
     await open.ready();
-    assert.deepEqual(await world.api.send(user, 'to-public', 1, { namespace: '/public' }), { connections: 1, nodes: 1 });
-    assert.deepEqual(await world.api.send(user, 'to-root', 1), { connections: 1, nodes: 1 });
+    assert.deepEqual(await world.api.send(user, 'to-public', 1, { namespace: '/public' }), { connections: 1, nodes: 1, unconfirmed: 0 });
+    assert.deepEqual(await world.api.send(user, 'to-root', 1), { connections: 1, nodes: 1, unconfirmed: 0 });
     await Promise.all([open.wait('to-public'), root.wait('to-root')]);
     assert.equal(root.count('to-public') + open.count('to-root'), 0, 'expected no event in the other namespace');
   });
@@ -112,9 +112,21 @@ onBothRegistries((world) => {
     assert.deepEqual(byId, { [clients[0].id]: { from: 0 }, [clients[1].id]: { from: 1 } });
   });
 
+  test('an ack above limits.ack_bytes comes as too_large, and is not missing', async () => {
+    const user = someone();
+    const [small, large] = await Promise.all(['a', 'b'].map((name) => connected(world.door, { user, deviceId: name })));
+    const fits = 'x'.repeat(64_000 - 2);
+    small.answer('ask', fits);
+    large.answer('ask', `${fits}x`);
+    const answer = await world.api.send(user, 'ask', 'well?', { ack: { timeoutMs: 10000 } });
+    const acks = [{ connectionId: small.id, data: fits }, { connectionId: large.id, error: 'too_large' }];
+    const byId = (a, b) => (a.connectionId < b.connectionId ? -1 : 1);
+    assert.deepEqual({ ...answer, acks: answer.acks.sort(byId) }, { connections: 2, nodes: 1, unconfirmed: 0, acks: acks.sort(byId), missing: 0 });
+  });
+
   test('acks for nobody are answered at once', async () => {
     const answer = await world.api.send(someone('absent'), 'ask', 1, { ack: { timeoutMs: 10000 } });
-    assert.deepEqual(answer, { connections: 0, nodes: 0, acks: [], missing: 0 });
+    assert.deepEqual(answer, { connections: 0, nodes: 0, unconfirmed: 0, acks: [], missing: 0 });
   });
 
   test('acks end with the client that leaves instead of answering', async () => {
@@ -137,7 +149,7 @@ onBothRegistries((world) => {
     ];
     const { results } = await world.api.ok('POST', '/v1/events', { messages });
     assert.equal(results.length, messages.length, 'expected one result a message');
-    assert.deepEqual(results.slice(0, 4), [{ connections: 2, nodes: 1 }, { connections: 0, nodes: 0 }, { connections: 1, nodes: 1 }, { connections: 1, nodes: 1 }]);
+    assert.deepEqual(results.slice(0, 4), [{ connections: 2, nodes: 1, unconfirmed: 0 }, { connections: 0, nodes: 0, unconfirmed: 0 }, { connections: 1, nodes: 1, unconfirmed: 0 }, { connections: 1, nodes: 1, unconfirmed: 0 }]);
     assert.ok(results[4].connections === 0 || results[4].error, `expected nothing to be handed to an unknown connection, got ${JSON.stringify(results[4])}`);
     assert.deepEqual(await clients[0].wait('b'), [1]);
     assert.deepEqual(await clients[1].wait('b'), [1]);
@@ -151,7 +163,7 @@ onBothRegistries((world) => {
     const { results } = await world.api.ok('POST', '/v1/events', {
       messages: [{ user, event: 'b', data: 1 }, { user, event: 'b', data: 2, namespace: '/nowhere' }, { user, event: 'b', data: 3 }],
     });
-    assert.deepEqual([results[0], results[2]], [{ connections: 1, nodes: 1 }, { connections: 1, nodes: 1 }]);
+    assert.deepEqual([results[0], results[2]], [{ connections: 1, nodes: 1, unconfirmed: 0 }, { connections: 1, nodes: 1, unconfirmed: 0 }]);
     assert.ok(results[1].error, `expected {error} for a message to an unknown namespace, got ${JSON.stringify(results[1])}`);
     await client.wait('b', { nth: 2 });
   });
@@ -172,9 +184,11 @@ onBothRegistries((world) => {
     const clients = await Promise.all([someone(), someone(), someone()].map((user) => connected(world.door, { user })));
     const guest = await connected(world.door, { auth: {}, namespace: '/public' });
     const answer = await world.api.ok('POST', '/v1/broadcast', { event: 'all', data: { hello: 'world' } });
-    assert.deepEqual(answer, { nodes: world.count }, `expected {nodes: ${world.count}}`);
+    assert.deepEqual(Object.keys(answer).sort(), ['connections', 'nodes', 'unconfirmed']);
+    assert.deepEqual([answer.nodes, answer.unconfirmed], [world.count, 0], JSON.stringify(answer));
+    assert.ok(answer.connections >= 3, `expected at least the 3 of this test, got ${answer.connections}`);
     for (const client of clients) assert.deepEqual(await client.wait('all'), [{ hello: 'world' }]);
-    assert.deepEqual(await world.api.ok('POST', '/v1/broadcast', { event: 'open', data: 1, namespace: '/public' }), { nodes: world.count });
+    assert.equal((await world.api.ok('POST', '/v1/broadcast', { event: 'open', data: 1, namespace: '/public' })).nodes, world.count);
     await guest.wait('open');
     assert.equal(guest.count('all'), 0, 'expected a broadcast in / not to reach /public');
   });
@@ -374,11 +388,11 @@ onBothRegistries((world) => {
       assert.strictEqual(view.userId, user, 'expected GET user to name the user');
       assert.deepEqual(view.connections.map((one) => [one.id, one.userId]), [[client.id, user]]);
       assert.strictEqual((await world.api.connection(client.id)).userId, user);
-      assert.deepEqual(await world.api.send(user, 'hi', user), { connections: 1, nodes: 1 });
+      assert.deepEqual(await world.api.send(user, 'hi', user), { connections: 1, nodes: 1, unconfirmed: 0 });
       assert.deepEqual(await client.wait('hi'), [user]);
       assert.equal((await world.api.ok('POST', '/v1/presence', { users: [user] })).users[user]?.online, true, 'expected presence to know the user');
       const bulk = await world.api.ok('POST', '/v1/events', { messages: [{ user, event: 'bulk', data: 1 }] });
-      assert.deepEqual(bulk.results, [{ connections: 1, nodes: 1 }]);
+      assert.deepEqual(bulk.results, [{ connections: 1, nodes: 1, unconfirmed: 0 }]);
       assert.ok((await everybody(world.api)).some((one) => one.userId === user), 'expected GET users to list the user');
       assert.deepEqual(await world.api.disconnect(user), { disconnected: 1, nodes: 1, remaining: [] });
       await client.kicked(4500);

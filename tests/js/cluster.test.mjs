@@ -59,7 +59,7 @@ describe('three nodes', () => {
     const user = someone('send');
     const clients = await devices(user);
     for (const [i, node] of nodes.entries()) {
-      assert.deepEqual(await node.api.send(user, 'news', { from: node.name }), { connections: 3, nodes: 3 }, `expected it from ${node.name}`);
+      assert.deepEqual(await node.api.send(user, 'news', { from: node.name }), { connections: 3, nodes: 3, unconfirmed: 0 }, `expected it from ${node.name}`);
       for (const client of clients) assert.deepEqual(await client.wait('news', { nth: i + 1 }), [{ from: node.name }]);
     }
     for (const client of clients) assert.equal(client.count('news'), 3, `expected nothing twice; ${client.label} got: ${client.history()}`);
@@ -68,10 +68,10 @@ describe('three nodes', () => {
   test('a send from a node that has none of the user\'s connections', async () => {
     const user = someone('elsewhere');
     const clients = [await connected(nodes[1], { user }), await connected(nodes[1], { user })];
-    assert.deepEqual(await nodes[0].api.send(user, 'hello', 1), { connections: 2, nodes: 1 });
+    assert.deepEqual(await nodes[0].api.send(user, 'hello', 1), { connections: 2, nodes: 1, unconfirmed: 0 });
     for (const client of clients) await client.wait('hello');
     const last = await connected(nodes[2], { user });
-    assert.deepEqual(await nodes[0].api.send(user, 'again', 2), { connections: 3, nodes: 2 });
+    assert.deepEqual(await nodes[0].api.send(user, 'again', 2), { connections: 3, nodes: 2, unconfirmed: 0 });
     await last.wait('again');
   });
 
@@ -80,7 +80,7 @@ describe('three nodes', () => {
     const clients = await devices(user);
     for (const node of nodes) {
       const { results } = await node.api.ok('POST', '/v1/events', { messages: clients.map((client, i) => ({ connection: client.id, event: node.name, data: i })) });
-      assert.deepEqual(results, clients.map(() => ({ connections: 1, nodes: 1 })));
+      assert.deepEqual(results, clients.map(() => ({ connections: 1, nodes: 1, unconfirmed: 0 })));
       for (const [i, client] of clients.entries()) {
         assert.deepEqual(await client.wait(node.name), [i]);
         assert.equal(client.count(node.name), 1);
@@ -99,7 +99,10 @@ describe('three nodes', () => {
 
   test('a broadcast says {nodes: 3} and reaches everybody once', async () => {
     const clients = await Promise.all(nodes.flatMap((node) => [connected(node, { user: someone() }), connected(node, { user: someone() })]));
-    for (const node of nodes) assert.deepEqual(await node.api.ok('POST', '/v1/broadcast', { event: `all-from-${node.name}`, data: 1 }), { nodes: 3 });
+    for (const node of nodes) {
+      const answer = await node.api.ok('POST', '/v1/broadcast', { event: `all-from-${node.name}`, data: 1 });
+      assert.deepEqual([answer.nodes, answer.unconfirmed, answer.connections >= 6], [3, 0, true], JSON.stringify(answer));
+    }
     for (const client of clients) for (const name of NAMES) await client.wait(`all-from-${name}`);
     for (const client of clients) for (const name of NAMES) assert.equal(client.count(`all-from-${name}`), 1, `expected nothing twice; ${client.label} got: ${client.history()}`);
   });
@@ -113,7 +116,7 @@ describe('three nodes', () => {
       assert.deepEqual(answer, { disconnected: 3, nodes: 3, remaining: [] });
       for (const [i, view] of views.entries()) assert.deepEqual([view.online, view.connections], [false, []], `expected nothing in the view of ${NAMES[i]} once disconnect has answered`);
       for (const client of clients) expectProblem(await nodes[asked].api.request('GET', `/v1/connections/${client.id}`), 404, 'GET of a connection that was disconnected');
-      assert.deepEqual(await nodes[asked].api.send(user, 'too-late', 1), { connections: 0, nodes: 0 });
+      assert.deepEqual(await nodes[asked].api.send(user, 'too-late', 1), { connections: 0, nodes: 0, unconfirmed: 0 });
       for (const client of clients) await client.kicked(4500, 'Account suspended');
     });
   }
@@ -154,7 +157,7 @@ describe('three nodes', () => {
     const clients = await devices(user);
     assert.deepEqual(await nodes[0].api.disconnect(user, { except: [clients[2].id] }), { disconnected: 2, nodes: 2, remaining: [] });
     for (const node of nodes) assert.deepEqual((await node.api.user(user)).connections.map((one) => one.id), [clients[2].id]);
-    assert.deepEqual(await nodes[0].api.send(user, 'spared', 1), { connections: 1, nodes: 1 });
+    assert.deepEqual(await nodes[0].api.send(user, 'spared', 1), { connections: 1, nodes: 1, unconfirmed: 0 });
     await clients[2].wait('spared');
   });
 
@@ -174,7 +177,7 @@ describe('three nodes', () => {
       await open.ready();
       return open;
     }));
-    assert.deepEqual(await nodes[2].api.send(user, 'public', 1, { namespace: '/public' }), { connections: 3, nodes: 3 });
+    assert.deepEqual(await nodes[2].api.send(user, 'public', 1, { namespace: '/public' }), { connections: 3, nodes: 3, unconfirmed: 0 });
     for (const open of opens) await open.wait('public');
     assert.deepEqual(await nodes[0].api.disconnect(user), { disconnected: 6, nodes: 3, remaining: [] });
     for (const client of [...roots, ...opens]) await client.kicked(4500);
@@ -243,9 +246,9 @@ test('kill -9 of a node: out of every answer within 15 s, the others untouched',
   assert.ok(took < 15000, `expected it within 15 s, took ${took} ms`);
 
   for (const client of clients) assert.equal(client.count('disconnect'), 0, `expected the clients of the other nodes to be untouched; ${client.label} got: ${client.history()}`);
-  assert.deepEqual(await two.api.send(user, 'still', 'here'), { connections: 2, nodes: 2 });
+  assert.deepEqual(await two.api.send(user, 'still', 'here'), { connections: 2, nodes: 2, unconfirmed: 0 });
   for (const client of clients) await client.wait('still');
-  assert.deepEqual(await one.api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 }), { nodes: 2 });
+  assert.deepEqual(await one.api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 }), { connections: 2, nodes: 2, unconfirmed: 0 });
   for (const client of clients) await client.wait('all');
   await eventually('the killed node\'s connections are reaped: Redis holds their ids no more', async () => {
     const held = await store.everything();
@@ -267,7 +270,9 @@ test('reads and sends do not wait for a node that died a moment ago', { ms: 9000
   const view = await within(3000, 'GET user right after a node died (reads never ask another node)', one.api.user(user));
   assert.ok(view.connections.some((connection) => connection.id === here.id));
   const sent = await within(6000, 'a send right after a node died', one.api.send(user, 'on', 1));
-  assert.equal(sent.connections, 1, `expected the send to count only whom it was handed to, got ${JSON.stringify(sent)}`);
+  assert.deepEqual(sent, { connections: 1, nodes: 1, unconfirmed: 1 }, 'expected the send to count whom it was handed to, and the dead node as unconfirmed');
+  const all = await within(6000, 'a broadcast right after a node died', one.api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 }));
+  assert.deepEqual(all, { connections: 1, nodes: 1, unconfirmed: 1 });
   await here.wait('on');
 });
 
@@ -293,6 +298,25 @@ test('disconnect with a node that died a moment ago: 200, or 202 with what could
   await eventually('the dead node\'s connection is gone', async () => (await one.api.user(user)).online === false, { ms: 15000 });
 });
 
+test('large acks of many clients cross the cluster in pieces, and cut no link', { ms: 90000 }, async ({ node, redis }) => {
+  const store = await redis();
+  const env = { SWITCHBOARD_LIMITS__ACK_BYTES: '1MB', SWITCHBOARD_LIMITS__CONNECTS_PER_SECOND_PER_USER: '0' };
+  const [asker, holder] = await Promise.all(['n1', 'n2'].map((name) => node({ redis: store, name, env })));
+  const user = someone('wordy');
+  const clients = await Promise.all(Array.from({ length: 36 }, () => connected(holder, { user })));
+  for (const client of clients) client.answer('ask', 'x'.repeat(900_000 - 2));
+  const answer = await asker.api.send(user, 'ask', 1, { ack: { timeoutMs: 30000 } });
+  const given = answer.acks.filter((ack) => ack.data !== undefined);
+  const cut = answer.acks.filter((ack) => ack.error === 'too_large');
+  assert.deepEqual([answer.connections, answer.nodes, answer.unconfirmed, answer.missing], [36, 1, 0, 0]);
+  assert.deepEqual([given.length, cut.length], [17, 19], 'expected 16 MB of answers to be passed on, and the rest to be named');
+  assert.deepEqual(await asker.api.send(user, 'after', 1), { connections: 36, nodes: 1, unconfirmed: 0 });
+  for (const one of [asker, holder]) {
+    const { text } = await one.api.request('GET', '/metrics');
+    assert.match(text, /^switchboard_bus_reconnects_total 0$/m, 'expected no link to have been cut');
+  }
+});
+
 test('two nodes of different prefixes on one Redis are two clusters', async ({ node, redis }) => {
   const store = await redis();
   const [blue, green] = await Promise.all(['blue', 'green'].map((name) => node({ redis: store, name, env: { SWITCHBOARD_REGISTRY__PREFIX: name } })));
@@ -300,7 +324,7 @@ test('two nodes of different prefixes on one Redis are two clusters', async ({ n
   const client = await connected(blue, { user });
   assert.deepEqual((await green.api.nodes()).map((one) => one.nodeId), ['green']);
   assert.equal((await green.api.user(user)).online, false);
-  assert.deepEqual(await green.api.send(user, 'x', 1), { connections: 0, nodes: 0 });
+  assert.deepEqual(await green.api.send(user, 'x', 1), { connections: 0, nodes: 0, unconfirmed: 0 });
   assert.deepEqual(await green.api.disconnect(user), { disconnected: 0, nodes: 0, remaining: [] });
   assert.equal(client.socket.connected, true);
   const keys = (await store.command('KEYS', '*')).split('\r\n').filter((line) => line && !/^[$*]/.test(line));
@@ -322,6 +346,6 @@ test('a node that comes back under the same name starts anew', { ms: 90000 }, as
     assert.deepEqual((await watcher.api.user(user)).connections.map((one) => one.id), [after.id]);
     assert.deepEqual((await watcher.api.nodes()).map((one) => one.nodeId).sort(), ['phoenix', 'watcher']);
   }, { ms: 15000, every: 250 });
-  assert.deepEqual(await watcher.api.send(user, 'x', 1), { connections: 1, nodes: 1 });
+  assert.deepEqual(await watcher.api.send(user, 'x', 1), { connections: 1, nodes: 1, unconfirmed: 0 });
   await after.wait('x');
 });

@@ -91,7 +91,7 @@ onBothRegistries((world) => {
     const client = await connected(world.door, { user });
     const { connections } = await world.api.user(user);
     assert.deepEqual(connections.map((one) => one.id), [client.id], 'expected the connection to be listed when the client has "ready"');
-    assert.deepEqual(await world.api.send(user, 'after', 1), { connections: 1, nodes: 1 });
+    assert.deepEqual(await world.api.send(user, 'after', 1), { connections: 1, nodes: 1, unconfirmed: 0 });
     await client.wait('after');
     assert.equal(client.count('ready'), 1, `expected "ready" once; history: ${client.history()}`);
   });

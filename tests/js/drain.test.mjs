@@ -114,7 +114,7 @@ test('drain.delay: not ready at once, but the clients are left alone meanwhile',
   const signalled = Date.now();
   leaving.signal('SIGTERM');
   await eventually('/readyz answers 503 at once', async () => assert.equal(await ready(leaving), 503), { ms: 1000, every: 10 });
-  assert.deepEqual(await leaving.api.send(user, 'meanwhile', 1), { connections: 1, nodes: 1 }, 'expected sends to work during drain.delay');
+  assert.deepEqual(await leaving.api.send(user, 'meanwhile', 1), { connections: 1, nodes: 1, unconfirmed: 0 }, 'expected sends to work during drain.delay');
   await client.wait('meanwhile');
   assert.equal((await leaving.api.nodes())[0].draining, true, 'expected the node to be shown as draining');
   await client.wait('disconnect');

@@ -256,9 +256,9 @@ onBothRegistries((world) => {
     assert.deepEqual((await first.granted('devices')).connections.map((one) => one.id).sort(), [first.id, guest.id].sort());
     assert.equal((await guest.granted('devices')).connections.length, 2);
 
-    assert.deepEqual(await world.api.send(user, 'news', 1, { namespace: '/public' }), { connections: 1, nodes: 1 });
+    assert.deepEqual(await world.api.send(user, 'news', 1, { namespace: '/public' }), { connections: 1, nodes: 1, unconfirmed: 0 });
     assert.deepEqual(await guest.wait('news'), [1]);
-    assert.deepEqual((await world.api.ok('POST', '/v1/events', { messages: [{ connection: guest.id, event: 'direct', data: 2 }] })).results, [{ connections: 1, nodes: 1 }]);
+    assert.deepEqual((await world.api.ok('POST', '/v1/events', { messages: [{ connection: guest.id, event: 'direct', data: 2 }] })).results, [{ connections: 1, nodes: 1, unconfirmed: 0 }]);
     await guest.wait('direct');
     await world.api.ok('POST', '/v1/broadcast', { event: 'all', data: 3, namespace: '/public' });
     await guest.wait('all');

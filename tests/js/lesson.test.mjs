@@ -161,7 +161,7 @@ describe('the lesson', () => {
       assert.equal((await client.ready()).connections, n);
       clients.push(client);
     }
-    assert.deepEqual(await node.api.send(user, 'notification', { text: 'hello' }), { connections: 3, nodes: 1 });
+    assert.deepEqual(await node.api.send(user, 'notification', { text: 'hello' }), { connections: 3, nodes: 1, unconfirmed: 0 });
     for (const client of clients) assert.deepEqual(await client.wait('notification'), [{ text: 'hello' }]);
     for (const client of clients) client.socket.disconnect();
     await eventually('the user is fully disconnected', async () => (await node.api.user(user)).online === false);

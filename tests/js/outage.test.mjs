@@ -10,7 +10,7 @@ test('an outage of Redis', { ms: 120000 }, async ({ node, redis }) => {
   const [one, two] = await Promise.all(['n1', 'n2'].map((name) => node({ redis: store, name })));
   const user = someone('outage');
   const clients = await Promise.all([one, two].map((at) => connected(at, { user, label: `the client on ${at.name}` })));
-  assert.deepEqual(await one.api.send(user, 'before', 1), { connections: 2, nodes: 2 });
+  assert.deepEqual(await one.api.send(user, 'before', 1), { connections: 2, nodes: 2, unconfirmed: 0 });
 
   await store.stop();
   for (const at of [one, two]) await eventually(`${at.name}: /readyz answers 503 while Redis is away`, async () => assert.equal(await readyz(at), 503), { ms: 15000 });
@@ -36,10 +36,11 @@ test('an outage of Redis', { ms: 120000 }, async ({ node, redis }) => {
     }, { ms: 20000 });
   }
   for (const client of clients) assert.equal(client.count('disconnect'), 0, `expected ${client.label} to have lived through it; it got: ${client.history()}`);
-  assert.deepEqual(await one.api.send(user, 'after', 2), { connections: 2, nodes: 2 });
+  assert.deepEqual(await one.api.send(user, 'after', 2), { connections: 2, nodes: 2, unconfirmed: 0 });
   for (const client of clients) await client.wait('after');
   await eventually('a broadcast reaches both nodes again', async () => {
-    assert.deepEqual(await two.api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 }), { nodes: 2 });
+    const { nodes, unconfirmed } = await two.api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 });
+    assert.deepEqual({ nodes, unconfirmed }, { nodes: 2, unconfirmed: 0 });
     for (const client of clients) assert.ok(client.count('all') >= 1);
   }, { ms: 15000, every: 250 });
   assert.deepEqual(await two.api.disconnect(user), { disconnected: 2, nodes: 2, remaining: [] });
@@ -78,7 +79,7 @@ test('FLUSHALL loses nothing for longer than a heartbeat or two', { ms: 60000 },
       assert.equal((await at.api.nodes()).length, 2);
     }, { ms: 15000, every: 250 });
   }
-  assert.deepEqual(await one.api.send(user, 'x', 1), { connections: 2, nodes: 2 });
+  assert.deepEqual(await one.api.send(user, 'x', 1), { connections: 2, nodes: 2, unconfirmed: 0 });
   for (const client of clients) await client.wait('x');
 });
 

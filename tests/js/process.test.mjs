@@ -263,7 +263,7 @@ test('--internal-listen moves /v1, /metrics, /healthz and /readyz off the public
   assert.equal((await door.api.request('GET', '/socket.io/?EIO=4&transport=polling', { key: null })).status, 404, 'expected no sockets on the internal listener');
   const user = someone();
   const client = await connected(door, { user });
-  assert.deepEqual(await door.api.send(user, 'x', 1), { connections: 1, nodes: 1 });
+  assert.deepEqual(await door.api.send(user, 'x', 1), { connections: 1, nodes: 1, unconfirmed: 0 });
   await client.wait('x');
 });
 

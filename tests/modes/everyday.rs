@@ -55,7 +55,7 @@ async fn a_day(redis: &config::Redis) {
         let nodes = 2 - n % 2;
         let path = format!("/v1/users/{user}/events");
         let sent = c.post(&path, message.clone()).await;
-        let expected = json!({ "connections": nodes, "nodes": nodes });
+        let expected = json!({ "connections": nodes, "nodes": nodes, "unconfirmed": 0 });
         assert_eq!(sent, expected, "{user}");
     }
     for client in &mut clients {

@@ -84,7 +84,9 @@ impl Scene {
             }
         }
         for (user, _) in &self.users {
-            if self.send(user).await != Some(json!({ "connections": 1, "nodes": 1 })) {
+            if self.send(user).await
+                != Some(json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 }))
+            {
                 return false;
             }
         }
@@ -219,6 +221,9 @@ async fn a_slot_that_moves_takes_its_users_along() {
     // Those that come are registered where the slot is by now.
     let newcomer = scene.nodes[1].connect("user-0").await;
     let sent = scene.send("user-0").await;
-    assert_eq!(sent, Some(json!({ "connections": 2, "nodes": 2 })));
+    assert_eq!(
+        sent,
+        Some(json!({ "connections": 2, "nodes": 2, "unconfirmed": 0 }))
+    );
     drop(newcomer);
 }

@@ -103,6 +103,9 @@ async fn a_certificate_is_checked_against_the_file_that_is_configured() {
     let nodes = fleet_of(&trusting, 2).await;
     let mut client = nodes[0].connect("42").await;
     let sent = nodes[1].post("/v1/users/42/events", json!({ "event": "e", "data": 1 }));
-    assert_eq!(sent.await, json!({ "connections": 1, "nodes": 1 }));
+    assert_eq!(
+        sent.await,
+        json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 })
+    );
     assert_eq!(client.next_event().await, json!(["e", 1]));
 }

@@ -111,7 +111,7 @@ impl From<Result<Delivery, ApiError>> for BulkResult {
     request_body = BulkRequest,
     responses(
         (status = 200, description = "A result for each event", body = BulkAnswer, example = json!({"results": [
-            {"connections": 2, "nodes": 1},
+            {"connections": 2, "nodes": 1, "unconfirmed": 0},
             {"error": {"code": "reserved_event", "detail": "event: \"connect\" is Socket.IO's own"}},
         ]})),
         Guarded,
@@ -200,6 +200,7 @@ mod tests {
     const ONE: Delivery = Delivery {
         connections: 1,
         nodes: 1,
+        unconfirmed: 0,
     };
 
     #[test]
@@ -265,7 +266,10 @@ mod tests {
         let text = |result: Result<Delivery, ApiError>| {
             serde_json::to_value(BulkResult::from(result)).unwrap()
         };
-        assert_eq!(text(Ok(ONE)), json!({"connections": 1, "nodes": 1}));
+        assert_eq!(
+            text(Ok(ONE)),
+            json!({"connections": 1, "nodes": 1, "unconfirmed": 0})
+        );
         assert_eq!(
             text(Err(ApiError::new(ErrorCode::TooLong, "x"))),
             json!({"error": {"code": "too_long", "detail": "x"}})

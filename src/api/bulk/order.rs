@@ -138,6 +138,7 @@ mod tests {
     const ONE: Delivery = Delivery {
         connections: 1,
         nodes: 1,
+        unconfirmed: 0,
     };
 
     #[tokio::test]
@@ -162,6 +163,7 @@ mod tests {
                 Ok(ready(Delivery {
                     connections: message.event.parse().unwrap(),
                     nodes: 1,
+                    unconfirmed: 0,
                 }))
             }
         })

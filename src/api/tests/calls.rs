@@ -218,7 +218,11 @@ async fn a_user_id_goes_round_unharmed() {
             json!({"event": "e"}),
         )
         .await;
-        assert_eq!(sent.json(), json!({"connections": 0, "nodes": 0}), "{id:?}");
+        assert_eq!(
+            sent.json(),
+            json!({"connections": 0, "nodes": 0, "unconfirmed": 0}),
+            "{id:?}"
+        );
         let presence = call("POST", "/v1/presence", json!({"users": [id]})).await;
         assert_eq!(presence.json()["users"][id]["online"], false, "{id:?}");
     }
@@ -282,7 +286,7 @@ async fn nobody_there_is_an_answer() {
             "POST",
             "/v1/users/7/events",
             json!({"event": "e", "data": null}),
-            json!({"connections": 0, "nodes": 0}),
+            json!({"connections": 0, "nodes": 0, "unconfirmed": 0}),
         ),
         (
             "POST",
@@ -358,7 +362,10 @@ async fn one_bad_message_does_not_fail_the_others() {
             "sent",
         ]
     );
-    assert_eq!(results[0], json!({"connections": 0, "nodes": 0}));
+    assert_eq!(
+        results[0],
+        json!({"connections": 0, "nodes": 0, "unconfirmed": 0})
+    );
     assert!(
         results[2]["error"]["detail"]
             .as_str()

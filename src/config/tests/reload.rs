@@ -43,6 +43,7 @@ fn each_key_is_taken_over_or_waits() {
         "limits.connections_per_user = 1",
         "limits.connections_per_user_policy = 'evict_oldest'",
         "limits.connects_per_second_per_user = 1",
+        "limits.ack_bytes = '1KB'",
         "limits.events_per_second = 1",
         "limits.events_burst = 1",
         "limits.send_queue_bytes = '2MB'",

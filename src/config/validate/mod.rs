@@ -83,6 +83,11 @@ impl Config {
                 &format!("{} is not from 1KB to 64MB", size::text(size)),
             );
         }
+        findings.expect(
+            (ByteSize::b(1)..=ByteSize::mb(4)).contains(&limits.ack_bytes),
+            "limits.ack_bytes",
+            &format!("{} is not from 1B to 4MB", size::text(limits.ack_bytes)),
+        );
         for (key, value) in [
             ("limits.events_per_second", limits.events_per_second),
             ("limits.events_burst", limits.events_burst),

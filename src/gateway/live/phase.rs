@@ -71,6 +71,11 @@ impl Live {
         self.state.lock().phase
     }
 
+    /// Whether it is sent to.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase() == Phase::Ready && self.ending().is_none()
+    }
+
     /// Whether it is gone.
     pub(crate) fn is_gone(&self) -> bool {
         self.phase() == Phase::Gone
