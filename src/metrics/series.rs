@@ -116,6 +116,14 @@ impl Metrics {
             .record(took);
     }
 
+    /// Times that this node skipped what it can't read in Redis; `what` is one of a few words.
+    pub fn registry_unreadable(&self, what: &'static str) -> Counter {
+        self.counter(
+            "switchboard_registry_unreadable_total",
+            vec![Label::new("what", what)],
+        )
+    }
+
     /// Connections of nodes that died, taken out of the registry by this node.
     pub fn connections_reaped(&self) -> Counter {
         self.counter("switchboard_connections_reaped_total", Vec::new())

@@ -78,6 +78,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Registry operations that failed",
     ),
     (
+        "switchboard_registry_unreadable_total",
+        Kind::Counter,
+        "Times that this node skipped what it can't read in Redis",
+    ),
+    (
         "switchboard_connections_reaped_total",
         Kind::Counter,
         "Connections of nodes that died, taken out of the registry by this node",

@@ -19,6 +19,7 @@ mod redis_cluster;
 mod redis_fences;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod unreadable;
 
 macro_rules! conformance {
     ($($module:ident: $($case:ident)*;)*) => {

@@ -14,7 +14,7 @@ use switchboard::{
     connection::{Connection, Instance},
     ending::Ending,
     registry::{
-        Admission, EndTarget, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
+        Admission, Bar, EndTarget, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
         keys::{Keys, Shard},
     },
 };
@@ -113,6 +113,39 @@ async fn a_connection_weighs_at_most_400_bytes() {
     let each = (used_memory(&mut raw).await - before) as f64 / 10_000.0;
     println!("{each:.1} bytes of Redis memory for each of 10,000 connections");
     assert!(each <= 400.0, "{each:.1} bytes");
+}
+
+/// A user who connects again and again is refused before its entries are read.
+#[tokio::test]
+async fn a_refusal_for_coming_too_often_costs_the_same_at_any_number() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    for _ in 0..255 {
+        a.connect("42").await;
+    }
+    let limit = Some(UserLimit {
+        max: 256,
+        policy: LimitPolicy::Reject,
+        newcomers: 1,
+    });
+    let mut raw = raw(&home).await;
+    reset_stats(&mut raw).await;
+    let admission = a.admit(&a.connection("42"), &Grant::default(), limit).await;
+    assert!(matches!(admission, Ok(Admission::Admitted { .. })));
+    println!(
+        "admitted: {}",
+        info(&mut raw, "commandstats").await["cmdstat_evalsha"]
+    );
+    reset_stats(&mut raw).await;
+    for _ in 0..100 {
+        let admission = a.admit(&a.connection("42"), &Grant::default(), limit).await;
+        assert_eq!(admission.unwrap(), Admission::Refused(Bar::TooOften));
+    }
+    let stats = info(&mut raw, "commandstats").await;
+    println!("refused: {}", stats["cmdstat_evalsha"]);
+    assert_eq!(calls(&stats, "evalsha"), Some(100));
+    assert_eq!(calls(&stats, "zrangebylex"), None);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ if ARGV[10] == 'ban' then
     return { {}, {}, false }
   end
 elseif ARGV[10] == 'revoke' then
-  revoked = math.max(tonumber(ARGV[11]) or at, tonumber(redis.call('GET', KEYS[6]) or 0))
+  revoked = math.max(tonumber(ARGV[11]) or at, tonumber(redis.call('GET', KEYS[6])) or 0)
   redis.call('SET', KEYS[6], string.format('%.0f', revoked), 'PX', ARGV[12])
 elseif ARGV[10] == 'session' then
   redis.call('SET', KEYS[7], '', 'PX', ARGV[12])
@@ -47,7 +47,7 @@ for i = 14, #ARGV do
   stays[ARGV[i]] = true
 end
 local before = revoked or redis.call('GET', KEYS[6])
-before = before and tonumber(before)
+before = before and (tonumber(before) or math.huge)
 local function meant(id, issued, session)
   if ARGV[8] == 'revoked' then
     return before and (tonumber(issued, 36) or -1) < before
@@ -64,7 +64,7 @@ end
 local ids, ordered, routed, told = {}, {}, {}, {}
 for _, entry in ipairs(entries(KEYS[1], wanted)) do
   local _, id, lease, _, _, _, issued, session = split(entry)
-  if meant(id, issued, session) then
+  if id and meant(id, issued, session) then
     ids[#ids + 1] = id
     if live(lease) then
       ordered[#ordered + 1] = entry

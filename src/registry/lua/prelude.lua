@@ -22,10 +22,14 @@ local function noted(found)
   return string.match(found or '', '^(%d+):(.*)$')
 end
 
--- A function that says whether a lease still holds, and asks Redis once for each.
+-- A function that says whether a lease still holds, and asks Redis once for each. None (nil) does not: so it is with an entry
+-- that can't be read, which `split` has no fields of.
 local function holds(leases)
   local at, known = now(), {}
   return function(lease)
+    if not lease then
+      return false
+    end
     if known[lease] == nil then
       local ends = redis.call('ZSCORE', leases, lease)
       known[lease] = ends and tonumber(ends) > at or false
@@ -45,7 +49,7 @@ local function entries(conns, fields)
   return redis.call('ZRANGEBYLEX', conns, '[' .. fields .. '\0', '(' .. fields .. '\1')
 end
 
--- The fields of an entry but the rest. (%z is how a pattern of Lua 5.1 writes \0, and %Z all else.)
+-- The fields of an entry but the rest; nothing, if it is not written as above. (%z is how a pattern of Lua 5.1 writes \0, and %Z all else.)
 local function split(entry)
   return string.match(entry, '^(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z')
 end
@@ -61,8 +65,10 @@ local function barred(ban, revoked, token, session, issued)
   if redis.call('EXISTS', ban) == 1 then
     return 'banned'
   end
-  local before = redis.call('GET', revoked)
-  if before and (not issued or issued < tonumber(before)) then
+  local found = redis.call('GET', revoked)
+  local before = tonumber(found)
+  -- One that can't be read is held against all.
+  if found and (not before or not issued or issued < before) then
     return 'revoked'
   end
   if redis.call('EXISTS', token) == 1 then

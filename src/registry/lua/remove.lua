@@ -43,7 +43,7 @@ for i = 1, (#ARGV - 3) / 2 do
         end
         -- Not only with the last entry: those that stay may be of a lease that ran out before this one ended.
         if ARGV[3] ~= '0' then
-          local seen = math.max(ended, tonumber(redis.call('GET', KEYS[6 + i]) or 0))
+          local seen = math.max(ended, tonumber(redis.call('GET', KEYS[6 + i])) or 0)
           redis.call('SET', KEYS[6 + i], string.format('%.0f', seen), 'PX', ARGV[3])
         end
       end

@@ -18,8 +18,8 @@ end
 local live, told, answer = holds(KEYS[2]), {}, {}
 for _, entry in ipairs(entries(KEYS[1], wanted)) do
   local _, _, lease = split(entry)
-  local instance = instance_of(lease)
-  if instance ~= ARGV[3] and not told[instance] and live(lease) then
+  local instance = lease and instance_of(lease)
+  if instance and instance ~= ARGV[3] and not told[instance] and live(lease) then
     told[instance] = true
     answer[#answer + 1] = instance
     answer[#answer + 1] = redis.call('SPUBLISH', ARGV[4] .. instance, ARGV[5])

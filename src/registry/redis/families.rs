@@ -33,7 +33,7 @@ fn family(
 }
 
 /// Reads a time that a script answers.
-fn time(ms: &str) -> Result<Timestamp, RegistryError> {
+pub(super) fn time(ms: &str) -> Result<Timestamp, RegistryError> {
     ms.parse()
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok())

@@ -4,7 +4,7 @@ use futures_util::future::try_join_all;
 use jiff::Timestamp;
 use redis::ScriptInvocation;
 
-use super::{RedisRegistry, member, milliseconds};
+use super::{RedisRegistry, families::time, member, milliseconds, unreadable::text};
 use crate::{
     connection::UserId,
     registry::{
@@ -19,7 +19,7 @@ const ASKED_AT_ONCE: usize = 250;
 /// Whether a fence stands: the user's ban, the user's revocation, the token's, the session's end.
 type Fences = (
     Option<Vec<u8>>,
-    Option<i64>,
+    Option<Vec<u8>>,
     Option<Vec<u8>>,
     Option<Vec<u8>>,
 );
@@ -35,20 +35,6 @@ pub(super) fn bar_of(text: &str) -> Result<Option<Bar>, RegistryError> {
         "too often" => Bar::TooOften,
         other => return Err(RegistryError::Corrupt(format!("bar {other:?}"))),
     }))
-}
-
-/// The same as `barred` in `prelude.lua`.
-fn barred((ban, revoked, token, session): &Fences, grant: &Grant) -> Option<Bar> {
-    let issued = grant.issued_at.map(|time| time.as_millisecond().max(0));
-    if ban.is_some() {
-        Some(Bar::Banned)
-    } else if token.is_some()
-        || revoked.is_some_and(|before| issued.is_none_or(|issued| issued < before))
-    {
-        Some(Bar::Revoked)
-    } else {
-        session.as_ref().map(|_| Bar::SessionEnded)
-    }
 }
 
 /// A ban as Redis keeps it: JSON, so that operators can read it.
@@ -90,19 +76,40 @@ impl RedisRegistry {
         }
     }
 
+    /// What is held against a grant. The same rule as `barred` in `prelude.lua`.
+    fn barred(&self, (ban, revoked, token, session): &Fences, grant: &Grant) -> Option<Bar> {
+        let issued = grant.issued_at.map(|time| time.as_millisecond().max(0));
+        let revoked = || {
+            let before = time(&text(revoked.clone()?));
+            // One that can't be read is held against all.
+            let before = self.unreadable.skip("revocation", before);
+            Some(before.map_or(i64::MAX, Timestamp::as_millisecond))
+        };
+        if ban.is_some() {
+            Some(Bar::Banned)
+        } else if token.is_some()
+            || revoked().is_some_and(|before| issued.is_none_or(|issued| issued < before))
+        {
+            Some(Bar::Revoked)
+        } else {
+            session.as_ref().map(|_| Bar::SessionEnded)
+        }
+    }
+
     pub(super) async fn read_ban(&self, user: &UserId) -> Result<Option<Ban>, RegistryError> {
         let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
         let mut get = redis::cmd("GET");
         get.arg(self.keys.ban(shard, &user));
-        let ban: Option<String> = self
+        let ban: Option<Vec<u8>> = self
             .link
             .query("ban", self.keys.slot_of(shard), &get)
             .await?;
-        ban.map(|ban| {
-            serde_json::from_str(&ban)
-                .map_err(|error| RegistryError::Corrupt(format!("ban: {error}")))
-        })
-        .transpose()
+        Ok(ban.map(|ban| {
+            let ban = serde_json::from_slice(&ban)
+                .map_err(|error| RegistryError::Corrupt(format!("ban: {error}")));
+            // Whatever it says, nobody gets past it.
+            self.unreadable.skip("ban", ban).unwrap_or_default()
+        }))
     }
 
     pub(super) async fn lift_ban(&self, user: &UserId) -> Result<bool, RegistryError> {
@@ -177,7 +184,9 @@ impl RedisRegistry {
         let standing = asked
             .into_iter()
             .zip(found.into_iter().flatten())
-            .filter_map(|((entry, grant), fences)| Some((entry.clone(), barred(&fences, grant)?)));
+            .filter_map(|((entry, grant), fences)| {
+                Some((entry.clone(), self.barred(&fences, grant)?))
+            });
         Ok(standing.collect())
     }
 }

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 
-use super::{CHUNK, RedisRegistry, milliseconds};
+use super::{CHUNK, RedisRegistry, milliseconds, unreadable::text};
 use crate::{
     connection::{Instance, NodeId},
     registry::{
@@ -27,7 +27,8 @@ enum Standing {
 pub(super) struct Leases(HashMap<String, (NodeId, Standing)>);
 
 impl Leases {
-    fn of(rows: &[String]) -> Self {
+    fn of(rows: Vec<Vec<u8>>) -> Self {
+        let rows: Vec<_> = rows.into_iter().map(text).collect();
         let rows = rows.chunks_exact(3).map(|row| {
             let standing = match row[2].parse() {
                 Ok(ms) => Standing::Lapsed(Timestamp::from_millisecond(ms).unwrap_or_default()),
@@ -54,18 +55,18 @@ impl Leases {
         }
     }
 
-    /// All that hold.
-    pub(super) fn all_live(&self) -> Result<Vec<Lease>, RegistryError> {
+    /// The texts of all that hold.
+    fn holding(&self) -> impl Iterator<Item = &String> {
         let holding = self
             .0
             .iter()
             .filter(|(_, (_, standing))| matches!(standing, Standing::Holds));
-        holding.map(|(lease, _)| lease.parse()).collect()
+        holding.map(|(lease, _)| lease)
     }
 }
 
 /// What `heartbeat.lua` answers: whether the lease holds, those that have run out, and those that hold if they were asked for.
-type Beaten = (bool, Vec<String>, Vec<String>);
+type Beaten = (bool, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// What each place notes of a node: a shard its name, the nodes its report.
 struct Notes<'a> {
@@ -94,7 +95,7 @@ impl<'a> Notes<'a> {
 impl RedisRegistry {
     /// The leases of one place.
     pub(super) async fn leases(&self, place: Place) -> Result<Leases, RegistryError> {
-        let rows: Vec<String> = self
+        let rows = self
             .link
             .query(
                 "leases",
@@ -102,7 +103,19 @@ impl RedisRegistry {
                 &self.of_leases(&self.scripts.leases, place),
             )
             .await?;
-        Ok(Leases::of(&rows))
+        Ok(Leases::of(rows))
+    }
+
+    /// The leases that hold.
+    pub(super) fn holding(&self, leases: &Leases) -> Vec<Lease> {
+        self.parsed(leases.holding().cloned())
+    }
+
+    fn parsed(&self, leases: impl IntoIterator<Item = String>) -> Vec<Lease> {
+        let parsed = leases
+            .into_iter()
+            .filter_map(|lease| self.unreadable.skip("lease", lease.parse()));
+        parsed.collect()
     }
 
     /// The same for an answer to the node whose handle this is. Unavailable where its own lease does not hold.
@@ -183,9 +196,7 @@ impl RedisRegistry {
         let mut holding = Vec::new();
         let mut lapsed = Vec::new();
         for (place, (_, run_out, hold)) in answers {
-            for lease in hold {
-                holding.push(lease.parse()?);
-            }
+            holding.extend(self.parsed(hold.into_iter().map(text)));
             lapsed.push((place, run_out));
         }
         let mut lapsed = self.gone(lapsed).await?;
@@ -250,7 +261,7 @@ impl RedisRegistry {
 
     pub(super) async fn settled_nodes(&self) -> Result<Settled, RegistryError> {
         let places = self
-            .everywhere::<Vec<String>>("leases", |place| {
+            .everywhere::<Vec<Vec<u8>>>("leases", |place| {
                 self.of_leases(&self.scripts.leases, place)
             })
             .await?;
@@ -258,9 +269,10 @@ impl RedisRegistry {
         let mut held_in: HashMap<Instance, usize> = HashMap::new();
         let mut settled = HashSet::new();
         for (place, rows) in places {
-            let leases = Leases::of(&rows);
-            for lease in leases.all_live()? {
-                if place == Place::Nodes && is_settled(&leases, &lease)? {
+            let leases = Leases::of(rows);
+            for lease in self.holding(&leases) {
+                let is_settled = || self.unreadable.skip("report", is_settled(&leases, &lease));
+                if place == Place::Nodes && is_settled() == Some(true) {
                     settled.insert(lease.instance.clone());
                 }
                 *held_in.entry(lease.instance).or_default() += 1;
@@ -283,11 +295,12 @@ impl RedisRegistry {
     /// takes it up again where it has run out.
     pub(super) async fn gone(
         &self,
-        lapsed: Vec<(Place, Vec<String>)>,
+        lapsed: Vec<(Place, Vec<Vec<u8>>)>,
     ) -> Result<Vec<Lease>, RegistryError> {
         let mut gone = BTreeSet::new();
         let mut unsure = BTreeSet::new();
         for (place, leases) in lapsed {
+            let leases = leases.into_iter().map(text);
             match place {
                 Place::Nodes => gone.extend(leases),
                 Place::Shard(_) => unsure.extend(leases),
@@ -302,7 +315,7 @@ impl RedisRegistry {
                     .filter(|lease| nodes.live(lease).is_none()),
             );
         }
-        gone.iter().map(|lease| lease.parse()).collect()
+        Ok(self.parsed(gone))
     }
 
     /// Out of every answer first, then gone: a crash between the two leaves what any node reaps.
@@ -334,14 +347,14 @@ impl RedisRegistry {
         some.arg(&held).arg(CHUNK).arg("WITHVALUES");
         let mut reaped = 0;
         loop {
-            let entries: Vec<(String, Vec<u8>)> = self.pool.query("reap", slot, &some).await?;
+            let entries: Vec<(Vec<u8>, Vec<u8>)> = self.pool.query("reap", slot, &some).await?;
             if entries.is_empty() {
                 self.forget(lease, Place::Shard(shard), held).await?;
                 return Ok(reaped);
             }
             let entries = entries
                 .iter()
-                .map(|(id, user)| (id.as_str(), user.as_slice()));
+                .map(|(id, user)| (id.as_slice(), user.as_slice()));
             let script = self.removal(lease, shard, entries, "reap");
             match self
                 .pool
@@ -370,15 +383,15 @@ impl RedisRegistry {
         let nodes = Place::Nodes;
         let mut script = self.of_leases(&self.scripts.nodes, nodes);
         script.arg(self.asker());
-        let rows: Option<Vec<String>> = self
+        let rows: Option<Vec<Vec<u8>>> = self
             .link
             .query("nodes", self.keys.slot(nodes), &script)
             .await?;
         let rows = rows.ok_or_else(|| self.not_believed())?;
-        let mut nodes = rows
-            .iter()
-            .map(|row| node_of(row))
-            .collect::<Result<Vec<_>, _>>()?;
+        let nodes = rows
+            .into_iter()
+            .filter_map(|row| self.unreadable.skip("report", node_of(&text(row))));
+        let mut nodes: Vec<_> = nodes.collect();
         nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         Ok(nodes)
     }
@@ -390,7 +403,7 @@ fn is_settled(leases: &Leases, lease: &Lease) -> Result<bool, RegistryError> {
         return Ok(false);
     };
     let report: NodeReport = serde_json::from_str(report.as_str())
-        .map_err(|_| RegistryError::Corrupt(format!("report {report:?}")))?;
+        .map_err(|_| RegistryError::Corrupt(format!("report {:.256?}", report.as_str())))?;
     Ok(report.settled)
 }
 
@@ -401,6 +414,6 @@ fn node_of(row: &str) -> Result<Node, RegistryError> {
             let heartbeat = Timestamp::from_millisecond(ms.parse().ok()?).ok()?;
             Some((heartbeat, serde_json::from_str::<NodeReport>(report).ok()?))
         })
-        .ok_or_else(|| RegistryError::Corrupt(format!("report {row:?}")))?;
+        .ok_or_else(|| RegistryError::Corrupt(format!("report {row:.256?}")))?;
     Ok(report.at(heartbeat))
 }

@@ -89,8 +89,12 @@ fn compact(time: Timestamp) -> String {
     }
 }
 
+/// How many bytes of an entry an error shows at the most.
+const SHOWN: usize = 256;
+
 fn corrupt(what: &[u8]) -> RegistryError {
-    RegistryError::Corrupt(format!("entry {:?}", String::from_utf8_lossy(what)))
+    let shown = &what[..what.len().min(SHOWN)];
+    RegistryError::Corrupt(format!("entry {:?}", String::from_utf8_lossy(shown)))
 }
 
 /// The member that stands for a connection.

@@ -36,6 +36,9 @@
 //! (`settled`); one that has found a loss reads all leases in all places, and those reports last, until it finds there whom it
 //! waits for. So whoever takes a lease up again in a shard first writes a report that says otherwise.
 //!
+//! What can't be read is skipped and counted (`unreadable.rs`), so that one entry, lease, report or order fails no others:
+//! another version may have written it. What is held against a user and can't be read is held against all of the user's.
+//!
 //! # Dying
 //!
 //! Any node reaps a lease that has run out among the nodes: shard by shard, a few hundred entries a script. That script first
@@ -50,6 +53,7 @@ mod member;
 mod orders;
 mod reads;
 mod scripts;
+mod unreadable;
 mod writes;
 
 use std::{sync::Arc, time::Duration};
@@ -73,6 +77,7 @@ use crate::{
     metrics::Metrics,
 };
 use scripts::Scripts;
+use unreadable::Unreadable;
 
 /// How many entries one script removes at most. Redis serves nobody else meanwhile: 200 take it about 2 ms.
 const CHUNK: usize = 200;
@@ -92,6 +97,7 @@ pub struct RedisRegistry {
     last_seen: Duration,
     /// The lease of the node whose handle this is, once it has joined; what it asks is answered only where that holds.
     own: Arc<Mutex<Option<Lease>>>,
+    unreadable: Arc<Unreadable>,
     metrics: Metrics,
 }
 
@@ -116,6 +122,7 @@ impl RedisRegistry {
             lease: timing.lease,
             last_seen: presence.last_seen,
             own: Arc::default(),
+            unreadable: Arc::new(Unreadable::new(metrics.clone())),
             metrics,
         })
     }

@@ -7,6 +7,7 @@ use super::{
     fences::ban_text,
     member::{self, Member},
     milliseconds,
+    unreadable::text,
 };
 use crate::{
     connection::{ConnectionId, Instance},
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// What `order_end.lua` answers: entries, each with the name of its node; nodes, each with how many heard it; a time in ms.
-type Listed = (Vec<(Vec<u8>, String)>, Vec<(String, u64)>, Option<i64>);
+type Listed = (Vec<(Vec<u8>, Vec<u8>)>, Vec<(String, u64)>, Option<i64>);
 
 /// A fence as `order_end.lua` takes it.
 #[derive(Default)]
@@ -165,12 +166,13 @@ impl RedisRegistry {
             .query("order_end", self.keys.slot_of(shard), &script)
             .await?;
         let (members, rows, revoked) = answer.ok_or_else(|| self.not_believed())?;
-        let connections = members
-            .iter()
-            .map(|(member, node)| Member::parse(member)?.connection(&node.as_str().into()))
-            .collect::<Result<_, _>>()?;
+        let connections = members.into_iter().filter_map(|(member, node)| {
+            let node = text(node).into();
+            let connection = Member::parse(&member).and_then(|member| member.connection(&node));
+            self.unreadable.skip("entry", connection)
+        });
         Ok(Ordered {
-            connections,
+            connections: connections.collect(),
             routed: routed(rows),
             revoked_before: revoked.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         })
@@ -208,13 +210,15 @@ impl RedisRegistry {
             .ok_or_else(|| RegistryError::Corrupt("the time".into()))?;
         let mut orders = Vec::new();
         for (entry, order) in asked.into_iter().zip(found.into_iter().flatten()) {
-            if let Some(ending) = order
-                .map(|order| read_order(&order, now))
-                .transpose()?
-                .flatten()
-            {
-                orders.push((entry.clone(), ending));
-            }
+            let Some(order) = order else {
+                continue;
+            };
+            let ending = read_order(&order, now).unwrap_or_else(|error| {
+                self.unreadable.found("order", &error);
+                // However the connection was to end, it was to end.
+                Some(Ending::of(Ending::DISCONNECTED))
+            });
+            orders.extend(ending.map(|ending| (entry.clone(), ending)));
         }
         Ok(orders)
     }

@@ -8,8 +8,10 @@ use redis::{Cmd, FromRedisValue, Value};
 
 use super::{
     RedisRegistry,
+    families::time,
     leases::Leases,
     member::{self, Member},
+    unreadable::text,
 };
 use crate::{
     connection::{Connection, ConnectionId, Tally, UserId},
@@ -21,13 +23,13 @@ use crate::{
 };
 
 /// A user's entries, and what its `seen` holds.
-type Found = (Vec<Vec<u8>>, Option<i64>);
+type Found = (Vec<Vec<u8>>, Option<Vec<u8>>);
 
-/// A user that is being counted: as it is written down, and the devices so far.
-type Open = (Vec<u8>, Vec<Option<String>>);
+/// A user that is being counted: as it is written down, who it is, and the devices so far.
+type Open = (Vec<u8>, UserId, Vec<Option<String>>);
 
 /// A shard's entries, its users, and the leases that have run out in it.
-type Counted = (u64, u64, Vec<String>);
+type Counted = (u64, u64, Vec<Vec<u8>>);
 
 /// The entries whose first fields are `fields`, joined by zeros.
 fn starting_with(key: String, fields: &[u8]) -> Cmd {
@@ -53,14 +55,14 @@ impl RedisRegistry {
         )?;
         let (members, seen) = found.pop().unwrap_or_default();
         let mut connections = Vec::new();
-        for member in &members {
-            let member = Member::parse(member)?;
+        for member in self.readable(&members) {
             if let Some(node) = leases.live(member.lease) {
-                connections.push(member.connection(node)?);
+                let connection = member.connection(node);
+                connections.extend(self.unreadable.skip("entry", connection));
             }
         }
         let last_seen = if connections.is_empty() {
-            self.last_seen(&leases, &members, seen)?
+            self.last_seen(&leases, &members, seen)
         } else {
             None
         };
@@ -87,21 +89,24 @@ impl RedisRegistry {
         let leases: HashMap<_, _> = leases.into_iter().collect();
         let presence = found.into_iter().zip(users).map(|((members, seen), user)| {
             let leases = &leases[&Shard::of_user(user)];
-            let parsed = members
-                .iter()
-                .map(|member| Member::parse(member))
-                .collect::<Result<Vec<_>, _>>()?;
-            let live = parsed
-                .iter()
+            let live = self
+                .readable(&members)
                 .filter(|member| leases.live(member.lease).is_some());
-            let tally = Tally::of(live.map(Member::device));
+            let tally = Tally::of(live.map(|member| member.device()));
             let last_seen = match tally.connections {
-                0 => self.last_seen(leases, &members, seen)?,
+                0 => self.last_seen(leases, &members, seen),
                 _ => None,
             };
-            Ok(Presence { tally, last_seen })
+            Presence { tally, last_seen }
         });
-        presence.collect()
+        Ok(presence.collect())
+    }
+
+    /// The members that can be read, taken apart.
+    fn readable<'a>(&self, members: &'a [Vec<u8>]) -> impl Iterator<Item = Member<'a>> {
+        members
+            .iter()
+            .filter_map(|member| self.unreadable.skip("entry", Member::parse(member)))
     }
 
     /// The entries and the `seen` of each user, in one pipeline.
@@ -164,16 +169,16 @@ impl RedisRegistry {
         &self,
         leases: &Leases,
         members: &[Vec<u8>],
-        seen: Option<i64>,
-    ) -> Result<Option<Timestamp>, RegistryError> {
+        seen: Option<Vec<u8>>,
+    ) -> Option<Timestamp> {
         if self.last_seen.is_zero() {
-            return Ok(None);
+            return None;
         }
-        let mut last = seen.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        for member in members {
-            last = last.max(leases.lapsed(Member::parse(member)?.lease));
-        }
-        Ok(last)
+        let seen = seen.and_then(|ms| self.unreadable.skip("seen", time(&text(ms))));
+        let lapsed = self
+            .readable(members)
+            .filter_map(|member| leases.lapsed(member.lease));
+        lapsed.chain(seen).max()
     }
 
     pub(super) async fn read_users(
@@ -224,20 +229,23 @@ impl RedisRegistry {
                 .pool
                 .query("users", self.keys.slot_of(shard), &range)
                 .await?;
-            for member in &members {
-                let member = Member::parse(member)?;
+            for member in self.readable(&members) {
                 if leases.live(member.lease).is_none() {
                     continue;
                 }
                 let device = member.device().map(str::to_owned);
                 match &mut open {
-                    Some((user, devices)) if *user == member.user => devices.push(device),
+                    Some((written, _, devices)) if *written == member.user => devices.push(device),
                     open => {
-                        close(open, page)?;
+                        let user = user_in(shard, member.user);
+                        let Some(user) = self.unreadable.skip("entry", user) else {
+                            continue;
+                        };
+                        close(open, page);
                         if page.users.len() == limit {
                             return Ok(true);
                         }
-                        *open = Some((member.user.to_vec(), vec![device]));
+                        *open = Some((member.user.to_vec(), user, vec![device]));
                     }
                 }
             }
@@ -246,7 +254,7 @@ impl RedisRegistry {
                 _ => break,
             }
         }
-        close(&mut open, page)?;
+        close(&mut open, page);
         Ok(false)
     }
 
@@ -272,7 +280,7 @@ impl RedisRegistry {
     ) -> Result<Option<Connection>, RegistryError> {
         let slot = self.keys.slot_of(shard);
         let leases = self.believed(Place::Shard(shard)).await?;
-        let live = leases.all_live()?;
+        let live = self.holding(&leases);
         if live.is_empty() {
             return Ok(None);
         }
@@ -293,13 +301,10 @@ impl RedisRegistry {
                 &starting_with(self.keys.conns(shard), &fields),
             )
             .await?;
-        for member in &members {
-            let member = Member::parse(member)?;
-            if let Some(node) = leases.live(member.lease) {
-                return member.connection(node).map(Some);
-            }
-        }
-        Ok(None)
+        Ok(self.readable(&members).find_map(|member| {
+            let node = leases.live(member.lease)?;
+            self.unreadable.skip("entry", member.connection(node))
+        }))
     }
 
     pub(super) async fn held_by(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
@@ -308,15 +313,15 @@ impl RedisRegistry {
         for shard in Shard::all() {
             let mut all = redis::cmd("HGETALL");
             all.arg(self.keys.held(shard, lease));
-            let entries: Vec<(String, Vec<u8>)> = self
+            let entries: Vec<(Vec<u8>, Vec<u8>)> = self
                 .pool
                 .query("held", self.keys.slot_of(shard), &all)
                 .await?;
             for (id, user) in entries {
-                held.push(Entry {
-                    user: member::user_of(&user)?,
-                    id: id.into(),
-                });
+                if let Some(user) = self.unreadable.skip("entry", member::user_of(&user)) {
+                    let id = text(id).into();
+                    held.push(Entry { user, id });
+                }
             }
         }
         Ok(held)
@@ -341,7 +346,7 @@ impl RedisRegistry {
             (counts, nodes) = tokio::try_join!(self.count_shards(), self.believed(Place::Nodes))?;
         }
         Ok(Totals {
-            nodes: nodes.all_live()?.len() as u64,
+            nodes: self.holding(&nodes).len() as u64,
             connections: counts.iter().map(|(_, (entries, ..))| entries).sum(),
             users: counts.iter().map(|(_, (_, users, _))| users).sum(),
         })
@@ -364,13 +369,18 @@ impl RedisRegistry {
     }
 }
 
+/// The user of an entry that is in this shard, as it is written down. Of another shard's the cursor would lead there, and
+/// pages would have no end.
+fn user_in(shard: Shard, written: &[u8]) -> Result<UserId, RegistryError> {
+    member::user_of(written)?
+        .filter(|user| Shard::of_user(user) == shard)
+        .ok_or_else(|| RegistryError::Corrupt("entry in a shard that is not its user's".into()))
+}
+
 /// Puts the user that was being counted on the page.
-fn close(open: &mut Option<Open>, page: &mut UsersPage) -> Result<(), RegistryError> {
-    if let Some((user, devices)) = open.take()
-        && let Some(user) = member::user_of(&user)?
-    {
+fn close(open: &mut Option<Open>, page: &mut UsersPage) {
+    if let Some((_, user, devices)) = open.take() {
         let tally = Tally::of(devices.iter().map(Option::as_deref));
         page.users.push((user, tally));
     }
-    Ok(())
 }

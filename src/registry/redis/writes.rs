@@ -126,7 +126,9 @@ impl RedisRegistry {
         let mut removals = Vec::new();
         for (shard, entries) in Shard::all().zip(&shards) {
             for chunk in entries.chunks(CHUNK) {
-                let entries = chunk.iter().map(|(id, user)| (*id, user.as_slice()));
+                let entries = chunk
+                    .iter()
+                    .map(|(id, user)| (id.as_bytes(), user.as_slice()));
                 let removal = self.removal(lease, shard, entries, "gone");
                 removals.push((self.keys.slot_of(shard), removal));
             }
@@ -148,7 +150,7 @@ impl RedisRegistry {
             return Ok(true);
         };
         let user = member::user_field(entry.user.as_ref());
-        let one = std::iter::once((entry.id.as_str(), user.as_slice()));
+        let one = std::iter::once((entry.id.as_str().as_bytes(), user.as_slice()));
         let removal = self.removal(lease, shard, one, "passed");
         let removed: Option<u64> = self
             .link
@@ -163,7 +165,7 @@ impl RedisRegistry {
         &self,
         lease: &Lease,
         shard: Shard,
-        entries: impl Iterator<Item = (&'a str, &'a [u8])>,
+        entries: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         why: &str,
     ) -> ScriptInvocation<'_> {
         let mut script = self.scripts.remove.prepare_invoke();

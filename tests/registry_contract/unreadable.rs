@@ -1,0 +1,258 @@
+//! What somebody else has written into Redis, or another version: it is skipped, and its neighbours are not harmed.
+
+use redis::{ToRedisArgs, aio::MultiplexedConnection};
+use switchboard::{
+    connection::{Connection, UserId},
+    ending::Ending,
+    registry::{
+        Admission, Bar, Fence, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
+        keys::{Keys, Place, Shard},
+    },
+};
+
+use super::{
+    home::{LONG, Peer, Redis, RedisServer, all_of, entry, fleet},
+    redis::raw,
+};
+
+/// Two nodes, and a way to write past them.
+struct Scene {
+    a: Peer,
+    b: Peer,
+    raw: MultiplexedConnection,
+    keys: Keys,
+    _server: RedisServer,
+}
+
+const USER: &str = "42";
+
+fn shard() -> Shard {
+    Shard::of_user(&USER.into())
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let server = RedisServer::start().await;
+        let home = Redis::of(&server);
+        let [a, b] = fleet(&home, LONG, LONG).await;
+        Self {
+            a,
+            b,
+            raw: raw(&home).await,
+            keys: Keys::new("switchboard"),
+            _server: server,
+        }
+    }
+
+    async fn write(&mut self, command: &str, key: impl ToRedisArgs, arguments: &[&[u8]]) {
+        let mut command = redis::cmd(command);
+        command.arg(key).arg(arguments);
+        let _: redis::Value = command.query_async(&mut self.raw).await.unwrap();
+    }
+
+    /// Writes members that nobody can read, before, among and behind those of the user.
+    async fn spoil_entries(&mut self, like: &Connection) {
+        let lease = self.a.lease.to_string();
+        let whole = |user: &str, id: &[u8], rest: &[u8]| {
+            let fields: [&[u8]; 9] = [
+                user.as_bytes(),
+                id,
+                lease.as_bytes(),
+                b"/",
+                b"",
+                b"mubbs7ln",
+                b"mubbs7i8",
+                b"",
+                rest,
+            ];
+            fields.join(&0)
+        };
+        let conns = self.keys.conns(shard());
+        for member in [
+            b"garbage".to_vec(),
+            b"\0".to_vec(),
+            b"42\0".to_vec(),
+            b"42\0x".to_vec(),
+            b"42\0\xff\xfe\0\0\0\0".to_vec(),
+            whole(USER, b"\xff\xfe", b""),
+            whole(USER, b"4AAAAAAAAAAAAAAAAAAAAAA", b"\xc1"),
+            whole("4\u{1}", b"4AAAAAAAAAAAAAAAAAAAAAB", b"\xc1"),
+            whole("zzzz", b"4AAAAAAAAAAAAAAAAAAAAAC", b"\xc1"),
+            format!("42\0{}\0", like.id).into_bytes(),
+        ] {
+            self.write("ZADD", &conns, &[b"0", &member]).await;
+        }
+    }
+}
+
+fn ids(connections: &[Connection]) -> Vec<String> {
+    let mut ids: Vec<_> = connections.iter().map(|it| it.id.to_string()).collect();
+    ids.sort();
+    ids
+}
+
+#[tokio::test]
+async fn an_entry_fails_no_others() {
+    let mut scene = Scene::set().await;
+    let first = scene.a.connect(USER).await;
+    scene.spoil_entries(&first).await;
+    let Scene { a, b, .. } = &scene;
+    let second = b.connect(USER).await;
+    let neighbour = b.connect("neighbour").await;
+    let both = ids(&[first.clone(), second.clone()]);
+    let user = UserId::from(USER);
+
+    let read = a.registry.user(&user).await.unwrap();
+    assert_eq!(ids(&read.connections), both);
+    let presence = [user.clone(), "neighbour".into(), "nobody".into()];
+    let presence = a.registry.presence(&presence).await.unwrap();
+    assert!(presence[0].tally.connections >= 2);
+    assert_eq!(presence[1].tally.connections, 1);
+    assert_eq!(presence[2].tally.connections, 0);
+    for limit in [1, 2, 100] {
+        let (mut users, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = a.registry.users(cursor.as_deref(), limit).await.unwrap();
+            users.extend(page.users.into_iter().map(|(user, _)| user.to_string()));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        for user in [USER, "neighbour"] {
+            assert!(users.contains(&user.to_owned()), "{users:?}");
+        }
+    }
+    for connection in [&first, &second, &neighbour] {
+        let found = a.registry.connection(&connection.id).await.unwrap();
+        assert_eq!(found.as_ref(), Some(connection));
+    }
+    assert!(a.registry.totals().await.unwrap().connections >= 3);
+
+    let whom = Whom::User(user.clone());
+    let routed = a.registry.route(&whom, &a.lease.instance, b"x").await;
+    assert_eq!(routed.unwrap().len(), 1, "b alone");
+    let limit = UserLimit {
+        max: 3,
+        policy: LimitPolicy::EvictOldest,
+        newcomers: 0,
+    };
+    let third = a.connection(USER);
+    let admission = a.admit(&third, &Grant::default(), Some(limit)).await;
+    assert!(matches!(admission, Ok(Admission::Admitted { .. })));
+
+    let ending = Ending::of(Ending::DISCONNECTED);
+    let fence = Fence::RevokeBefore(None);
+    let ordered = a.order(&all_of(USER), Some(&fence), &ending).await;
+    let listed = ids(&ordered.connections);
+    for connection in [&first, &second, &third] {
+        assert!(listed.contains(&connection.id.to_string()), "{listed:?}");
+    }
+    a.unregister(&[&first, &third]).await;
+    b.unregister(&[&second, &neighbour]).await;
+    let read = a.registry.user(&user).await.unwrap();
+    assert!(read.connections.is_empty(), "{:?}", read.connections);
+    assert!(b.registry.leave(&b.lease).await.is_ok());
+    assert!(a.beat().await);
+}
+
+#[tokio::test]
+async fn a_lease_or_a_report_fails_no_others() {
+    let mut scene = Scene::set().await;
+    let connection = scene.b.connect(USER).await;
+    for place in Shard::places() {
+        let (leases, notes) = (scene.keys.leases(place), scene.keys.notes(place));
+        for (score, lease) in [
+            (&b"0"[..], &b"gone"[..]),
+            (b"0", b"\xff\xfe.1"),
+            (b"99999999999999", b"there"),
+            (b"99999999999999", b"\xff\xfe.2"),
+            (b"99999999999999", b"odd.1"),
+        ] {
+            scene.write("ZADD", &leases, &[score, lease]).await;
+            scene.write("HSET", &notes, &[lease, b"\xff\xfe"]).await;
+        }
+    }
+    // A node of another version: its report can't be read, its lease can.
+    let notes = scene.keys.notes(Place::Nodes);
+    let lease = scene.a.lease.to_string();
+    let report = b"1790000000000:{\"what\":1}";
+    scene
+        .write("HSET", &notes, &[lease.as_bytes(), report])
+        .await;
+
+    let Scene { a, b, .. } = &scene;
+    let nodes = b.registry.nodes().await.unwrap();
+    let names: Vec<_> = nodes.iter().map(|node| node.node_id.to_string()).collect();
+    assert_eq!(names, ["b"]);
+    let settled = b.registry.settled().await.unwrap();
+    assert!(settled.wholly.contains(&b.lease.instance), "{settled:?}");
+    assert!(settled.partly.contains(&a.lease.instance), "{settled:?}");
+    b.registry.totals().await.unwrap();
+    for peer in [a, b] {
+        assert!(peer.beat().await);
+        assert_eq!(peer.ids(USER).await, [connection.id.to_string()]);
+        let found = peer.registry.connection(&connection.id).await.unwrap();
+        assert_eq!(found, Some(connection.clone()));
+        peer.connect("newcomer").await;
+    }
+    let nodes = b.registry.nodes().await.unwrap();
+    assert_eq!(nodes.len(), 2, "a has said anew what it is");
+}
+
+#[tokio::test]
+async fn what_is_held_against_one_user_fails_no_other() {
+    let mut scene = Scene::set().await;
+    let [spoilt, other] = [scene.a.connect(USER).await, scene.a.connect(USER).await];
+    let (shard, user) = (shard(), USER.as_bytes());
+    let (revoked, seen) = (
+        scene.keys.revoked(shard, user),
+        scene.keys.seen(shard, user),
+    );
+    let ending = scene.keys.ending(shard);
+    let id = spoilt.id.to_string();
+    scene.write("SET", revoked, &[b"soon"]).await;
+    scene.write("SET", seen, &[b"yesterday"]).await;
+    scene
+        .write("HSET", &ending, &[id.as_bytes(), b"later"])
+        .await;
+
+    let Scene { a, keys, .. } = &scene;
+    let banned = keys.ban(Shard::of_user(&"banned".into()), b"banned");
+    let connections = [entry(&spoilt), entry(&other), entry(&a.connection("43"))];
+    let grants = connections.clone().map(|entry| (entry, Grant::default()));
+    let standing = a.registry.standing(&grants).await.unwrap();
+    let expected = connections[..2].iter().map(|it| (it.clone(), Bar::Revoked));
+    assert_eq!(standing, expected.collect::<Vec<_>>());
+    assert_eq!(a.bar(USER, &Grant::default()).await, Some(Bar::Revoked));
+    assert_eq!(a.bar("43", &Grant::default()).await, None);
+    let orders = a.registry.orders(&connections).await.unwrap();
+    let default = Ending::of(Ending::DISCONNECTED);
+    assert_eq!(orders, [(connections[0].clone(), default)]);
+
+    scene.write("SET", banned, &[b"{"]).await;
+    let Scene { a, .. } = &scene;
+    let ban = a.registry.ban_of(&"banned".into()).await.unwrap();
+    assert!(ban.is_some_and(|ban| ban.reason.is_none() && ban.until.is_none()));
+    assert_eq!(a.bar("banned", &Grant::default()).await, Some(Bar::Banned));
+
+    let others = ["43".into(), USER.into(), "nobody".into()];
+    a.connect("43").await;
+    let presence = a.registry.presence(&others).await.unwrap();
+    let counts: Vec<_> = presence.iter().map(|it| it.tally.connections).collect();
+    assert_eq!(counts, [1, 2, 0]);
+    a.unregister(&[&spoilt, &other]).await;
+    let read = a.registry.user(&USER.into()).await.unwrap();
+    assert!(read.connections.is_empty() && read.last_seen.is_some());
+    let revoke = Fence::RevokeBefore(None);
+    let ordered = a
+        .order(
+            &all_of(USER),
+            Some(&revoke),
+            &Ending::of(Ending::TOKEN_REVOKED),
+        )
+        .await;
+    assert!(ordered.revoked_before.is_some(), "written anew");
+    let error = a.registry.users(Some("???"), 1).await.unwrap_err();
+    assert!(matches!(error, RegistryError::BadCursor));
+}
