@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
 
 use super::{
     GatewayError, Inner,
@@ -11,17 +12,30 @@ use super::{
 };
 use crate::{
     auth::{
-        RefreshToken, SuccessorKey,
+        FamilyKey, RefreshToken, SuccessorKey,
         token::{self, NewToken},
     },
     connection::UserId,
     ending::Ending,
-    registry::{EndTarget, Family, Fence, RegistryError, Rotation, Turn},
+    registry::{EndTarget, Family, Fence, RegistryError, Rotation, SessionId, Turn},
 };
 
 /// How long a refresh token that has just been used gets the same successor once more: two tabs that refresh at once with
 /// one cookie are no theft.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What a family keeps as its claims: the claims as text, and the seal on them and on the family's user.
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    claims: String,
+    seal: String,
+}
+
+/// The keys that come from one signing secret.
+struct RefreshKeys {
+    successor: SuccessorKey,
+    family: FamilyKey,
+}
 
 impl Inner {
     /// Begins a session for a user whom the backend has logged in.
@@ -30,21 +44,23 @@ impl Inner {
         user: &UserId,
         claims: &SessionClaims,
     ) -> Result<Issued, GatewayError> {
-        let family = Family {
-            id: self.registry.new_family_id(user),
-            user: user.clone(),
-            claims: serde_json::to_value(claims).map_err(corrupt)?,
-            expires_at: self.refresh_expiry()?,
-        };
         let key = self.refresh_keys().into_iter().next();
         let key = key.ok_or_else(|| corrupt("there is no key to issue a refresh token with"))?;
-        let refresh_token = RefreshToken::new(family.id.as_str(), &key)
+        let id = self.registry.new_family_id(user);
+        let text = serde_json::to_string(claims).map_err(corrupt)?;
+        let family = Family {
+            claims: sealed(&id, user, text, &key)?,
+            id,
+            user: user.clone(),
+            expires_at: self.refresh_expiry()?,
+        };
+        let refresh_token = RefreshToken::new(family.id.as_str(), &key.successor)
             .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
         let at = self
             .registry
             .open_family(&family, &refresh_token.hash())
             .await?;
-        self.issue(&family, refresh_token, Some(at))
+        self.issue(&family, claims.clone(), refresh_token, Some(at))
     }
 
     /// Refreshes a session; none if the token is not good. One that was used before ends its session.
@@ -56,7 +72,7 @@ impl Inner {
         let (Some(presented), Some(key)) = (issued(presented, &keys), keys.first()) else {
             return Ok(None);
         };
-        let successor = presented.successor(key);
+        let successor = presented.successor(&key.successor);
         let turn = Turn {
             presented: &presented.hash(),
             successor: &successor.hash(),
@@ -67,9 +83,18 @@ impl Inner {
             .registry
             .rotate(&presented.family().into(), turn)
             .await?;
+        let (Rotation::Rotated(family) | Rotation::Repeated(family) | Rotation::Reused(family)) =
+            &rotation
+        else {
+            return Ok(None);
+        };
+        let Some(claims) = self.unseal(family, &keys) else {
+            return Ok(None);
+        };
+        self.renew_seal(family, &keys).await;
         match rotation {
             Rotation::Rotated(family) | Rotation::Repeated(family) => {
-                self.issue(&family, successor, at).map(Some)
+                self.issue(&family, claims, successor, at).map(Some)
             }
             Rotation::Reused(family) => {
                 tracing::warn!(user = %family.user, "a refresh token was used twice; its session ends");
@@ -85,14 +110,33 @@ impl Inner {
         self: &Arc<Self>,
         presented: &SecretString,
     ) -> Result<bool, GatewayError> {
-        let Some(presented) = issued(presented, &self.refresh_keys()) else {
+        let keys = self.refresh_keys();
+        let Some(presented) = issued(presented, &keys) else {
             return Ok(false);
         };
         let id = presented.family().into();
         match self.registry.close_family(&id, &presented.hash()).await? {
-            Some(family) => self.end_session(family).await.map(|()| true),
-            None => Ok(false),
+            Some(family) if self.unseal(&family, &keys).is_some() => {
+                self.end_session(family).await.map(|()| true)
+            }
+            _ => Ok(false),
         }
+    }
+
+    /// What a family's tokens claim; none, and counted, unless this fleet has sealed that for this user.
+    fn unseal(&self, family: &Family, keys: &[RefreshKeys]) -> Option<SessionClaims> {
+        let claims = Sealed::deserialize(&family.claims).ok().and_then(|sealed| {
+            let (id, user) = (family.id.as_str(), family.user.as_str());
+            let holds =
+                |key: &RefreshKeys| key.family.holds(&sealed.seal, id, user, &sealed.claims);
+            let holds = keys.iter().any(holds);
+            holds.then(|| serde_json::from_str(&sealed.claims).ok())?
+        });
+        if claims.is_none() {
+            self.metrics.registry_unreadable("family").increment(1);
+            tracing::warn!(family = ?family.id, "a refresh family does not have this fleet's seal; it counts as unknown");
+        }
+        claims
     }
 
     async fn end_session(self: &Arc<Self>, family: Family) -> Result<(), GatewayError> {
@@ -106,16 +150,37 @@ impl Inner {
         Ok(())
     }
 
+    /// Seals a family anew that is sealed by a previous secret, so that it outlives that one. If this fails, the next refresh
+    /// does it.
+    async fn renew_seal(&self, family: &Family, keys: &[RefreshKeys]) {
+        let (Some(key), Ok(old)) = (keys.first(), Sealed::deserialize(&family.claims)) else {
+            return;
+        };
+        let (id, user) = (&family.id, &family.user);
+        let current = key
+            .family
+            .holds(&old.seal, id.as_str(), user.as_str(), &old.claims);
+        if current {
+            return;
+        }
+        let renewed = async {
+            let claims = sealed(id, user, old.claims, key)?;
+            Ok::<_, GatewayError>(self.registry.rewrite_claims(family, &claims).await?)
+        };
+        if let Err(error) = renewed.await {
+            tracing::debug!(%error, "can't renew the seal of a refresh family");
+        }
+    }
+
     /// `at` is when the registry let the family have it: a revocation that comes before this answers holds against it, and one
     /// whose clock is behind this node's does too.
     fn issue(
         &self,
         family: &Family,
+        claims: SessionClaims,
         refresh_token: RefreshToken,
         at: Option<Timestamp>,
     ) -> Result<Issued, GatewayError> {
-        let claims: SessionClaims =
-            serde_json::from_value(family.claims.clone()).map_err(corrupt)?;
         let new = NewToken {
             roles: claims.roles,
             username: claims.username,
@@ -133,15 +198,19 @@ impl Inner {
         })
     }
 
-    /// What refresh tokens are issued with, first, and what they may have been issued with before; none on a node that issues
-    /// no tokens.
-    fn refresh_keys(&self) -> Vec<SuccessorKey> {
+    /// What refresh tokens are issued and families sealed with, first, and what may have been used before; none on a node that
+    /// issues no tokens.
+    fn refresh_keys(&self) -> Vec<RefreshKeys> {
         let jwt = self.jwt();
         let Some(secret) = &jwt.secret else {
             return Vec::new();
         };
         let secrets = std::iter::once(secret).chain(&jwt.previous_secrets);
-        secrets.map(SuccessorKey::new).collect()
+        let keys = secrets.map(|secret| RefreshKeys {
+            successor: SuccessorKey::new(secret),
+            family: FamilyKey::new(secret),
+        });
+        keys.collect()
     }
 
     fn refresh_expiry(&self) -> Result<Timestamp, GatewayError> {
@@ -151,11 +220,24 @@ impl Inner {
     }
 }
 
-/// A refresh token that one of the keys has issued; none for one that somebody made up: its tag shows that, and it costs the
-/// registry nothing.
-fn issued(presented: &SecretString, keys: &[SuccessorKey]) -> Option<RefreshToken> {
+/// What a family keeps as its claims.
+fn sealed(
+    id: &SessionId,
+    user: &UserId,
+    claims: String,
+    key: &RefreshKeys,
+) -> Result<serde_json::Value, GatewayError> {
+    let seal = key.family.seal(id.as_str(), user.as_str(), &claims);
+    serde_json::to_value(Sealed { claims, seal }).map_err(corrupt)
+}
+
+/// A refresh token that one of the keys has issued; none for one that somebody made up. Its tag shows that, so it costs the
+/// registry nothing, and writing a hash to Redis makes no token good.
+fn issued(presented: &SecretString, keys: &[RefreshKeys]) -> Option<RefreshToken> {
     let token = RefreshToken::parse(presented.expose_secret())?;
-    keys.iter().any(|key| token.is_by(key)).then_some(token)
+    keys.iter()
+        .any(|key| token.is_by(&key.successor))
+        .then_some(token)
 }
 
 fn corrupt(error: impl std::fmt::Display) -> GatewayError {

@@ -28,7 +28,7 @@ pub struct Family {
     pub id: SessionId,
     /// Whose.
     pub user: UserId,
-    /// What goes into the tokens that it gets. Nothing secret.
+    /// What goes into the tokens that it gets, as the gateway has sealed it. Nothing secret.
     pub claims: serde_json::Value,
     /// When it is forgotten, by the registry's clock and to the millisecond.
     pub expires_at: Timestamp,
@@ -93,4 +93,12 @@ pub trait Families: Send + Sync {
         id: &SessionId,
         token: &TokenHash,
     ) -> Result<Option<Family>, RegistryError>;
+
+    /// Replaces the claims of a family that is as given. Returns false, and changes nothing, if it has other claims by now, or
+    /// is not there.
+    async fn rewrite_claims(
+        &self,
+        family: &Family,
+        claims: &serde_json::Value,
+    ) -> Result<bool, RegistryError>;
 }

@@ -1,7 +1,8 @@
 // Contract 6: tokens refreshed over HTTP, with a cookie that is good once.
 
 import assert from 'node:assert/strict';
-import { generateKeyPairSync } from 'node:crypto';
+import { createHash, generateKeyPairSync } from 'node:crypto';
+import net from 'node:net';
 import jwt from 'jsonwebtoken';
 import { API_KEY, clockPasses, connect, connected, eventually, exchange, expectProblem, Jar, JWT_SECRET, onBothRegistries, parseMetrics, someone, test, writeScratch } from './harness.mjs';
 
@@ -17,6 +18,15 @@ async function login(api, user, body) {
 }
 
 const cookieOf = (jar) => jar.cookies.get('refreshToken');
+
+/** HSET of bytes. */
+function hset(store, ...words) {
+  const parts = ['HSET', ...words].map((word) => Buffer.from(word));
+  const request = Buffer.concat([Buffer.from(`*${parts.length}\r\n`), ...parts.flatMap((part) => [Buffer.from(`$${part.length}\r\n`), part, Buffer.from('\r\n')])]);
+  return new Promise((resolve, reject) => {
+    net.connect(store.port, '127.0.0.1', function connected() { this.end(request); }).on('error', reject).on('end', resolve).resume();
+  });
+}
 
 /** A refresh that has to be granted; resolves to its token. */
 async function refreshed(jar, at) {
@@ -286,6 +296,51 @@ test('with --internal-listen browsers still reach /api, and nobody outside opens
   await refreshed(jar, door);
   const outside = await exchange(door.url, 'POST', '/v1/users/x/sessions', { headers: { authorization: `Bearer ${API_KEY}`, 'content-length': 0 } });
   assert.equal(outside.status, 404, `expected /v1 not to be on the public listener, got ${outside.status}`);
+});
+
+test('who writes to Redis makes no user and no role of a session', { ms: 60000 }, async ({ node, redis }) => {
+  const store = await redis();
+  const door = await node({ redis: store });
+  const sessions = {};
+  for (const name of ['mallory', 'copycat', 'forger', 'admin', 'honest']) {
+    const { opened, jar } = await login(door.api, name, { role: name === 'admin' ? 'admin' : 'user' });
+    const id = opened.refreshToken.split('.')[0];
+    const [, key] = (await store.command('KEYS', `*family:${id}`)).split('\r\n').filter((line) => line && !line.startsWith('*'));
+    sessions[name] = { id, jar, key };
+  }
+  const { mallory, copycat, forger, admin, honest } = sessions;
+  const field = async ({ key }, name) => (await store.command('HGET', key, name)).split('\r\n')[1];
+  await store.command('HSET', mallory.key, 'user', 'admin', 'claims', JSON.stringify({ username: null, roles: ['admin'], extra: {} }));
+  await refusedRefresh(mallory.jar, door, 'claims that somebody has written');
+  const sealed = JSON.parse(await field(forger, 'claims'));
+  await store.command('HSET', forger.key, 'claims', JSON.stringify({ ...sealed, claims: sealed.claims.replace('user', 'admin') }));
+  await refusedRefresh(forger.jar, door, 'a role that somebody has written');
+  await store.command('HSET', copycat.key, 'user', 'admin', 'claims', await field(admin, 'claims'));
+  await refusedRefresh(copycat.jar, door, 'user and claims of another session');
+  const page = async () => (await door.api.request('GET', '/metrics')).text;
+  assert.match(await page(), /^switchboard_registry_unreadable_total\{what="family"\} 3$/m);
+
+  // A token that nobody has issued, made the current one by its hash.
+  const made = `${admin.id}.${'A'.repeat(43)}`;
+  const hash = createHash('sha256').update(made).digest();
+  await hset(store, admin.key, 'current', hash);
+  await refusedRefresh(new Jar().keep(`refreshToken=${made}`), door, 'a token that nobody has issued');
+  assert.equal(jwt.verify(await refreshed(honest.jar, door), JWT_SECRET).role, 'user');
+});
+
+test('sessions outlive the secret that they were opened with', { ms: 60000 }, async ({ node, redis }) => {
+  const store = await redis();
+  const next = 'the-secret-after-the-present-one-0123456789';
+  const door = await node({ redis: store });
+  const { jar } = await login(door.api, 'rotated', { username: 'Ada', role: 'editor' });
+  const late = await login(door.api, 'late');
+  await refreshed(jar, door);
+  const both = await node({ redis: store, env: { SWITCHBOARD_JWT_SECRET: next, SWITCHBOARD_AUTH__JWT__PREVIOUS_SECRETS: JWT_SECRET } });
+  await refreshed(jar, both);
+  const after = await node({ redis: store, env: { SWITCHBOARD_JWT_SECRET: next } });
+  const claims = jwt.verify(await refreshed(jar, after), next);
+  assert.deepEqual([claims.sub, claims.username, claims.role], ['rotated', 'Ada', 'editor']);
+  await refusedRefresh(late.jar, after, 'a token by a secret that is gone');
 });
 
 test('while Redis is away: 503, and the cookie is good afterwards', { ms: 60000 }, async ({ node, redis }) => {

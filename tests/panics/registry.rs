@@ -95,6 +95,14 @@ impl Families for Panicky {
     ) -> Result<Option<Family>, RegistryError> {
         self.inner.close_family(id, token).await
     }
+
+    async fn rewrite_claims(
+        &self,
+        family: &Family,
+        claims: &serde_json::Value,
+    ) -> Result<bool, RegistryError> {
+        self.inner.rewrite_claims(family, claims).await
+    }
 }
 
 type Answer<T> = Result<T, RegistryError>;

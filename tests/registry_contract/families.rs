@@ -228,6 +228,25 @@ pub(super) async fn a_family_is_closed_by_whoever_has_its_token(home: &dyn Home)
     }
 }
 
+pub(super) async fn claims_are_rewritten_where_they_are_as_they_were(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let family = open(&a, "42").await;
+    rotate(&a, &family, 0).await;
+    let claims = json!({"role": "user"});
+    let rewritten = async |family: &Family| {
+        let rewriting = b.registry.rewrite_claims(family, &claims);
+        rewriting.await.unwrap()
+    };
+    assert!(rewritten(&family).await);
+    assert!(!rewritten(&family).await, "it has others by now");
+    assert!(!rewritten(&of(&a, "42")).await, "it is not there");
+    let after = Family {
+        claims: claims.clone(),
+        ..family.clone()
+    };
+    assert_eq!(rotate(&a, &family, 1).await, Rotation::Rotated(after));
+}
+
 pub(super) async fn a_family_is_forgotten_when_it_expires(home: &dyn Home) {
     let [a, _b] = fleet(home, LONG, LONG).await;
     let after =

@@ -120,6 +120,7 @@ conformance! {
         a_token_that_is_used_again_kills_its_family
         the_grace_is_short
         a_family_is_closed_by_whoever_has_its_token
+        claims_are_rewritten_where_they_are_as_they_were
         a_family_is_forgotten_when_it_expires
         what_is_held_against_a_user_is_held_against_its_families;
 }

@@ -143,4 +143,21 @@ impl registry::Families for MemoryRegistry {
         store.fences.end_session(&kept.family.user, id);
         Ok(Some(kept.family.clone()))
     }
+
+    async fn rewrite_claims(
+        &self,
+        family: &Family,
+        claims: &serde_json::Value,
+    ) -> Result<bool, RegistryError> {
+        Shard::of_opened(family)?;
+        let families = &mut self.store.lock().families.0;
+        let found = families.get_mut(&family.id);
+        Ok(found.is_some_and(|(kept, _)| {
+            let same = kept.family.claims == family.claims;
+            if same {
+                kept.family.claims = claims.clone();
+            }
+            same
+        }))
+    }
 }

@@ -16,19 +16,17 @@ use crate::{
 fn family(
     id: &SessionId,
     user: &[u8],
-    claims: &str,
-    expires: &str,
+    claims: &[u8],
+    expires: &[u8],
 ) -> Result<Family, RegistryError> {
     let corrupt = || RegistryError::Corrupt(format!("family {id:?}"));
     Ok(Family {
         id: id.clone(),
         user: member::user_of(user)?.ok_or_else(corrupt)?,
-        claims: serde_json::from_str(claims).map_err(|_| corrupt())?,
-        expires_at: expires
-            .parse()
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .ok_or_else(corrupt)?,
+        claims: serde_json::from_slice(claims).map_err(|_| corrupt())?,
+        expires_at: std::str::from_utf8(expires)
+            .map_err(|_| corrupt())
+            .and_then(time)?,
     })
 }
 
@@ -77,36 +75,40 @@ impl Families for RedisRegistry {
         let Some(shard) = Shard::of_family(id) else {
             return Ok((Rotation::Unknown, None));
         };
-        let (outcome, user, claims, expires, at): (String, Vec<u8>, String, String, String) = self
-            .link
-            .query(
-                "rotate",
-                self.keys.slot_of(shard),
-                self.scripts
-                    .rotate
-                    .key(self.keys.family(shard, id))
-                    .key(self.keys.token(shard, ""))
-                    .arg(self.keys.ban(shard, b""))
-                    .arg(self.keys.revoked(shard, b""))
-                    .arg(self.keys.over_prefix(shard))
-                    .arg(id.digest())
-                    .arg(turn.presented.as_slice())
-                    .arg(turn.successor.as_slice())
-                    .arg(milliseconds(turn.grace))
-                    .arg(
-                        turn.renew
-                            .map(|renew| milliseconds(renew).to_string())
-                            .unwrap_or_default(),
-                    )
-                    .arg(milliseconds(SESSION_KEPT)),
-            )
-            .await?;
-        let family = || family(id, &user, &claims, &expires);
+        let (outcome, user, claims, expires, at): (String, Vec<u8>, Vec<u8>, Vec<u8>, String) =
+            self.link
+                .query(
+                    "rotate",
+                    self.keys.slot_of(shard),
+                    self.scripts
+                        .rotate
+                        .key(self.keys.family(shard, id))
+                        .key(self.keys.token(shard, ""))
+                        .arg(self.keys.ban(shard, b""))
+                        .arg(self.keys.revoked(shard, b""))
+                        .arg(self.keys.over_prefix(shard))
+                        .arg(id.digest())
+                        .arg(turn.presented.as_slice())
+                        .arg(turn.successor.as_slice())
+                        .arg(milliseconds(turn.grace))
+                        .arg(
+                            turn.renew
+                                .map(|renew| milliseconds(renew).to_string())
+                                .unwrap_or_default(),
+                        )
+                        .arg(milliseconds(SESSION_KEPT)),
+                )
+                .await?;
+        let found = |rotation: fn(Family) -> Rotation| {
+            let family = family(id, &user, &claims, &expires);
+            let family = self.unreadable.skip("family", family);
+            family.map_or(Rotation::Unknown, rotation)
+        };
         let rotation = match outcome.as_str() {
             "unknown" => Rotation::Unknown,
-            "rotated" => Rotation::Rotated(family()?),
-            "repeated" => Rotation::Repeated(family()?),
-            "reused" => Rotation::Reused(family()?),
+            "rotated" => found(Rotation::Rotated),
+            "repeated" => found(Rotation::Repeated),
+            "reused" => found(Rotation::Reused),
             bar => match bar_of(bar)? {
                 Some(bar) => Rotation::Refused(bar),
                 None => return Err(RegistryError::Corrupt("a rotation without outcome".into())),
@@ -123,7 +125,7 @@ impl Families for RedisRegistry {
         let Some(shard) = Shard::of_family(id) else {
             return Ok(None);
         };
-        let closed: Option<(Vec<u8>, String, String)> = self
+        let closed: Option<(Vec<u8>, Vec<u8>, Vec<u8>)> = self
             .link
             .query(
                 "close_family",
@@ -137,8 +139,29 @@ impl Families for RedisRegistry {
                     .arg(milliseconds(SESSION_KEPT)),
             )
             .await?;
-        closed
-            .map(|(user, claims, expires)| family(id, &user, &claims, &expires))
-            .transpose()
+        Ok(closed.and_then(|(user, claims, expires)| {
+            let family = family(id, &user, &claims, &expires);
+            self.unreadable.skip("family", family)
+        }))
+    }
+
+    async fn rewrite_claims(
+        &self,
+        family: &Family,
+        claims: &serde_json::Value,
+    ) -> Result<bool, RegistryError> {
+        let shard = Shard::of_opened(family)?;
+        Ok(self
+            .link
+            .query(
+                "rewrite_claims",
+                self.keys.slot_of(shard),
+                self.scripts
+                    .rewrite_claims
+                    .key(self.keys.family(shard, &family.id))
+                    .arg(family.claims.to_string())
+                    .arg(claims.to_string()),
+            )
+            .await?)
     }
 }

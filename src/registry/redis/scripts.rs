@@ -42,4 +42,5 @@ scripts! {
     open_family = "open_family";
     rotate = "rotate";
     close_family = "close_family";
+    rewrite_claims = "rewrite_claims";
 }
