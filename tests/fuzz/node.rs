@@ -73,6 +73,7 @@ impl Node {
             .env("SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT", "3s")
             .env("SWITCHBOARD_LIMITS__EVENTS_PER_SECOND", "100000")
             .env("SWITCHBOARD_LIMITS__EVENTS_BURST", "100000")
+            .env("SWITCHBOARD_LIMITS__CONNECTS_PER_SECOND_PER_USER", "0")
             .env("SWITCHBOARD_LIMITS__MAX_PAYLOAD", "100KB")
             .env("SWITCHBOARD_TRUSTED_PROXIES", "127.0.0.0/8")
             .env("SWITCHBOARD_AUTH__SESSION__SECRETS", "tobiiscool")

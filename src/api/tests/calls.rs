@@ -292,7 +292,7 @@ async fn nobody_there_is_an_answer() {
             "POST",
             "/v1/users/7/events",
             json!({"event": "e", "ack": {"timeoutMs": 1}}),
-            json!({"connections": 0, "nodes": 0, "acks": [], "missing": 0}),
+            json!({"connections": 0, "nodes": 0, "acks": [], "missing": 0, "unconfirmed": 0}),
         ),
         (
             "POST",

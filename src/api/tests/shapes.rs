@@ -24,7 +24,11 @@ async fn json_is_read_whatever_it_is_said_to_be() {
         Some(""),
     ] {
         let answer = post("/v1/broadcast", content_type, r#"{"event":"e"}"#).await;
-        assert_eq!(answer.json(), json!({"nodes": 1}), "{content_type:?}");
+        assert_eq!(
+            answer.json(),
+            json!({"connections": 0, "nodes": 1, "unconfirmed": 0}),
+            "{content_type:?}"
+        );
     }
 }
 
@@ -59,7 +63,10 @@ async fn a_user_is_named_by_text_or_by_an_integer() {
     let messages = r#"{"messages":[{"user":42,"event":"e"},{"user":4.2,"event":"e"},{"user":null,"event":"e"}]}"#;
     let answer = post("/v1/events", None, messages).await.json();
     let results = &answer["results"];
-    assert_eq!(results[0], json!({"connections": 0, "nodes": 0}));
+    assert_eq!(
+        results[0],
+        json!({"connections": 0, "nodes": 0, "unconfirmed": 0})
+    );
     assert_eq!(results[1]["error"]["code"], "malformed", "{results}");
     assert_eq!(results[2]["error"]["code"], "invalid_target", "{results}");
 
