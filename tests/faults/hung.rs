@@ -81,23 +81,23 @@ async fn k4_a_lease_that_runs_out_meanwhile_confirms_nothing() {
         clients.push(Client::of(scene.fleet[0].addr, "kicked").await);
     }
     scene.fleet.freeze(0);
-    // What it finds on the bus when it wakes, and on its sockets.
-    let sent = scene.fleet[1]
-        .api
-        .send("kicked", "late", json!(0))
-        .await
-        .unwrap();
+    // What it finds on the bus when it wakes, and on its sockets. At once, as each waits a second for it, and the lease is short.
+    let api = &scene.fleet[1].api;
+    let all = json!({ "event": "late", "data": "all" });
+    let (sent, all) = tokio::join!(
+        api.send("kicked", "late", json!(0)),
+        api.post("/v1/broadcast", all)
+    );
+    let (sent, all) = (sent.unwrap(), all.unwrap());
     assert_eq!(
         sent.body,
         json!({ "connections": 0, "nodes": 0, "unconfirmed": 1 }),
         "nobody has confirmed: {sent:?}"
     );
-    let all = json!({ "event": "late", "data": "all" });
-    let sent = scene.fleet[1].api.post("/v1/broadcast", all).await.unwrap();
     assert_eq!(
-        (sent.status, &sent.body["nodes"], &sent.body["unconfirmed"]),
+        (all.status, &all.body["nodes"], &all.body["unconfirmed"]),
         (200, &json!(2), &json!(1)),
-        "{sent:?}"
+        "{all:?}"
     );
     for client in &clients {
         client.ask(1, "devices");
