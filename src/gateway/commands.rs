@@ -20,11 +20,7 @@ use super::{
     message::{Message, Target},
     receipts::{Receipt, Request},
 };
-use crate::{
-    bus::Inbox,
-    connection::Instance,
-    registry::EndTarget,
-};
+use crate::{bus::Inbox, connection::Instance, registry::EndTarget};
 
 /// The first byte of every message. A node of another version does not read what it can't.
 const VERSION: u8 = 1;
