@@ -2,7 +2,8 @@
 //
 // SWITCHBOARD_BIN       the binary under test (default: target/debug/switchboard)
 // SWITCHBOARD_TEST_SEED repeats a random run
-// SWITCHBOARD_TEST_ONLY `embedded` or `redis`: only that half of the suites that run against both
+// SWITCHBOARD_TEST_ONLY `embedded` or `redis`: only that half of the suites that run against both; with `embedded`, a test
+//                       that asks for a Redis of its own is skipped too
 
 import { after, before, describe, test as nodeTest } from 'node:test';
 import { closeClients } from './support/client.mjs';
@@ -19,6 +20,9 @@ export * from './support/process.mjs';
 export * from './support/raw.mjs';
 export * from './support/wait.mjs';
 export { after, before, describe };
+
+/** Ends a test that asks for a Redis where there is none. */
+class NeedsRedis extends Error {}
 
 /**
  * node:test's test, bounded by `ms`. The body gets `node(settings)`, `redis()` and `link(redis)`, which start what ends
@@ -41,6 +45,7 @@ export function test(name, options, body) {
       return one;
     };
     const redis = async () => {
+      if (process.env.SWITCHBOARD_TEST_ONLY === 'embedded') throw new NeedsRedis();
       const one = await startRedis();
       owned.push(() => one.stop());
       return one;
@@ -54,6 +59,7 @@ export function test(name, options, body) {
     try {
       await within(ms, `the test "${name}" comes to its end`, body({ node, redis, link, owned: (end) => owned.push(end), note: (text) => t.diagnostic(text) }));
     } catch (error) {
+      if (error instanceof NeedsRedis) return t.skip('needs Redis');
       for (const one of all()) {
         const lines = one.lines.slice(marks.get(one) ?? 0);
         console.error(`--- "${name}" failed; log of ${one.name} (pid ${one.pid}) meanwhile, ${lines.length} lines${lines.length > 80 ? ', the last 80' : ''} ---`);
