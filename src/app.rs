@@ -30,6 +30,9 @@ use crate::{
 /// How often the histograms' samples are folded; without it they pile up until the next scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// How often the log says how many connections came and went.
+const SUMMARY: Duration = Duration::from_secs(10);
+
 /// Time for a request head on the internal listener, the idle time between two requests included: longer than the minute for
 /// which balancers and backends keep a connection at hand, which must not be closed under the request that they send next.
 const INTERNAL_HEAD_TIMEOUT: Duration = Duration::from_secs(90);
@@ -215,6 +218,7 @@ impl App {
             () = life => {}
             () = force => {}
         }
+        gateway.log_recent();
         gateway.stop().await;
     }
 
@@ -264,6 +268,15 @@ impl App {
             }
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(upkeep));
+        let gateway = self.gateway.clone();
+        let summary = async move {
+            let mut ticks = tokio::time::interval(SUMMARY);
+            loop {
+                ticks.tick().await;
+                gateway.log_recent();
+            }
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(summary));
         servers
     }
 }

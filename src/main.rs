@@ -14,7 +14,7 @@ use switchboard::{
     auth,
     cli::{self, Cli, Command, commands, development::Welcome},
     config::{Effective, Environment, Reload, Sources},
-    telemetry,
+    telemetry::{self, Logging},
 };
 use tokio::{
     runtime::Runtime,
@@ -61,15 +61,20 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 async fn serve(sources: &Sources) -> anyhow::Result<ExitCode> {
     let effective = Effective::of(sources.load()?)?;
-    telemetry::init(&effective.config.log)?;
+    let logging = telemetry::init(&effective.config.log)?;
+    tokio::spawn(logging.clone().report());
     // From here on also what ends the process is a line that log readers can parse.
-    live(effective, sources).await.or_else(|error| {
+    live(effective, sources, logging).await.or_else(|error| {
         tracing::error!(error = format!("{error:#}"), "the node ends");
         Ok(cli::exit_code(&error))
     })
 }
 
-async fn live(effective: Effective, sources: &Sources) -> anyhow::Result<ExitCode> {
+async fn live(
+    effective: Effective,
+    sources: &Sources,
+    logging: Logging,
+) -> anyhow::Result<ExitCode> {
     for warning in effective.warnings {
         tracing::warn!("{warning}");
     }
@@ -96,7 +101,7 @@ async fn live(effective: Effective, sources: &Sources) -> anyhow::Result<ExitCod
         tracing::info!(node, "internal listener on http://{internal}");
     }
 
-    tokio::spawn(reload_at_hangup(app.reloader(), sources.clone()));
+    tokio::spawn(reload_at_hangup(app.reloader(), sources.clone(), logging));
 
     let run = app.run(at_least(1, &signals), at_least(2, &signals));
     tokio::select! {
@@ -111,13 +116,14 @@ async fn live(effective: Effective, sources: &Sources) -> anyhow::Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes the configuration over anew at each SIGHUP. What is wrong with it changes nothing.
-async fn reload_at_hangup(reloader: Reloader, sources: Sources) {
+/// Opens the audit's file and takes the configuration over anew at each SIGHUP. What is wrong with it changes nothing.
+async fn reload_at_hangup(reloader: Reloader, sources: Sources, logging: Logging) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         tracing::warn!("SIGHUP can't be listened for: the configuration is not reloaded");
         return;
     };
     while hangup.recv().await.is_some() {
+        logging.reopen();
         let reloaded = sources
             .load()
             .map_err(anyhow::Error::from)

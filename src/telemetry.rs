@@ -4,26 +4,49 @@
 //!
 //! - Identifiers are fields, not text: `connection`, `user`, `namespace`, `node`. The message is a fixed sentence that can be
 //!   searched for.
-//! - A connection gets one summary line, at its end: who, how long, how much, why. What happens in between is `debug`.
-//! - `error`: somebody has to act. `warn`: somebody should know. `info`: start, end, links lost and found, connections.
+//! - What clients cause is `debug`: a connection gets one line, at its end: who, how long, how much, why. At `info` one line each
+//!   ten seconds says how many came and went.
+//! - `error`: somebody has to act. `warn`: somebody should know. Both are limited to a line a second of each kind, after a
+//!   few at once; how many were left out is said. `info`: start, end, links lost and found.
+//! - What comes from outside goes into fields. Those are escaped and cut (`format`).
+//! - The audit is what has the target [`AUDIT`]: in a file of its own if there is one, whatever the filter says.
 //! - A token, cookie, key or password is in no line at any level, and neither is what an event carries.
 //!
 //! The filter is `log.level` alone; `RUST_LOG` is not read. Some libraries log what must not be logged: `socketioxide` and
 //! `engineioxide` the CONNECT packet's `auth` and every message, `tungstenite` every frame, `hyper`, `reqwest` and
 //! `redis` what goes over their sockets. Those stay capped at `info`, whatever the filter says.
 
-use std::io::{self, IsTerminal};
+mod audit_file;
+mod format;
+mod limit;
+
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::filter_fn,
+    filter::{FilterExt, filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
+    registry::LookupSpan,
     util::SubscriberInitExt,
 };
 
+use self::{
+    audit_file::AuditFile,
+    format::{JsonEvent, TextFields},
+    limit::RateLimit,
+};
 use crate::config::{ConfigError, Log, LogFormat};
+
+/// The target of the audit's lines.
+pub const AUDIT: &str = "audit";
+
+/// How often it is said what was left out.
+const REPORT: Duration = Duration::from_secs(10);
 
 /// The crates whose `debug` and `trace` lines hold credentials or messages.
 const CAPPED: [&str; 11] = [
@@ -40,21 +63,55 @@ const CAPPED: [&str; 11] = [
     "tungstenite",
 ];
 
+/// The log of a process at work.
+#[derive(Clone)]
+pub struct Logging {
+    limit: RateLimit,
+    audit: Option<AuditFile>,
+}
+
+impl std::fmt::Debug for Logging {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Logging")
+            .field("audit", &self.audit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Logging {
+    /// Opens the audit's file anew, for after a rotation.
+    pub fn reopen(&self) {
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+    }
+
+    /// Says each ten seconds how many lines the limit of rate has kept back. Never returns.
+    pub async fn report(self) {
+        let mut ticks = tokio::time::interval(REPORT);
+        loop {
+            ticks.tick().await;
+            self.limit.report();
+        }
+    }
+}
+
 /// Makes the process log as configured. Once a process: its global subscriber is set.
 ///
 /// # Errors
 ///
-/// A filter that does not parse, by its key; a subscriber that is already there.
-pub fn init(log: &Log) -> anyhow::Result<()> {
-    subscriber(log, io::stderr, io::stderr().is_terminal())?.try_init()?;
-    Ok(())
+/// A filter that does not parse or an audit file that can't be opened, by its key; a subscriber that is already there.
+pub fn init(log: &Log) -> anyhow::Result<Logging> {
+    let (subscriber, logging) = build(log, io::stderr, io::stderr().is_terminal())?;
+    subscriber.try_init()?;
+    Ok(logging)
 }
 
 /// What [`init`] installs, for any writer. `colors` is for text on a terminal.
 ///
 /// # Errors
 ///
-/// A filter that does not parse, by its key.
+/// A filter that does not parse or an audit file that can't be opened, by its key.
 pub fn subscriber<W>(
     log: &Log,
     writer: W,
@@ -63,19 +120,57 @@ pub fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    build(log, writer, colors).map(|(subscriber, _)| subscriber)
+}
+
+fn build<W>(
+    log: &Log,
+    writer: W,
+    colors: bool,
+) -> Result<(impl Subscriber + Send + Sync + use<W>, Logging), ConfigError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(&log.level)
         .map_err(|error| ConfigError::at("log.level", error.to_string()))?;
-    let lines = fmt::layer().with_writer(writer);
-    let lines: Box<dyn Layer<_> + Send + Sync> = match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    let audit = log.audit_file.as_deref().map(|path| {
+        AuditFile::open(path).map_err(|error| {
+            ConfigError::at("log.audit_file", format!("{}: {error}", path.display()))
+        })
+    });
+    let audit = audit.transpose()?;
+    let logging = Logging {
+        limit: RateLimit::default(),
+        audit: audit.clone(),
+    };
+    let apart = audit.is_some();
+    let main = filter
+        .and(filter_fn(move |metadata| !(apart && is_audit(metadata))))
+        .and(logging.limit.clone());
+    let audit = audit.map(|file| lines(log.format, file, false).with_filter(filter_fn(is_audit)));
+    let subscriber = Registry::default()
+        .with(lines(log.format, writer, colors).with_filter(main))
+        .with(audit)
+        .with(filter_fn(may_log));
+    Ok((subscriber, logging))
+}
+
+fn lines<S, W>(format: LogFormat, writer: W, colors: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().fmt_fields(TextFields).with_writer(writer);
+    match format {
+        LogFormat::Json => lines.event_format(JsonEvent).boxed(),
         // Left alone on a terminal, the layer heeds NO_COLOR.
         LogFormat::Text if colors => lines.boxed(),
         LogFormat::Text => lines.with_ansi(false).boxed(),
-    };
-    Ok(Registry::default()
-        .with(lines)
-        .with(filter)
-        .with(filter_fn(may_log)))
+    }
+}
+
+fn is_audit(metadata: &Metadata<'_>) -> bool {
+    metadata.target() == AUDIT
 }
 
 fn may_log(metadata: &Metadata<'_>) -> bool {
@@ -115,6 +210,7 @@ mod tests {
         let config = Log {
             format,
             level: level.into(),
+            ..Log::default()
         };
         let subscriber = subscriber(&config, move || writer.clone(), false).unwrap();
         tracing::subscriber::with_default(subscriber, log);
@@ -162,6 +258,126 @@ mod tests {
         assert_eq!(line["user"], "42");
         assert_eq!(line["message"], "connection ended");
         assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn what_comes_from_outside_makes_no_line_and_no_field() {
+        let user = "a\n2026-01-01T00:00:00Z INFO audit: who=\"root\"\u{9b}1m\u{2028}";
+        let log = || {
+            tracing::info!(target: AUDIT, who = "key:shop", whom = %user, "access");
+            tracing::info!(target: AUDIT, whom = user, debug = ?user, "of {user}");
+            tracing::info!(%user, plain = %"c-1", spaced = %"a who=root");
+        };
+
+        let text = logged("info", LogFormat::Text, log);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(!text.contains(['\u{9b}', '\u{2028}']), "{text:?}");
+        let escaped = r#"whom="a\n2026-01-01T00:00:00Z INFO audit: who=\"root\"\u{9b}1m\u{2028}""#;
+        for line in &lines[..2] {
+            assert!(line.contains(escaped), "{line}");
+        }
+        assert!(
+            lines[2].ends_with(r#"plain=c-1 spaced="a who=root""#),
+            "{text}"
+        );
+
+        let json = logged("info", LogFormat::Json, log);
+        for line in json.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_ne!(line["who"], "root");
+        }
+        assert_eq!(json.lines().count(), 3, "{json}");
+    }
+
+    #[test]
+    fn what_comes_from_outside_is_cut() {
+        let long = "ä".repeat(900_000);
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let text = logged("info", format, || {
+                tracing::info!(display = %long, text = long, debug = ?long, "{long}");
+            });
+
+            assert_eq!(text.lines().count(), 1);
+            let kept = text.chars().filter(|c| *c == 'ä').count();
+            assert_eq!(kept, 255 + 255 + 254 + 2047, "{format:?}");
+            assert_eq!(text.chars().filter(|c| *c == '…').count(), 4);
+        }
+    }
+
+    #[test]
+    fn warnings_of_a_kind_are_limited_and_those_left_out_are_counted() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, logging) = build(&Log::default(), move || writer.clone(), false).unwrap();
+        let logged = |log: &dyn Fn()| {
+            log();
+            String::from_utf8(std::mem::take(&mut *lines.0.lock())).unwrap()
+        };
+        tracing::subscriber::with_default(subscriber, || {
+            let warned = logged(&|| {
+                for user in 0..1000 {
+                    tracing::warn!(user, "a cookie was used twice");
+                    tracing::info!("said");
+                }
+                tracing::warn!("of another kind");
+            });
+            let twice = warned.matches("a cookie was used twice").count();
+            assert!((10..100).contains(&twice), "{twice}");
+            assert_eq!(warned.matches("said").count(), 1000);
+            assert!(warned.contains("of another kind"));
+
+            let reported = logged(&|| logging.limit.report());
+            let rest = format!("lines={} of=\"a cookie was used twice\"", 1000 - twice);
+            assert!(reported.contains(&rest), "{reported}");
+            assert_eq!(logged(&|| logging.limit.report()), "");
+        });
+    }
+
+    #[test]
+    fn the_audit_goes_to_its_file_alone_whatever_the_level() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let log = Log {
+            level: "error".into(),
+            audit_file: Some(path.clone()),
+            ..Log::default()
+        };
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, logging) = build(&log, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(target: AUDIT, whom = "1", "access");
+            tracing::error!("another line");
+            let rotated = folder.path().join("audit.log.1");
+            std::fs::rename(&path, &rotated).unwrap();
+            tracing::info!(target: AUDIT, whom = "2", "access");
+            logging.reopen();
+            tracing::info!(target: AUDIT, whom = "3", "access");
+
+            let old = std::fs::read_to_string(rotated).unwrap();
+            assert_eq!(old.lines().count(), 2, "{old}");
+            assert!(old.contains("whom=\"2\""), "{old}");
+            let new = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(new.lines().count(), 1, "{new}");
+            assert!(new.contains("whom=\"3\""), "{new}");
+        });
+        let log = String::from_utf8(lines.0.lock().clone()).unwrap();
+        assert!(
+            log.contains("another line") && !log.contains("whom"),
+            "{log}"
+        );
+    }
+
+    #[test]
+    fn an_audit_file_that_can_not_be_opened_is_named() {
+        let log = Log {
+            audit_file: Some("/nowhere/audit.log".into()),
+            ..Log::default()
+        };
+
+        let error = subscriber(&log, io::sink, false).err().expect("refused");
+        assert_eq!(error.problems()[0].key, "log.audit_file");
     }
 
     #[test]

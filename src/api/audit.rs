@@ -1,16 +1,20 @@
 //! Who did what to whom, and what came of it: one line for each call that is about somebody's right to be connected. What
-//! is malformed, or comes with no valid credentials, is no such call yet.
+//! is malformed, or comes with no valid credentials, is no such call yet. A stranger's call leaves a line only if it changed
+//! something: strangers may not fill the audit.
 //!
 //! The lines have the target `audit` and the level `info`, so that `log.level = "warn,audit=info"` keeps them where the
-//! rest is too much. Names and ids are recorded as text, which the log quotes: an id with a line break in it makes no
-//! second line.
+//! rest is too much, and `log.audit_file` has them in a file of their own. The log quotes and cuts names and ids: an id with a
+//! line break in it makes no second line.
 
 use http::Method;
 
 use super::error::ApiError;
-use crate::gateway::{
-    Disconnected,
-    access::{Issued, Revoked},
+use crate::{
+    gateway::{
+        Disconnected,
+        access::{Issued, Revoked},
+    },
+    telemetry::AUDIT,
 };
 
 /// What a call came to.
@@ -72,6 +76,11 @@ pub async fn leave<T: Outcome>(
     result
 }
 
+/// Leaves the line of a stranger's call that has changed something: `who` did `what` to `whom`.
+pub fn changed(who: &str, what: &'static str, whom: &str) {
+    write(who, what, whom, "done", None);
+}
+
 /// Leaves the line of a call that was refused for want of the scope.
 pub fn refused(who: &str, method: &Method, path: &str) {
     write(who, method.as_str(), path, "forbidden", None);
@@ -101,7 +110,7 @@ impl Drop for Line<'_> {
 
 fn write(who: &str, what: &str, whom: &str, result: &str, ended: Option<&Disconnected>) {
     tracing::info!(
-        target: "audit",
+        target: AUDIT,
         who,
         what,
         whom,
@@ -154,6 +163,7 @@ pub(super) mod tests {
             let log = Log {
                 format: LogFormat::Json,
                 level: "audit=info".into(),
+                ..Log::default()
             };
             let to = Arc::clone(&bytes);
             let subscriber =

@@ -123,6 +123,7 @@ pub(super) const KEYS: &[Key] = &[
     open("trusted_proxies", Kind::List),
     open("log.format", Kind::Text),
     open("log.level", Kind::Text),
+    open("log.audit_file", Kind::Text),
 ];
 
 /// The short names of the environment, next to `SWITCHBOARD_LISTEN` and `SWITCHBOARD_NODE_ID`, which are the long names

@@ -1,6 +1,6 @@
 //! The cluster, the bounds and the timing: `cors`, `limits`, `registry`, `presence`, `drain`, `ping`, `log`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
@@ -205,6 +205,9 @@ pub struct Log {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`, `off`) or several, by target: `info,switchboard::auth=debug`.
     /// `info` by default. What the protocol libraries log stays capped at `info`, since they log credentials.
     pub level: String,
+    /// The file that the audit's lines are appended to, instead of the log, whatever `level` says. Opened anew at SIGHUP. None
+    /// by default: the lines are the log's, with the target `audit`.
+    pub audit_file: Option<PathBuf>,
 }
 
 impl Default for Log {
@@ -212,6 +215,7 @@ impl Default for Log {
         Self {
             format: LogFormat::Text,
             level: "info".into(),
+            audit_file: None,
         }
     }
 }

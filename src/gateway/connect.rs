@@ -201,7 +201,7 @@ impl Inner {
             self.metrics.connects(&live.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
             self.watch(&live);
-            tracing::debug!(connection = %live.id, user = ?live.user(), namespace = %live.namespace, "ready");
+            tracing::debug!(connection = %live.id, user = live.user().map(|user| user.as_str()), namespace = %live.namespace, "ready");
         } else if let Some(ending) = live.ending() {
             // Ordered to end between its registration and now.
             self.carry_out(vec![live.clone()], &ending.clone());

@@ -126,7 +126,7 @@ impl Inner {
             .map_or(label, |ending| Ending::label(ending.code));
         self.metrics.disconnects(label).increment(1);
         let (bytes_in, bytes_out) = live.session.traffic();
-        tracing::info!(
+        tracing::debug!(
             connection = %live.id,
             user = live.user().map(|user| user.as_str()),
             namespace = %live.namespace,

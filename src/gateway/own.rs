@@ -19,6 +19,7 @@ use crate::{
     connection::{Connection, ConnectionId, Tally},
     ending::Ending,
     registry::{Admission, EndTarget, Entry, RegistryError, Updated},
+    telemetry::AUDIT,
     transport::engine::Adapter,
 };
 
@@ -205,7 +206,7 @@ impl Inner {
             Err(_) => "unavailable",
         };
         tracing::info!(
-            target: "audit",
+            target: AUDIT,
             who = caller(live),
             what = "logout_device",
             whom = id.as_str(),
@@ -256,7 +257,7 @@ impl Inner {
         if let Some(ending) = guest.ending() {
             live.set_ending(ending.clone());
         }
-        tracing::debug!(guest = %guest.id, connection = %live.id, user = ?live.user(), "authenticated");
+        tracing::debug!(guest = %guest.id, connection = %live.id, user = live.user().map(|user| user.as_str()), "authenticated");
         self.watch(&live);
         if let Some(ending) = live.ending().cloned() {
             self.carry_out(vec![live.clone()], &ending);

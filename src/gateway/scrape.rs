@@ -10,6 +10,11 @@ impl Gateway {
         self.inner.set_state_gauges();
         self.inner.metrics.render()
     }
+
+    /// Logs how many connections came and went since the last call, if any did.
+    pub fn log_recent(&self) {
+        self.inner.metrics.recent().log(self.inner.hub.len());
+    }
 }
 
 impl Inner {

@@ -5,6 +5,7 @@
 //!
 //! `table` is what is declared of them, `series` hands them out.
 
+mod recent;
 mod series;
 mod table;
 
@@ -19,6 +20,7 @@ use metrics_exporter_prometheus::{
 };
 use metrics_process::Collector;
 
+use self::recent::Recent;
 use self::table::{CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, KINDS, Kind};
 use crate::ending::{Breach, Ending};
 
@@ -36,6 +38,7 @@ pub struct Metrics {
     recorder: Arc<PrometheusRecorder>,
     handle: PrometheusHandle,
     process: Collector,
+    recent: Arc<Recent>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -62,6 +65,7 @@ impl Metrics {
             handle: recorder.handle(),
             recorder: Arc::new(recorder),
             process: Collector::default(),
+            recent: Arc::default(),
         };
         metrics::with_local_recorder(&*metrics.recorder, || metrics.process.describe());
         metrics.begin();
@@ -121,6 +125,11 @@ impl Metrics {
     pub fn render(&self) -> String {
         metrics::with_local_recorder(&*self.recorder, || self.process.collect());
         self.handle.render()
+    }
+
+    /// What came and went since the log's last line on it.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
     }
 
     /// Folds the histograms' samples; they pile up between scrapes otherwise. Called every few seconds.

@@ -35,26 +35,29 @@ impl Metrics {
 
     /// Connections that became ready.
     pub fn connects(&self, namespace: &str) -> Counter {
-        self.counter(
+        let counter = self.counter(
             "switchboard_connects_total",
             vec![Label::new("namespace", namespace.to_owned())],
-        )
+        );
+        self.recent.connected(counter)
     }
 
     /// Handshakes refused; `reason` comes from a table.
     pub fn connect_errors(&self, reason: &'static str) -> Counter {
-        self.counter(
+        let counter = self.counter(
             "switchboard_connect_errors_total",
             vec![Label::new("reason", reason)],
-        )
+        );
+        self.recent.refused(counter, reason)
     }
 
     /// Connections that ended; `reason` comes from a table.
     pub fn disconnects(&self, reason: &'static str) -> Counter {
-        self.counter(
+        let counter = self.counter(
             "switchboard_disconnects_total",
             vec![Label::new("reason", reason)],
-        )
+        );
+        self.recent.gone(counter, reason)
     }
 
     /// Messages that this node was asked to send; `kind` is `user`, `broadcast`, `room` or `connection`.

@@ -241,6 +241,15 @@ async fn a_session_is_opened_refreshed_and_ended() {
         assert_eq!(refused.headers[header::SET_COOKIE], forget);
         assert_eq!(refused.headers[header::CACHE_CONTROL], "no-store");
     }
+    // A stranger can say so for ever, and the audit is none the fuller.
+    let unknown = format!(
+        "refreshToken={}",
+        "A".repeat(last.len() - "refreshToken=".len())
+    );
+    for cookie in [unknown.as_str(), "refreshToken=made-up", "refreshToken=%00"] {
+        let answer = page(&pages, "/api/logout", &[("cookie", cookie)]).await;
+        assert_eq!(answer.status, 204);
+    }
     assert_eq!(lines.take(), [Value::Null; 0]);
 }
 

@@ -493,6 +493,7 @@ fn the_table_has_every_key_of_the_sections() {
     config.redis.ca_file = Some("c".into());
     config.limits.connections = Some(1);
     config.limits.memory = Some(ByteSize::gb(1));
+    config.log.audit_file = Some("a".into());
 
     fn leaves(prefix: &str, table: &toml::Table, into: &mut Vec<String>) {
         for (name, value) in table {

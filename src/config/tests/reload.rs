@@ -86,6 +86,7 @@ fn each_key_is_taken_over_or_waits() {
         "trusted_proxies = ['10.0.0.0/8']",
         "log.format = 'json'",
         "log.level = 'debug'",
+        "log.audit_file = '/var/log/audit'",
     ];
     fn key(line: &str) -> &str {
         line.split(" = ").next().unwrap()

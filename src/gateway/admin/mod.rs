@@ -18,6 +18,7 @@ use crate::{
     auth::{Identity, SessionRef},
     ending::Ending,
     registry::{Bar, Entry, Grant},
+    telemetry::AUDIT,
 };
 
 /// The namespace whose connections may use a backend's verbs.
@@ -82,6 +83,11 @@ impl Verb {
         }
     }
 
+    /// Whether it does more than look.
+    fn changes(self) -> bool {
+        !matches!(self, Self::ListUsers | Self::GetUser)
+    }
+
     /// The verb of that name.
     pub(super) fn of(event: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.name() == event)
@@ -89,7 +95,7 @@ impl Verb {
 }
 
 impl Inner {
-    /// Does what an administrator asks for, and says so in the audit. Who is not, or no longer, one is told so and
+    /// Does what an administrator asks for, and says so in the audit if it changes something. Who is not, or no longer, one is told so and
     /// disconnected.
     pub(super) async fn carry_out_admin(
         self: &Arc<Self>,
@@ -107,7 +113,9 @@ impl Inner {
             Ok(_) => "done".to_owned(),
             Err(error) => error.to_string(),
         };
-        tracing::info!(target: "audit", who = caller(live), what = verb.name(), %whom, result);
+        if verb.changes() {
+            tracing::info!(target: AUDIT, who = caller(live), what = verb.name(), %whom, result);
+        }
         outcome
     }
 
@@ -134,7 +142,7 @@ impl Inner {
             None => return Ok(()),
             Some(ending) => ending,
         };
-        tracing::info!(target: "audit", who = caller(live), what = "admin", result = UNAUTHORIZED);
+        tracing::info!(target: AUDIT, who = caller(live), what = "admin", result = UNAUTHORIZED);
         live.send_error(UNAUTHORIZED);
         self.end_all(std::slice::from_ref(live), &ending);
         Err(Denied::Unauthorized)
