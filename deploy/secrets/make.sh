@@ -6,13 +6,14 @@
 #   $SECRETS/grafana  admin-password                                   read by the group 472, Grafana
 #   $DATA/redis, $DATA/prometheus                                      given to who writes there
 #
-# JWT_SECRET and API_KEY, when they are set, replace what is there. Files belong to root and can only be read by their group,
+# $GIVEN/jwt-secret and $GIVEN/api-key, when they are not empty, replace what is there; else JWT_SECRET and API_KEY, when they are set. Files belong to root and can only be read by their group,
 # so root needs no capability but CHOWN, and no service can change its own secrets.
 set -eu
 umask 077
 
 secrets=${SECRETS:-/secrets}
 data=${DATA:-/data}
+given=${GIVEN:-/given}
 
 # 256 random bits, as 64 hexadecimal digits: good in a URL and in a header.
 random() {
@@ -37,9 +38,14 @@ once() {
   fi
 }
 
+# given FILE VALUE: what the file holds, but for a line break at its end, or else the value.
+given() {
+  if [ -s "$given/$1" ]; then cat "$given/$1"; else printf '%s' "$2"; fi
+}
+
 node=10001 redis=999 grafana=472 prometheus=65534
-once "$secrets/node/jwt-secret" $node "${JWT_SECRET:-}"
-once "$secrets/node/api-key" $node "${API_KEY:-}"
+once "$secrets/node/jwt-secret" $node "$(given jwt-secret "${JWT_SECRET:-}")"
+once "$secrets/node/api-key" $node "$(given api-key "${API_KEY:-}")"
 once "$secrets/redis/redis-password" $redis
 once "$secrets/redis/redis-admin-password" $redis
 once "$secrets/grafana/admin-password" $grafana

@@ -1,7 +1,7 @@
 // What "docker compose up" makes: images, containers, ports, secrets.
 
 import assert from 'node:assert/strict';
-import { cpSync, mkdtempSync, appendFileSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, appendFileSync, rmSync, chownSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { describe, test } from 'node:test';
@@ -66,6 +66,8 @@ describe('the containers', () => {
       grafana: ['127.0.0.1:3001'], haproxy: ['*:8080', '127.0.0.1:8081'], prometheus: ['127.0.0.1:9090'], redis: [], secrets: [], switchboard: [],
     });
     assert.equal(networks.back.internal, true);
+    for (const [service, { mem_limit: limit }] of Object.entries(services)) assert.ok(limit > 0, `expected ${service} to have a limit of memory`);
+    assert.equal(services.switchboard.environment.SWITCHBOARD_TRUSTED_PROXIES, '172.16.0.0/12,192.168.0.0/16');
     const on = (network) => Object.keys(services).filter((service) => network in (services[service].networks ?? {})).sort();
     assert.deepEqual([on('front'), on('back')], [['haproxy', 'switchboard'], ['redis', 'switchboard']]);
   });
@@ -120,6 +122,7 @@ describe('the secrets', () => {
   }
 
   test('differ between two fleets, stay when they are there, give way to .env, and only their readers can read them', async () => {
+    const folder = mkdtempSync(path.join(os.tmpdir(), 'switchboard-secrets-'));
     try {
       for (const project of projects) assert.equal((await make(project)).code, 0);
       const [one, other] = await Promise.all(projects.map(made));
@@ -144,7 +147,15 @@ describe('the secrets', () => {
       assert.equal((await make(projects[0], { SWITCHBOARD_JWT_SECRET: own })).code, 0);
       const changed = await made(projects[0]);
       assert.deepEqual(changed, { ...one, 'node/jwt-secret': `440 0:10001 ${own}` });
+
+      // A file is no variable of a container, which docker inspect shows. It may belong to anybody.
+      const file = path.join(folder, 'api-key');
+      writeFileSync(file, 'a-key-of-ones-own-0123456789\n', { mode: 0o600 });
+      if (process.getuid() === 0) chownSync(file, 1234, 1234);
+      assert.equal((await make(projects[0], { SWITCHBOARD_API_KEY_FILE: file, SWITCHBOARD_API_KEY: 'the-variable' })).code, 0);
+      assert.deepEqual(await made(projects[0]), { ...changed, 'node/api-key': '440 0:10001 a-key-of-ones-own-0123456789' });
     } finally {
+      rmSync(folder, { recursive: true });
       for (const project of projects) await run('docker', ['compose', '-p', project, 'down', '-v', '--timeout', '5']);
     }
   });

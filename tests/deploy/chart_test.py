@@ -319,6 +319,16 @@ class Objects(unittest.TestCase):
         self.assertGreaterEqual(down["policies"][0]["periodSeconds"], pod("everything")["spec"]["terminationGracePeriodSeconds"])
         self.assertIn("switchboard_connections", (ROOT / "src/metrics/table.rs").read_text())
 
+    def test_who_reaches_a_node_is_restricted_unless_that_is_switched_off(self):
+        to = {rule["ports"][0]["port"]: rule.get("from") for rule in find("defaults", "NetworkPolicy")["spec"]["ingress"]}
+        self.assertEqual(to, {"http": None, "internal": [{"podSelector": {}}]})
+
+    def test_an_image_is_pinned_by_its_digest(self):
+        digest = "sha256:" + "a" * 64
+        code, text, err = helm("template", "sb", CHART, "--kube-version", "1.30.0", "--set", f"image.digest={digest}")
+        self.assertEqual(code, 0, err)
+        self.assertIn(f'image: "switchboard@{digest}"', text)
+
     def test_the_internal_port_is_not_public(self):
         for world in WORLDS:
             public, internal = (find(world, "Service", name) for name in

@@ -29,6 +29,9 @@ function configuration() {
     text = put(text, `10\\.0\\.0\\.1${i + 1}:3000`, `127\\.0\\.0\\.1:${world.nodes[name].port}`);
   });
   assert.doesNotMatch(text.replace(/^ *#.*$/gm, ''), /10\.0\.0\./, 'an address in deploy/nginx.conf that is not one of the nodes');
+  // What ends TLS in front.
+  text = put(text, '# 10.0.0.5/32 1;', '127.0.0.2/32 1;');
+  text = put(text, '# set_real_ip_from 10.0.0.5/32;', 'set_real_ip_from 127.0.0.2/32;');
   text = put(text, 'listen 80;', `listen 127.0.0.1:${world.port};`);
   text = put(text, 'listen 127.0.0.1:8081;', `listen 127.0.0.1:${world.innerPort};`);
   text = put(text, '/run/nginx.pid', path.join(world.folder, 'pid'));
@@ -225,6 +228,38 @@ test('a node that is killed takes nobody along', { ms: 120000 }, async () => {
   assert.notEqual(nodeOf(client), name);
   await eventually('the dead connection is out of the answers', async () => (await world.api.user(user)).connections.length === 1, { ms: 60000, every: 250 });
   await stays(client, user);
+});
+
+/** A request of a client's, or of what ends TLS in front of this nginx, by the address it comes from. */
+const ask = (path, { localAddress = '127.0.0.1', headers = {} } = {}) => new Promise((resolve, reject) => {
+  http.get(`${world.url}${path}`, { localAddress, headers, agent: false }, (answer) => resolve(answer.resume())).on('error', reject);
+});
+
+test('what ends TLS in front is believed, and nobody else', async () => {
+  const headers = { 'x-forwarded-proto': 'https', 'x-forwarded-for': '6.6.6.6, 7.7.7.7' };
+  const handshake = (localAddress) => ask('/socket.io/?EIO=4&transport=polling', { localAddress, headers });
+  assert.match((await handshake('127.0.0.2')).headers['set-cookie'][0], /; Secure$/);
+  assert.doesNotMatch((await handshake('127.0.0.1')).headers['set-cookie'][0], /Secure/);
+  for (const [localAddress, address] of [['127.0.0.2', '7.7.7.7'], ['127.0.0.1', '127.0.0.1']]) {
+    const user = someone();
+    const client = await connected(world.url, { user, extraHeaders: headers, localAddress });
+    assert.equal((await world.api.user(user)).connections[0].remoteAddr, address);
+    client.socket.close();
+  }
+});
+
+test('an address that shakes hands too often gets 503, its sessions go on, and others are let in', async () => {
+  const user = someone();
+  const client = await connected(world.url, { user, ...POLLING, withCredentials: true, extraHeaders: agent('one') });
+  const answers = [];
+  for (let round = 0; round < 20; round += 1) {
+    answers.push(...(await Promise.all(Array.from({ length: 50 }, () => ask('/socket.io/?EIO=4&transport=polling')))).map((answer) => answer.statusCode));
+  }
+  assert.ok(answers.filter((status) => status === 200).length >= 400, `the burst is let in; got ${answers}`);
+  assert.ok(answers.includes(503), 'expected some to be refused');
+  await stays(client, user, { times: 1 });
+  const other = await ask('/socket.io/?EIO=4&transport=polling', { localAddress: '127.0.0.3' });
+  assert.equal(other.statusCode, 200);
 });
 
 test('no session id is in the log', async () => {

@@ -1,0 +1,90 @@
+// deploy/haproxy/haproxy.cfg as it is shipped, but for addresses: Debian's HAProxy in front of a server that says what it was told.
+// The compose file's tests have the rest of it.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import http from 'node:http';
+import { fileURLToPath } from 'node:url';
+import { Running, after, before, eventually, freePort, test, writeScratch } from '../js/harness.mjs';
+
+const CONFIG = fileURLToPath(new URL('../../deploy/haproxy/haproxy.cfg', import.meta.url));
+const LIMITS = { SWITCHBOARD_CONNECTIONS_PER_ADDRESS: '20', SWITCHBOARD_HANDSHAKES_PER_ADDRESS: '10' };
+const world = {};
+
+/** Answers with the headers that it got; holds the answer for as long as the path says so. */
+const server = http.createServer((request, response) => {
+  if (request.url.includes('hold')) world.held.push(response);
+  else response.end(JSON.stringify(request.headers));
+});
+
+before(async () => {
+  world.held = [];
+  await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
+  [world.port, world.operators, world.health] = [await freePort(), await freePort(), await freePort()];
+  let text = readFileSync(CONFIG, 'utf8');
+  const put = (from, to) => {
+    assert.match(text, from);
+    text = text.replace(from, to);
+  };
+  put(/bind :8080/, `bind 127.0.0.1:${world.port}`);
+  put(/bind :8081/, `bind 127.0.0.1:${world.operators}`);
+  put(/bind 127.0.0.1:8082/, `bind 127.0.0.1:${world.health}`);
+  put(/^resolvers[^]*?\n\n/m, '');
+  put(/^ *(option httpchk|http-check .*)$/gm, '');
+  put(/server-template .*/g, `server one 127.0.0.1:${server.address().port}`);
+  const env = { ...LIMITS, SWITCHBOARD_FRONT: '192.0.2.1 127.0.0.2' };
+  world.haproxy = new Running('haproxy', ['-db', '-f', writeScratch('cfg', text)], { env, name: 'haproxy' });
+  await eventually('HAProxy answers', async () => {
+    assert.ok(!world.haproxy.ended, world.haproxy.ended && world.haproxy.epitaph());
+    assert.equal((await ask('/api/up', '127.0.0.9')).status, 200);
+  }, { ms: 20000 });
+});
+
+after(async () => {
+  await world.haproxy?.kill();
+  server.closeAllConnections();
+  server.close();
+});
+
+/** A request from an address of the loopback. */
+function ask(path, localAddress, headers = {}) {
+  return new Promise((resolve, reject) => {
+    http.get(`http://127.0.0.1:${world.port}${path}`, { localAddress, headers, agent: false }, (answer) => {
+      let text = '';
+      answer.on('data', (part) => (text += part)).on('end', () => resolve({ status: answer.statusCode, text }));
+    }).on('error', reject);
+  });
+}
+
+test('what ends TLS in front is believed, and nobody else', async () => {
+  const forged = { 'x-forwarded-proto': 'https', 'x-forwarded-for': '6.6.6.6, 7.7.7.7', forwarded: 'for=6.6.6.6', 'x-real-ip': '6.6.6.6' };
+  const told = async (...from) => {
+    const headers = JSON.parse((await ask('/api/told', ...from)).text);
+    assert.equal(headers.forwarded ?? headers['x-real-ip'], undefined);
+    return [headers['x-forwarded-for'], headers['x-forwarded-proto']];
+  };
+  assert.deepEqual(await told('127.0.0.2', forged), ['7.7.7.7', 'https']);
+  assert.deepEqual(await told('127.0.0.2', { ...forged, 'x-forwarded-proto': 'http' }), ['7.7.7.7', 'http']);
+  assert.deepEqual(await told('127.0.0.3', forged), ['127.0.0.3', 'http']);
+});
+
+test('an address that shakes hands too often gets 503, its sessions go on, and others are let in', async () => {
+  const answers = [];
+  for (let i = 0; i < 20; i += 1) answers.push((await ask('/socket.io/?EIO=4', '127.0.0.4')).status);
+  assert.deepEqual([answers.slice(0, 5), answers.slice(-5)], [Array(5).fill(200), Array(5).fill(503)]);
+  assert.equal((await ask('/socket.io/?EIO=4&sid=a', '127.0.0.4')).status, 200);
+  assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.5')).status, 200);
+  // By the client's address where it is the front that asks.
+  assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.2', { 'x-forwarded-for': '127.0.0.4' })).status, 503);
+  assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.2', { 'x-forwarded-for': '127.0.0.6' })).status, 200);
+});
+
+test('an address that holds too many at once gets 503', async () => {
+  const polls = Array.from({ length: 21 }, () => ask('/socket.io/?EIO=4&sid=hold', '127.0.0.7'));
+  await eventually('all are held', () => world.held.length === 21);
+  assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.7')).status, 503);
+  assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.8')).status, 200);
+  for (const response of world.held) response.end();
+  await Promise.all(polls);
+  assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.7')).status, 200);
+});
