@@ -4,8 +4,8 @@
 //!
 //! - Identifiers are fields, not text: `connection`, `user`, `namespace`, `node`. The message is a fixed sentence that can be
 //!   searched for.
-//! - What clients cause is `debug`: a connection gets one line, at its end: who, how long, how much, why. At `info` one line each
-//!   ten seconds says how many came and went.
+//! - A connection gets one line, at its end: who, how long, how much, why. It is `info` a few times at once and then once a
+//!   second, and `debug` beyond that. One line each ten seconds says how many came and went. What else clients cause is `debug`.
 //! - `error`: somebody has to act. `warn`: somebody should know. Both are limited to a line a second of each kind, after a
 //!   few at once; how many were left out is said. `info`: start, end, links lost and found.
 //! - What comes from outside goes into fields. Those are escaped and cut (`format`).

@@ -5,12 +5,14 @@
 //! as often as it takes. [`Inner::release`] is for a guest whose client goes on as somebody.
 
 use std::{
+    num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use futures_util::FutureExt;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use socketioxide::{
     handler::DisconnectHandler,
     socket::{DisconnectReason, Socket},
@@ -100,6 +102,14 @@ fn departure_label(reason: DisconnectReason) -> &'static str {
     }
 }
 
+/// How many ends of connections may be logged at once at `info`; then one each second.
+const LINES: NonZeroU32 = NonZeroU32::new(50).unwrap();
+
+/// Limits the lines at `info` on connections that ended.
+pub(super) fn limit_lines() -> DefaultDirectRateLimiter {
+    RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(LINES))
+}
+
 impl Inner {
     /// A connection is over. Does its work once; `label` names the cause in the metrics unless the server ordered the end.
     ///
@@ -126,20 +136,30 @@ impl Inner {
             .map_or(label, |ending| Ending::label(ending.code));
         self.metrics.disconnects(label).increment(1);
         let (bytes_in, bytes_out) = live.session.traffic();
-        tracing::debug!(
-            connection = %live.id,
-            user = live.user().map(|user| user.as_str()),
-            namespace = %live.namespace,
-            transport = live.session.kind().as_str(),
-            remote_addr = %live.session.handshake.remote_addr,
-            reason = label,
-            seconds = live.opened.elapsed().as_secs_f64(),
-            messages_out = live.messages_out(),
-            events_in = live.events.events_in(),
-            bytes_in,
-            bytes_out,
-            "connection ended",
-        );
+        macro_rules! ended {
+            ($level:ident) => {
+                tracing::$level!(
+                    connection = %live.id,
+                    user = live.user().map(|user| user.as_str()),
+                    namespace = %live.namespace,
+                    transport = live.session.kind().as_str(),
+                    remote_addr = %live.session.handshake.remote_addr,
+                    reason = label,
+                    seconds = live.opened.elapsed().as_secs_f64(),
+                    messages_out = live.messages_out(),
+                    events_in = live.events.events_in(),
+                    bytes_in,
+                    bytes_out,
+                    "connection ended",
+                )
+            };
+        }
+        // Clients that come back again and again could turn the log over.
+        if self.ended_lines.check().is_ok() {
+            ended!(info);
+        } else {
+            ended!(debug);
+        }
         if left == 0 && !live.session.is_ending() {
             self.clone().expire_empty(live.session.clone());
         }

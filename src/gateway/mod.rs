@@ -57,6 +57,7 @@ mod verbs;
 use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
 use futures_util::FutureExt;
+use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use socketioxide::SocketIo;
@@ -144,6 +145,7 @@ struct Inner {
     io: OnceLock<SocketIo<Adapter>>,
     departures: mpsc::UnboundedSender<Arc<Live>>,
     watches: mpsc::UnboundedSender<Watch>,
+    ended_lines: DefaultDirectRateLimiter,
     membership: Mutex<LeaseState>,
     others: Others,
     /// Has the next heartbeat sent at once.
@@ -190,6 +192,7 @@ impl Gateway {
             io: OnceLock::new(),
             departures,
             watches,
+            ended_lines: departure::limit_lines(),
             others: Others::default(),
             beat_now: Notify::new(),
             inexact: AtomicBool::new(true),
