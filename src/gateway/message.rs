@@ -1,7 +1,7 @@
 //! What a backend sends, and what it is told became of it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
 use crate::connection::{ConnectionId, UserId};
@@ -75,8 +75,8 @@ pub struct Delivery {
 /// What one client answered, between nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The first argument of its acknowledgement; null if it came without one.
-    Given(Value),
+    /// The first argument of its acknowledgement, as JSON; null if it came without one.
+    Given(Box<str>),
     /// More than is passed on.
     TooLarge,
 }
@@ -89,8 +89,9 @@ pub enum AckReply {
     Given {
         /// Whose it is.
         connection_id: ConnectionId,
-        /// The first argument of its acknowledgement; null if it came without one.
-        data: Value,
+        /// The first argument of its acknowledgement; null if it came without one, or with one that is no JSON, or nested deeper
+        /// than 128 levels.
+        data: Json,
     },
     /// It has answered, and the answer is not passed on.
     Cut {
@@ -99,6 +100,28 @@ pub enum AckReply {
         /// Why.
         error: AckError,
     },
+}
+
+/// JSON as text, which is serialized as what it says.
+#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+#[schema(value_type = Value)]
+pub struct Json(Box<str>);
+
+impl Json {
+    /// The JSON that a text says; null if it is none, or is nested deeper than serde_json reads.
+    fn of(text: Box<str>) -> Self {
+        match serde_json::from_str::<Value>(&text) {
+            Ok(_) => Self(text),
+            Err(_) => Self("null".into()),
+        }
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(to)
+    }
 }
 
 /// Why an answer is not passed on.
@@ -115,7 +138,7 @@ impl AckReply {
         match answer {
             Answer::Given(data) => Self::Given {
                 connection_id,
-                data,
+                data: Json::of(data),
             },
             Answer::TooLarge => Self::Cut {
                 connection_id,

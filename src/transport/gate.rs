@@ -32,8 +32,9 @@ const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
 const OTHERS_BURST: NonZeroU32 = NonZeroU32::new(4_000).unwrap();
 const OTHERS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
 
-/// How many packets one POST may hold. More than the events that end a connection by default, which is told why.
-pub(super) const MAX_PACKETS_IN_POST: usize = 4_000;
+/// How many packets one POST may hold: about as many small events with attachments as fit into 1 MB, which a stock client sends
+/// at once when its last POST took long.
+pub(super) const MAX_PACKETS_IN_POST: usize = 20_000;
 
 /// The largest message of a client's, in bytes.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,8 @@
 //! One connection of this node, from the first look at its credentials until it is gone.
 //!
-//! `phase` is how far it has got and takes it further, `send` what it is sent.
+//! `phase` is how far it has got and takes it further, `send` what it is sent, `answer` what its client answers.
 
+mod answer;
 mod phase;
 mod send;
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use socketioxide::{AckError, SendError, SocketError, extract::SocketRef};
 
-use super::{Live, Phase, phase::State};
+use super::{Live, Phase, answer::FirstArgument, phase::State};
 use crate::{connection::TransportKind, gateway::message::Message, transport::engine::Adapter};
 
 /// Serializes as an empty tuple: an event without arguments.
@@ -34,19 +34,19 @@ impl Live {
         self.account(sent, message, limit)
     }
 
-    /// Hands it a message; the future waits for its client's answer. An answer without arguments, or one that is no JSON,
-    /// is null.
+    /// Hands it a message; the future waits for its client's answer, and gives its first argument as JSON: null if there is none,
+    /// or if it is no JSON.
     pub(crate) fn send_with_ack(
         &self,
         message: &Message,
         limit: usize,
         timeout: Duration,
-    ) -> Result<impl Future<Output = Option<Value>> + Send + use<>, NotSent> {
+    ) -> Result<impl Future<Output = Option<Box<str>>> + Send + use<>, NotSent> {
         let state = self.state.lock();
         let socket = self.sendable(&state)?.timeout(timeout);
         let sent = match &message.data {
-            Some(data) => socket.emit_with_ack::<_, Value>(&message.event, &(data,)),
-            None => socket.emit_with_ack::<_, Value>(&message.event, &NO_ARGUMENTS),
+            Some(data) => socket.emit_with_ack::<_, FirstArgument>(&message.event, &(data,)),
+            None => socket.emit_with_ack::<_, FirstArgument>(&message.event, &NO_ARGUMENTS),
         };
         drop(state);
         let answer = match sent {
@@ -59,8 +59,8 @@ impl Live {
         self.account(Ok(()), message, limit)?;
         Ok(async move {
             match answer.await {
-                Ok(answer) => Some(answer),
-                Err(AckError::Decode(_)) => Some(Value::Null),
+                Ok(FirstArgument(answer)) => Some(answer),
+                Err(AckError::Decode(_)) => Some("null".into()),
                 Err(_) => None,
             }
         })
