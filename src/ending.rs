@@ -108,18 +108,24 @@ pub enum Breach {
     PacketFlood,
     /// More packets in one POST than a client may send.
     CrowdedPost,
+    /// A packet that announces its attachments in a way that no client does.
+    Malformed,
+    /// Attachments that did not follow their event within a minute.
+    Unfinished,
     /// A POST while another one of the same session was at work.
     PostOverlap,
 }
 
 impl Breach {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::TooLarge,
         Self::SecondConnect,
         Self::ConnectFlood,
         Self::PacketFlood,
         Self::CrowdedPost,
+        Self::Malformed,
+        Self::Unfinished,
         Self::PostOverlap,
     ];
 
@@ -131,6 +137,8 @@ impl Breach {
             Self::ConnectFlood => "connect_flood",
             Self::PacketFlood => "packet_flood",
             Self::CrowdedPost => "crowded_post",
+            Self::Malformed => "malformed_packet",
+            Self::Unfinished => "unfinished_message",
             Self::PostOverlap => "post_overlap",
         }
     }

@@ -116,6 +116,14 @@ impl Frames {
         self.message
     }
 
+    /// How many bytes of a message have come that has not ended.
+    pub(super) fn unfinished(&self) -> u64 {
+        match self.between_messages() {
+            true => 0,
+            false => self.message - self.payload.min(self.message),
+        }
+    }
+
     /// Whether a message may be put in here.
     pub(super) fn between_messages(&self) -> bool {
         self.read == 0 && self.payload == 0 && !self.fragmented

@@ -17,11 +17,16 @@ pub(super) enum Packet<'a> {
     Connect(&'a [u8]),
     /// DISCONNECT from this namespace.
     Disconnect(&'a [u8]),
-    /// EVENT in this namespace, which so many attachments follow.
+    /// EVENT or BINARY_EVENT in this namespace, which so many attachments follow.
     Event(&'a [u8], usize),
+    /// BINARY_ACK, which so many attachments follow.
+    Ack(usize),
     /// An attachment, as a text.
     Attachment,
-    /// Any other: a heartbeat, an acknowledgement, or no packet at all.
+    /// One that says in a way how many attachments follow that no client does. The engine reads more of these numbers than are
+    /// looked at here: with zeros in front, and of any length.
+    Malformed,
+    /// Any other: a heartbeat, an acknowledgement without attachments, or no packet at all.
     Other,
 }
 
@@ -33,17 +38,14 @@ impl<'a> Packet<'a> {
             [b'4', b'0', rest @ ..] => Self::Connect(namespace(rest)),
             [b'4', b'1', rest @ ..] => Self::Disconnect(namespace(rest)),
             [b'4', b'2', rest @ ..] => Self::Event(namespace(rest), 0),
-            [b'4', b'5', digit @ b'0'..=b'9', b'-', rest @ ..] => {
-                Self::Event(namespace(rest), number(&[*digit]))
-            }
-            [
-                b'4',
-                b'5',
-                tens @ b'0'..=b'9',
-                digit @ b'0'..=b'9',
-                b'-',
-                rest @ ..,
-            ] => Self::Event(namespace(rest), number(&[*tens, *digit])),
+            [b'4', b'5', rest @ ..] => match attachments(rest) {
+                Some((number, rest)) => Self::Event(namespace(rest), number),
+                None => Self::Malformed,
+            },
+            [b'4', b'6', rest @ ..] => match attachments(rest) {
+                Some((number, _)) => Self::Ack(number),
+                None => Self::Malformed,
+            },
             [b'b', ..] => Self::Attachment,
             _ => Self::Other,
         }
@@ -55,10 +57,16 @@ pub(super) fn reach(namespace: &str) -> usize {
     BEFORE_NAMESPACE + namespace.len() + 1
 }
 
-fn number(digits: &[u8]) -> usize {
-    digits
-        .iter()
-        .fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+/// How many attachments are announced at the beginning of `rest`, by one or two digits and a dash, and what stands behind that.
+fn attachments(rest: &[u8]) -> Option<(usize, &[u8])> {
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| usize::from(byte - b'0'));
+    match rest {
+        [ones, b'-', rest @ ..] => Some((digit(*ones)?, rest)),
+        [tens @ b'1'..=b'9', ones, b'-', rest @ ..] => {
+            Some((digit(*tens)? * 10 + digit(*ones)?, rest))
+        }
+        _ => None,
+    }
 }
 
 /// The namespace at the beginning of `rest`, as socketioxide reads it: up to a comma, and the root if none is named.
@@ -66,14 +74,6 @@ fn namespace(rest: &[u8]) -> &[u8] {
     match rest {
         [b'/', ..] => rest.split(|byte| *byte == b',').next().unwrap_or_default(),
         _ => b"/",
-    }
-}
-
-/// The namespace that a packet of the engine's tells its client to be connected to: a CONNECT packet, which names the session.
-pub(super) fn connected(packet: &[u8]) -> Option<&[u8]> {
-    match Packet::of(packet) {
-        Packet::Connect(namespace) => Some(namespace),
-        _ => None,
     }
 }
 
@@ -117,8 +117,14 @@ mod tests {
             ("42/public,7[\"a\"]", Packet::Event(b"/public", 0)),
             ("451-/public,[\"a\"]", Packet::Event(b"/public", 1)),
             ("4510-[\"a\"]", Packet::Event(b"/", 10)),
-            ("45100-[\"a\"]", Packet::Other),
-            ("45-[\"a\"]", Packet::Other),
+            ("461-/public,7[]", Packet::Ack(1)),
+            ("4610-7[]", Packet::Ack(10)),
+            ("45100-[\"a\"]", Packet::Malformed),
+            ("45010-[\"a\"]", Packet::Malformed),
+            ("4501-[\"a\"]", Packet::Malformed),
+            ("4601-7[]", Packet::Malformed),
+            ("45-[\"a\"]", Packet::Malformed),
+            ("45", Packet::Malformed),
             ("bAAAA", Packet::Attachment),
             ("43/public,7[]", Packet::Other),
             ("3", Packet::Other),
@@ -142,8 +148,5 @@ mod tests {
         assert_eq!(connect_packet("/x", "a"), r#"40/x,{"sid":"a"}"#);
         assert_eq!(too_large(b"/"), r#"44{"message":"Invalid token"}"#);
         assert_eq!(too_large(b"/x"), r#"44/x,{"message":"Invalid token"}"#);
-        assert_eq!(connected(b"40/x,{\"sid\":\"a\"}"), Some(&b"/x"[..]));
-        assert_eq!(connected(b"44{\"message\":\"x\"}"), None);
-        assert_eq!(connected(b"0{\"sid\":\"a\"}"), None);
     }
 }

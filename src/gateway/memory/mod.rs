@@ -25,7 +25,7 @@ pub(super) use self::process::limit;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Shorter queues are not worth a connection.
-const WORTH_CUTTING: usize = 64 * 1024;
+const WORTH_CUTTING: usize = 16 * 1024;
 
 /// How long memory that was freed may stay resident: jemalloc's `dirty_decay_ms`. So long what was cut counts as gone.
 const DECAY: Duration = Duration::from_secs(10);

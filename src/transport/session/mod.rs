@@ -12,7 +12,7 @@ use std::{
         Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::HeaderMap;
@@ -171,10 +171,12 @@ impl Session {
         }
     }
 
-    /// Bytes that wait for the client: what the kernel has not taken, or what polls have yet to fetch.
+    /// Bytes that wait for the client, and of the client's that wait for their rest: what the kernel has not taken, what polls have
+    /// yet to fetch, and a message that has not ended.
     pub fn queued(&self) -> usize {
         let wire = self.wire.lock().clone();
-        wire.map_or(0, |wire| wire.queued()) + self.unfetched()
+        let held = usize::try_from(self.gate.held()).unwrap_or(usize::MAX);
+        wire.map_or(0, |wire| wire.queued()) + self.unfetched() + held
     }
 
     /// Whether the session is ending or over: nothing new is let in on it.
@@ -263,6 +265,9 @@ impl Session {
     /// Judges a packet of `length` bytes that begins with `opening`. A CONNECT packet for a namespace that is not there is told
     /// to the owner, and counts as refused. Returns whether the engine gets the packet.
     pub(super) fn judge(self: &Arc<Self>, opening: &[u8], length: u64) -> Result<bool, Breach> {
+        if self.gate.is_overdue(Instant::now()) {
+            return Err(Breach::Unfinished);
+        }
         let judged = self.gate.packet(opening, length)?;
         if judged == Judged::NoNamespace {
             self.events.no_namespace();

@@ -149,6 +149,7 @@ impl EngineStream {
         let began_between = self.frames.between_messages();
         let followed = follow(&mut self.frames, &self.session, read);
         let Some(breach) = followed.breach else {
+            self.session.gate().set_unfinished(self.frames.unfinished());
             self.early = BytesMut::from(&read[followed.looked_at..]);
             return followed.engine;
         };
