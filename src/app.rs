@@ -129,7 +129,8 @@ impl App {
             }
             Some(servers) => {
                 let registry = RedisRegistry::new(servers, timing, presence, metrics.clone())?;
-                let bus = Bus::redis(servers, &timing.prefix, &instance, &metrics);
+                let secrets = config.fleet_secrets();
+                let bus = Bus::redis(servers, &timing.prefix, &instance, &secrets, &metrics);
                 (Arc::new(registry), bus)
             }
         };

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use socketioxide_redis::drivers::{ChanItem, MessageStream};
 use tokio::sync::{mpsc, watch};
 
-use super::{BusError, INBOX_CAPACITY, Inbox};
+use super::{BusError, INBOX_CAPACITY, Inbox, Received};
 use crate::connection::Instance;
 
 /// Hands a node's messages back to it.
@@ -19,7 +19,7 @@ pub struct MemoryBus {
 
 #[derive(Debug)]
 struct Open {
-    inbox: mpsc::Sender<Vec<u8>>,
+    inbox: mpsc::Sender<Received>,
     streams: HashMap<String, mpsc::Sender<ChanItem>>,
 }
 
@@ -53,7 +53,8 @@ impl MemoryBus {
     pub(super) fn publish_all(&self, payload: Vec<u8>) -> Result<u64, BusError> {
         let open = self.open.lock();
         let inbox = &open.as_ref().ok_or_else(closed)?.inbox;
-        match inbox.try_send(payload) {
+        let from = self.instance.clone();
+        match inbox.try_send(Received { from, payload }) {
             Ok(()) => Ok(1),
             Err(mpsc::error::TrySendError::Closed(_)) => Ok(0),
             Err(mpsc::error::TrySendError::Full(_)) => {
@@ -126,8 +127,10 @@ mod tests {
         let other = Instance::random();
         assert!(!bus.publish_to(&other, b"lost".to_vec()).await.unwrap());
         assert_eq!(bus.publish_all(b"two".to_vec()).await.unwrap(), 1);
-        assert_eq!(inbox.recv().await.unwrap(), b"one");
-        assert_eq!(inbox.recv().await.unwrap(), b"two");
+        for said in [b"one", b"two"] {
+            let received = inbox.recv().await.unwrap();
+            assert_eq!((received.from, &*received.payload), (me.clone(), &said[..]));
+        }
         assert_eq!(bus.num_serv("any").await.unwrap(), 1);
         assert!(bus.is_up());
         assert_eq!(*bus.gaps().borrow(), 0);

@@ -3,18 +3,24 @@
 //! It is two things on one pair of connections to each server of Redis: for each node a channel of its own in every shard,
 //! plus one that all nodes listen on, for commands and receipts; and the driver of `socketioxide_redis`' adapter, for whoever emits through socketioxide.
 //!
+//! Every message is sealed, the adapter's too: a node takes what another node has said, once, and knows which one it was. See
+//! [`seal`].
+//!
 //! Delivery is at most once, in order per publisher and channel. A message may be lost while a link is down, and that is never
 //! silent: [`Bus::gaps`] counts up after each time the node may have missed something, and the gateway then reads from the
 //! registry what it missed.
 
 mod health;
+mod heard;
 mod link;
 pub mod memory;
 mod publisher;
 pub mod redis;
+pub mod seal;
 mod subscriber;
 mod subscriptions;
 
+use secrecy::SecretString;
 use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use tokio::sync::{mpsc, watch};
 
@@ -35,7 +41,16 @@ pub enum BusError {
 }
 
 /// The messages that reach this node on its own channel and on the one of all nodes. Ends when the bus is closed.
-pub type Inbox = mpsc::Receiver<Vec<u8>>;
+pub type Inbox = mpsc::Receiver<Received>;
+
+/// A message, and the node that it is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The node that has sealed it.
+    pub from: Instance,
+    /// What it says.
+    pub payload: Vec<u8>,
+}
 
 /// A handle; clones share the links. When the last clone is dropped, the bus closes by itself.
 #[derive(Clone, Debug)]
@@ -55,7 +70,8 @@ impl Bus {
 
     /// The bus of a fleet. Does not wait for Redis, and does not fail without it: the bus is down until Redis is there.
     ///
-    /// `prefix` begins every channel's name; nodes with the same prefix on the same Redis are one fleet.
+    /// `prefix` begins every channel's name; nodes with the same prefix on the same Redis are one fleet. The first of `secrets`
+    /// seals what they tell each other, and by each of them a seal holds; with none everybody can seal.
     ///
     /// # Panics
     ///
@@ -64,10 +80,28 @@ impl Bus {
         servers: &Servers,
         prefix: &str,
         instance: &Instance,
+        secrets: &[SecretString],
         metrics: &Metrics,
     ) -> (Self, Inbox) {
-        let (bus, inbox) = redis::RedisBus::start(servers.clone(), prefix, instance, metrics);
+        let seal = seal::Seal::new(prefix, instance, secrets);
+        let (bus, inbox) = redis::RedisBus::start(servers.clone(), prefix, instance, seal, metrics);
         (Self::Redis(bus), inbox)
+    }
+
+    /// Replaces the secrets. The first one seals from now on, by each of them a seal holds.
+    pub fn rekey(&self, secrets: &[SecretString]) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Redis(bus) => bus.seal().rekey(secrets),
+        }
+    }
+
+    /// Makes a payload one that the registry may publish to the nodes that hold a connection, whichever they are.
+    pub fn routed(&self, payload: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Memory(_) => payload,
+            Self::Redis(bus) => bus.seal().seal_routed(payload),
+        }
     }
 
     /// The prefix to configure `socketioxide_redis`' adapter with, for this to count who listens to what it subscribes to.

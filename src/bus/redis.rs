@@ -22,6 +22,7 @@ use super::{
     health::Health,
     link,
     publisher::{Answer, Publisher},
+    seal::Seal,
     subscriber::Subscriber,
     subscriptions::{Sink, Subscriptions},
 };
@@ -181,11 +182,12 @@ impl RedisBus {
         servers: Servers,
         prefix: &str,
         instance: &Instance,
+        seal: Seal,
         metrics: &Metrics,
     ) -> (Self, Inbox) {
         let keys = Keys::new(prefix);
         let (sender, inbox) = mpsc::channel(INBOX_CAPACITY);
-        let subscriptions = Subscriptions::new(metrics);
+        let subscriptions = Subscriptions::new(seal, metrics);
         let own = Shard::all().map(|shard| keys.node_channel(shard, instance));
         for channel in own.chain([keys.all_channel()]) {
             subscriptions.insert(channel, Sink::Inbox(sender.clone()));
@@ -213,8 +215,13 @@ impl RedisBus {
         (bus, inbox)
     }
 
-    /// Publishes; returns how many were listening.
+    pub(super) fn seal(&self) -> &Seal {
+        self.links.subscriptions.seal()
+    }
+
+    /// Seals and publishes; returns how many were listening.
     pub(super) async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<u64, BusError> {
+        let payload = self.seal().seal(channel, payload);
         let mut publish = redis::cmd("SPUBLISH");
         publish.arg(channel).arg(payload);
         let heard = self.call(channel, &publish).await?;

@@ -11,13 +11,17 @@ use tokio::sync::{
     watch,
 };
 
-use super::health::Health;
+use super::{
+    Received,
+    health::Health,
+    seal::{Refused, Seal},
+};
 use crate::metrics::Metrics;
 
 /// Where a channel's messages go.
 pub(super) enum Sink {
     /// To the node's inbox.
-    Inbox(mpsc::Sender<Vec<u8>>),
+    Inbox(mpsc::Sender<Received>),
     /// To a stream of the adapter.
     Stream(mpsc::Sender<ChanItem>),
 }
@@ -35,17 +39,23 @@ impl Sink {
 pub(super) struct Subscriptions {
     sinks: RwLock<Option<HashMap<String, Sink>>>,
     changes: watch::Sender<()>,
+    seal: Seal,
     received: Counter,
+    forged: Counter,
+    replayed: Counter,
     inbox_full: Counter,
     stream_full: Counter,
 }
 
 impl Subscriptions {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(seal: Seal, metrics: &Metrics) -> Self {
         Self {
             sinks: RwLock::new(Some(HashMap::new())),
             changes: watch::Sender::new(()),
+            seal,
             received: metrics.bus_messages("in"),
+            forged: metrics.messages_dropped(Refused::Forged.label()),
+            replayed: metrics.messages_dropped(Refused::Replayed.label()),
             inbox_full: metrics.messages_dropped("bus_full"),
             stream_full: metrics.messages_dropped("bus_stream_full"),
         }
@@ -94,17 +104,32 @@ impl Subscriptions {
         self.changes.send_replace(());
     }
 
-    /// Hands a message on. Runs on the connection's task, so it never waits: what a full sink can't take is dropped,
-    /// counted, and a gap. Anything that isn't a message is nobody's.
+    /// What opens the messages that come, and seals those that go.
+    pub(super) fn seal(&self) -> &Seal {
+        &self.seal
+    }
+
+    /// Opens a message and hands it on. Runs on the connection's task, so it never waits: what a full sink can't take is dropped,
+    /// counted, and a gap. What does not open is dropped and counted, and no gap: nobody who can write to Redis is to make this
+    /// node read the registry anew. Anything that isn't a message is nobody's.
     pub(super) fn dispatch(&self, push: PushInfo, health: &Health) {
         let Some((channel, payload)) = message(push) else {
             return;
         };
         self.received.increment(1);
         let sinks = self.sinks.read();
-        let closed = match sinks.as_ref().and_then(|sinks| sinks.get(&channel)) {
-            None => None,
-            Some(Sink::Inbox(inbox)) => match inbox.try_send(payload) {
+        let Some(sink) = sinks.as_ref().and_then(|sinks| sinks.get(&channel)) else {
+            return;
+        };
+        let message = match self.seal.open(&channel, payload) {
+            Ok(message) => message,
+            Err(refused) => {
+                drop(sinks);
+                return self.refuse(&channel, refused);
+            }
+        };
+        let closed = match sink {
+            Sink::Inbox(inbox) => match inbox.try_send(message) {
                 Ok(()) => None,
                 Err(TrySendError::Full(_)) => {
                     self.inbox_full.increment(1);
@@ -113,7 +138,7 @@ impl Subscriptions {
                 }
                 Err(TrySendError::Closed(_)) => Some(channel),
             },
-            Some(Sink::Stream(stream)) => match stream.try_send((channel, payload)) {
+            Sink::Stream(stream) => match stream.try_send((channel, message.payload)) {
                 Ok(()) => None,
                 Err(TrySendError::Full(_)) => {
                     self.stream_full.increment(1);
@@ -126,6 +151,25 @@ impl Subscriptions {
         drop(sinks);
         if let Some(channel) = closed {
             self.forget(&channel);
+        }
+    }
+
+    fn refuse(&self, channel: &str, refused: Refused) {
+        match refused {
+            Refused::Forged => {
+                self.forged.increment(1);
+                tracing::warn!(
+                    channel,
+                    "a message on the bus without the fleet's seal is dropped"
+                );
+            }
+            Refused::Replayed => {
+                self.replayed.increment(1);
+                tracing::warn!(
+                    channel,
+                    "a message on the bus that was there before is dropped"
+                );
+            }
         }
     }
 
@@ -158,6 +202,10 @@ fn message(push: PushInfo) -> Option<(String, Vec<u8>)> {
 mod tests {
     use super::*;
 
+    fn seal(name: &str) -> Seal {
+        Seal::new("p", &name.into(), &["s".into()])
+    }
+
     fn push(kind: PushKind, data: &[&[u8]]) -> PushInfo {
         let data = data.iter().map(|part| Value::BulkString(part.to_vec()));
         PushInfo {
@@ -168,7 +216,8 @@ mod tests {
 
     fn all() -> (Subscriptions, Health, Metrics) {
         let metrics = Metrics::new().unwrap();
-        (Subscriptions::new(&metrics), Health::new(&metrics), metrics)
+        let subscriptions = Subscriptions::new(seal("me"), &metrics);
+        (subscriptions, Health::new(&metrics), metrics)
     }
 
     #[test]
@@ -178,9 +227,13 @@ mod tests {
         let (b, mut b_messages) = mpsc::channel(8);
         assert!(subscriptions.insert("a".into(), Sink::Stream(a)));
         assert!(subscriptions.insert("b".into(), Sink::Inbox(b)));
-        for channel in [&b"a"[..], b"b", b"c", b"\xff\xfe"] {
-            subscriptions.dispatch(push(PushKind::SMessage, &[channel, b"\0\xff"]), &health);
+        let from = seal("you");
+        for channel in ["a", "b", "c"] {
+            let sealed = from.seal(channel, b"\0\xff".to_vec());
+            let message = push(PushKind::SMessage, &[channel.as_bytes(), &sealed]);
+            subscriptions.dispatch(message, &health);
         }
+        subscriptions.dispatch(push(PushKind::SMessage, &[b"\xff\xfe", b"x"]), &health);
         subscriptions.dispatch(push(PushKind::SMessage, &[b"a"]), &health);
         subscriptions.dispatch(push(PushKind::Message, &[b"a", b"x"]), &health);
         subscriptions.dispatch(push(PushKind::SMessage, &[]), &health);
@@ -193,7 +246,9 @@ mod tests {
             a_messages.try_recv().unwrap(),
             ("a".into(), b"\0\xff".to_vec())
         );
-        assert_eq!(b_messages.try_recv().unwrap(), b"\0\xff");
+        let received = b_messages.try_recv().unwrap();
+        assert_eq!(received.from, "you".into());
+        assert_eq!(received.payload, b"\0\xff");
         assert!(a_messages.try_recv().is_err());
         assert!(b_messages.try_recv().is_err());
     }
@@ -203,8 +258,10 @@ mod tests {
         let (subscriptions, health, metrics) = all();
         let (stream, mut messages) = mpsc::channel(1);
         subscriptions.insert("s".into(), Sink::Stream(stream));
+        let from = seal("you");
         for payload in [b"1", b"2", b"3"] {
-            subscriptions.dispatch(push(PushKind::SMessage, &[b"s", payload]), &health);
+            let sealed = from.seal("s", payload.to_vec());
+            subscriptions.dispatch(push(PushKind::SMessage, &[b"s", &sealed]), &health);
         }
         assert_eq!(messages.try_recv().unwrap().1, b"1");
         assert!(messages.try_recv().is_err());
@@ -219,8 +276,27 @@ mod tests {
         let (stream, messages) = mpsc::channel(1);
         subscriptions.insert("s".into(), Sink::Stream(stream));
         drop(messages);
-        subscriptions.dispatch(push(PushKind::SMessage, &[b"s", b"x"]), &health);
+        let sealed = seal("you").seal("s", b"x".to_vec());
+        subscriptions.dispatch(push(PushKind::SMessage, &[b"s", &sealed]), &health);
         assert!(subscriptions.wanted().is_empty());
         assert_eq!(*health.gaps().borrow(), 0);
+    }
+
+    #[test]
+    fn what_does_not_open_is_counted_and_no_gap() {
+        let (subscriptions, health, metrics) = all();
+        let (stream, mut messages) = mpsc::channel(1);
+        subscriptions.insert("s".into(), Sink::Stream(stream));
+        let sealed = seal("you").seal("s", b"x".to_vec());
+        for payload in [b"x", &sealed[..], &sealed, &sealed, b"y"] {
+            subscriptions.dispatch(push(PushKind::SMessage, &[b"s", payload]), &health);
+        }
+        assert_eq!(messages.try_recv().unwrap().1, b"x");
+        assert!(messages.try_recv().is_err());
+        assert_eq!(*health.gaps().borrow(), 0);
+        for reason in ["forged", "replayed"] {
+            let dropped = format!("switchboard_messages_dropped_total{{reason=\"{reason}\"}} 2");
+            assert!(metrics.render().contains(&dropped));
+        }
     }
 }

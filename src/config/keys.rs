@@ -115,6 +115,7 @@ pub(super) const KEYS: &[Key] = &[
     open("registry.heartbeat", Kind::Text),
     open("registry.lease", Kind::Text),
     open("registry.prefix", Kind::Text),
+    live(secret("registry.secrets", Kind::List)),
     open("presence.last_seen", Kind::Text),
     open("drain.delay", Kind::Text),
     open("drain.window", Kind::Text),

@@ -284,6 +284,7 @@ mod tests {
             ..Default::default()
         }];
         config.auth.session.secrets = vec!["hush-8".into()];
+        config.registry.secrets = vec!["hush-11".into()];
         config.auth.session.redis_url = Some("redis://:hush-9@sessions.example".into());
         config.redis.urls = vec![
             "redis://ann:hush-5@redis.example:6380/2?x=hush-6".into(),

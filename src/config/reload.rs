@@ -21,7 +21,7 @@ pub struct Reload {
 
 impl Config {
     /// Holds another configuration, loaded and validated, against the one that runs. API keys (`api`), what verifies tokens
-    /// and cookies (`auth.jwt`, `auth.session.secrets`) and the limits that are looked at anew each time
+    /// and cookies (`auth.jwt`, `auth.session.secrets`), what seals messages between nodes (`registry.secrets`) and the limits that are looked at anew each time
     /// (`limits.connections`, `.memory`, `.connections_per_address`, `.handshakes_per_second_per_address`,
     /// `.connections_per_user`, `.connections_per_user_policy`, `.connects_per_second_per_user`, `.ack_bytes`,
     /// `.events_per_second`, `.events_burst`, `.send_queue_bytes`) are taken over; all else waits.
@@ -65,6 +65,7 @@ impl Config {
         if same_cookies {
             config.auth.session.secrets = new.auth.session.secrets.clone();
         }
+        config.registry.secrets = new.registry.secrets.clone();
         let limits = &new.limits;
         config.limits.connections = limits.connections;
         config.limits.memory = limits.memory;
@@ -126,6 +127,7 @@ impl Config {
                 self.auth.jwt.previous_secrets.iter().map(text).collect()
             }
             "auth.session.secrets" => self.auth.session.secrets.iter().map(text).collect(),
+            "registry.secrets" => self.registry.secrets.iter().map(text).collect(),
             "auth.session.redis_url" => self.auth.session.redis_url.iter().map(text).collect(),
             _ => Vec::new(),
         }

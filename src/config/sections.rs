@@ -3,9 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{list, print};
+use super::{Config, list, print};
 
 /// `cors`: which pages of other origins may.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -124,6 +125,15 @@ pub struct RegistryTiming {
     pub lease: Duration,
     /// Prefix of every key and channel in Redis; `switchboard` by default. Another one for each cluster on the same Redis.
     pub prefix: String,
+    /// What seals the messages between nodes, so that nobody who writes to Redis can make, alter or repeat one: the first
+    /// seals, by each of them a seal holds. At least 32 bytes each. Empty, the default: `auth.jwt.secret` and
+    /// `auth.jwt.previous_secrets`; without those either, nothing is sealed. Taken over while the node runs. A new one comes in
+    /// behind the old one first, on every node, and then before it: until then the others drop what it seals.
+    #[serde(
+        serialize_with = "print::secrets",
+        deserialize_with = "list::one_or_more"
+    )]
+    pub secrets: Vec<SecretString>,
 }
 
 impl Default for RegistryTiming {
@@ -132,6 +142,23 @@ impl Default for RegistryTiming {
             heartbeat: Duration::from_secs(3),
             lease: Duration::from_secs(10),
             prefix: "switchboard".into(),
+            secrets: Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What seals the messages between nodes, first, and by what a seal holds too. Empty: nothing is sealed.
+    pub fn fleet_secrets(&self) -> Vec<SecretString> {
+        let jwt = &self.auth.jwt;
+        match self.registry.secrets.as_slice() {
+            [] => jwt
+                .secret
+                .iter()
+                .chain(&jwt.previous_secrets)
+                .cloned()
+                .collect(),
+            own => own.to_vec(),
         }
     }
 }

@@ -100,6 +100,13 @@ impl Effective {
                     .to_owned(),
             );
         }
+        if !redis.urls.is_empty() && config.fleet_secrets().is_empty() {
+            warnings.push(
+                "Messages between nodes are not sealed: who writes to Redis can make, alter and repeat them. Set \
+                 registry.secrets, the same on all nodes."
+                    .to_owned(),
+            );
+        }
         let limits = &config.limits;
         if limits.send_queue_bytes < limits.max_payload {
             warnings.push(format!(

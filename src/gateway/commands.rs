@@ -20,10 +20,14 @@ use super::{
     message::{Message, Target},
     receipts::{Receipt, Request},
 };
-use crate::{bus::Inbox, connection::Instance, registry::EndTarget};
+use crate::{
+    bus::{Inbox, Received},
+    connection::Instance,
+    registry::EndTarget,
+};
 
 /// The first byte of every message. A node of another version does not read what it can't.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
 const END_DEADLINE: Duration = Duration::from_secs(6);
@@ -35,8 +39,6 @@ const MAX_DEPTH: usize = 160;
 
 #[derive(Serialize, Deserialize)]
 struct Envelope {
-    /// Who asked, or who answers.
-    from: Instance,
     /// The number that the asking node gave its request.
     request: u64,
     body: Body,
@@ -102,11 +104,7 @@ impl Inner {
     }
 
     fn encode(&self, request: u64, body: Body) -> Vec<u8> {
-        let envelope = Envelope {
-            from: self.instance.clone(),
-            request,
-            body,
-        };
+        let envelope = Envelope { request, body };
         let mut bytes = vec![VERSION];
         if let Err(error) = rmp_serde::encode::write(&mut bytes, &envelope) {
             // Nothing in an envelope can fail to be written; if it does, the receiver counts it as garbage.
@@ -117,23 +115,22 @@ impl Inner {
 
     /// Reads what the bus brings, in order, until it ends.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
-        while let Some(payload) = inbox.recv().await {
+        while let Some(Received { from, payload }) = inbox.recv().await {
+            let bytes = payload.len();
             // A panic takes one message, not all that come after it.
-            if catch_unwind(AssertUnwindSafe(|| self.take(&payload))).is_err() {
-                tracing::error!(bytes = payload.len(), "a message on the bus panicked");
+            if catch_unwind(AssertUnwindSafe(|| self.take(from, &payload))).is_err() {
+                tracing::error!(bytes, "a message on the bus panicked");
             }
         }
     }
 
-    fn take(self: &Arc<Self>, payload: &[u8]) {
+    fn take(self: &Arc<Self>, from: Instance, payload: &[u8]) {
         match read(payload) {
             Some(Envelope {
-                from,
                 request,
                 body: Body::Command(command),
             }) => self.clone().obey(from, request, command),
             Some(Envelope {
-                from,
                 request,
                 body: Body::Receipt(receipt),
             }) => self.requests.receipted(request, from, receipt),

@@ -146,10 +146,7 @@ impl Inner {
         let (local, asked) = match target {
             Target::User(user) | Target::Device(user, _) => {
                 let local = self.deliver(target, message);
-                (
-                    local,
-                    self.route(&Whom::User(user.clone()), &payload).await?,
-                )
+                (local, self.route(&Whom::User(user.clone()), payload).await?)
             }
             Target::Connection(id) => {
                 let local = self.deliver(target, message);
@@ -162,7 +159,7 @@ impl Inner {
                         id, user_id: user, ..
                     }) => {
                         let whom = Whom::Connection(Entry { user, id });
-                        self.route(&whom, &payload).await?
+                        self.route(&whom, payload).await?
                     }
                     None => Asked::nobody(),
                 };
@@ -207,7 +204,7 @@ impl Inner {
         };
         let (mut request, payload) = self.request(&command);
         let local = self.deliver_with_ack(&target, message, timeout);
-        let asked = self.route(&Whom::User(user.clone()), &payload).await?;
+        let asked = self.route(&Whom::User(user.clone()), payload).await?;
         let deadline = Instant::now() + timeout + RECEIPTS;
         let ((local, mut answers), collected) =
             tokio::join!(local, request.collect(asked, deadline));
@@ -241,8 +238,9 @@ impl Inner {
     }
 
     /// Publishes to the nodes that hold whom it is for; returns which these are.
-    async fn route(&self, whom: &Whom, payload: &[u8]) -> Result<Asked, GatewayError> {
-        let routed = self.registry.route(whom, &self.instance, payload);
+    async fn route(&self, whom: &Whom, payload: Vec<u8>) -> Result<Asked, GatewayError> {
+        let payload = self.bus.routed(payload);
+        let routed = self.registry.route(whom, &self.instance, &payload);
         let routed = self.vouched(routed).await?;
         for routed in &routed {
             if routed.heard {

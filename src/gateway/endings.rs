@@ -19,7 +19,7 @@ use super::{
     receipts::{Receipt, Request},
 };
 use crate::{
-    connection::{Connection, ConnectionId},
+    connection::{Connection, ConnectionId, Instance},
     ending::Ending,
     registry::{EndOrder, EndTarget, Entry, Fence, RegistryError},
 };
@@ -183,6 +183,7 @@ impl Inner {
             fence: fence.as_ref(),
             ending,
         };
+        let payload = self.bus.routed(payload);
         let ordered = self.registry.order_end(order, &self.instance, &payload);
         let ordered = self.vouched(ordered).await?;
         let listed = ordered.connections;
@@ -200,7 +201,9 @@ impl Inner {
             })
             .collect();
         let still_open = async || self.still_open(&target, &ordered_to_end).await;
-        settle(&mut open, here, request, still_open, deadline).await;
+        let asked = ordered.routed.into_iter().map(|routed| routed.instance);
+        let asked = asked.collect();
+        settle(&mut open, here, (request, asked), still_open, deadline).await;
         Ok((outcome(&listed, &open), ordered.revoked_before))
     }
 
@@ -256,11 +259,11 @@ impl Inner {
     }
 }
 
-/// Waits until nothing is open: by this node's own, by the receipts of others, and by looks into the registry.
+/// Waits until nothing is open: by this node's own, by the receipts of those that were asked, and by looks into the registry.
 async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>>(
     open: &mut HashSet<ConnectionId>,
     here: Vec<Arc<Live>>,
-    mut request: Request<'_>,
+    (mut request, asked): (Request<'_>, HashSet<Instance>),
     still_open: impl Fn() -> F,
     deadline: Instant,
 ) {
@@ -275,7 +278,9 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
                 open.retain(|id| !closed.contains(id));
             }
             receipt = request.next() => {
-                if let Some((_, Receipt::Ended { closed })) = receipt {
+                if let Some((from, Receipt::Ended { closed })) = receipt
+                    && asked.contains(&from)
+                {
                     open.retain(|id| !closed.contains(id));
                 }
             }
@@ -304,5 +309,28 @@ fn outcome(listed: &[Connection], open: &HashSet<ConnectionId>) -> Disconnected 
             .into_iter()
             .map(|connection| connection.id.clone())
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::receipts::Requests;
+
+    #[tokio::test]
+    async fn only_those_who_were_asked_say_what_has_ended() {
+        let requests = Requests::default();
+        let request = requests.open();
+        let ended = |id: &str| Receipt::Ended {
+            closed: vec![id.into()],
+        };
+        requests.receipted(request.number(), "stranger".into(), ended("1"));
+        requests.receipted(request.number(), "asked".into(), ended("2"));
+        let mut open = HashSet::from(["1".into(), "2".into()]);
+        let asked = HashSet::from(["asked".into()]);
+        let away = async || Err(RegistryError::Unavailable("it is away".into()));
+        let deadline = Instant::now() + LOOK;
+        settle(&mut open, Vec::new(), (request, asked), away, deadline).await;
+        assert_eq!(open, HashSet::from(["1".into()]));
     }
 }

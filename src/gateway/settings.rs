@@ -29,6 +29,7 @@ impl Gateway {
     pub fn reload(&self, config: &Config) {
         *self.inner.settings.write() = Settings::of(config);
         self.inner.door.limit(&config.limits);
+        self.inner.bus.rekey(&config.fleet_secrets());
     }
 }
 

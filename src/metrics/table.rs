@@ -177,13 +177,15 @@ pub(super) const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
 /// does not listen, a bus that brings more than is read, a message that can't be read, a node
 /// without a lease, a client's answer that is too large.
-pub(super) const DROPS: [&str; 8] = [
+pub(super) const DROPS: [&str; 10] = [
     "queue_full",
     "slow_consumer",
     "node_deaf",
     "bus_full",
     "bus_stream_full",
     "unreadable",
+    "forged",
+    "replayed",
     "no_lease",
     "ack_too_large",
 ];

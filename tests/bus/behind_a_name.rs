@@ -3,27 +3,18 @@
 use std::collections::BTreeSet;
 
 use switchboard::{
-    bus::Bus,
-    connection::Instance,
     link::{Link, LinkError, Pool, Servers, Slot},
     metrics::Metrics,
 };
 
 use crate::{
     name::{Named, connections},
-    node::Node,
+    node::{Node, SECRET},
     server::{Server, until},
 };
 
 fn node(servers: &Servers) -> Node {
-    let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
-    let (bus, inbox) = Bus::redis(servers, "test", &instance, &metrics);
-    Node {
-        bus,
-        inbox,
-        instance,
-        metrics,
-    }
+    Node::of(servers, &[SECRET])
 }
 
 fn slot() -> Slot {

@@ -4,13 +4,23 @@ use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
 use socketioxide_redis::drivers::Driver as _;
 use switchboard::{
-    bus::{Bus, INBOX_CAPACITY},
+    bus::{Bus, INBOX_CAPACITY, seal::Seal},
     connection::Instance,
     registry::keys::{Keys, Shard},
 };
 use tokio::time::timeout;
 
-use crate::server::{PATIENCE, Server, until};
+use crate::{
+    node::SECRET,
+    server::{PATIENCE, Server, until},
+};
+
+const ALL: &str = "test:{nodes}:bus:all";
+
+/// The seal of a node that has no bus.
+fn another() -> Seal {
+    Seal::new("test", &Instance::random(), &[SECRET.into()])
+}
 
 #[tokio::test]
 async fn a_node_is_heard_and_nobody_is_not() {
@@ -50,7 +60,7 @@ async fn prefixes_keep_fleets_apart() {
     let server = Server::start().await;
     let (a, _b) = (server.node_up().await, server.node_up().await);
     let metrics = &a.metrics;
-    let (other, _inbox) = Bus::redis(&server.servers_of(""), "test2", &a.instance, metrics);
+    let (other, _inbox) = Bus::redis(&server.servers_of(""), "test2", &a.instance, &[], metrics);
     until("the other fleet is up", async || other.is_up()).await;
     assert_eq!(other.publish_all(Vec::new()).await.unwrap(), 1);
     assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 2);
@@ -86,13 +96,14 @@ async fn a_slow_reader_loses_what_does_not_fit_and_it_is_counted() {
     let server = Server::start().await;
     let mut node = server.node_up().await;
     let mut connection = server.connection().await;
+    let from = another();
     let excess = 100;
     let mut pipeline = redis::pipe();
     for n in 0..INBOX_CAPACITY + excess {
         pipeline
             .cmd("SPUBLISH")
-            .arg("test:{nodes}:bus:all")
-            .arg(n)
+            .arg(ALL)
+            .arg(from.seal(ALL, n.to_string().into_bytes()))
             .ignore();
     }
     pipeline.exec_async(&mut connection).await.unwrap();
@@ -122,11 +133,13 @@ async fn garbage_is_just_bytes() {
     let mut stream = node.bus.subscribe("s".into(), 8).await.unwrap();
     let mut connection = server.connection().await;
     let huge = vec![0xff; 4 << 20];
+    let from = another();
     let payloads: [&[u8]; 5] = [b"", b"\0", b"\xff\xfe\r\n$-1\r\n", b">3\r\n", &huge];
     let own = Keys::new("test").node_channel(Shard::FIRST, &node.instance);
     for payload in payloads {
-        for channel in ["test:{nodes}:bus:all", &own, "s"] {
-            let heard: u64 = connection.spublish(channel, payload).await.unwrap();
+        for channel in [ALL, &own, "s"] {
+            let sealed = from.seal(channel, payload.to_vec());
+            let heard: u64 = connection.spublish(channel, sealed).await.unwrap();
             assert_eq!(heard, 1);
         }
         assert_eq!(node.hears().await, payload);

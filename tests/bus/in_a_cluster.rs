@@ -3,29 +3,20 @@
 use futures_util::StreamExt as _;
 use socketioxide_redis::drivers::Driver as _;
 use switchboard::{
-    bus::Bus,
     connection::Instance,
     link::Slot,
-    metrics::Metrics,
     registry::keys::{Keys, Shard},
 };
 use tokio::time::timeout;
 
 use crate::{
     cluster::Cluster,
-    node::{Node, talk},
+    node::{Node, SECRET, talk},
     server::{PATIENCE, until},
 };
 
 async fn node_up(cluster: &Cluster) -> Node {
-    let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
-    let (bus, inbox) = Bus::redis(&cluster.servers(), "test", &instance, &metrics);
-    let node = Node {
-        bus,
-        inbox,
-        instance,
-        metrics,
-    };
+    let node = Node::of(&cluster.servers(), &[SECRET]);
     node.up().await;
     node
 }
@@ -44,6 +35,10 @@ async fn heard_in_every_shard(from: &Node, to: &mut Node) {
 async fn talk_in_every_shard(a: &mut Node, b: &mut Node) {
     talk(a, b).await;
     heard_in_every_shard(a, b).await;
+    // Whatever way it took.
+    for node in [a, b] {
+        assert_eq!((node.dropped("forged"), node.dropped("replayed")), (0, 0));
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! One link breaks, or is refused, while Redis itself is well.
 
-use redis::AsyncCommands as _;
 use socketioxide_redis::drivers::Driver as _;
 
 use crate::server::{Server, until};
@@ -91,11 +90,7 @@ async fn a_full_redis_is_tried_until_it_has_room() {
         .await
         .unwrap();
     node.up().await;
-    let heard: u64 = connection
-        .spublish("test:{nodes}:bus:all", "x")
-        .await
-        .unwrap();
-    assert_eq!(heard, 1);
+    assert_eq!(node.bus.publish_all(b"x".to_vec()).await.unwrap(), 1);
     assert_eq!(node.hears().await, b"x");
 }
 

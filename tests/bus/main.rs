@@ -16,4 +16,5 @@ mod outage;
 mod proxy;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod seals;
 use redis_server as server;

@@ -1,8 +1,9 @@
 //! What a node has of the bus.
 
 use switchboard::{
-    bus::{Bus, Inbox},
+    bus::{Bus, Inbox, Received},
     connection::Instance,
+    link::Servers,
     metrics::Metrics,
 };
 use tokio::time::timeout;
@@ -16,14 +17,7 @@ impl Server {
     }
 
     pub(crate) fn node_as(&self, login: &str) -> Node {
-        let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
-        let (bus, inbox) = Bus::redis(&self.servers_of(login), "test", &instance, &metrics);
-        Node {
-            bus,
-            inbox,
-            instance,
-            metrics,
-        }
+        Node::of(&self.servers_of(login), &[SECRET])
     }
 
     /// A node's bus that is up.
@@ -34,6 +28,9 @@ impl Server {
     }
 }
 
+/// What seals the messages of most nodes.
+pub(crate) const SECRET: &str = "the fleet's secret";
+
 /// A node's bus, and what comes in.
 pub(crate) struct Node {
     pub(crate) bus: Bus,
@@ -43,6 +40,19 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A node's bus, with secrets of its own.
+    pub(crate) fn of(servers: &Servers, secrets: &[&str]) -> Self {
+        let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
+        let secrets: Vec<_> = secrets.iter().map(|secret| (*secret).into()).collect();
+        let (bus, inbox) = Bus::redis(servers, "test", &instance, &secrets, &metrics);
+        Self {
+            bus,
+            inbox,
+            instance,
+            metrics,
+        }
+    }
+
     pub(crate) async fn up(&self) {
         until("the bus is up", async || self.bus.is_up()).await;
     }
@@ -63,8 +73,19 @@ impl Node {
     }
 
     pub(crate) async fn hears(&mut self) -> Vec<u8> {
+        self.receives().await.payload
+    }
+
+    pub(crate) async fn receives(&mut self) -> Received {
         let message = timeout(PATIENCE, self.inbox.recv()).await;
         message.expect("a message").expect("an open inbox")
+    }
+
+    /// How many messages it has dropped for this reason.
+    pub(crate) fn dropped(&self, reason: &str) -> u64 {
+        self.metric(&format!(
+            "switchboard_messages_dropped_total{{reason=\"{reason}\"}}"
+        ))
     }
 
     /// The value of a series, by its name and labels as they are rendered.

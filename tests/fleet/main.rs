@@ -8,6 +8,7 @@ mod redis_server;
 
 use redis_server::Server;
 use serde_json::{Value, json};
+use switchboard::{bus::seal::Seal, connection::Instance};
 
 use node::{Client, Node, fleet};
 
@@ -172,17 +173,20 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
     let mut device: Client = nodes[0].connect("a").await;
     let garbage: [&[u8]; 6] = [
         b"",
-        b"\x01",
-        b"\x02\x93",
-        b"\x01\x93\xa1a\x01\x81\xa7Command\xc0",
+        b"\x02",
+        b"\x03\x92",
+        b"\x02\x92\x01\x81\xa7Command\xc0",
         b"hello",
         &[0xff; 4096],
     ];
+    // As a node would that has gone mad, and as somebody would who is none.
+    let all = "switchboard:{nodes}:bus:all";
+    let mad = Seal::new("switchboard", &Instance::random(), &[node::SECRET.into()]);
     for payload in garbage {
-        assert_eq!(
-            redis.publish("switchboard:{nodes}:bus:all", payload).await,
-            2
-        );
+        let sealed = mad.seal(all, payload.to_vec());
+        for payload in [&sealed[..], payload] {
+            assert_eq!(redis.publish(all, payload).await, 2);
+        }
     }
     // Whatever comes after it on the same channel finds the node as it was.
     let (answer, _) = published(&redis, &nodes[1], "a").await;
@@ -191,9 +195,11 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
         json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 })
     );
     assert_eq!(device.next_event().await, json!(["e", 1]));
-    let counted = format!(
-        r#"switchboard_messages_dropped_total{{reason="unreadable"}} {}"#,
-        garbage.len()
-    );
-    assert!(nodes[0].metrics().await.contains(&counted));
+    for reason in ["unreadable", "forged"] {
+        let counted = format!(
+            r#"switchboard_messages_dropped_total{{reason="{reason}"}} {}"#,
+            garbage.len()
+        );
+        assert!(nodes[0].metrics().await.contains(&counted), "{counted}");
+    }
 }

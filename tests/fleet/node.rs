@@ -26,7 +26,7 @@ use tokio_tungstenite::{
 
 use crate::redis_server::{PATIENCE, Server, until};
 
-const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+pub(crate) const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 const KEY: &str = "a-key-of-the-tests";
 /// That of the vector in cookie-signature's own tests.
 const COOKIE_SECRET: &str = "tobiiscool";

@@ -2,6 +2,7 @@
 
 use rand::{Rng, seq::IndexedRandom};
 use serde_json::{Value, json};
+use switchboard::{bus::seal::Seal, connection::Instance};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -10,13 +11,17 @@ use tokio::{
 
 use crate::{
     cases,
-    node::{KEY, Neighbour, Node},
+    node::{KEY, Neighbour, Node, SECRET},
     noise, random,
     redis_server::{PATIENCE, Server, until},
     seed,
 };
 
 const UNREADABLE: &str = r#"switchboard_messages_dropped_total{reason="unreadable"}"#;
+const FORGED: &str = r#"switchboard_messages_dropped_total{reason="forged"}"#;
+
+/// What is behind a payload that another node has sealed: its instance, a number, two bytes, and the tag.
+const SEAL: usize = 11 + 8 + 2 + 32;
 
 async fn post(node: &Node, path: &str, body: Value) {
     let answer = node
@@ -30,7 +35,7 @@ async fn post(node: &Node, path: &str, body: Value) {
     assert!(answer.status().is_success(), "{path}: {}", answer.status());
 }
 
-/// Messages and receipts that two nodes really exchange, about a user who is then gone.
+/// Payloads of messages and receipts that two nodes really exchange, about a user who is then gone.
 async fn real(redis: &Server, holder: &Node, other: &Node) -> Vec<Vec<u8>> {
     // What every client and script has Redis publish, whatever the kind of channel.
     let address = redis.url();
@@ -95,7 +100,12 @@ async fn real(redis: &Server, holder: &Node, other: &Node) -> Vec<Vec<u8>> {
     let lines = said
         .lines()
         .filter(|line| line.contains("PUBLISH\" \"switchboard:"));
-    let messages: Vec<_> = lines.map(published).collect();
+    let messages = lines.map(|line| {
+        let mut message = published(line);
+        message.truncate(message.len() - SEAL);
+        message
+    });
+    let messages: Vec<_> = messages.collect();
     assert!(
         messages.len() >= 6,
         "{} messages and receipts",
@@ -140,6 +150,12 @@ async fn channels(redis: &Server) -> Vec<Channel> {
         all.extend(names.into_iter().map(|name| (command, name)));
     }
     all
+}
+
+/// Publishes what a node has sealed that has gone mad.
+async fn publish_sealed(redis: &Server, to: &Channel, payload: &[u8]) -> u64 {
+    let mad = Seal::new("switchboard", &Instance::random(), &[SECRET.into()]);
+    publish(redis, to, &mad.seal(&to.1, payload.to_vec())).await
 }
 
 async fn publish(redis: &Server, (command, channel): &Channel, payload: &[u8]) -> u64 {
@@ -202,7 +218,7 @@ async fn what_is_no_message_is_counted_and_changes_nothing() {
     let seed = seed();
     let mut certain = vec![Vec::new(), vec![1], vec![0xff; 100_000], b"hello".to_vec()];
     for message in &real {
-        certain.push([&[2], &message[1..]].concat());
+        certain.push([&[message[0] + 1], &message[1..]].concat());
         certain.extend(
             (1..message.len())
                 .step_by(7)
@@ -210,14 +226,17 @@ async fn what_is_no_message_is_counted_and_changes_nothing() {
         );
         certain.extend(nested(message, 100_000));
     }
-    let before = node.series(UNREADABLE).await;
+    let before = [node.series(UNREADABLE).await, node.series(FORGED).await];
     for payload in &certain {
-        let heard = publish(&redis, own, payload).await;
+        publish(&redis, own, payload).await;
+        let heard = publish_sealed(&redis, own, payload).await;
         node.is_sound();
         assert_eq!(heard, 1, "{} bytes", payload.len());
     }
     until("all of them are counted", async || {
-        node.series(UNREADABLE).await == before + certain.len() as u64
+        let more = certain.len() as u64;
+        let now = [node.series(UNREADABLE).await, node.series(FORGED).await];
+        now == before.map(|before| before + more)
     })
     .await;
     neighbour.is_well(&node).await;
@@ -228,13 +247,17 @@ async fn what_is_no_message_is_counted_and_changes_nothing() {
         let mut random = random(seed, case);
         let payload = match random.random_range(0..4) {
             0 => noise::bytes(&mut random, 300),
-            1 => [vec![1], noise::bytes(&mut random, 300)].concat(),
+            1 => [vec![real[0][0]], noise::bytes(&mut random, 300)].concat(),
             _ => {
                 let message = real.choose(&mut random).unwrap();
                 noise::mutated_bytes(&mut random, message)
             }
         };
-        publish(&redis, channels.choose(&mut random).unwrap(), &payload).await;
+        let channel = channels.choose(&mut random).unwrap();
+        match random.random_range(0..8) {
+            0 => publish(&redis, channel, &payload).await,
+            _ => publish_sealed(&redis, channel, &payload).await,
+        };
         if case % 200 == 0 {
             neighbour.is_well(&node).await;
             node.is_sound();
@@ -242,11 +265,12 @@ async fn what_is_no_message_is_counted_and_changes_nothing() {
     }
     for channel in &channels {
         publish(&redis, channel, &[0x91; 100_000]).await;
+        publish_sealed(&redis, channel, &[0x91; 100_000]).await;
     }
     for message in &real {
         for depth in [10, 100, 1000, 1020, 1023, 5000] {
             if let Some(payload) = nested(message, depth) {
-                publish(&redis, own, &payload).await;
+                publish_sealed(&redis, own, &payload).await;
             }
         }
     }

@@ -22,7 +22,7 @@ use tokio_tungstenite::{connect_async, tungstenite::Message};
 
 use crate::redis_server::{PATIENCE, Server, until};
 
-const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
+pub(crate) const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 pub(crate) const KEY: &str = "a-key-of-the-tests";
 
 /// Ends with this value.

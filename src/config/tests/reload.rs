@@ -32,6 +32,7 @@ fn each_key_is_taken_over_or_waits() {
         "auth.jwt.jwks_url = 'https://id.example/jwks'",
         "auth.jwt.keys = [{ secret = 'partner', issuer = 'x' }]",
         "auth.jwt.algorithms = ['HS256']",
+        "registry.secrets = ['0123456789abcdef0123456789abcdef']",
         "auth.jwt.issuer = ['x']",
         "auth.jwt.audience = ['x']",
         "auth.jwt.user_id_claim = 'x'",

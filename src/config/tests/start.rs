@@ -112,7 +112,8 @@ fn session_cookies_let_in_as_well() {
 
     let with_key = effective([secrets, redis, listen, KEY]).unwrap();
     assert!(with_key.development.is_none());
-    assert_eq!(with_key.warnings, [""; 0]);
+    assert_eq!(with_key.warnings.len(), 1);
+    assert!(with_key.warnings[0].contains("registry.secrets"));
     assert!(with_key.config.auth.jwt.secret.is_none());
 
     let without = effective([secrets, redis]).unwrap();
@@ -141,4 +142,25 @@ fn an_admin_namespace_for_everybody_is_a_warning() {
     let closed = r#"[{"path": "/admin", "roles": ["operator"]}]"#;
     assert_eq!(warnings("true", closed), [""; 0]);
     assert_eq!(warnings("true", r#"[{"path": "/"}]"#), [""; 0]);
+}
+
+#[test]
+fn a_fleet_without_a_secret_is_told_that_its_messages_are_not_sealed() {
+    let redis = ("SWITCHBOARD_REDIS_URL", "redis://127.0.0.1");
+    let public = ("SWITCHBOARD_AUTH__JWT__PUBLIC_KEY_FILE", "Cargo.toml");
+    let own = (
+        "SWITCHBOARD_REGISTRY__SECRETS",
+        "0123456789abcdef0123456789abcdef",
+    );
+    let bare = effective([redis, KEY, public]).unwrap().warnings;
+    assert_eq!(bare.len(), 1);
+    assert!(bare[0].contains("registry.secrets"), "{bare:?}");
+    for sealed_or_alone in [
+        &[redis, KEY, public, own][..],
+        &[redis, KEY, SECRET],
+        &[KEY, public],
+    ] {
+        let warnings = effective(sealed_or_alone.iter().copied()).unwrap().warnings;
+        assert_eq!(warnings, [""; 0], "{sealed_or_alone:?}");
+    }
 }

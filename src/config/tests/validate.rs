@@ -235,6 +235,12 @@ fn secrets_and_api_keys() {
             "auth.jwt.previous_secrets = ['a', '']",
             "auth.jwt.previous_secrets.1",
         ),
+        (
+            "registry.secrets = ['0123456789abcdef0123456789abcdef', '0123456789abcdef0123456789abcde']",
+            "registry.secrets.1",
+        ),
+        ("registry.secrets = ''", "registry.secrets.0"),
+        ("registry.secrets = ['***']", "registry.secrets.0"),
         ("api.key = ''", "api.key"),
         ("api.key = '***'", "api.key"),
         ("api.key = \"a\\n\"", "api.key"),

@@ -94,6 +94,14 @@ impl Config {
         ] {
             findings.expect(value > 0, key, "must be at least 1");
         }
+        for (index, value) in self.registry.secrets.iter().enumerate() {
+            let key = format!("registry.secrets.{index}");
+            secret(&key, value, findings);
+            // As many as SHA-256 has (RFC 2104 section 3). The empty one and the mask are told of already.
+            let text = value.expose_secret();
+            let is_short = (1..32).contains(&text.len()) && text != MASK;
+            findings.expect(!is_short, &key, "must have at least 32 bytes");
+        }
         let prefix = &self.registry.prefix;
         // Braces would choose the slot of a Redis Cluster, the others are patterns of PSUBSCRIBE.
         let bad = |c: char| c.is_control() || c.is_whitespace() || "{}*?[]\\".contains(c);
