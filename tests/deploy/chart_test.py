@@ -41,6 +41,7 @@ WORLDS = {
 SECRETS = {
     "jwt-secret": "hidden-signing-secret-0123456789abcdef",
     "previous-jwt-secrets": "hidden-old-secret-one-0123456789ab,hidden-old-secret-two-0123456789ab",
+    "registry-secrets": "hidden-secret-of-the-fleet-0123456789ab,hidden-secret-of-the-fleet-before-01",
     "jwt-keys": '[{"secret": "hidden-secret-of-a-partner-0123456789ab", "issuer": "https://partner.example.com", "roles": ["user"]}]',
     "api-key": "hidden-api-key-0123456789",
     "api-keys": '[{"name": "backend", "key": "hidden-named-key-0123456789", "scopes": ["send"]}]',
@@ -236,7 +237,7 @@ class Secrets(unittest.TestCase):
     def test_none_is_taken_by_the_values(self):
         for setting in ["config.auth.jwt.secret=hidden", "config.api.key=hidden", "config.redis.urls={redis://:hidden@r}",
                         "config.auth.session.secrets={hidden}", "config.auth.session.redis_url=redis://:hidden@r",
-                        "config.auth.jwt.previous_secrets={hidden}", "config.auth.jwt.keys[0].secret=hidden", "secrets.jwtSecret.value=hidden"]:
+                        "config.auth.jwt.previous_secrets={hidden}", "config.registry.secrets={hidden}", "config.auth.jwt.keys[0].secret=hidden", "secrets.jwtSecret.value=hidden"]:
             with self.subTest(setting):
                 code, out, err = helm("template", "sb", CHART, "--kube-version", "1.37.0", "--set", setting)
                 self.assertNotEqual(code, 0, f"{setting} was taken: {out}")

@@ -73,6 +73,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- $variables := dict
   "jwtSecret" "SWITCHBOARD_JWT_SECRET"
   "previousJwtSecrets" "SWITCHBOARD_AUTH__JWT__PREVIOUS_SECRETS"
+  "registrySecrets" "SWITCHBOARD_REGISTRY__SECRETS"
   "jwtKeys" "SWITCHBOARD_AUTH__JWT__KEYS"
   "apiKey" "SWITCHBOARD_API_KEY"
   "apiKeys" "SWITCHBOARD_API__KEYS"
