@@ -134,6 +134,24 @@ impl Process {
     }
 }
 
+impl Process {
+    /// The time that its threads have computed so far, in the system's ticks of 10 ms.
+    pub(crate) fn cpu(&self) -> Duration {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // After the name, which may have anything in it: state is the third field, utime and stime are 14 and 15.
+        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+        Duration::from_millis(10 * ticks)
+    }
+
+    /// Has `VmHWM` of `/proc/PID/status` begin anew, at what is resident now.
+    pub(crate) fn forget_peak(&self) {
+        let path = format!("/proc/{}/clear_refs", self.pid());
+        fs::write(&path, "5").unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
