@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod connects;
+mod crowd;
 
 mod floods;
 #[allow(dead_code)]

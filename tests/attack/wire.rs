@@ -194,6 +194,19 @@ impl Wire {
         Flood { written, ended }
     }
 
+    /// Whether the node answers with a `connect_error`, or ends it, within `limit`.
+    pub(crate) async fn refused(&mut self, limit: Duration) -> bool {
+        let refused = async {
+            // None: it has ended.
+            while let Some(message) = self.next().await {
+                if message.starts_with(b"44") {
+                    return;
+                }
+            }
+        };
+        timeout(limit, refused).await.is_ok()
+    }
+
     /// Whether the node ends it within `limit`, with whatever said before.
     pub(crate) async fn ended(&mut self, limit: Duration) -> bool {
         timeout(limit, drain(&mut self.stream)).await.is_ok()
