@@ -444,8 +444,11 @@ async fn come_and_be_kicked(doors: [SocketAddr; 2], others: Others) {
             if (answer.status, &answer.body["disconnected"]) != (200, &json!(1)) {
                 others.failed(format!("a kick: {} {}", answer.status, answer.body));
             }
-            if client.ended(Duration::from_secs(10)).await.code() != 4500 {
-                others.failed("an end without 4500".to_owned());
+            let ended = client.ended(Duration::from_secs(60));
+            match tokio::time::timeout(seconds(10.0), ended).await {
+                Ok(end) if end.code() == 4500 => {}
+                Ok(end) => others.failed(format!("an end with {}", end.code())),
+                Err(_) => others.failed("not ended".to_owned()),
             }
         });
         while let Some(done) = under_way.try_join_next() {

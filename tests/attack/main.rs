@@ -15,6 +15,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod connects;
+mod cost;
 mod crowd;
 
 mod floods;

@@ -310,6 +310,16 @@ impl Session {
             .0
     }
 
+    /// The head of a POST whose body is so long.
+    pub(crate) fn post_head(&self, length: usize) -> String {
+        let Self {
+            door,
+            path,
+            headers,
+        } = self;
+        format!("POST {path} HTTP/1.1\r\nHost: {door}\r\nContent-Length: {length}\r\n{headers}\r\n")
+    }
+
     /// Polls once; returns the status, 0 if no answer came, and the body.
     pub(crate) async fn poll(&self) -> (u16, String) {
         let line = format!("GET {}", self.path);
