@@ -24,9 +24,16 @@ const EVERY: Duration = Duration::from_millis(25);
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Bounds of the middle and of the worst looks under attack, where twice the usual is less. The usual is 1 to 5 ms: twice that is
-/// a single pause of the scheduler, on two cores that the attacker shares. 500 ms is what the issue asks of calls to the API.
-const MEDIAN: Duration = Duration::from_millis(50);
-const P99: Duration = Duration::from_millis(500);
+/// a single pause of the scheduler, on two cores that the attacker shares. 500 ms is what the issue asks of calls to the API. A
+/// debug build computes some ten times as long for the same attack; the attacks that this suite is about had it silent for seconds.
+fn bounds() -> (Duration, Duration) {
+    let (median, p99) = match std::env::var_os("SWITCHBOARD_BIN") {
+        Some(_) => (50, 500),
+        None => (150, 1_500),
+    };
+    let millis = |promised| bound(Duration::from_millis(promised));
+    (millis(median), millis(p99))
+}
 
 /// How long looks took, each with when it was due.
 type Looks = Mutex<Vec<(Instant, Duration)>>;
@@ -69,8 +76,8 @@ impl Times {
 
     /// What does not hold beside the usual times.
     fn worse_than(self, usual: Self, what: &str) -> Option<String> {
-        let median = bound(MEDIAN).max(2 * usual.median);
-        let p99 = bound(P99).max(2 * usual.p99);
+        let (median, p99) = bounds();
+        let (median, p99) = (median.max(2 * usual.median), p99.max(2 * usual.p99));
         let holds = self.median <= median && self.p99 <= p99;
         (!holds).then(|| {
             format!(

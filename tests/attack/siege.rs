@@ -192,7 +192,7 @@ impl Toll {
 
     /// How often the node has refused or ended somebody.
     pub(crate) fn refusals(&self) -> f64 {
-        self.counted.values().sum()
+        self.counted.values().fold(0.0, |sum, grown| sum + grown)
     }
 
     /// Holds it to the bounds of memory and of neighbours' times. Each of the attackers must have been ended, and counted.
