@@ -36,7 +36,7 @@ const NEIGHBOURS: usize = 5;
 /// What says that the node has refused or ended somebody, and by which label it counts: ends that a client brings about by itself
 /// are not among them.
 const COUNTERS: [&str; 4] = [
-    "switchboard_transport_refused_total",
+    "switchboard_transports_ended_total",
     "switchboard_connect_errors_total",
     "switchboard_events_refused_total",
     "switchboard_disconnects_total",
@@ -190,9 +190,15 @@ impl Toll {
         wrong
     }
 
-    /// How often the node has refused or ended somebody.
+    /// How often the node has refused or ended somebody. One that is ended is in more than one counter if it had a connection: of
+    /// the counters the one that says most.
     pub(crate) fn refusals(&self) -> f64 {
-        self.counted.values().fold(0.0, |sum, grown| sum + grown)
+        let of = |name: &&str| {
+            let series = self.counted.iter();
+            let meant = series.filter(|(series, _)| series.starts_with(name));
+            meant.fold(0.0, |sum, (_, grown)| sum + grown)
+        };
+        COUNTERS.iter().map(|name| of(&name)).fold(0.0, f64::max)
     }
 
     /// Holds it to the bounds of memory and of neighbours' times. Each of the attackers must have been ended, and counted.
