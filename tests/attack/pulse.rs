@@ -24,12 +24,12 @@ const EVERY: Duration = Duration::from_millis(25);
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Bounds of the middle and of the worst looks under attack, where twice the usual is less. The usual is 1 to 5 ms: twice that is
-/// a single pause of the scheduler, on two cores that the attacker shares. 500 ms is what the issue asks of calls to the API. A
-/// debug build computes some ten times as long for the same attack; the attacks that this suite is about had it silent for seconds.
+/// a single pause of the scheduler, on two cores that the attacker shares. 500 ms is what the issue asks of calls to the API. Of a
+/// debug build, which computes ten times as long, they only say that the node goes on answering: version 0.1 was silent for seconds.
 fn bounds() -> (Duration, Duration) {
     let (median, p99) = match std::env::var_os("SWITCHBOARD_BIN") {
         Some(_) => (50, 500),
-        None => (150, 1_500),
+        None => (500, 3_000),
     };
     let millis = |promised| bound(Duration::from_millis(promised));
     (millis(median), millis(p99))

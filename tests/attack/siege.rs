@@ -33,8 +33,8 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// Neighbours beside the pulse's client and the poller.
 const NEIGHBOURS: usize = 5;
 
-/// What says that the node has refused or ended somebody, and by which label it counts: ends that a client brings about by itself
-/// are not among them.
+/// Counters of what the node has refused or ended, by reason. The reasons in [`BY_THE_CLIENT`] are those of ends that a client
+/// brings about by itself.
 const COUNTERS: [&str; 4] = [
     "switchboard_transports_ended_total",
     "switchboard_connect_errors_total",
@@ -61,6 +61,7 @@ pub(crate) struct Siege {
     rss: u64,
     cpu: Duration,
     counted: BTreeMap<String, f64>,
+    ends: f64,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -73,6 +74,7 @@ pub(crate) struct Toll {
     usual: Beat,
     /// Counters of refusals and ends that have grown, by name and reason.
     pub(crate) counted: BTreeMap<String, f64>,
+    ends: f64,
 }
 
 impl Siege {
@@ -104,6 +106,7 @@ impl Siege {
         let usual = pulse.beat(quiet, start).await;
         let mut siege = Self {
             counted: BTreeMap::new(),
+            ends: 0.0,
             rss: 0,
             cpu: Duration::ZERO,
             _alone: alone,
@@ -129,7 +132,7 @@ impl Siege {
 
     /// From here on the toll is counted.
     pub(crate) async fn begin(&mut self) {
-        self.counted = counted(self.node()).await.unwrap();
+        (self.counted, self.ends) = counted(self.node()).await.unwrap();
         self.node().process.forget_peak();
         self.rss = self.node().process.status("VmRSS");
         self.cpu = self.node().process.cpu();
@@ -142,7 +145,7 @@ impl Siege {
         let till = Instant::now();
         let beat = self.pulse.beat(self.start, till).await;
         let look = async || counted(self.node()).await;
-        let (_, mut now) = within(seconds(30.0), "the node shows its metrics", look).await;
+        let (_, (mut now, ends)) = within(seconds(30.0), "the node shows its metrics", look).await;
         for (series, before) in &self.counted {
             if let Some(value) = now.get_mut(series) {
                 *value -= before;
@@ -156,6 +159,7 @@ impl Siege {
             beat,
             usual: self.usual,
             counted: now,
+            ends: ends - self.ends,
         };
         self.run.tell(&toll);
         toll
@@ -201,6 +205,12 @@ impl Toll {
         COUNTERS.iter().map(|name| of(&name)).fold(0.0, f64::max)
     }
 
+    /// How many connections have ended, for whatever reason. The engine ends by itself whoever sends what it can't parse; where more
+    /// follows at once, the end of the transport may be seen before its reason (`transport_close` in place of `parse_error`).
+    pub(crate) fn ends(&self) -> f64 {
+        self.ends
+    }
+
     /// Holds it to the bounds of memory and of neighbours' times. Each of the attackers must have been ended, and counted.
     pub(crate) fn holds(&self, attackers: usize, ended: usize) {
         let mut wrong = self.too_much();
@@ -232,7 +242,8 @@ impl std::fmt::Display for Toll {
     }
 }
 
-async fn counted(node: &Node) -> Result<BTreeMap<String, f64>, String> {
+/// The counters of refusals and ends, by name and reason, and how many connections have ended for whatever reason.
+async fn counted(node: &Node) -> Result<(BTreeMap<String, f64>, f64), String> {
     let scrape = node.api.metrics().await?;
     let mut found = BTreeMap::new();
     for name in COUNTERS {
@@ -242,5 +253,5 @@ async fn counted(node: &Node) -> Result<BTreeMap<String, f64>, String> {
             }
         }
     }
-    Ok(found)
+    Ok((found, scrape.sum("switchboard_disconnects_total", &[])))
 }
