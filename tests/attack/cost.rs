@@ -163,7 +163,7 @@ async fn cost() {
         stream.write_all(&first).await.unwrap();
         Some(stream)
     };
-    let cookie = format!("Cookie: other={}\r\n", "x".repeat(28 * 1024));
+    let cookie = format!("Cookie: other={}\r\n", "x".repeat(12 * 1024));
     let hello = async |number: usize| Hello::with(token(&format!("cost-{number}"))).packet();
 
     row(&run, "idle TCP", MANY, async |door, _| {
@@ -178,7 +178,7 @@ async fn cost() {
     let head = format!("{head}ade: websocket\r\n{cookie}").replace("Cookie: other=", "A: ");
     row(
         &run,
-        "half a request head of 28 KB",
+        "half a request head of 12 KB",
         MANY,
         async |door, _| tcp(door, head.clone().into()).await,
     )
@@ -200,7 +200,7 @@ async fn cost() {
     .await;
     row(
         &run,
-        "guest with a cookie of 28 KB",
+        "guest with a cookie of 12 KB",
         MANY,
         async |door, _| joined(door, &cookie, "40/public,").await,
     )

@@ -66,10 +66,22 @@ fn p99() -> Duration {
     })
 }
 
+/// Two nodes with the limits of users that the product has by default: other tests of fleets have none.
+fn plan() -> Plan {
+    let limits = switchboard::config::Config::default().limits;
+    let rate = limits.connects_per_second_per_user.to_string();
+    Plan::of(2)
+        .with(
+            "LIMITS__CONNECTIONS_PER_USER",
+            &limits.connections_per_user.to_string(),
+        )
+        .with("LIMITS__CONNECTS_PER_SECOND_PER_USER", &rate)
+}
+
 /// Both nodes see one address: the one that the proxy names, which they trust.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn from_one_address() {
-    let plan = Plan::of(2).with("TRUSTED_PROXIES", "127.0.0.0/8");
+    let plan = plan().with("TRUSTED_PROXIES", "127.0.0.0/8");
     scene(
         "crowd of one address",
         plan,
@@ -81,7 +93,7 @@ async fn from_one_address() {
 /// From the loopback, which has no limits an address: what else there is has to hold by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_limits_an_address() {
-    scene("crowd of no address", Plan::of(2), "").await;
+    scene("crowd of no address", plan(), "").await;
 }
 
 async fn scene(name: &'static str, plan: Plan, headers: &'static str) {
@@ -142,6 +154,15 @@ async fn scene(name: &'static str, plan: Plan, headers: &'static str) {
     run.tell(format!("for {took:.1?}: {attacked}"));
     run.tell(format!("the stranger: {strangers}"));
     run.tell(format!("the user: {users}"));
+    let stats = fleet.redis.info("commandstats").await;
+    let cpu_of_redis = fleet.redis.info("cpu").await;
+    let scripts = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_evalsha:"));
+    let seconds_of_cpu = cpu_of_redis
+        .lines()
+        .find(|line| line.starts_with("used_cpu_user:"));
+    run.tell(format!("Redis: {scripts:?}, {seconds_of_cpu:?}"));
     let mut wrong = Vec::new();
     for (number, node) in fleet.nodes.iter().enumerate() {
         let peak = node.process.status("VmHWM").saturating_sub(before[number]);
@@ -280,7 +301,7 @@ async fn worst(
             )
         }
         9 => {
-            let cookie = format!("{headers}Cookie: other={}\r\n", "x".repeat(28 * 1024));
+            let cookie = format!("{headers}Cookie: other={}\r\n", "x".repeat(12 * 1024));
             (
                 "cookies",
                 flood(Wire::guest(door, &cookie).await, &[]).await,
