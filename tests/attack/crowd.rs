@@ -1,7 +1,8 @@
 //! The whole scene: a stranger with 2,000 connections, all of which do the worst they may, and a user with 700 sockets who comes back
 //! all the time with one token, against a fleet of two. Others come, and are kicked, as ever.
 //!
-//! The stranger, the user and the others have a thread each, as they would have a machine each: what is measured is the fleet.
+//! The stranger, the user and the others have a thread each, as they would have a machine each. What the stranger and the user
+//! compute themselves is no part of what is measured: their threads stand behind the fleet's (`renice`), and take all that it leaves.
 
 use std::{
     collections::BTreeMap,
@@ -45,8 +46,8 @@ const EVERY: Duration = Duration::from_millis(50);
 /// Clients that are there all along.
 const NEIGHBOURS: usize = 50;
 
-/// What a node may hold more than before, in KB: 2,700 connections of both nodes' with a message of 64 KB each, and the allocator's.
-const MORE_MEMORY: u64 = 256 * 1024;
+/// What a node may hold more than before, in KB. Measured: 53 to 67 MB.
+const MORE_MEMORY: u64 = 128 * 1024;
 
 /// How long the attack goes on, in seconds, if `SWITCHBOARD_TEST_ATTACK` names no other: a minute for a release build, which
 /// `SWITCHBOARD_BIN` names.
@@ -123,7 +124,7 @@ async fn scene(name: &'static str, plan: Plan, headers: &'static str) {
 
     let (strangers, users) = (Tally::default(), Tally::default());
     let attack = CancellationToken::new();
-    let stranger = apart(&attack, {
+    let stranger = behind(&attack, {
         let (tally, seed) = (strangers.clone(), run.random("stranger").random());
         move || {
             crowd(STRANGER, seed, move |number, random| {
@@ -131,7 +132,7 @@ async fn scene(name: &'static str, plan: Plan, headers: &'static str) {
             })
         }
     });
-    let user = apart(&attack, {
+    let user = behind(&attack, {
         let (tally, seed) = (users.clone(), run.random("user").random());
         move || {
             crowd(USER, seed, move |_, random| {
@@ -199,6 +200,21 @@ fn apart<F: Future<Output = ()>>(
             .enable_all()
             .build();
         runtime.unwrap().block_on(stop.run_until_cancelled(work()));
+    })
+}
+
+/// Runs something on a thread of its own that computes when the fleet does not.
+fn behind<F: Future<Output = ()>>(
+    stop: &CancellationToken,
+    work: impl FnOnce() -> F + Send + 'static,
+) -> JoinHandle<()> {
+    apart(stop, || {
+        let thread = std::fs::read_link("/proc/thread-self").unwrap();
+        let thread = thread.file_name().unwrap();
+        let mut renice = std::process::Command::new("renice");
+        let reniced = renice.args(["-n", "10", "-p"]).arg(thread).output();
+        assert!(reniced.unwrap().status.success(), "renice {thread:?}");
+        work()
     })
 }
 
