@@ -202,7 +202,7 @@ impl Toll {
             let meant = series.filter(|(series, _)| series.starts_with(name));
             meant.fold(0.0, |sum, (_, grown)| sum + grown)
         };
-        COUNTERS.iter().map(|name| of(&name)).fold(0.0, f64::max)
+        COUNTERS.iter().map(of).fold(0.0, f64::max)
     }
 
     /// How many connections have ended, for whatever reason. The engine ends by itself whoever sends what it can't parse; where more
