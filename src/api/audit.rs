@@ -1,6 +1,6 @@
 //! Who did what to whom, and what came of it: one line for each call that is about somebody's right to be connected. What
-//! is malformed, or comes with no valid credentials, is no such call yet. A stranger's call leaves a line only if it changed
-//! something: strangers may not fill the audit.
+//! is malformed, or comes with no valid credentials, or with the token of a user who is no administrator, is no such call yet. A
+//! stranger's call leaves a line only if it changed something: neither strangers nor users may fill the audit.
 //!
 //! The lines have the target `audit` and the level `info`, so that `log.level = "warn,audit=info"` keeps them where the
 //! rest is too much, and `log.audit_file` has them in a file of their own. The log quotes and cuts names and ids: an id with a
@@ -81,7 +81,7 @@ pub fn changed(who: &str, what: &'static str, whom: &str) {
     write(who, what, whom, "done", None);
 }
 
-/// Leaves the line of a call that was refused for want of the scope.
+/// Leaves the line of a call that a key was refused for want of the scope.
 pub fn refused(who: &str, method: &Method, path: &str) {
     write(who, method.as_str(), path, "forbidden", None);
 }

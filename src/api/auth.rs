@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 use super::{
     ApiState, audit,
     error::{ApiError, ErrorCode},
+    guesses::Guesses,
 };
 use crate::{
     auth::AuthError,
@@ -111,17 +112,37 @@ impl ApiAuth {
         *self.accepted.write() = Arc::new(Accepted::new(config));
     }
 
-    /// Whose credentials a request brings: 401 if it brings none, or bad ones. A key costs no look at the registry.
-    pub async fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    /// Whose credentials a request brings: 401 if it brings none, or bad ones. A key costs no look at the registry, and is let in
+    /// at any rate: who shares an address with somebody that guesses must not be kept out. What is no key is looked at as
+    /// `guesses` allow, and counts there if it opens nothing.
+    pub(super) async fn caller(
+        &self,
+        headers: &HeaderMap,
+        guesses: Guesses<'_>,
+    ) -> Result<Caller, ApiError> {
         let presented = bearer(headers).ok_or_else(ApiError::unauthorized)?;
         let accepted = self.accepted.read().clone();
         if let Some(caller) = accepted.holder(presented) {
             return Ok(caller);
         }
-        if !accepted.jwt {
-            return Err(ApiError::unauthorized());
+        guesses.check()?;
+        let caller = self.token_bearer(presented, accepted.jwt).await;
+        let opens_nothing = match &caller {
+            Ok(caller) => caller.scopes.is_empty(),
+            Err(error) => error.code == ErrorCode::Unauthorized,
+        };
+        if opens_nothing {
+            guesses.count();
         }
-        let token = std::str::from_utf8(presented).map_err(|_| ApiError::unauthorized())?;
+        caller
+    }
+
+    /// Whose token is presented; 401 for any, unless tokens are taken.
+    async fn token_bearer(&self, presented: &[u8], taken: bool) -> Result<Caller, ApiError> {
+        let token = std::str::from_utf8(presented)
+            .ok()
+            .filter(|_| taken)
+            .ok_or_else(ApiError::unauthorized)?;
         let bearer = self.tokens.verify(token).await?;
         let scopes = if bearer.admin {
             vec![Scope::Admin]
@@ -224,6 +245,13 @@ pub mod scope {
     }
 }
 
+impl ApiState {
+    async fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
+        let guesses = Guesses::of(self.gateway.door(), parts);
+        self.auth.caller(&parts.headers, guesses).await
+    }
+}
+
 /// Proof that the caller has a permission. Made from the request's head, before its body is read.
 pub struct Allowed<P> {
     caller: Caller,
@@ -241,9 +269,10 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let caller = state.auth.caller(&parts.headers).await?;
+        let caller = state.caller(parts).await?;
         if !caller.may(P::SCOPE) {
-            if matches!(P::SCOPE, Scope::Disconnect | Scope::Admin) {
+            // Without a key the caller is any user, and users may not fill the audit.
+            if caller.has_key && matches!(P::SCOPE, Scope::Disconnect | Scope::Admin) {
                 // Nested routes see the rest of the path only.
                 let uri = parts.extensions.get::<OriginalUri>();
                 let path = uri.map_or(parts.uri.path(), |uri| uri.path());
@@ -268,7 +297,7 @@ impl FromRequestParts<ApiState> for AnyKey {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let caller = state.auth.caller(&parts.headers).await?;
+        let caller = state.caller(parts).await?;
         if caller.has_key || caller.may(Scope::Admin) {
             Ok(Self(()))
         } else {

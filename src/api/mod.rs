@@ -213,10 +213,6 @@ fn finish(router: Router<ApiState>, state: ApiState) -> Router {
             state.gateway.metrics().clone(),
             measure,
         ))
-        .layer(middleware::from_fn_with_state(
-            state.gateway.door().clone(),
-            guesses::bound,
-        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(in_time));
     router

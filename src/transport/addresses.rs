@@ -8,22 +8,18 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
     sync::atomic::{AtomicU32, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    state::keyed::HashMapStateStore,
-};
+use governor::{Quota, RateLimiter, clock::DefaultClock, state::keyed::HashMapStateStore};
 use ipnet::IpNet;
 use parking_lot::{Mutex, RwLock};
 
 use super::door::Refused;
 
-/// Failed API authentications that an address may make at once, and how many a second from then on.
-const GUESSES_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
-const GUESSES_PER_SECOND: NonZeroU32 = NonZeroU32::new(10).unwrap();
+/// How long an address pays for a failed API authentication, and for how many it may owe: 50 at once, 10 a second from then on.
+const GUESS: Duration = Duration::from_millis(100);
+const GUESSES_AT_ONCE: u32 = 50;
 
 type Limiter = RateLimiter<Address, HashMapStateStore<Address>, DefaultClock>;
 
@@ -76,21 +72,19 @@ pub(super) struct Addresses {
     open: Mutex<HashMap<Address, Open>>,
     /// `limits.handshakes_per_second_per_address`; none: no limit.
     handshakes: RwLock<Option<Limiter>>,
-    guesses: Limiter,
-    /// Until when an address may not try another API key.
-    barred: Mutex<HashMap<Address, Instant>>,
+    /// When an address will have paid for its failed API authentications. No [`Limiter`]: governor 0.10 can't say whether there
+    /// is room without taking it.
+    guesses: Mutex<HashMap<Address, Instant>>,
 }
 
 impl Addresses {
     pub(super) fn new(trusted: Vec<IpNet>) -> Self {
-        let guesses = Quota::per_second(GUESSES_PER_SECOND).allow_burst(GUESSES_BURST);
         Self {
             trusted,
             connections: AtomicU32::new(0),
             open: Mutex::default(),
             handshakes: RwLock::new(None),
-            guesses: RateLimiter::hashmap(guesses),
-            barred: Mutex::default(),
+            guesses: Mutex::default(),
         }
     }
 
@@ -154,29 +148,36 @@ impl Addresses {
         Ok(())
     }
 
-    /// Whether an address may try an API key or a token now.
+    /// Whether an address may fail an API authentication now.
     pub(super) fn may_guess(&self, address: Address) -> bool {
-        let barred = self.barred.lock();
-        let until = barred.get(&address);
-        until.is_none_or(|until| *until <= Instant::now())
+        let paid = self.guesses.lock().get(&address).copied();
+        paid.is_none_or(|paid| {
+            let owed = paid.saturating_duration_since(Instant::now());
+            owed <= GUESS * (GUESSES_AT_ONCE - 1)
+        })
     }
 
-    /// Counts a failed API authentication. One too many bars the address until its bucket has room again.
+    /// Counts a failed API authentication.
     pub(super) fn guessed_wrong(&self, address: Address) {
-        if let Err(early) = self.guesses.check_key(&address) {
-            let wait = early.wait_time_from(self.guesses.clock().now());
-            self.barred.lock().insert(address, Instant::now() + wait);
-        }
+        let now = Instant::now();
+        let mut guesses = self.guesses.lock();
+        let paid = guesses.entry(address).or_insert(now);
+        *paid = (*paid).max(now) + GUESS;
     }
 
     /// Forgets the addresses that have nothing open and whose buckets are full again.
     pub(super) fn forget_idle(&self) {
-        for limiter in self.handshakes.read().iter().chain([&self.guesses]) {
+        if let Some(limiter) = self.handshakes.read().as_ref() {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
         let now = Instant::now();
-        self.barred.lock().retain(|_, until| *until > now);
+        let mut guesses = self.guesses.lock();
+        guesses.retain(|_, paid| *paid > now);
+        if guesses.len() < guesses.capacity() / 4 {
+            guesses.shrink_to_fit();
+        }
+        drop(guesses);
         let mut open = self.open.lock();
         if open.len() < open.capacity() / 4 {
             open.shrink_to_fit();
@@ -188,7 +189,7 @@ impl Addresses {
         let handshakes = self.handshakes.read();
         self.open.lock().len()
             + handshakes.as_ref().map_or(0, |limiter| limiter.len())
-            + self.guesses.len()
+            + self.guesses.lock().len()
     }
 }
 
@@ -274,6 +275,16 @@ mod tests {
         }
         assert!((50..60).contains(&guesses), "{guesses}");
         assert!(all.may_guess(other));
+        // What is counted beyond the limit, as several calls that were let in together may be, is paid for too.
+        for _ in 0..100 {
+            all.guessed_wrong(one);
+        }
+        let owed = all.guesses.lock()[&one].saturating_duration_since(Instant::now());
+        assert!(owed > Duration::from_secs(10), "{owed:?}");
+        all.guesses.lock().insert(one, Instant::now());
+        assert!(all.may_guess(one));
+        all.forget_idle();
+        assert_eq!(all.entries(), 0);
     }
 
     #[test]

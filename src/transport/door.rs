@@ -180,8 +180,8 @@ impl Door {
         address.is_none_or(|address| self.addresses.handshake(address).is_ok())
     }
 
-    /// Whether a client may try an API key or a token now. Always true for loopback and trusted proxies, which many share: a
-    /// stranger behind one must not keep a backend out that has the right key.
+    /// Whether a client may fail an API authentication now. Always true for loopback and trusted proxies, which many share: a
+    /// stranger behind one must not keep an administrator out.
     pub fn may_guess(&self, client: IpAddr) -> bool {
         let address = self.addresses.counted(client);
         address.is_none_or(|address| self.addresses.may_guess(address))

@@ -1,10 +1,28 @@
+use std::net::{IpAddr, Ipv4Addr};
+
 use http::HeaderValue;
 
 use super::*;
 use crate::{
-    config::{Api, ApiKey},
+    config::{Api, ApiKey, Limits},
+    metrics::Metrics,
     registry::Bar,
+    transport::door::Door,
 };
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+
+fn door() -> Arc<Door> {
+    Door::new(&Limits::default(), Vec::new(), Metrics::new().unwrap())
+}
+
+/// Whose credentials come from loopback, which may fail as often as it likes.
+async fn let_in(auth: &ApiAuth, headers: &HeaderMap) -> Result<Caller, ApiError> {
+    let door = door();
+    auth.caller(headers, Guesses::new(&door, Some(LOOPBACK)))
+        .await
+}
 
 struct Tokens;
 
@@ -46,7 +64,7 @@ async fn asked(authorization: &str) -> Result<Caller, ApiError> {
     let mut headers = HeaderMap::new();
     let value = HeaderValue::from_bytes(authorization.as_bytes()).unwrap();
     headers.insert(header::AUTHORIZATION, value);
-    auth().caller(&headers).await
+    let_in(&auth(), &headers).await
 }
 
 async fn caller(authorization: &str) -> Option<Caller> {
@@ -91,8 +109,8 @@ async fn keys_are_replaced_while_the_api_runs() {
     };
     let (old, new) = (bearer("Bearer the-first-key"), bearer("Bearer another-key"));
     let auth = auth();
-    assert!(auth.caller(&old).await.is_ok());
-    assert!(auth.caller(&new).await.is_err());
+    assert!(let_in(&auth, &old).await.is_ok());
+    assert!(let_in(&auth, &new).await.is_err());
 
     let config = Api {
         keys: vec![ApiKey {
@@ -103,13 +121,13 @@ async fn keys_are_replaced_while_the_api_runs() {
         ..Api::default()
     };
     auth.replace(&config);
-    assert!(auth.caller(&old).await.is_err());
-    let caller = auth.caller(&new).await.unwrap();
+    assert!(let_in(&auth, &old).await.is_err());
+    let caller = let_in(&auth, &new).await.unwrap();
     assert_eq!(caller.name(), "key:second");
     assert!(caller.may(Scope::Send) && !caller.may(Scope::Read));
     let admin = bearer("Bearer admins.own.token");
     assert!(
-        auth.caller(&admin).await.is_ok(),
+        let_in(&auth, &admin).await.is_ok(),
         "tokens stay as they were"
     );
 
@@ -117,8 +135,8 @@ async fn keys_are_replaced_while_the_api_runs() {
         jwt: false,
         ..config
     });
-    assert!(auth.caller(&new).await.is_ok());
-    let refused = auth.caller(&admin).await.unwrap_err();
+    assert!(let_in(&auth, &new).await.is_ok());
+    let refused = let_in(&auth, &admin).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unauthorized);
 }
 
@@ -152,6 +170,54 @@ async fn two_headers_are_refused() {
             HeaderValue::from_static("Bearer the-first-key"),
         );
     }
-    assert!(auth().caller(&headers).await.is_err());
-    assert!(auth().caller(&HeaderMap::new()).await.is_err());
+    assert!(let_in(&auth(), &headers).await.is_err());
+    assert!(let_in(&auth(), &HeaderMap::new()).await.is_err());
+}
+
+#[tokio::test]
+async fn what_opens_nothing_is_a_guess_and_a_key_is_let_in_all_the_same() {
+    for (wrong, code) in [
+        ("users.own.token", None),
+        ("a.made.up", Some(ErrorCode::Unauthorized)),
+        ("banned.admins.token", Some(ErrorCode::Unauthorized)),
+    ] {
+        let (auth, door) = (auth(), door());
+        let from = async |client, token: &str| {
+            let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+            let answer = auth.caller(&headers, Guesses::new(&door, Some(client)));
+            answer.await.err().map(|error| error.code)
+        };
+        for n in 0..50 {
+            assert_eq!(from(CLIENT, wrong).await, code, "{wrong} {n}");
+        }
+        // A machine that is held up here works some of it off.
+        let mut n = 0;
+        while from(CLIENT, wrong).await != Some(ErrorCode::RateLimited) {
+            n += 1;
+            assert!(n < 1_000, "{wrong} is never refused");
+        }
+        for _ in 0..200 {
+            from(CLIENT, wrong).await;
+            assert_eq!(from(CLIENT, "the-reader's-key").await, None);
+        }
+        let other = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 8));
+        for client in [other, LOOPBACK] {
+            assert_eq!(from(client, "admins.own.token").await, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_opens_something_or_is_not_known_is_no_guess() {
+    let (auth, door) = (auth(), door());
+    for token in ["admins.own.token", "token.without.redis"] {
+        for _ in 0..200 {
+            let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
+            let headers = HeaderMap::from_iter([(header::AUTHORIZATION, value)]);
+            let answer = auth.caller(&headers, Guesses::new(&door, Some(CLIENT)));
+            let refused = answer.await.err().map(|error| error.code);
+            assert_ne!(refused, Some(ErrorCode::RateLimited), "{token}");
+        }
+    }
 }

@@ -134,7 +134,7 @@ async fn tokens_are_revoked() {
 }
 
 #[tokio::test]
-async fn a_call_that_the_key_is_not_good_for_leaves_a_line() {
+async fn a_call_that_a_key_is_not_good_for_leaves_a_line_and_a_users_leaves_none() {
     let lines = Lines::listen();
     let router = public(state().await);
     for (method, path) in [
@@ -142,7 +142,7 @@ async fn a_call_that_the_key_is_not_good_for_leaves_a_line() {
         ("POST", "/v1/tokens/revoke"),
         ("GET", "/v1/users/7/ban"),
     ] {
-        for key in ["send", "every-scopf"] {
+        for key in ["send", "every-scopf", USERS_TOKEN] {
             let request = request(method, path, Some(key))
                 .body(Body::empty())
                 .unwrap();
