@@ -79,6 +79,19 @@ test('an address that shakes hands too often gets 503, its sessions go on, and o
   assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.2', { 'x-forwarded-for': '127.0.0.6' })).status, 200);
 });
 
+test('what only looks like a session counts as a handshake', async () => {
+  const forms = ['/socket.io/?EIO=4&SID=a', '/socket.io/?EIO=4&x=;sid=a', '/socket.io/?EIO=4&x=?sid=a', '/socket.io/?EIO=4&asid=a', '/socket.io/?EIO=4#&sid=a', '/api/refresh-token?sid=a'];
+  for (const [i, form] of forms.entries()) {
+    const answers = [];
+    for (let n = 0; n < 20; n += 1) answers.push((await ask(form, `127.0.1.${i + 1}`)).status);
+    // HAProxy 2.6 and newer refuse a # by themselves.
+    assert.deepEqual(answers.slice(-5), Array(5).fill(form.includes('#') && answers[0] === 400 ? 400 : 503), `${form}: ${answers}`);
+  }
+  const polls = [];
+  for (let n = 0; n < 20; n += 1) polls.push((await ask('/socket.io/?sid=a&EIO=4', '127.0.1.99')).status);
+  assert.deepEqual(polls, Array(20).fill(200));
+});
+
 test('an address that holds too many at once gets 503', async () => {
   const polls = Array.from({ length: 21 }, () => ask('/socket.io/?EIO=4&sid=hold', '127.0.0.7'));
   await eventually('all are held', () => world.held.length === 21);

@@ -262,6 +262,21 @@ test('an address that shakes hands too often gets 503, its sessions go on, and o
   assert.equal(other.statusCode, 200);
 });
 
+test('what only looks like a session counts as a handshake', { ms: 90000 }, async () => {
+  const crowd = async (more, localAddress) => {
+    const answers = [];
+    for (let round = 0; round < 20; round += 1) {
+      answers.push(...(await Promise.all(Array.from({ length: 50 }, () => ask(`/socket.io/?EIO=4&transport=polling${more}`, { localAddress })))));
+    }
+    // The nodes' own 503 has a Retry-After.
+    return answers.filter(({ statusCode, headers }) => statusCode === 503 && !headers['retry-after']).length;
+  };
+  for (const [i, more] of ['&SID=a', '&asid=a', '&x=;sid=a', '#&sid=a'].entries()) {
+    assert.ok((await crowd(more, `127.0.1.${i + 1}`)) > 0, `nginx let all of 1,000 handshakes with ${more} through`);
+  }
+  assert.equal(await crowd('&sid=a', '127.0.1.99'), 0);
+});
+
 test('no session id is in the log', async () => {
   closeClients();
   const log = readFileSync(path.join(world.folder, 'access.log'), 'utf8') + readFileSync(path.join(world.folder, 'error.log'), 'utf8');
