@@ -125,15 +125,12 @@ pub fn internal(state: ApiState) -> Router {
 /// CORS that `/socket.io/` has. No answer is cached: most hold a token.
 pub fn sessions(state: ApiState) -> Router {
     let (router, _) = pages_own().split_for_parts();
-    let paced = middleware::from_fn_with_state(state.gateway.door().clone(), guesses::pace);
     let router =
-        router
-            .layer(paced)
-            .layer(middleware::map_response(async |mut response: Response| {
-                let headers = response.headers_mut();
-                headers.insert(header::CACHE_CONTROL, sessions::NO_STORE);
-                response
-            }));
+        paced(router, &state).layer(middleware::map_response(async |mut response: Response| {
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, sessions::NO_STORE);
+            response
+        }));
     finish(router, state)
 }
 
@@ -191,14 +188,20 @@ fn v1() -> OpenApiRouter<ApiState> {
         .fallback(unknown_route)
 }
 
-/// Adds the document's pages.
+/// Bounds how often an address may call what asks for no key.
+fn paced(router: Router<ApiState>, state: &ApiState) -> Router<ApiState> {
+    let door = state.gateway.door().clone();
+    router.layer(middleware::from_fn_with_state(door, guesses::pace))
+}
+
+/// Adds the document's pages: one of their files has 1.4 MB.
 fn assemble(
     router: Router<ApiState>,
     document: &utoipa::openapi::OpenApi,
     state: ApiState,
 ) -> Router {
     let router = router
-        .merge(openapi::pages(document))
+        .merge(paced(openapi::pages(document), &state))
         // a nested router's fallback does not match its prefix with a slash
         .route("/v1/", any(unknown_route));
     finish(router, state)

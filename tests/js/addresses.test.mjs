@@ -100,6 +100,8 @@ test('what pages call, and the pages of the API, count as handshakes of their ad
   for (const [method, path, address] of [
     ['POST', '/api/refresh-token', '203.0.113.7'],
     ['POST', '/api/logout', '203.0.113.9'],
+    ['GET', '/v1/docs/swagger-ui-bundle.js', '203.0.113.10'],
+    ['GET', '/v1/openapi.json', '203.0.113.11'],
   ]) {
     const call = (from) => exchange(door.url, method, path, { headers: { 'x-forwarded-for': from, ...(method === 'POST' && { 'content-length': 0 }) } });
     const answers = await Promise.all(Array.from({ length: 40 }, () => call(address)));
@@ -158,7 +160,7 @@ test('loopback may fail as often as it likes: it is the backends\' own', async (
   assert.equal((await guess(door, undefined, door.api.key)).status, 200);
 });
 
-test('of a handshake only what may let somebody in is kept: a guest with large cookies costs what a guest costs', { ms: 120000 }, async ({ node }) => {
+test('of a handshake only what may let somebody in is kept: a guest with large headers costs what a guest costs', { ms: 120000 }, async ({ node }) => {
   const door = await node({ env: { SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '60s' } });
   const resident = async () => parseMetrics((await door.api.request('GET', '/metrics')).text).value('process_resident_memory_bytes');
   /** Bytes that each of some guests takes. */
@@ -170,9 +172,19 @@ test('of a handshake only what may let somebody in is kept: a guest with large c
     return ((await resident()) - before) / count;
   };
   const large = { cookie: `junk=${'x'.repeat(14_000)}` };
+  const basic = { authorization: `Basic ${'x'.repeat(14_000)}` };
   await guests(200, large);
-  const [plain, laden] = [await guests(400, {}), await guests(400, large)];
+  const [plain, laden, other] = [await guests(400, {}), await guests(400, large), await guests(400, basic)];
   assert.ok(laden < plain + 8_000, `${Math.round(laden)} bytes a guest with cookies, ${Math.round(plain)} without`);
+  assert.ok(other < plain + 8_000, `${Math.round(other)} bytes a guest with another scheme, ${Math.round(plain)} without`);
+});
+
+test('a token in Authorization that is longer than any is refused, not left out', async ({ node }) => {
+  const door = await node();
+  for (const value of ['x'.repeat(14_000), `${token(someone())}${'x'.repeat(10_000)}`]) {
+    await connect(door, { extraHeaders: { authorization: `Bearer ${value}` }, reconnection: false }).refused('Invalid token');
+  }
+  await connect(door, { extraHeaders: { authorization: `Basic ${'x'.repeat(14_000)}` }, reconnection: false }).refused('Authentication token required');
 });
 
 test('a request head may have 16 KB, as on Node.js', async ({ node }) => {
