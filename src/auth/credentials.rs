@@ -74,7 +74,7 @@ fn without_scheme(token: &str) -> &str {
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 §2.1; the scheme in any case).
-fn bearer(headers: &HeaderMap) -> Option<SecretString> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<SecretString> {
     let value = headers.get(AUTHORIZATION)?.as_bytes();
     let (scheme, token) = value.split_at(value.iter().position(|byte| *byte == b' ')?);
     if !scheme.eq_ignore_ascii_case(b"bearer") {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::auth::{AuthError, json::Object};
 
 /// The longest token, in bytes. Whatever a handshake brings is parsed before its signature is known.
-const MAX_TOKEN_BYTES: usize = 8 * 1024;
+pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// Header parameters that change how a token is to be read. One that is not understood must not be passed over
 /// (RFC 7515 §4.1.11, RFC 7797), and none of these is: `enc` and `zip` make it a JWE.

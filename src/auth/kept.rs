@@ -5,14 +5,17 @@ use http::{
     header::{AUTHORIZATION, COOKIE},
 };
 
-use super::cookie;
+use secrecy::ExposeSecret;
+
+use super::{cookie, credentials, jwt::MAX_TOKEN_BYTES};
 use crate::config::Session;
 
 /// The longest session cookie that is kept whole, in bytes: browsers keep none that is longer (RFC 6265 section 6.1). What is cut
 /// has no good signature, and is refused as it was.
 const MAX_COOKIE: usize = 4096;
 
-/// Picks the headers that may let somebody in: `Authorization`, and of all cookies the session's, if session cookies are on.
+/// Picks the headers that may let somebody in: a bearer's `Authorization`, and of all cookies the session's, if session cookies are
+/// on.
 #[derive(Clone, Debug, Default)]
 pub struct KeptHeaders {
     session_cookie: Option<String>,
@@ -29,16 +32,22 @@ impl KeptHeaders {
     /// Copies of the headers that are kept: as hyper made them they are slices of its read buffer.
     pub fn of(&self, headers: &HeaderMap) -> HeaderMap {
         let mut kept = HeaderMap::new();
-        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let authorization = credentials::bearer(headers).map(|token| {
+            let token = token.expose_secret();
+            // One byte more than a token may have, so that what is cut is refused as it was.
+            format!(
+                "Bearer {}",
+                &token[..token.floor_char_boundary(MAX_TOKEN_BYTES + 1)]
+            )
+        });
         let session = self.session_cookie.as_ref().and_then(|name| {
             let cookies = cookie::header(headers)?;
             let value = cookie::sent(&cookies, name)?;
             let value = &value[..value.floor_char_boundary(MAX_COOKIE)];
             Some(format!("{name}={value}"))
         });
-        let session = session.as_deref().map(str::as_bytes);
         for (name, value) in [(AUTHORIZATION, authorization), (COOKIE, session)] {
-            if let Some(mut copy) = value.and_then(|value| HeaderValue::from_bytes(value).ok()) {
+            if let Some(mut copy) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
                 copy.set_sensitive(true);
                 kept.insert(name, copy);
             }
@@ -87,6 +96,38 @@ mod tests {
         assert_eq!(kept.len(), 2);
         assert_eq!(kept[COOKIE], "connect.sid=s%3Aone.sig");
         assert!(!format!("{kept:?}").contains("one"));
+    }
+
+    #[test]
+    fn of_authorization_a_bearers_is_kept_as_far_as_it_can_be_a_token() {
+        let kept = |authorization: &[u8]| {
+            let value = HeaderValue::from_bytes(authorization).unwrap();
+            let kept = KeptHeaders::default().of(&HeaderMap::from_iter([(AUTHORIZATION, value)]));
+            kept.get(AUTHORIZATION).cloned()
+        };
+        let long = "x".repeat(14_000);
+        for scheme in ["Basic", "Digest", "Bearerx", ""] {
+            assert_eq!(
+                kept(format!("{scheme} {long}").as_bytes()),
+                None,
+                "{scheme}"
+            );
+        }
+        for nothing in ["Bearer", "Bearer ", "Bearer    "] {
+            assert_eq!(kept(nothing.as_bytes()), None);
+        }
+        assert_eq!(kept(b"bEaReR   a.b.c").unwrap(), "Bearer a.b.c");
+        let whole = format!("Bearer {}", &long[..MAX_TOKEN_BYTES]);
+        assert_eq!(kept(whole.as_bytes()).unwrap(), *whole);
+        let cut = kept(format!("Bearer {long}").as_bytes()).unwrap();
+        assert_eq!(cut.len(), "Bearer ".len() + MAX_TOKEN_BYTES + 1);
+        // What is no token stays one that is refused.
+        for junk in ["Bearer é", "Bearer \u{20ac}\u{20ac}"] {
+            assert!(kept(junk.as_bytes()).is_some());
+        }
+        assert!(kept(b"Bearer \xff\xfe").is_some());
+        let wide = format!("Bearer {}", "\u{20ac}".repeat(4_000));
+        assert!(kept(wide.as_bytes()).unwrap().len() > MAX_TOKEN_BYTES);
     }
 
     #[test]
