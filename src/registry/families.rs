@@ -55,8 +55,9 @@ pub enum Rotation {
     Rotated(Family),
     /// It was replaced just now; the successor has been the current one since. Nothing has changed.
     Repeated(Family),
-    /// It was used before. The family is dead; this answer comes for as long as it would have lived.
-    /// The caller ends the connections: [`super::EndTarget::Session`].
+    /// It was used before. The family is dead, and the caller ends its connections, with [`super::EndTarget::Session`] and
+    /// [`super::Fence::EndSession`]. This answer comes until that order is given, and [`Rotation::Unknown`] from then on: an order
+    /// that failed is given again, and a token that is replayed costs the fleet nothing more.
     Reused(Family),
     /// The token is right, but a fence holds. Nothing has changed.
     Refused(Bar),
@@ -86,8 +87,8 @@ pub trait Families: Send + Sync {
         turn: Turn<'_>,
     ) -> Result<(Rotation, Option<Timestamp>), RegistryError>;
 
-    /// Closes a family for whoever has its current token, or the one before that. Answers which it was, also when it is closed
-    /// or dead already: connections of its session may still be there, and are the caller's to end.
+    /// Closes a family for a caller with its current token, or the one before that. Answers which it was: the caller ends its
+    /// connections, as with [`Rotation::Reused`]. None once that order is given.
     async fn close_family(
         &self,
         id: &SessionId,

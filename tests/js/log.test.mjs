@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { connect, connected, eventually, segment, someone, test, writeScratch } from './harness.mjs';
+import { connect, connected, eventually, exchange, segment, someone, test, writeScratch } from './harness.mjs';
 
 /** How many bytes a node has logged since `from` lines. */
 const bytes = (node, from) => node.lines.slice(from).reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0);
@@ -66,4 +66,24 @@ test('junk at /api/logout fills no audit', async ({ node }) => {
   await door.api.request('POST', '/v1/users/last/disconnect', { json: {} });
   await door.line(/whom="last"/);
   assert.equal(door.lines.slice(from).filter((line) => / audit: /.test(line)).length, 1);
+});
+
+test('a cookie of a session that is over is replayed for nothing: each session ends once', async ({ node }) => {
+  const door = await node();
+  const post = (path, cookie) => exchange(door.url, 'POST', path, { headers: { cookie, 'content-length': 0 } });
+  const open = async () => (await door.api.openSession(someone('replays'))).cookie.split(';')[0];
+  const from = door.lines.length;
+  const closed = await open();
+  for (let i = 0; i < 100; i += 1) assert.equal((await post('/api/logout', closed)).status, 204);
+
+  const stolen = await open();
+  let newest = stolen;
+  for (let i = 0; i < 2; i += 1) newest = (await post('/api/refresh-token', newest)).headers['set-cookie'][0].split(';')[0];
+  for (let i = 0; i < 100; i += 1) assert.equal((await post('/api/refresh-token', stolen)).status, 401);
+  assert.equal((await post('/api/logout', newest)).status, 204);
+  await door.api.request('POST', '/v1/users/last/disconnect', { json: {} });
+  await door.line(/whom="last"/);
+  const since = door.lines.slice(from);
+  assert.equal(since.filter((line) => /what="close_session"/.test(line)).length, 1);
+  assert.equal(since.filter((line) => /a refresh token was used twice/.test(line)).length, 1);
 });

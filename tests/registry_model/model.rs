@@ -414,7 +414,7 @@ impl Model {
                 self.over.insert((user.clone(), session.clone()));
                 let family = self.families.get_mut(session);
                 if let Some(kept) = family.filter(|it| it.family.user == *user) {
-                    kept.dead.get_or_insert("closed");
+                    kept.dead = Some("over");
                 }
             }
             _ => {}
@@ -454,7 +454,7 @@ impl Model {
         let mut kept = kept.clone();
         let current = *turn.presented == kept.current;
         let repeated = Some(*turn.presented) == kept.previous;
-        if kept.dead == Some("closed") {
+        if matches!(kept.dead, Some("closed" | "over")) {
             return Rotation::Unknown;
         }
         if kept.dead.is_some() || !(current || repeated) {
@@ -494,7 +494,8 @@ impl Model {
             .families
             .get_mut(id)
             .filter(|it| it.family.expires_at > now)?;
-        if kept.current != *token && kept.previous != Some(*token) {
+        let is_its = kept.current == *token || kept.previous == Some(*token);
+        if !is_its || kept.dead == Some("over") {
             return None;
         }
         kept.dead.get_or_insert("closed");

@@ -228,11 +228,10 @@ async fn a_session_is_opened_refreshed_and_ended() {
         assert_eq!((answer.status.as_u16(), answer.text.as_str()), (204, ""));
         assert_eq!(answer.headers[header::SET_COOKIE], forget);
     }
-    let logouts = lines.take();
-    assert_eq!(logouts.len(), 2);
+    // The second one found nothing to do.
     assert_eq!(
-        logouts[0],
-        json!({"who": "cookie", "what": "close_session", "whom": "its own", "result": "done"})
+        lines.take(),
+        [json!({"who": "cookie", "what": "close_session", "whom": "its own", "result": "done"})]
     );
     for cookie in [last, "refreshToken=made-up", "refreshToken=%00"] {
         let refused = page(&pages, "/api/refresh-token", &[("cookie", cookie)]).await;

@@ -38,7 +38,7 @@ elseif ARGV[10] == 'revoke' then
 elseif ARGV[10] == 'session' then
   redis.call('SET', KEYS[7], '', 'PX', ARGV[12])
   if redis.call('HGET', KEYS[8], 'user') == ARGV[1] then
-    redis.call('HSETNX', KEYS[8], 'dead', 'closed')
+    redis.call('HSET', KEYS[8], 'dead', 'over')
   end
 end
 

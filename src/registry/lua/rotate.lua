@@ -13,7 +13,8 @@ local at = now()
 local asked = string.format('%.0f', at)
 local user, claims, expires, opened, current, previous, rotated, dead = unpack(redis.call('HMGET', KEYS[1],
   'user', 'claims', 'expires', 'opened', 'current', 'previous', 'rotated', 'dead'))
-if not user or dead == 'closed' then
+-- 'closed' and 'reused': the order to end its connections has yet to be given, which makes it 'over'.
+if not user or dead == 'closed' or dead == 'over' then
   return { 'unknown', '', '', '', asked }
 end
 

@@ -30,19 +30,21 @@ struct Kept {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Death {
-    /// By logging out.
+    /// By logging out; its connections have yet to be ordered to end.
     Closed,
-    /// By a token that was used before.
+    /// By a token that was used before; its connections have yet to be ordered to end.
     Reused,
+    /// Its connections have been ordered to end.
+    Over,
 }
 
 impl Families {
-    /// Closes a family of this user.
-    pub(super) fn close(&mut self, user: &UserId, id: &SessionId) {
+    /// Ends a family of this user, whose connections are being ordered to end.
+    pub(super) fn end(&mut self, user: &UserId, id: &SessionId) {
         if let Some((kept, _)) = self.0.get_mut(id)
             && kept.family.user == *user
         {
-            kept.dead.get_or_insert(Death::Closed);
+            kept.dead = Some(Death::Over);
         }
     }
 
@@ -96,7 +98,7 @@ impl registry::Families for MemoryRegistry {
             *turn.presented == previous && later(rotated, turn.grace) >= now
         });
         match kept.dead {
-            Some(Death::Closed) => return answer(Rotation::Unknown),
+            Some(Death::Closed | Death::Over) => return answer(Rotation::Unknown),
             None if current || repeated => {}
             None | Some(Death::Reused) => {
                 kept.dead = Some(Death::Reused);
@@ -131,10 +133,11 @@ impl registry::Families for MemoryRegistry {
     ) -> Result<Option<Family>, RegistryError> {
         let store = &mut *self.store.lock();
         let found = store.families.0.get_mut(id).filter(|(kept, _)| {
-            *token == kept.current
+            let is_its = *token == kept.current
                 || kept
                     .previous
-                    .is_some_and(|(previous, _)| *token == previous)
+                    .is_some_and(|(previous, _)| *token == previous);
+            is_its && kept.dead != Some(Death::Over)
         });
         let Some((kept, _)) = found else {
             return Ok(None);

@@ -263,7 +263,7 @@ impl Store {
     /// Puts up a fence against a user.
     pub(super) fn put_up(&mut self, user: &UserId, fence: &Fence) -> Standing {
         if let Fence::EndSession(session) = fence {
-            self.families.close(user, session);
+            self.families.end(user, session);
         }
         self.fences.put_up(user, fence)
     }
