@@ -98,6 +98,27 @@ impl Jwt {
             || self.jwks_url.is_some()
             || !self.keys.is_empty()
     }
+
+    /// A warning for each entry of `keys` without an issuer where another has one: who binds one key to its issuer may take the
+    /// others for bound.
+    pub(super) fn unbound_keys(&self) -> Vec<String> {
+        if self.keys.iter().all(|key| key.issuer.is_empty()) {
+            return Vec::new();
+        }
+        let taken = match self.issuer.as_slice() {
+            [] => "any issuer, those of the other entries too",
+            _ => "the issuers in auth.jwt.issuer",
+        };
+        let unbound = self.keys.iter().enumerate();
+        let unbound = unbound.filter(|(_, key)| key.issuer.is_empty());
+        let warning = |(index, _)| {
+            format!(
+                "auth.jwt.keys.{index} has no issuer of its own, and other entries of auth.jwt.keys have: it verifies tokens \
+                 of {taken}. Set auth.jwt.keys.{index}.issuer."
+            )
+        };
+        unbound.map(warning).collect()
+    }
 }
 
 impl Default for Jwt {

@@ -85,6 +85,7 @@ impl Effective {
                     .to_owned(),
             );
         }
+        warnings.extend(config.auth.jwt.unbound_keys());
         let admin = config.namespaces.iter().find(|it| it.path == "/admin");
         if config.api.jwt && admin.is_some_and(|admin| admin.roles.is_empty()) {
             warnings.push(

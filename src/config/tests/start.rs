@@ -130,6 +130,35 @@ fn a_queue_that_no_large_message_fits_is_a_warning() {
 }
 
 #[test]
+fn a_key_without_an_issuer_beside_one_with_is_a_warning_that_names_it() {
+    let warnings = |keys: &str, issuer: Option<&str>| {
+        let keys = ("SWITCHBOARD_AUTH__JWT__KEYS", keys);
+        let issuer = issuer.map(|issuer| ("SWITCHBOARD_AUTH__JWT__ISSUER", issuer));
+        let all = [SECRET, KEY, keys].into_iter().chain(issuer);
+        effective(all).unwrap().warnings
+    };
+    let secret = "a-secret-of-a-partner-0123456789abcdef";
+    let bound = format!(r#"{{"secret": "{secret}", "issuer": "https://partner.example"}}"#);
+    let unbound = format!(r#"{{"secret": "{secret}"}}"#);
+    let mixed = format!("[{bound}, {unbound}]");
+    let told = warnings(&mixed, None);
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].contains("auth.jwt.keys.1 has no issuer"),
+        "{told:?}"
+    );
+    assert!(told[0].contains("any issuer") && !told[0].contains(secret));
+    let told = warnings(&mixed, Some("https://own.example"));
+    assert!(
+        told[0].contains("the issuers in auth.jwt.issuer"),
+        "{told:?}"
+    );
+    for silent in [format!("[{bound}]"), format!("[{unbound}, {unbound}]")] {
+        assert_eq!(warnings(&silent, None), [""; 0], "{silent}");
+    }
+}
+
+#[test]
 fn an_admin_namespace_for_everybody_is_a_warning() {
     let warnings = |jwt: &str, namespaces: &str| {
         let namespaces = ("SWITCHBOARD_NAMESPACES", namespaces);
