@@ -166,7 +166,8 @@ impl Inner {
         Ok(self.order(target, fence, ending).await?.0)
     }
 
-    /// The same; with [`Fence::RevokeBefore`] also says from when on grants count.
+    /// Ends connections on every node, with what keeps their user out from now on, and answers as `disconnect` does. With
+    /// [`Fence::RevokeBefore`] also returns from when on grants count.
     pub(super) async fn order(
         self: &Arc<Self>,
         target: EndTarget,

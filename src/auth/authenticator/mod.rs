@@ -136,22 +136,12 @@ impl Authenticator {
         }
     }
 
-    /// Who a token stands for, by the issuer and audience of `auth.jwt`. Says nothing of roles.
+    /// Who a token stands for in a namespace, by its issuer and audience. Says nothing of roles.
     ///
     /// # Errors
     ///
     /// [`AuthError::Expired`] for a token that is past its `exp` and right otherwise, [`AuthError::Unavailable`] for one whose
     /// key may be in a JWK set that could not be fetched so far, [`AuthError::Invalid`] for any other.
-    pub async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
-        let inner = self.inner();
-        Ok(inner.check(token, &inner.everywhere).await?)
-    }
-
-    /// The same by the issuer and audience of a namespace, for a token that is to prolong a connection there.
-    ///
-    /// # Errors
-    ///
-    /// As [`Authenticator::verify`].
     pub async fn verify_for(
         &self,
         token: &str,
@@ -160,8 +150,8 @@ impl Authenticator {
         Ok(self.inner().check(token, &rule.intended).await?)
     }
 
-    /// The same as [`Authenticator::verify`], and says why not. For operators: a client learns no more than the
-    /// [`AuthError`].
+    /// Who a token stands for, by the issuer and audience of `auth.jwt`, or why it is refused. For operators: a client learns
+    /// no more than the [`AuthError`].
     ///
     /// # Errors
     ///
@@ -180,6 +170,12 @@ impl Authenticator {
     /// Whether a JWKS URL is configured that has given no keys so far: who brings its tokens is to try again until it does.
     pub fn waits_for_keys(&self) -> bool {
         self.inner().keys.waits_for_keys()
+    }
+
+    /// Who a token stands for, by the issuer and audience of `auth.jwt`.
+    #[cfg(test)]
+    pub(crate) async fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        Ok(self.explain(token).await?)
     }
 
     #[cfg(test)]
