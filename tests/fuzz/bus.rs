@@ -114,9 +114,9 @@ async fn real(redis: &Server, holder: &Node, other: &Node) -> Vec<Vec<u8>> {
     messages
 }
 
-/// The last word of a command as MONITOR shows it.
+/// The last word of a command as MONITOR shows it: in quotes, and with those within escaped.
 fn published(line: &str) -> Vec<u8> {
-    let (_, quoted) = line.trim_end().rsplit_once(" \"").unwrap();
+    let (_, quoted) = line.trim_end().rsplit_once("\" \"").unwrap();
     let mut bytes = Vec::new();
     let mut chars = quoted[..quoted.len() - 1].chars();
     while let Some(char) = chars.next() {
