@@ -89,8 +89,8 @@ pub enum AckReply {
     Given {
         /// Whose it is.
         connection_id: ConnectionId,
-        /// The first argument of its acknowledgement; null if it came without one, or with one that is no JSON, or nested deeper
-        /// than 128 levels.
+        /// The first argument of its acknowledgement; null if it came without one, or with one that is no JSON, is nested
+        /// deeper than 128 levels, holds a number that no double does, or has attachments.
         data: Json,
     },
     /// It has answered, and the answer is not passed on.

@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// The first argument of an acknowledgement, as JSON text; null if there is none. A tree of values may take up to 93 times as
+/// The first argument of an acknowledgement, as JSON text; null if there is none, or if it has attachments. A tree of values may take up to 93 times as
 /// much, and nobody here reads it.
 pub(super) struct FirstArgument(pub(super) Box<str>);
 
@@ -28,10 +28,21 @@ impl<'de> Deserialize<'de> for FirstArgument {
             fn visit_seq<A: SeqAccess<'de>>(self, mut all: A) -> Result<Box<str>, A::Error> {
                 let first = all.next_element::<Box<RawValue>>()?;
                 while all.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(first.map_or_else(|| "null".into(), Into::into))
+                let text: Box<str> = first.map_or_else(|| "null".into(), Into::into);
+                // What stands for an attachment says nothing without it.
+                Ok(if text_has_attachment(&text) {
+                    "null".into()
+                } else {
+                    text
+                })
             }
         }
 
         from.deserialize_tuple(1, Arguments).map(Self)
     }
+}
+
+/// Whether a JSON text holds the placeholder of an attachment, as Socket.IO's clients write it.
+fn text_has_attachment(text: &str) -> bool {
+    text.contains(r#""_placeholder":true"#)
 }
