@@ -8,7 +8,8 @@
 //!
 //! Delivery is at most once, in order per publisher and channel. A message may be lost while a link is down, and that is never
 //! silent: [`Bus::gaps`] counts up after each time the node may have missed something, and the gateway then reads from the
-//! registry what it missed.
+//! registry what it missed. The one exception is counted and makes no gap, since anybody who writes to Redis could make it: a
+//! message that comes more than 65,000 of its sender's late, which can't be told from one that is played again.
 
 mod health;
 mod heard;
