@@ -16,7 +16,7 @@ use crate::{
     bus::Bus,
     config::Config,
     transport::{
-        MessageSizes,
+        MessageSizes, PATIENCE,
         engine::{Adapter, EngineSettings, Protocol},
         namespaces::Namespaces,
         origin::Origins,
@@ -74,7 +74,7 @@ impl Inner {
         let parser = ParserConfig::common()
             .max_incoming_binaries(MAX_ATTACHMENTS)
             .max_incoming_binary_buf_size(max_payload as usize)
-            .packet_completion_timeout(Duration::from_secs(5));
+            .packet_completion_timeout(PATIENCE);
         let (protocol, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(ping.interval)

@@ -39,7 +39,7 @@ const COST_OF_OTHERS: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// How long attachments may take to follow their event, and a CONNECT packet to be answered before another one counts. Longer
 /// than a client that uploads goes without answering a ping.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long events may come of a namespace whose connection is over: until its client has been told. They are dropped uncounted.
 const LATE_EVENTS: Duration = Duration::from_secs(5);
@@ -150,6 +150,19 @@ impl Gate {
         }
     }
 
+    /// How many bytes the body of a POST may have, whoever sends it.
+    pub(super) fn max_body(&self) -> u64 {
+        self.sizes.user.max(self.sizes.guest)
+    }
+
+    /// How long the body of a POST may take: of a guest, or before the first identity, `handshake_timeout`.
+    pub(super) fn patience(&self, handshake_timeout: Duration) -> Duration {
+        match self.identified.load(Ordering::Acquire) {
+            true => handshake_timeout.max(PATIENCE),
+            false => handshake_timeout,
+        }
+    }
+
     /// How many bytes the next message may have: an attachment shares the size of its event's.
     pub(super) fn room(&self) -> u64 {
         let taken = self.announced.lock().bytes;
@@ -222,6 +235,12 @@ impl Gate {
         let mut announced = self.announced.lock();
         if announced.attachments == 0 {
             return self.other();
+        }
+        if announced
+            .since
+            .is_some_and(|since| since.elapsed() > PATIENCE)
+        {
+            return Err(Breach::Unfinished);
         }
         announced.attachments -= 1;
         announced.bytes += length;

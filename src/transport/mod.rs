@@ -45,5 +45,5 @@ mod turn_away;
 pub mod wire;
 
 pub use engine::Engine;
-pub use gate::MessageSizes;
+pub use gate::{MessageSizes, PATIENCE};
 pub use session::{Handshake, Session, SessionEvents, SessionGuard, SessionId};

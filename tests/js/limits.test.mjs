@@ -2,7 +2,9 @@
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
-import { connect, connected, connectPacket, eventually, exchange, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
+import { connect, connected, connectPacket, eventually, exchange, parseMetrics, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
+
+const metric = async (node, name, labels) => parseMetrics((await node.api.request('GET', '/metrics')).text).value(name, labels);
 
 /** A TCP connection that collects what it gets, and knows when the other side closed it. */
 function tcp(node, text) {
@@ -132,6 +134,62 @@ for (const transport of ['websocket', 'polling']) {
     await connected(door, { user: someone() });
   });
 }
+
+test('limits.max_payload_guest bounds a message, not what a guest has to send at once', async ({ node }) => {
+  const door = await node();
+  const ended = (reason) => metric(door, 'switchboard_transports_ended_total', { reason });
+  const guest = await Polling.open(door.url);
+  await guest.post('40/public,');
+  await guest.until(/^42\/public,\["ready"/);
+  const many = await guest.post(...Array.from({ length: 100 }, (_, n) => `42/public,["chat",${n},"${'x'.repeat(1000)}"]`));
+  assert.deepEqual([many.status, many.text], [200, 'ok']);
+  assert.equal(await ended('message_too_large'), 0);
+  const large = await guest.post(`42/public,["chat","${'x'.repeat(70_000)}"]`);
+  assert.equal(large.status, 413);
+  assert.equal(await ended('message_too_large'), 1);
+  await guest.refused();
+  // A user may send more, and over a WebSocket it is the same.
+  const user = await Polling.open(door.url);
+  await user.connect({ token: token(someone('large')) });
+  assert.equal((await user.post(`42["chat","${'x'.repeat(70_000)}"]`)).status, 200);
+  const raw = await new RawSocket(door.url).open();
+  raw.ws.send('40/public,');
+  await raw.until(/^42\/public,\["ready"/);
+  raw.ws.send(`42/public,["chat","${'x'.repeat(70_000)}"]`);
+  await within(10000, 'the server closes the transport', raw.closed);
+  assert.equal(await ended('message_too_large'), 2);
+});
+
+for (const [what, packets, reason] of [
+  ['attachments announced with a zero in front', ['45010-/public,["x",{"_placeholder":true,"num":0}]'], 'malformed_packet'],
+  ['a binary ack with more attachments than a guest may send', ['4610-/public,7["x"]', ...Array(9).fill(Buffer.alloc(60_000))], 'message_too_large'],
+  ['CONNECT for a namespace that is joined', ['40/public,'], 'second_connect'],
+]) {
+  test(`a guest is ended, and counted as ${reason}, for ${what}`, async ({ node }) => {
+    const door = await node();
+    const raw = await new RawSocket(door.url).open();
+    raw.ws.send('40/public,');
+    await raw.until(/^42\/public,\["ready"/);
+    for (const packet of packets) raw.ws.send(packet);
+    await within(10000, 'the server closes the transport', raw.closed);
+    assert.equal(await metric(door, 'switchboard_transports_ended_total', { reason }), 1);
+    assert.equal(await metric(door, 'switchboard_disconnects_total', { reason }), 1);
+    await connected(door, { user: someone() });
+  });
+}
+
+test('an attachment may come later than its event', async ({ node }) => {
+  const door = await node();
+  const user = someone('upload');
+  const raw = new RawSocket(door.url);
+  await raw.connect({ token: token(user) });
+  raw.ws.send('451-["file",{"_placeholder":true,"num":0}]');
+  // As an upload takes on a slow line: longer than the 5 s after which the parser once gave up.
+  await new Promise((resolve) => { setTimeout(resolve, 6000); });
+  raw.ws.send(Buffer.alloc(100_000));
+  raw.ws.send('421["devices"]');
+  await raw.until(/^431\[\{.*"ok":true/);
+});
 
 test('limits.events_per_second: beyond the burst events are refused with "error", the connection stays', async ({ node }) => {
   const door = await node({ env: { SWITCHBOARD_LIMITS__EVENTS_PER_SECOND: '10', SWITCHBOARD_LIMITS__EVENTS_BURST: '10' } });

@@ -5,9 +5,11 @@
 //! session lives, and as hyper made them they pin its read buffer (measured: 29.2 KB a connection; 16.1 KB with parts of
 //! our own making). And whether a new session may start at all is decided before one is allocated.
 //!
-//! `websocket` and `polling` are the ways a session may begin and go on, `upgrade` the move from the second to the first.
+//! `websocket` and `polling` are the ways a session may begin and go on, `post` is what it sends while it polls, `upgrade` the move
+//! from the second to the first.
 
 mod polling;
+mod post;
 mod upgrade;
 mod websocket;
 

@@ -1,20 +1,16 @@
-//! Sessions that poll: their GET and POST requests, and how they are ended.
+//! Sessions that poll: how they begin, their GET requests, and how they are ended.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::IntoResponse};
-use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header, request};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use axum::body::Body;
+use http::{Method, Request, Response, StatusCode, header};
 use secrecy::ExposeSecret;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::{Engine, Protocol, call};
+use super::{Engine, Protocol, call, post::CLOSE};
 use crate::{
     connection::TransportKind,
-    ending::Breach,
     transport::{
-        gate::MAX_PACKETS_IN_POST,
         listener::unavailable,
         outgoing::{is_message, outgoing_body},
         packets::SEPARATOR,
@@ -22,9 +18,6 @@ use crate::{
         session::{Session, SessionGuard},
     },
 };
-
-/// Engine.IO's close packet.
-const CLOSE: &[u8] = b"1";
 
 /// Engine.IO's packet that says nothing.
 const NOOP: &[u8] = b"6";
@@ -139,51 +132,9 @@ impl Engine {
                     slim.headers_mut()
                         .insert(header::CONTENT_TYPE, content_type.clone());
                 }
-                let Some(_posting) = session.begin_post() else {
-                    session.breached(Breach::PostOverlap);
-                    return refused(3, "Bad request");
-                };
-                if session.breach().is_some() {
-                    return refused(3, "Bad request");
-                }
-                let limit = usize::try_from(session.gate().max_message()).unwrap_or(usize::MAX);
-                // Collected here: the engine would wait for a body that never ends.
-                let body = Limited::new(request.into_body(), limit).collect();
-                let body = match timeout(self.settings.handshake_timeout, body).await {
-                    Ok(Ok(body)) => body.to_bytes(),
-                    Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                        session.breached(Breach::TooLarge);
-                        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
-                    }
-                    Ok(Err(_)) => {
-                        session.end();
-                        return StatusCode::BAD_REQUEST.into_response();
-                    }
-                    Err(_) => {
-                        session.end();
-                        return StatusCode::REQUEST_TIMEOUT.into_response();
-                    }
-                };
-                let (body, judged) = judge(&session, &body);
-                let closes = body
-                    .split(|byte| *byte == SEPARATOR)
-                    .any(|packet| packet == CLOSE);
                 let (head, _) = slim.into_parts();
-                let response = match body.is_empty() {
-                    true => Response::new("ok".into()),
-                    false => post(protocol, &head, &session, body).await,
-                };
-                if closes {
-                    session.let_go();
-                }
-                // What came before may have ended the session in its own way.
-                if let Err(breach) = judged
-                    && !session.is_ending()
-                {
-                    session.breached(breach);
-                    return refused(3, "Bad request");
-                }
-                response.map(Body::from)
+                self.take_post(protocol, &session, &head, request.into_body())
+                    .await
             }
             _ => refused(3, "Bad request"),
         }
@@ -234,65 +185,6 @@ impl Engine {
             self.polling.lock().remove(sid.expose_secret());
         }
     }
-}
-
-/// Judges the packets of a POST body. Returns those that the engine is to get, up to the first that is wrong, and what is wrong
-/// with that.
-fn judge(session: &Arc<Session>, body: &Bytes) -> (Bytes, Result<(), Breach>) {
-    let mut passing = Vec::with_capacity(body.len());
-    for (count, packet) in body.split(|byte| *byte == SEPARATOR).enumerate() {
-        let judged = match count < MAX_PACKETS_IN_POST {
-            true => session.judge(packet, packet.len() as u64),
-            false => Err(Breach::CrowdedPost),
-        };
-        match judged {
-            Ok(true) => {
-                if !passing.is_empty() {
-                    passing.push(SEPARATOR);
-                }
-                passing.extend_from_slice(packet);
-            }
-            Ok(false) => {}
-            Err(breach) => return (passing.into(), Err(breach)),
-        }
-    }
-    (passing.into(), Ok(()))
-}
-
-/// Hands a POST body to the engine. If the session has ended namespaces, what comes before a CONNECT packet for one of them is
-/// handled first.
-async fn post(
-    protocol: &Protocol,
-    head: &request::Parts,
-    session: &Session,
-    mut body: Bytes,
-) -> Response<Bytes> {
-    let parted = session.parted();
-    let mut at = 0;
-    while parted.look() > 0 && at < body.len() {
-        let rest = &body[at..];
-        let length = rest.iter().position(|byte| *byte == SEPARATOR);
-        let packet = &rest[..length.unwrap_or(rest.len())];
-        if parted.is_asked_for(packet) {
-            if at > 0 {
-                let before = body.split_to(at);
-                let response = hand_over(protocol, head, before.slice(..at - 1)).await;
-                if response.status() != StatusCode::OK {
-                    return response;
-                }
-                at = 0;
-                continue;
-            }
-            parted.let_go(packet);
-        }
-        at += packet.len() + 1;
-    }
-    hand_over(protocol, head, body).await
-}
-
-async fn hand_over(protocol: &Protocol, head: &request::Parts, body: Bytes) -> Response<Bytes> {
-    let request = Request::from_parts(head.clone(), Body::from(body));
-    call(protocol, request).await
 }
 
 /// Takes the packets that wait for the polls of a session, as a poll would.

@@ -235,6 +235,7 @@ pub(in crate::transport) struct Posting(Arc<Session>);
 
 impl Drop for Posting {
     fn drop(&mut self) {
+        self.0.gate().set_unfinished(0);
         if let Some(polling) = &self.0.polling {
             polling.posting.store(false, Ordering::Release);
         }
