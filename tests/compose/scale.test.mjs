@@ -61,7 +61,7 @@ describe('the fleet', () => {
       }
     }
     assert.ok(moved >= 2, `expected clients on the nodes that were stopped, got ${moved}`);
-    assert.deepEqual(await api.send(user, 'after', 1), { connections: clients.length, nodes: byNode(clients).size - [...byNode(clients).keys()].filter((node) => gone.some(({ Id }) => node.startsWith(Id.slice(0, 12)))).length });
+    assert.deepEqual(await api.send(user, 'after', 1), { connections: clients.length, nodes: byNode(clients).size - [...byNode(clients).keys()].filter((node) => gone.some(({ Id }) => node.startsWith(Id.slice(0, 12)))).length, unconfirmed: 0 });
     await eventually('Prometheus scrapes three', async () => assert.equal(await scraped(), 3), { ms: seconds(40), every: 500 });
   });
 

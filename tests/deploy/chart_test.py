@@ -198,7 +198,7 @@ class Configuration(unittest.TestCase):
 
     def test_the_schema_knows_the_keys_of_the_binary_and_no_secret_one(self):
         table = (ROOT / "src/config/keys.rs").read_text()
-        keys = dict((path, kind) for kind, path in re.findall(r'\b(open|secret)\("([a-z_.]+)"', table))
+        keys = dict((path, kind) for kind, path in re.findall(r'\b(open|secret)\(\s*"([a-z_.]+)"', table))
         self.assertGreater(len(keys), 40)
         definitions = json.loads((CHART / "values.schema.json").read_text())["definitions"]
 
