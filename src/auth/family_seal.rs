@@ -1,6 +1,6 @@
 //! The seal on a refresh family: what the nodes say of a login, in a store that others may write to.
 //!
-//! A family holds whose login it is and what its tokens claim. Whoever writes to Redis could make any user and any role of
+//! A family holds whose login it is and what its tokens claim. A writer to Redis could make any user and any role of
 //! that. So both are sealed, by HMAC-SHA256 with a key that only the nodes have, over the family's id as well: a seal that
 //! is copied into another family is none there.
 

@@ -14,7 +14,7 @@ pub struct NamespaceRule {
     pub(crate) intended: Intended,
 }
 
-/// Whom a token has to come from and be meant for.
+/// The issuer and the audience that a token must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Intended {
     /// What `iss` is to be.

@@ -55,7 +55,7 @@ enum Body {
 pub(super) enum Command {
     /// Hand a message to whom it is for, as far as they are here.
     Deliver { target: Target, message: Message },
-    /// Hand a message to whom it is for, as far as they are here, and collect what the clients answer.
+    /// Hand a message to its recipients here, and collect what the clients answer.
     DeliverWithAck {
         target: Target,
         message: Message,

@@ -24,7 +24,7 @@ use crate::{
 const RECEIPTS: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Hands a message to whom it is for, as far as they are on this node. Returns to how many connections. Never waits.
+    /// Hands a message to its recipients on this node. Returns to how many connections. Never waits.
     pub(super) fn deliver(self: &Arc<Self>, target: &Target, message: &Message) -> u64 {
         let limit = self.send_queue_bytes();
         let handed = self
@@ -44,7 +44,7 @@ impl Inner {
         handed
     }
 
-    /// Hands a message to whom it is for, as far as they are on this node, and collects what the clients answer. The messages
+    /// Hands a message to its recipients on this node, and collects what the clients answer. The messages
     /// are handed out before this returns; the answers come with the future.
     pub(super) fn deliver_with_ack(
         self: &Arc<Self>,
@@ -237,7 +237,7 @@ impl Inner {
         })
     }
 
-    /// Publishes to the nodes that hold whom it is for; returns which these are.
+    /// Publishes to the nodes that hold a recipient; returns these nodes.
     async fn route(&self, whom: &Whom, payload: Vec<u8>) -> Result<Asked, GatewayError> {
         let payload = self.bus.routed(payload);
         let routed = self.registry.route(whom, &self.instance, &payload);

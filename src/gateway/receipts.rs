@@ -27,7 +27,7 @@ pub(super) enum Receipt {
     },
     /// A piece of the answers, before the last one.
     Acks { acks: Vec<(ConnectionId, Answer)> },
-    /// The node may not deliver for now: whom the message was for may be there, and did not get it.
+    /// The node may not deliver for now: a recipient may be there, and did not get it.
     Withheld,
     /// Which connections are closed and out of the registry.
     Ended { closed: Vec<ConnectionId> },
@@ -139,7 +139,7 @@ impl Request<'_> {
         self.number
     }
 
-    /// The next receipt, whoever sends it.
+    /// The next receipt, of any node.
     pub(super) async fn next(&mut self) -> Option<(Instance, Receipt)> {
         self.receipts.recv().await
     }

@@ -2,7 +2,7 @@
 //!
 //! The engine spawns a task for each CONNECT packet before it looks whether the namespace is joined (socketioxide 0.18.9,
 //! `client.rs`), answers pings and takes acknowledgements as fast as they come, and knows one size for all: 8 MB of `40`
-//! took 1.7 GB. Events of namespaces that exist are the gateway's to count; all else is counted here.
+//! took 1.7 GB. Events of joined namespaces are the gateway's to count; all else is counted here.
 
 use std::{
     num::NonZeroU32,
@@ -28,7 +28,7 @@ const CONNECT_BURST: NonZeroU32 = NonZeroU32::new(50).unwrap();
 const CONNECTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2).unwrap();
 
 /// How many packets and frames that are no event a transport may send at once, and how many a second from then on:
-/// heartbeats, acknowledgements, stray attachments, control frames, fragments, events of namespaces that do not exist. A stock
+/// heartbeats, acknowledgements, stray attachments, control frames, fragments, events of namespaces that are not joined. A stock
 /// client sends a heartbeat in [`ping.interval`](crate::config::Ping), and an acknowledgement for each event that asks for one.
 const OTHERS_BURST: NonZeroU32 = NonZeroU32::new(4_000).unwrap();
 const OTHERS_PER_SECOND: NonZeroU32 = NonZeroU32::new(2_000).unwrap();
@@ -92,6 +92,13 @@ struct Announced {
     bytes: u64,
     /// When the event came.
     since: Option<Instant>,
+}
+
+impl Announced {
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.since
+            .is_some_and(|since| now.duration_since(since) > PATIENCE)
+    }
 }
 
 /// How a client stands to a namespace.
@@ -236,10 +243,7 @@ impl Gate {
         if announced.attachments == 0 {
             return self.other();
         }
-        if announced
-            .since
-            .is_some_and(|since| since.elapsed() > PATIENCE)
-        {
+        if announced.is_overdue(Instant::now()) {
             return Err(Breach::Unfinished);
         }
         announced.attachments -= 1;
@@ -273,15 +277,14 @@ impl Gate {
             true => NonZeroU32::MIN,
             false => COST_OF_OTHERS,
         };
-        // More at once than the burst is allowed by no one; a single packet never is.
+        // The inner error is for a cost above the burst, which this never is.
         let allowed = matches!(self.others.check_n(cost), Ok(Ok(())));
         allowed.then_some(Judged::Passes).ok_or(Breach::PacketFlood)
     }
 
     /// Whether attachments have not followed their event in time: the engine would hold it for as long as the client stays.
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        let since = self.announced.lock().since;
-        since.is_some_and(|since| now.duration_since(since) > PATIENCE)
+        self.announced.lock().is_overdue(now)
     }
 
     fn connect(&self, namespace: &[u8]) -> Result<Judged, Breach> {

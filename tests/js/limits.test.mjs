@@ -148,6 +148,12 @@ test('limits.max_payload_guest bounds a message, not what a guest has to send at
   assert.equal(large.status, 413);
   assert.equal(await ended('message_too_large'), 1);
   await guest.refused();
+  // Also where a smaller one follows it.
+  const another = await Polling.open(door.url);
+  await another.post('40/public,');
+  await another.until(/^42\/public,\["ready"/);
+  assert.equal((await another.post(`42/public,["chat","${'x'.repeat(65_000)}"]`, '42/public,["chat"]')).status, 413);
+  assert.equal(await ended('message_too_large'), 2);
   // A user may send more, and over a WebSocket it is the same.
   const user = await Polling.open(door.url);
   await user.connect({ token: token(someone('large')) });
@@ -157,7 +163,7 @@ test('limits.max_payload_guest bounds a message, not what a guest has to send at
   await raw.until(/^42\/public,\["ready"/);
   raw.ws.send(`42/public,["chat","${'x'.repeat(70_000)}"]`);
   await within(10000, 'the server closes the transport', raw.closed);
-  assert.equal(await ended('message_too_large'), 2);
+  assert.equal(await ended('message_too_large'), 3);
 });
 
 for (const [what, packets, reason] of [

@@ -158,6 +158,9 @@ impl Post<'_> {
             [b'b', data @ ..] => data.len() / 4 * 3,
             text => text.len(),
         };
+        if length as u64 > self.session.gate().max_message() {
+            return Err(Breach::TooLarge);
+        }
         self.session.judge(packet, length as u64)
     }
 }
