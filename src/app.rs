@@ -7,7 +7,10 @@ use axum::{Router, extract::Request, routing::any};
 use http::{HeaderValue, Method};
 use parking_lot::Mutex;
 use rand::Rng;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -36,6 +39,9 @@ const SUMMARY: Duration = Duration::from_secs(10);
 /// Time for a request head on the internal listener, the idle time between two requests included: longer than the minute for
 /// which balancers and backends keep a connection at hand, which must not be closed under the request that they send next.
 const INTERNAL_HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Connections that may wait to be accepted; the kernel cuts it to `net.core.somaxconn`, 4096 on Linux.
+const BACKLOG: u32 = 4_096;
 
 /// A node that is bound to its addresses and has begun to join its cluster, and that takes nobody in yet.
 pub struct App {
@@ -86,9 +92,9 @@ impl App {
     /// An address that can't be bound, or keys that can't be read.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let config = Arc::new(config);
-        let public = bind(config.listen).await?;
+        let public = bind(config.listen)?;
         let internal = match config.internal_listen {
-            Some(addr) => Some(bind(addr).await?),
+            Some(addr) => Some(bind(addr)?),
             None => None,
         };
         let node_id = config
@@ -282,10 +288,19 @@ impl App {
     }
 }
 
-async fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr)
-        .await
-        .with_context(|| format!("can't listen on {addr}"))
+/// Not `TcpListener::bind`: that lets 128 connections wait, and in a burst the kernel drops the SYN of every further one, whoever's
+/// it is; the API's callers then wait a second to say it again.
+fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = match addr {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("can't listen on {addr}"))
 }
 
 /// The host's name and a random suffix.
