@@ -1,12 +1,18 @@
 //! Refresh tokens: opaque, single use, and each with exactly one successor.
 //!
-//! A token is `<family>.<secret>`. The family is what a login opened and a logout ends; the secret is 16 random bytes and a tag
-//! of 16 bytes over them and the family, by a key that only the nodes have. Of a token only its SHA-256 is kept, so who reads
-//! the store can't refresh. The tag tells a token that was used before from one that somebody made up who knows the family's
-//! id: every access token shows it, as its `sid`.
+//! A token is `<family>.<secret>`. The family is what a login opened and a logout ends; the secret is the token's number in 4
+//! bytes, 16 random bytes, and a tag of 16 bytes over these and the family, by a key that only the nodes have. Of a token only
+//! its number and its SHA-256 are kept, so who reads the store can't refresh. The tag tells a token that was used before from one
+//! that somebody made up who knows the family's id: every access token shows it, as its `sid`.
+//!
+//! The number is one more with each token of a family. It tells a token that was used before from one for which the store has
+//! lost the rotation.
 //!
 //! The successor is derived from the token, by HMAC with the same key. Two tabs that bring the same cookie
 //! at once get the same successor, then, though nothing but hashes is kept, and on whichever node each of them asks.
+//!
+//! Tokens without a number, of 32 bytes, are read and no longer issued: they count as number 0, and their successors have
+//! numbers.
 
 use std::fmt;
 
@@ -18,11 +24,18 @@ use sha2::{Digest, Sha256};
 /// The longest family id.
 const MAX_FAMILY_BYTES: usize = 64;
 
-/// 32 bytes in base64url without padding (RFC 4648 §5).
-const SECRET_CHARS: usize = 43;
+/// A secret's length, in bytes; base64url without padding (RFC 4648 §5) makes 48 characters of it.
+const SECRET_BYTES: usize = NUMBER_BYTES + NONCE_BYTES + TAG_BYTES;
 
-/// Of a secret, the part that is not its tag, in bytes.
+/// The length of a secret without a number, in bytes; 43 characters.
+const UNNUMBERED_BYTES: usize = NONCE_BYTES + TAG_BYTES;
+
+/// The longest secret, in characters.
+const MAX_SECRET_CHARS: usize = SECRET_BYTES / 3 * 4;
+
+const NUMBER_BYTES: usize = size_of::<u32>();
 const NONCE_BYTES: usize = 16;
+const TAG_BYTES: usize = 16;
 
 /// What the key is derived for: the secret that it comes from also signs tokens, and no token's signed part is this.
 const PURPOSE: &[u8] = b"switchboard refresh-token successor v1";
@@ -32,35 +45,42 @@ const PURPOSE: &[u8] = b"switchboard refresh-token successor v1";
 pub struct RefreshToken {
     text: SecretString,
     family_len: usize,
+    number: u32,
 }
 
 impl RefreshToken {
-    /// A new token of a family. None unless the family's id is 1 to 64 characters of `A-Za-z0-9_-`.
+    /// The first token of a family, number 1. None unless the family's id is 1 to 64 characters of `A-Za-z0-9_-`.
     pub fn new(family: &str, key: &SuccessorKey) -> Option<Self> {
-        is_family(family).then(|| Self::of(family, &rand::random(), key))
+        is_family(family).then(|| Self::of(family, 1, &rand::random(), key))
     }
 
     /// Reads what a client presents. None for what can't be a token, such as one that is written in another way than it
     /// was given.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() > MAX_FAMILY_BYTES + 1 + SECRET_CHARS {
+        if text.len() > MAX_FAMILY_BYTES + 1 + MAX_SECRET_CHARS {
             return None;
         }
         let (family, secret) = text.split_once('.')?;
-        let whole = secret.len() == SECRET_CHARS && URL_SAFE_NO_PAD.decode(secret).is_ok();
-        (is_family(family) && whole).then(|| Self {
+        let secret = URL_SAFE_NO_PAD.decode(secret).ok()?;
+        let number = match secret.len() {
+            SECRET_BYTES => u32::from_be_bytes(*secret.first_chunk()?),
+            UNNUMBERED_BYTES => 0,
+            _ => return None,
+        };
+        is_family(family).then(|| Self {
             text: text.into(),
             family_len: family.len(),
+            number,
         })
     }
 
-    fn of(family: &str, nonce: &[u8; NONCE_BYTES], key: &SuccessorKey) -> Self {
-        let mut secret = [0; 32];
-        secret[..NONCE_BYTES].copy_from_slice(nonce);
-        secret[NONCE_BYTES..].copy_from_slice(&key.tag(family, nonce));
+    fn of(family: &str, number: u32, nonce: &[u8; NONCE_BYTES], key: &SuccessorKey) -> Self {
+        let tagged = [&number.to_be_bytes()[..], nonce].concat();
+        let secret = [&tagged[..], &key.tag(family, &tagged)].concat();
         Self {
             text: format!("{family}.{}", URL_SAFE_NO_PAD.encode(secret)).into(),
             family_len: family.len(),
+            number,
         }
     }
 
@@ -74,25 +94,35 @@ impl RefreshToken {
         &self.text
     }
 
-    /// What is kept of it. A secret of 256 random bits needs no slower hash.
+    /// Its place in its family; 0 of one without a number. Only of a token that [`RefreshToken::is_by`] holds for does it mean
+    /// anything.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What is kept of it, beside its number. A secret with 128 random bits and a tag needs no slower hash.
     pub fn hash(&self) -> [u8; 32] {
         Sha256::digest(self.text.expose_secret()).into()
     }
 
-    /// The token that comes after it in its family: always the same one, by the same key.
+    /// The token that comes after it in its family, with the next number: always the same one, by the same key.
     pub fn successor(&self, key: &SuccessorKey) -> Self {
         let derived = hmac::sign(&key.0, self.text.expose_secret().as_bytes());
         let mut nonce = [0; NONCE_BYTES];
         nonce.copy_from_slice(&derived.as_ref()[..NONCE_BYTES]);
-        Self::of(self.family(), &nonce, key)
+        // At one refresh a second the numbers last for 136 years; then reuse is told by the hash alone.
+        Self::of(self.family(), self.number.saturating_add(1), &nonce, key)
     }
 
     /// Whether it was issued by who has the key, whenever that was.
     pub fn is_by(&self, key: &SuccessorKey) -> bool {
         let secret = &self.text.expose_secret()[self.family_len + 1..];
         URL_SAFE_NO_PAD.decode(secret).is_ok_and(|secret| {
-            let (nonce, tag) = secret.split_at(NONCE_BYTES);
-            verify_slices_are_equal(&key.tag(self.family(), nonce), tag).is_ok()
+            secret
+                .split_last_chunk::<TAG_BYTES>()
+                .is_some_and(|(tagged, tag)| {
+                    verify_slices_are_equal(&key.tag(self.family(), tagged), tag).is_ok()
+                })
         })
     }
 }
@@ -116,14 +146,15 @@ impl SuccessorKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
-    /// No token is `<family>` and 16 bytes behind a 0, so no successor is derived from what a tag is over.
-    fn tag(&self, family: &str, nonce: &[u8]) -> [u8; 32 - NONCE_BYTES] {
+    /// The tag on a family and what stands before the tag in a secret. No token is `<family>` and bytes behind a 0, so no
+    /// successor is derived from what a tag is over; and what a number is in is longer than what has none, so no tag is both's.
+    fn tag(&self, family: &str, tagged: &[u8]) -> [u8; TAG_BYTES] {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(family.as_bytes());
         context.update(&[0]);
-        context.update(nonce);
-        let mut tag = [0; 32 - NONCE_BYTES];
-        tag.copy_from_slice(&context.sign().as_ref()[..32 - NONCE_BYTES]);
+        context.update(tagged);
+        let mut tag = [0; TAG_BYTES];
+        tag.copy_from_slice(&context.sign().as_ref()[..TAG_BYTES]);
         tag
     }
 }
@@ -143,122 +174,4 @@ fn is_family(id: &str) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-
-    fn text(token: &RefreshToken) -> &str {
-        token.text().expose_secret()
-    }
-
-    fn key(secret: &str) -> SuccessorKey {
-        SuccessorKey::new(&secret.into())
-    }
-
-    #[test]
-    fn a_token_is_read_back_as_itself() {
-        let longest = "f".repeat(64);
-        for family in ["a", "0f_-Z", &longest] {
-            let token = RefreshToken::new(family, &key("s")).unwrap();
-            assert_eq!(token.family(), family);
-            let read = RefreshToken::parse(text(&token)).unwrap();
-            assert_eq!(read.family(), family);
-            assert_eq!(read.hash(), token.hash());
-            assert_eq!(text(&token).len(), family.len() + 44);
-        }
-        let (one, two) = (
-            RefreshToken::new("a", &key("s")).unwrap(),
-            RefreshToken::new("a", &key("s")).unwrap(),
-        );
-        assert_ne!(one.hash(), two.hash());
-    }
-
-    #[test]
-    fn what_can_t_be_a_token_is_none() {
-        let secret = "A".repeat(43);
-        assert!(RefreshToken::parse(&format!("family.{secret}")).is_some());
-        for bad in [
-            String::new(),
-            ".".into(),
-            secret.clone(),
-            format!(".{secret}"),
-            "family.".into(),
-            format!("family.{secret}A"),
-            format!("family.{}", &secret[1..]),
-            format!("family.{}=", &secret[1..]),
-            format!("family.{}+", &secret[1..]),
-            // 43 characters hold 258 bits: the last two have to be 0.
-            format!("family.{}B", &secret[1..]),
-            format!("family.{secret}."),
-            format!("family.a.{secret}"),
-            format!("fam ily.{secret}"),
-            format!("fam:ily.{secret}"),
-            format!("family\n.{secret}"),
-            format!("fämily.{secret}"),
-            format!(" family.{secret}"),
-            format!("{}.{secret}", "f".repeat(65)),
-            format!("family.{}é", &secret[2..]),
-            "x".repeat(1_000_000),
-        ] {
-            assert!(RefreshToken::parse(&bad).is_none(), "{bad:.80}");
-        }
-        for family in ["", "a.b", "a b", &"f".repeat(65)] {
-            assert!(RefreshToken::new(family, &key("s")).is_none(), "{family}");
-        }
-    }
-
-    #[test]
-    fn a_successor_is_one_and_the_same_for_all_who_have_the_key() {
-        let token = RefreshToken::new("family", &key("s")).unwrap();
-        let (one, two) = (token.successor(&key("s")), token.successor(&key("s")));
-        assert_eq!(text(&one), text(&two));
-        assert_eq!(one.family(), "family");
-        assert!(RefreshToken::parse(text(&one)).is_some());
-
-        let third = one.successor(&key("s"));
-        let other_key = token.successor(&key("t"));
-        let other_token = RefreshToken::new("family", &key("s"))
-            .unwrap()
-            .successor(&key("s"));
-        let hashes = [&token, &one, &third, &other_key, &other_token].map(RefreshToken::hash);
-        for (index, hash) in hashes.iter().enumerate() {
-            assert!(!hashes[index + 1..].contains(hash), "{index}");
-        }
-    }
-
-    #[test]
-    fn a_token_that_was_made_up_is_by_nobody() {
-        let token = RefreshToken::new("family", &key("s")).unwrap();
-        let made_up = |text: &str| RefreshToken::parse(text).unwrap();
-        for token in [&token, &token.successor(&key("s")), &made_up(text(&token))] {
-            assert!(token.is_by(&key("s")));
-            assert!(!token.is_by(&key("t")));
-        }
-        let (_, secret) = text(&token).split_once('.').unwrap();
-        assert!(!made_up(&format!("other.{secret}")).is_by(&key("s")));
-        assert!(!made_up(&format!("family.{}", "A".repeat(43))).is_by(&key("s")));
-        for at in [0, 15, 16, 31] {
-            let mut bytes = URL_SAFE_NO_PAD.decode(secret).unwrap();
-            bytes[at] ^= 1;
-            let text = format!("family.{}", URL_SAFE_NO_PAD.encode(bytes));
-            assert!(!made_up(&text).is_by(&key("s")), "{at}");
-        }
-    }
-
-    /// Nodes of two versions in one fleet have to agree.
-    #[test]
-    fn the_derivation_does_not_change() {
-        let token = RefreshToken::parse(&format!("family.{}", "A".repeat(43))).unwrap();
-        let successor = token.successor(&key("test-only"));
-        assert_eq!(
-            text(&successor),
-            "family.ye2Cz52jPOKhfNDkCZDyOA5Oz86HsUlilRCTBqeOAJs"
-        );
-    }
-
-    #[test]
-    fn debug_shows_nothing() {
-        let token = RefreshToken::new("family", &key("s")).unwrap();
-        let shown = format!("{token:?} {:?}", key("hush"));
-        assert_eq!(shown, "RefreshToken(…) SuccessorKey(…)");
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use crate::{
     },
     connection::UserId,
     ending::Ending,
-    registry::{EndTarget, Family, Fence, RegistryError, Rotation, SessionId, Turn},
+    registry::{EndTarget, Family, FamilyToken, Fence, RegistryError, Rotation, SessionId, Turn},
 };
 
 /// How long a refresh token that has just been used gets the same successor once more: two tabs that refresh at once with
@@ -58,7 +58,7 @@ impl Inner {
             .ok_or_else(|| corrupt("an id that no refresh token can have"))?;
         let at = self
             .registry
-            .open_family(&family, &refresh_token.hash())
+            .open_family(&family, &known(&refresh_token))
             .await?;
         self.issue(&family, claims.clone(), refresh_token, Some(at))
     }
@@ -74,8 +74,8 @@ impl Inner {
         };
         let successor = presented.successor(&key.successor);
         let turn = Turn {
-            presented: &presented.hash(),
-            successor: &successor.hash(),
+            presented: &known(&presented),
+            successor: &known(&successor),
             grace: GRACE,
             renew: Some(self.config.auth.refresh_ttl),
         };
@@ -83,8 +83,10 @@ impl Inner {
             .registry
             .rotate(&presented.family().into(), turn)
             .await?;
-        let (Rotation::Rotated(family) | Rotation::Repeated(family) | Rotation::Reused(family)) =
-            &rotation
+        let (Rotation::Rotated(family)
+        | Rotation::Recovered(family)
+        | Rotation::Repeated(family)
+        | Rotation::Reused(family)) = &rotation
         else {
             return Ok(None);
         };
@@ -92,10 +94,16 @@ impl Inner {
             return Ok(None);
         };
         self.renew_seal(family, &keys).await;
+        if let Rotation::Recovered(family) = &rotation {
+            tracing::warn!(
+                user = %family.user,
+                "a refresh token is newer than the registry's, which has lost writes; the session goes on",
+            );
+        }
         match rotation {
-            Rotation::Rotated(family) | Rotation::Repeated(family) => {
-                self.issue(&family, claims, successor, at).map(Some)
-            }
+            Rotation::Rotated(family)
+            | Rotation::Recovered(family)
+            | Rotation::Repeated(family) => self.issue(&family, claims, successor, at).map(Some),
             Rotation::Reused(family) => {
                 tracing::warn!(user = %family.user, "a refresh token was used twice; its session ends");
                 self.end_session(family).await?;
@@ -115,7 +123,7 @@ impl Inner {
             return Ok(false);
         };
         let id = presented.family().into();
-        match self.registry.close_family(&id, &presented.hash()).await? {
+        match self.registry.close_family(&id, &known(&presented)).await? {
             Some(family) if self.unseal(&family, &keys).is_some() => {
                 self.end_session(family).await.map(|()| true)
             }
@@ -229,6 +237,14 @@ fn sealed(
 ) -> Result<serde_json::Value, GatewayError> {
     let seal = key.family.seal(id.as_str(), user.as_str(), &claims);
     serde_json::to_value(Sealed { claims, seal }).map_err(corrupt)
+}
+
+/// A refresh token as the registry knows it.
+fn known(token: &RefreshToken) -> FamilyToken {
+    FamilyToken {
+        number: token.number(),
+        hash: token.hash(),
+    }
 }
 
 /// A refresh token that one of the keys has issued; none for one that somebody made up. Its tag shows that, so it costs the

@@ -41,7 +41,7 @@ use crate::{
 pub use admission::{
     Admission, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, Updated, UserLimit,
 };
-pub use families::{Families, Family, Rotation, TokenHash, Turn};
+pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
 pub use fence::{
     Ban, EndOrder, EndTarget, Fence, Ordered, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT,
     TOKEN_MARGIN,

@@ -1,7 +1,7 @@
 // Contract 6: tokens refreshed over HTTP, with a cookie that is good once.
 
 import assert from 'node:assert/strict';
-import { createHash, generateKeyPairSync } from 'node:crypto';
+import { createHash, createHmac, generateKeyPairSync } from 'node:crypto';
 import net from 'node:net';
 import jwt from 'jsonwebtoken';
 import { API_KEY, clockPasses, connect, connected, eventually, exchange, expectProblem, Jar, JWT_SECRET, onBothRegistries, parseMetrics, someone, test, writeScratch } from './harness.mjs';
@@ -26,6 +26,29 @@ function hset(store, ...words) {
   return new Promise((resolve, reject) => {
     net.connect(store.port, '127.0.0.1', function connected() { this.end(request); }).on('error', reject).on('end', resolve).resume();
   });
+}
+
+/** The key of a session's family in Redis. */
+async function familyKey(store, { opened }) {
+  const found = await store.command('KEYS', `*family:${opened.refreshToken.split('.')[0]}`);
+  const keys = found.split('\r\n').filter((line) => line.includes('family:'));
+  assert.equal(keys.length, 1, `expected one family, got ${found}`);
+  return keys[0];
+}
+
+/** Keeps a session's family as Redis has it now; resolves to what undoes every write since, as a failover may. */
+async function undo(store, session) {
+  const key = await familyKey(store, session);
+  const copy = async (from, to) => assert.equal(await store.command('COPY', from, to, 'REPLACE'), ':1\r\n');
+  await copy(key, `kept of ${key}`);
+  return () => copy(`kept of ${key}`, key);
+}
+
+/** A refresh token as nodes issued them before tokens had numbers: 16 bytes and a tag. */
+function unnumbered(family, nonce) {
+  const hmac = (key, ...parts) => parts.reduce((mac, part) => mac.update(part), createHmac('sha256', key)).digest();
+  const key = hmac(JWT_SECRET, 'switchboard refresh-token successor v1');
+  return `${family}.${Buffer.concat([nonce, hmac(key, family, '\0', nonce).subarray(0, 16)]).toString('base64url')}`;
 }
 
 /** A refresh that has to be granted; resolves to its token. */
@@ -274,6 +297,71 @@ test('families outlive the restart of every node; what was ended stays ended', {
   const client = await connected(second[0], { token: kept.opened.token });
   await kept.jar.post(second[1].url, LOGOUT);
   await client.kicked(4503);
+});
+
+test('a Redis that has lost the last refreshes takes nobody for a thief', { ms: 60000 }, async ({ node, redis }) => {
+  const store = await redis();
+  const [door, desk] = await Promise.all(['n1', 'n2'].map((name) => node({ redis: store, name })));
+  for (const lost of [1, 3]) {
+    const user = someone(`lost${lost}`);
+    const session = await login(door.api, user);
+    const { jar } = session;
+    await refreshed(jar, door);
+    const thief = jar.copy();
+    const client = await connected(desk, { token: await refreshed(jar, desk) });
+    const lose = await undo(store, session);
+    for (let i = 0; i < lost; i += 1) await refreshed(jar, door);
+    await lose();
+    // Two tabs, and then as ever.
+    const tab = jar.copy();
+    await Promise.all([refreshed(jar, door), refreshed(tab, desk)]);
+    assert.equal(cookieOf(jar), cookieOf(tab));
+    await connected(desk, { token: await refreshed(jar, desk) });
+    assert.equal(client.count('disconnect'), 0, client.history());
+    const line = () => [door, desk].some((at) => at.log.split('\n').some((text) => text.includes('has lost writes') && text.includes(user)));
+    await eventually('a node says that Redis has lost something', async () => assert.ok(line()));
+    await refusedRefresh(thief, desk, 'a cookie that was used before the loss');
+    await client.kicked(4503);
+    await refusedRefresh(jar, door, 'the newest cookie of a family that is dead');
+  }
+});
+
+test('after such a loss the newest cookie logs out, and one that is made to look newer does nothing', { ms: 60000 }, async ({ node, redis }) => {
+  const store = await redis();
+  const door = await node({ redis: store });
+  const session = await login(door.api, someone('out'));
+  const { jar } = session;
+  const lose = await undo(store, session);
+  const client = await connected(door, { token: await refreshed(jar, door) });
+  await lose();
+  const [family, secret] = session.opened.refreshToken.split('.');
+  const bytes = Buffer.from(secret, 'base64url');
+  bytes.writeUInt32BE(bytes.readUInt32BE(0) + 7, 0);
+  const newer = () => new Jar().keep(`refreshToken=${family}.${bytes.toString('base64url')}; Path=/`);
+  await refusedRefresh(newer(), door, 'a cookie whose number somebody has raised');
+  assert.equal((await newer().post(door.url, LOGOUT)).status, 204);
+  assert.equal(client.count('disconnect'), 0, client.history());
+  assert.equal((await jar.copy().post(door.url, LOGOUT)).status, 204);
+  await client.kicked(4503);
+  await refusedRefresh(jar, door, 'the cookie of a session that was logged out');
+});
+
+test('a session from before refresh tokens had numbers goes on', { ms: 60000 }, async ({ node, redis }) => {
+  const store = await redis();
+  const door = await node({ redis: store });
+  const session = await login(door.api, someone('upgraded'));
+  const key = await familyKey(store, session);
+  const family = session.opened.refreshToken.split('.')[0];
+  const [before, current] = [1, 2].map((byte) => unnumbered(family, Buffer.alloc(16, byte)));
+  await store.command('HDEL', key, 'number');
+  await hset(store, key, 'current', createHash('sha256').update(current).digest());
+  const browser = (token) => new Jar().keep(`refreshToken=${token}; Path=/`);
+  const jar = browser(current);
+  await refreshed(jar, door);
+  await refreshed(browser(current), door);
+  await refreshed(jar, door);
+  await refusedRefresh(browser(before), door, 'a cookie from before that was used');
+  await refusedRefresh(jar, door, 'the newest cookie of a family that is dead');
 });
 
 test('without a signing key: 404', async ({ node }) => {

@@ -13,9 +13,9 @@ use switchboard::{
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
     registry::{
-        Admission, Ban, Bar, EndOrder, Entry, Families, Family, Grant, Heartbeat, Lease, Node,
-        NodeReport, Ordered, Presence, Registry, RegistryError, Rotation, Routed, SessionId,
-        Settled, TokenHash, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
+        Admission, Ban, Bar, EndOrder, Entry, Families, Family, FamilyToken, Grant, Heartbeat,
+        Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation, Routed,
+        SessionId, Settled, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
         memory::MemoryRegistry,
     },
 };
@@ -75,7 +75,7 @@ impl Families for Panicky {
     async fn open_family(
         &self,
         family: &Family,
-        token: &TokenHash,
+        token: &FamilyToken,
     ) -> Result<Timestamp, RegistryError> {
         self.inner.open_family(family, token).await
     }
@@ -91,7 +91,7 @@ impl Families for Panicky {
     async fn close_family(
         &self,
         id: &SessionId,
-        token: &TokenHash,
+        token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
         self.inner.close_family(id, token).await
     }

@@ -9,18 +9,29 @@ use sha2::{Digest as _, Sha256};
 use switchboard::{
     ending::Ending,
     registry::{
-        Ban, Bar, EndOrder, EndTarget, Family, Fence, Grant, RegistryError, Rotation, SessionId,
-        TokenHash, Turn,
+        Ban, Bar, EndOrder, EndTarget, Family, FamilyToken, Fence, Grant, RegistryError, Rotation,
+        SessionId, Turn,
     },
 };
 
 use super::home::{Home, LONG, Peer, all_of, eventually, fleet};
 
-const GRACE: Duration = Duration::from_secs(10);
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
-/// The `n`th token of a family, hashed.
-pub(super) fn token(family: &SessionId, n: u32) -> TokenHash {
-    Sha256::digest(format!("{}.secret.{n}", family.as_str())).into()
+/// The `n`th token of a family.
+pub(super) fn token(family: &SessionId, n: u32) -> FamilyToken {
+    FamilyToken {
+        number: n,
+        hash: Sha256::digest(format!("{}.secret.{n}", family.as_str())).into(),
+    }
+}
+
+/// A token with the number of a family's `n`th, which is another one.
+fn namesake(family: &SessionId, n: u32) -> FamilyToken {
+    FamilyToken {
+        number: n,
+        ..token(family, 1_000_000 + n)
+    }
 }
 
 /// A family of a user, opened with its token 0.
@@ -47,17 +58,27 @@ pub(super) async fn rotate(peer: &Peer, family: &Family, n: u32) -> Rotation {
 }
 
 async fn rotate_within(peer: &Peer, family: &Family, n: u32, grace: Duration) -> Rotation {
+    present(peer, family, token(&family.id, n), grace).await
+}
+
+async fn present(peer: &Peer, family: &Family, token: FamilyToken, grace: Duration) -> Rotation {
     let turn = Turn {
-        presented: &token(&family.id, n),
-        successor: &token(&family.id, n + 1),
+        presented: &token,
+        successor: &self::token(&family.id, token.number + 1),
         grace,
         renew: None,
     };
     peer.registry.rotate(&family.id, turn).await.unwrap().0
 }
 
+/// Kills a family that was never refreshed: with a token of its first one's number that is not that.
+pub(super) async fn reuse(peer: &Peer, family: &Family) {
+    let rotation = present(peer, family, namesake(&family.id, 0), GRACE).await;
+    assert_eq!(rotation, Rotation::Reused(family.clone()));
+}
+
 /// Orders a family's connections to end.
-async fn end_session(peer: &Peer, family: &Family) {
+pub(super) async fn end_session(peer: &Peer, family: &Family) {
     let target = EndTarget::Session {
         user: family.user.clone(),
         session: family.id.clone(),
@@ -66,7 +87,7 @@ async fn end_session(peer: &Peer, family: &Family) {
     peer.order(&target, Some(&fence), &Ending::of(4503)).await;
 }
 
-fn by(family: &Family) -> Grant {
+pub(super) fn by(family: &Family) -> Grant {
     Grant {
         issued_at: Some(Timestamp::now() + SignedDuration::from_secs(60)),
         token_id: None,
@@ -173,30 +194,35 @@ pub(super) async fn a_token_that_is_used_again_kills_its_family(home: &dyn Home)
     let [a, b] = fleet(home, LONG, LONG).await;
     let sibling = open(&a, "42").await;
     let stranger = open(&a, "43").await;
-    // Two back; before the first turn, one that is not the family's at all.
-    for (turns, used) in [(2, 0), (3, 1), (0, 7)] {
+    // Two back; one with the current one's number that is not it, before the first turn and later.
+    for (turns, back) in [(2, Some(0)), (3, Some(1)), (0, None), (2, None)] {
         let family = open(&a, "42").await;
         for n in 0..turns {
             rotate(&a, &family, n).await;
         }
         assert_eq!(b.bar("42", &by(&family)).await, None);
+        let id = &family.id;
+        let used = back.map_or(namesake(id, turns), |n| token(id, n));
         let reused = Rotation::Reused(family.clone());
-        assert_eq!(rotate(&b, &family, used).await, reused);
-        // The good token is dead with it; and the answer is repeated until the order to end has been given.
-        assert_eq!(rotate(&a, &family, turns).await, reused);
-        assert_eq!(rotate(&b, &family, used).await, reused);
+        assert_eq!(present(&b, &family, used, GRACE).await, reused);
+        // The good token is dead with it, and so is what would follow; and the answer is repeated until the order to end has
+        // been given.
+        for n in [turns, turns + 1] {
+            assert_eq!(rotate(&a, &family, n).await, reused);
+        }
+        assert_eq!(present(&b, &family, used, GRACE).await, reused);
         assert_eq!(
             b.bar("42", &by(&family)).await,
             Some(Bar::SessionEnded),
             "{turns} turns"
         );
         end_session(&b, &family).await;
-        for n in [turns, used] {
-            assert_eq!(rotate(&a, &family, n).await, Rotation::Unknown);
+        for token in [token(id, turns), token(id, turns + 1), used] {
+            let rotation = present(&a, &family, token, GRACE).await;
+            assert_eq!(rotation, Rotation::Unknown);
+            let closed = a.registry.close_family(id, &token).await;
+            assert_eq!(closed.unwrap(), None);
         }
-        let current = token(&family.id, turns);
-        let closed = a.registry.close_family(&family.id, &current).await;
-        assert_eq!(closed.unwrap(), None);
     }
     for (other, user) in [(&sibling, "42"), (&stranger, "43")] {
         assert_eq!(b.bar(user, &by(other)).await, None);
@@ -222,15 +248,18 @@ pub(super) async fn the_grace_is_short(home: &dyn Home) {
 
 pub(super) async fn a_family_is_closed_by_whoever_has_its_token(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
-    for presented in [1, 0] {
+    // The last two are newer than the registry's.
+    for presented in [1, 0, 2, 9] {
         let family = open(&a, "42").await;
         let other = open(&a, "42").await;
         rotate(&a, &family, 0).await;
-        let close = async |n| {
-            let token = token(&family.id, n);
-            b.registry.close_family(&family.id, &token).await.unwrap()
-        };
-        assert_eq!(close(2).await, None, "not its token");
+        let close_with =
+            async |token: FamilyToken| b.registry.close_family(&family.id, &token).await.unwrap();
+        let close = async |n| close_with(token(&family.id, n)).await;
+        for n in [1, 0] {
+            let other = namesake(&family.id, n);
+            assert_eq!(close_with(other).await, None, "not its token");
+        }
         assert_eq!(b.bar("42", &by(&family)).await, None);
         // Twice, as the order to end may fail.
         for _ in 0..2 {

@@ -12,6 +12,7 @@ mod fences;
 mod home;
 mod leases;
 mod limits;
+mod lost_rotations;
 mod orders;
 mod reads;
 mod redis;
@@ -123,4 +124,7 @@ conformance! {
         claims_are_rewritten_where_they_are_as_they_were
         a_family_is_forgotten_when_it_expires
         what_is_held_against_a_user_is_held_against_its_families;
+    lost_rotations:
+        a_token_that_is_newer_than_the_registry_is_the_current_one
+        a_newer_token_is_held_to_what_every_token_is;
 }

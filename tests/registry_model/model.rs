@@ -7,8 +7,8 @@ use switchboard::{
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
     registry::{
-        Admission, Ban, Bar, EndTarget, Entry, Family, Fence, Grant, Lease, LimitPolicy, Rotation,
-        SessionId, Turn, Updated, UserLimit,
+        Admission, Ban, Bar, EndTarget, Entry, Family, FamilyToken, Fence, Grant, Lease,
+        LimitPolicy, Rotation, SessionId, TokenHash, Turn, Updated, UserLimit,
         keys::{Place, Shard},
     },
 };
@@ -57,8 +57,8 @@ pub(super) struct Held {
 pub(super) struct Kept {
     pub(super) family: Family,
     pub(super) opened: Timestamp,
-    pub(super) current: [u8; 32],
-    pub(super) previous: Option<[u8; 32]>,
+    pub(super) current: FamilyToken,
+    pub(super) previous: Option<TokenHash>,
     /// Closed, or used twice.
     pub(super) dead: Option<&'static str>,
 }
@@ -452,12 +452,14 @@ impl Model {
             return Rotation::Unknown;
         };
         let mut kept = kept.clone();
-        let current = *turn.presented == kept.current;
-        let repeated = Some(*turn.presented) == kept.previous;
+        let presented = turn.presented;
+        let current = presented.hash == kept.current.hash;
+        let newer = !current && presented.number > kept.current.number;
+        let repeated = Some(presented.hash) == kept.previous;
         if matches!(kept.dead, Some("closed" | "over")) {
             return Rotation::Unknown;
         }
-        if kept.dead.is_some() || !(current || repeated) {
+        if kept.dead.is_some() || !(current || repeated || newer) {
             kept.dead = Some("reused");
             self.over.insert((kept.family.user.clone(), id.clone()));
             self.families.insert(id.clone(), kept.clone());
@@ -475,26 +477,31 @@ impl Model {
         if repeated {
             return Rotation::Repeated(kept.family);
         }
-        kept.previous = Some(kept.current);
+        kept.previous = Some(presented.hash);
         kept.current = *turn.successor;
         if let Some(renew) = turn.renew {
             kept.family.expires_at = at.checked_add(renew).unwrap_or(Timestamp::MAX);
         }
         self.families.insert(id.clone(), kept.clone());
+        if newer {
+            return Rotation::Recovered(kept.family);
+        }
         Rotation::Rotated(kept.family)
     }
 
     pub(super) fn close(
         &mut self,
         id: &SessionId,
-        token: &[u8; 32],
+        token: &FamilyToken,
         now: Timestamp,
     ) -> Option<Family> {
         let kept = self
             .families
             .get_mut(id)
             .filter(|it| it.family.expires_at > now)?;
-        let is_its = kept.current == *token || kept.previous == Some(*token);
+        let is_its = kept.current.hash == token.hash
+            || kept.previous == Some(token.hash)
+            || token.number > kept.current.number;
         if !is_its || kept.dead == Some("over") {
             return None;
         }

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 use switchboard::{
     connection::UserId,
     registry::{
-        EndTarget, Entry, Lease, RegistryError, SessionId, Whom,
+        EndTarget, Entry, FamilyToken, Lease, RegistryError, SessionId, Whom,
         keys::{Keys, Shard, escape, unescape},
     },
 };
@@ -87,7 +87,11 @@ pub(super) async fn carry_out(home: &Home, text: &str) -> Result<(), TestCaseErr
             ending: &switchboard::ending::Ending::of(4500),
         };
         let ordered = registry.order_end(order, &"x".into(), b"p").await?;
-        let close = registry.close_family(&text.into(), &[0; 32]).await?;
+        let token = FamilyToken {
+            number: 0,
+            hash: [0; 32],
+        };
+        let close = registry.close_family(&text.into(), &token).await?;
         Ok::<_, RegistryError>((
             found,
             ordered.connections,

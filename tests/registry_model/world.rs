@@ -13,8 +13,9 @@ use switchboard::{
     connection::{Connection, ConnectionId, Instance, TransportKind, UserId},
     ending::Ending,
     registry::{
-        Admission, Ban, EndOrder, EndTarget, Entry, Family, Fence, Grant, Lease, LimitPolicy,
-        NodeReport, Ordered, Registry, RegistryError, SessionId, Turn, UserLimit, Whom,
+        Admission, Ban, EndOrder, EndTarget, Entry, Family, FamilyToken, Fence, Grant, Lease,
+        LimitPolicy, NodeReport, Ordered, Registry, RegistryError, SessionId, Turn, UserLimit,
+        Whom,
         keys::{Place, Shard},
     },
 };
@@ -112,8 +113,12 @@ fn place(part: u8) -> Place {
     }
 }
 
-fn hash(token: u8) -> [u8; 32] {
-    [b'0' + token; 32]
+/// One of four tokens of any family: two have the number 0, two the number 1.
+fn token_of(pick: u8) -> FamilyToken {
+    FamilyToken {
+        number: u32::from(pick / 2),
+        hash: [b'0' + pick; 32],
+    }
 }
 
 impl<'a> World<'a> {
@@ -422,8 +427,8 @@ impl<'a> World<'a> {
                     return Ok(());
                 };
                 let turn = Turn {
-                    presented: &hash(*presented),
-                    successor: &hash(*successor),
+                    presented: &token_of(*presented),
+                    successor: &token_of(*successor),
                     grace: Duration::from_secs(3600),
                     renew: renew.then_some(Duration::from_secs(7200)),
                 };
@@ -441,7 +446,7 @@ impl<'a> World<'a> {
                     return Ok(());
                 };
                 for _ in times(twice) {
-                    let token = hash(*token);
+                    let token = token_of(*token);
                     let (closed, at) =
                         timed(self.nodes[2].registry.close_family(&id, &token)).await?;
                     prop_assert_eq!(closed, self.model.close(&id, &token, at.1), "close");
@@ -673,10 +678,10 @@ impl<'a> World<'a> {
             claims: serde_json::json!({ "name": "é\0" }),
             expires_at: self.base + SignedDuration::from_hours(if expired { 1 } else { 48 }),
         };
-        let (opened, at) = timed(registry.open_family(&family, &hash(token))).await?;
+        let (opened, at) = timed(registry.open_family(&family, &token_of(token))).await?;
         prop_assert!(at.0 <= opened && opened <= at.1, "opened at {}", opened);
         self.families.push(family.id.clone());
-        let (id, current) = (family.id.clone(), hash(token));
+        let (id, current) = (family.id.clone(), token_of(token));
         let kept = Kept {
             family,
             opened,

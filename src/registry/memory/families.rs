@@ -10,7 +10,7 @@ use super::{
 use crate::{
     connection::UserId,
     registry::{
-        self, Family, Grant, RegistryError, Rotation, SessionId, TokenHash, Turn,
+        self, Family, FamilyToken, Grant, RegistryError, Rotation, SessionId, TokenHash, Turn,
         fence::to_millisecond, keys::Shard,
     },
 };
@@ -22,7 +22,7 @@ pub(super) struct Families(Expiring<SessionId, Kept>);
 struct Kept {
     family: Family,
     opened: Timestamp,
-    current: TokenHash,
+    current: FamilyToken,
     /// The token that was replaced last, and when.
     previous: Option<(TokenHash, Timestamp)>,
     dead: Option<Death>,
@@ -63,7 +63,7 @@ impl registry::Families for MemoryRegistry {
     async fn open_family(
         &self,
         family: &Family,
-        token: &TokenHash,
+        token: &FamilyToken,
     ) -> Result<Timestamp, RegistryError> {
         Shard::of_opened(family)?;
         let (opened, expires_at) = (now(), to_millisecond(family.expires_at));
@@ -93,13 +93,15 @@ impl registry::Families for MemoryRegistry {
         let Some((kept, until)) = store.families.0.get_mut(id) else {
             return answer(Rotation::Unknown);
         };
-        let current = *turn.presented == kept.current;
+        let presented = turn.presented;
+        let current = presented.hash == kept.current.hash;
+        let newer = !current && presented.number > kept.current.number;
         let repeated = kept.previous.is_some_and(|(previous, rotated)| {
-            *turn.presented == previous && later(rotated, turn.grace) >= now
+            presented.hash == previous && later(rotated, turn.grace) >= now
         });
         match kept.dead {
             Some(Death::Closed | Death::Over) => return answer(Rotation::Unknown),
-            None if current || repeated => {}
+            None if current || repeated || newer => {}
             None | Some(Death::Reused) => {
                 kept.dead = Some(Death::Reused);
                 store.fences.end_session(&kept.family.user, id);
@@ -117,26 +119,32 @@ impl registry::Families for MemoryRegistry {
         if repeated {
             return answer(Rotation::Repeated(kept.family.clone()));
         }
-        kept.previous = Some((kept.current, now));
+        kept.previous = Some((presented.hash, now));
         kept.current = *turn.successor;
         if let Some(renew) = turn.renew {
             kept.family.expires_at = later(now, renew);
             *until = Some(kept.family.expires_at);
         }
-        answer(Rotation::Rotated(kept.family.clone()))
+        let family = kept.family.clone();
+        answer(if newer {
+            Rotation::Recovered(family)
+        } else {
+            Rotation::Rotated(family)
+        })
     }
 
     async fn close_family(
         &self,
         id: &SessionId,
-        token: &TokenHash,
+        token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
         let store = &mut *self.store.lock();
         let found = store.families.0.get_mut(id).filter(|(kept, _)| {
-            let is_its = *token == kept.current
+            let is_its = token.hash == kept.current.hash
+                || token.number > kept.current.number
                 || kept
                     .previous
-                    .is_some_and(|(previous, _)| *token == previous);
+                    .is_some_and(|(previous, _)| token.hash == previous);
             is_its && kept.dead != Some(Death::Over)
         });
         let Some((kept, _)) = found else {

@@ -7,7 +7,7 @@ use super::{RedisRegistry, fences::bar_of, member, milliseconds};
 use crate::{
     connection::UserId,
     registry::{
-        Families, Family, RegistryError, Rotation, SESSION_KEPT, SessionId, TokenHash, Turn,
+        Families, Family, FamilyToken, RegistryError, Rotation, SESSION_KEPT, SessionId, Turn,
         keys::Shard,
     },
 };
@@ -47,7 +47,7 @@ impl Families for RedisRegistry {
     async fn open_family(
         &self,
         family: &Family,
-        token: &TokenHash,
+        token: &FamilyToken,
     ) -> Result<Timestamp, RegistryError> {
         let shard = Shard::of_opened(family)?;
         let at: String = self
@@ -61,7 +61,8 @@ impl Families for RedisRegistry {
                     .arg(member::user_field(Some(&family.user)))
                     .arg(family.claims.to_string())
                     .arg(family.expires_at.as_millisecond())
-                    .arg(token.as_slice()),
+                    .arg(token.number)
+                    .arg(token.hash.as_slice()),
             )
             .await?;
         time(&at)
@@ -88,8 +89,10 @@ impl Families for RedisRegistry {
                         .arg(self.keys.revoked(shard, b""))
                         .arg(self.keys.over_prefix(shard))
                         .arg(id.digest())
-                        .arg(turn.presented.as_slice())
-                        .arg(turn.successor.as_slice())
+                        .arg(turn.presented.number)
+                        .arg(turn.presented.hash.as_slice())
+                        .arg(turn.successor.number)
+                        .arg(turn.successor.hash.as_slice())
                         .arg(milliseconds(turn.grace))
                         .arg(
                             turn.renew
@@ -107,6 +110,7 @@ impl Families for RedisRegistry {
         let rotation = match outcome.as_str() {
             "unknown" => Rotation::Unknown,
             "rotated" => found(Rotation::Rotated),
+            "recovered" => found(Rotation::Recovered),
             "repeated" => found(Rotation::Repeated),
             "reused" => found(Rotation::Reused),
             bar => match bar_of(bar)? {
@@ -120,7 +124,7 @@ impl Families for RedisRegistry {
     async fn close_family(
         &self,
         id: &SessionId,
-        token: &TokenHash,
+        token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
         let Some(shard) = Shard::of_family(id) else {
             return Ok(None);
@@ -135,7 +139,8 @@ impl Families for RedisRegistry {
                     .key(self.keys.family(shard, id))
                     .arg(self.keys.over_prefix(shard))
                     .arg(id.digest())
-                    .arg(token.as_slice())
+                    .arg(token.number)
+                    .arg(token.hash.as_slice())
                     .arg(milliseconds(SESSION_KEPT)),
             )
             .await?;
