@@ -64,7 +64,16 @@ impl Wire {
     /// A WebSocket up to the Engine.IO open packet. `headers` are further lines of the request, each with its line end. An error
     /// is the status that refused it; 0: none came.
     pub(crate) async fn open(door: SocketAddr, headers: &str) -> Result<Self, u16> {
-        let mut stream = TcpStream::connect(door).await.map_err(|_| 0_u16)?;
+        let stream = TcpStream::connect(door).await.map_err(|_| 0_u16)?;
+        Self::over(stream, door, headers).await
+    }
+
+    /// As [`Wire::open`], over a TCP connection to the door that is open already.
+    pub(crate) async fn over(
+        mut stream: TcpStream,
+        door: SocketAddr,
+        headers: &str,
+    ) -> Result<Self, u16> {
         stream.set_nodelay(true).ok();
         let head = format!(
             "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {door}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
