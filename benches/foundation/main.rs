@@ -33,6 +33,8 @@ mod table;
 #[path = "../../tests/attack/wire.rs"]
 mod wire;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use clap::Parser;
 
 use options::{Options, Part};
@@ -109,7 +111,11 @@ fn main() {
                 table: &mut table,
                 column,
             };
-            runtime.block_on(bench.pass());
+            let pass = || runtime.block_on(bench.pass());
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(pass)) {
+                println!("{table}\nIt ended early.");
+                resume_unwind(panic);
+            }
         }
     }
     println!("{table}");
