@@ -18,7 +18,7 @@ use crate::{
     api::{self, ApiState, auth::ApiAuth},
     auth::{Authenticator, RedisSessions},
     bus::Bus,
-    config::{Config, Cors, Reload},
+    config::{Config, Cors, Reload, RunningConfig},
     connection::{Instance, NodeId},
     gateway::{Gateway, Parts},
     link::{Link, Servers},
@@ -48,7 +48,7 @@ pub struct App {
     node_id: NodeId,
     public: TcpListener,
     internal: Option<TcpListener>,
-    config: Arc<Config>,
+    config: RunningConfig,
     gateway: Gateway,
     engine: Arc<Engine>,
     auth: Authenticator,
@@ -58,27 +58,28 @@ pub struct App {
 /// Takes a new configuration over while the node runs, as far as that can be done.
 #[derive(Clone)]
 pub struct Reloader {
-    running: Arc<Mutex<Arc<Config>>>,
+    config: RunningConfig,
+    /// Held while a reload is under way: one at a time.
+    turn: Arc<Mutex<()>>,
     gateway: Gateway,
     auth: Authenticator,
     keys: Arc<ApiAuth>,
 }
 
 impl Reloader {
-    /// Takes over what can be: API keys, what verifies tokens and cookies, and the limits of newcomers. Returns the keys that
-    /// have changed, and those that wait for the next start.
+    /// Takes over what can be: API keys and the API's limits, what verifies tokens and cookies, and all other limits. Returns the
+    /// keys that have changed, and those that wait for the next start.
     ///
     /// # Errors
     ///
     /// A configuration that lets nobody in, or a key file that can't be read. Nothing is changed then.
     pub fn reload(&self, new: &Config) -> anyhow::Result<Reload> {
-        let mut running = self.running.lock();
-        let reload = running.reloadable_from(new)?;
+        let _turn = self.turn.lock();
+        let reload = self.config.now().reloadable_from(new)?;
         self.auth
             .reload(&reload.config.auth, &reload.config.namespaces)?;
         self.keys.replace(&reload.config.api);
-        self.gateway.reload(&reload.config);
-        *running = Arc::new(reload.config.clone());
+        self.gateway.reload(reload.config.clone());
         Ok(reload)
     }
 }
@@ -91,7 +92,8 @@ impl App {
     ///
     /// An address that can't be bound, or keys that can't be read.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
-        let config = Arc::new(config);
+        let running = RunningConfig::new(config);
+        let config = running.now();
         let public = bind(config.listen)?;
         let internal = match config.internal_listen {
             Some(addr) => Some(bind(addr)?),
@@ -125,7 +127,7 @@ impl App {
             registry: timing,
             presence,
             ..
-        } = &*config;
+        } = &**config;
         let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = match &servers {
             None => {
                 let registry = MemoryRegistry::new(timing, presence);
@@ -141,7 +143,7 @@ impl App {
             }
         };
         let (gateway, engine) = Gateway::start(Parts {
-            config: config.clone(),
+            config: running.clone(),
             node_id: node_id.clone(),
             instance,
             auth: auth.clone(),
@@ -156,7 +158,7 @@ impl App {
             node_id,
             public,
             internal,
-            config,
+            config: running,
             gateway,
             engine,
             auth,
@@ -198,7 +200,8 @@ impl App {
     /// What reloads the configuration of this node while it runs.
     pub fn reloader(&self) -> Reloader {
         Reloader {
-            running: Arc::new(Mutex::new(self.config.clone())),
+            config: self.config.clone(),
+            turn: Arc::default(),
             gateway: self.gateway.clone(),
             auth: self.auth.clone(),
             keys: self.keys.clone(),
@@ -230,21 +233,20 @@ impl App {
     }
 
     fn serve(self, stop: &CancellationToken) -> JoinSet<()> {
-        let Config { limits, cors, .. } = &*self.config;
-        let state = ApiState::new(self.gateway.clone(), self.keys, &self.config);
+        let state = ApiState::new(self.gateway.clone(), self.keys, self.config.clone());
         let engine = self.engine;
         let socket_io = any(move |request: Request| engine.clone().handle(request));
         let mut sockets = Router::new()
             .route("/socket.io", socket_io.clone())
             .route("/socket.io/", socket_io)
             .merge(api::sessions(state.clone()));
-        if let Some(layer) = cors_layer(cors) {
+        if let Some(layer) = cors_layer(&self.config.now().cors) {
             sockets = sockets.layer(layer);
         }
         let mut servers = JoinSet::new();
         let bounds = ListenerLimits {
-            head_timeout: limits.handshake_timeout,
-            write_deadline: limits.write_deadline,
+            config: self.config,
+            head_timeout: None,
             door: Some(self.gateway.door().clone()),
         };
         let public = match self.internal {
@@ -254,7 +256,7 @@ impl App {
                     internal,
                     router,
                     ListenerLimits {
-                        head_timeout: INTERNAL_HEAD_TIMEOUT,
+                        head_timeout: Some(INTERNAL_HEAD_TIMEOUT),
                         door: None,
                         ..bounds.clone()
                     },

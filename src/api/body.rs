@@ -44,7 +44,7 @@ impl<T: Payload> FromRequest<ApiState> for Body<T> {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let limit = T::limit(&state.limits);
+        let limit = T::limit(&state.limits());
         if announced(&parts.headers).is_some_and(|length| length > limit + DISCARDED) {
             return Err(too_large(limit));
         }

@@ -188,7 +188,7 @@ impl ApiState {
         namespace: Option<String>,
     ) -> Result<Message, ApiError> {
         let known = |path: &str| self.gateway.has_namespace(path);
-        message(event, data, namespace, &self.limits, known)
+        message(event, data, namespace, &self.limits(), known)
     }
 }
 

@@ -63,7 +63,7 @@ const ENVELOPE: usize = 64 * 1024;
 pub struct ApiState {
     gateway: Gateway,
     auth: Arc<ApiAuth>,
-    limits: Limits,
+    config: config::RunningConfig,
     origins: Arc<Origins>,
 }
 
@@ -91,15 +91,21 @@ impl Limits {
 }
 
 impl ApiState {
-    /// The state of a node's API. Of the configuration it takes `limits.max_payload` and `cors`. Who holds on to `auth` can
-    /// replace the keys while the API runs.
-    pub fn new(gateway: Gateway, auth: Arc<ApiAuth>, config: &config::Config) -> Self {
+    /// The state of a node's API. Of the configuration it takes `limits.max_payload`, as it is at each call, and `cors`. Who
+    /// holds on to `auth` can replace the keys while the API runs.
+    pub fn new(gateway: Gateway, auth: Arc<ApiAuth>, config: config::RunningConfig) -> Self {
+        let origins = Origins::new(&config.now().cors.allowed_origins);
         Self {
             gateway,
             auth,
-            limits: Limits::new(&config.limits),
-            origins: Arc::new(Origins::new(&config.cors.allowed_origins)),
+            config,
+            origins: Arc::new(origins),
         }
+    }
+
+    /// How much a caller may send now.
+    fn limits(&self) -> Limits {
+        Limits::new(&self.config.now().limits)
     }
 }
 

@@ -54,8 +54,7 @@ const fn live(key: Key) -> Key {
 
 /// Every key there is.
 ///
-/// Those that are `live` are what a rotation of keys and a change of limits touch. Of the limits, the others are built into
-/// the listeners and the protocol engine when a node starts.
+/// Those that are `live` are what a rotation of keys and a change of limits touch.
 pub(super) const KEYS: &[Key] = &[
     open("listen", Kind::Text),
     open("internal_listen", Kind::Text),
@@ -103,15 +102,15 @@ pub(super) const KEYS: &[Key] = &[
     live(open("limits.connections_per_user", Kind::Number)),
     live(open("limits.connections_per_user_policy", Kind::Text)),
     live(open("limits.connects_per_second_per_user", Kind::Number)),
-    open("limits.max_payload", Kind::Text),
-    open("limits.max_payload_guest", Kind::Text),
+    live(open("limits.max_payload", Kind::Text)),
+    live(open("limits.max_payload_guest", Kind::Text)),
     live(open("limits.ack_bytes", Kind::Text)),
     live(open("limits.events_per_second", Kind::Number)),
     live(open("limits.events_burst", Kind::Number)),
-    open("limits.handshakes", Kind::Number),
-    open("limits.handshake_timeout", Kind::Text),
+    live(open("limits.handshakes", Kind::Number)),
+    live(open("limits.handshake_timeout", Kind::Text)),
     live(open("limits.send_queue_bytes", Kind::Text)),
-    open("limits.write_deadline", Kind::Text),
+    live(open("limits.write_deadline", Kind::Text)),
     open("registry.heartbeat", Kind::Text),
     open("registry.lease", Kind::Text),
     open("registry.prefix", Kind::Text),

@@ -22,6 +22,7 @@ mod load;
 mod print;
 mod redis;
 mod reload;
+mod running;
 mod sections;
 mod session;
 mod start;
@@ -36,8 +37,10 @@ pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use load::{Flags, Sources};
 pub use reload::Reload;
+pub use running::RunningConfig;
 pub use sections::{
-    Cors, Drain, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence, RegistryTiming,
+    Cors, Drain, LARGEST_PAYLOAD, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence,
+    RegistryTiming,
 };
 pub use session::Session;
 pub use start::{Development, Effective};

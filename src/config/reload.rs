@@ -20,11 +20,9 @@ pub struct Reload {
 }
 
 impl Config {
-    /// Holds another configuration, loaded and validated, against the one that runs. API keys (`api`), what verifies tokens
-    /// and cookies (`auth.jwt`, `auth.session.secrets`), what seals messages between nodes (`registry.secrets`) and the limits that are looked at anew each time
-    /// (`limits.connections`, `.memory`, `.connections_per_address`, `.handshakes_per_second_per_address`,
-    /// `.connections_per_user`, `.connections_per_user_policy`, `.connects_per_second_per_user`, `.ack_bytes`,
-    /// `.events_per_second`, `.events_burst`, `.send_queue_bytes`) are taken over; all else waits.
+    /// Holds another configuration, loaded and validated, against the one that runs. The API's keys and limits (`api`), what
+    /// verifies tokens and cookies (`auth.jwt`, `auth.session.secrets`), what seals messages between nodes (`registry.secrets`)
+    /// and all bounds (`limits`) are taken over; all else waits.
     ///
     /// Files that keys name are for the caller to read again: the same name may hold another key.
     ///
@@ -66,18 +64,7 @@ impl Config {
             config.auth.session.secrets = new.auth.session.secrets.clone();
         }
         config.registry.secrets = new.registry.secrets.clone();
-        let limits = &new.limits;
-        config.limits.connections = limits.connections;
-        config.limits.memory = limits.memory;
-        config.limits.connections_per_address = limits.connections_per_address;
-        config.limits.handshakes_per_second_per_address = limits.handshakes_per_second_per_address;
-        config.limits.connections_per_user = limits.connections_per_user;
-        config.limits.connections_per_user_policy = limits.connections_per_user_policy;
-        config.limits.connects_per_second_per_user = limits.connects_per_second_per_user;
-        config.limits.ack_bytes = limits.ack_bytes;
-        config.limits.events_per_second = limits.events_per_second;
-        config.limits.events_burst = limits.events_burst;
-        config.limits.send_queue_bytes = limits.send_queue_bytes;
+        config.limits = new.limits.clone();
         Ok(Reload {
             config,
             changed,

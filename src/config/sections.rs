@@ -19,6 +19,9 @@ pub struct Cors {
     pub allowed_origins: Vec<String>,
 }
 
+/// The largest `limits.max_payload` and `.max_payload_guest`.
+pub const LARGEST_PAYLOAD: ByteSize = ByteSize::mb(64);
+
 /// `limits`: bounds of a node and of each connection.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,11 +52,12 @@ pub struct Limits {
     /// How many connections of one user may come in a second, over the whole cluster and all namespaces; 20 by default, and
     /// twice as many at once. 0: no limit. Beyond it the transport is closed, and the client tries again by itself.
     pub connects_per_second_per_user: u32,
-    /// The size of one message on either transport, from `1KB` to `64MB`; `1MB` by default.
+    /// The size of one message on either transport, from `1KB` to `64MB`; `1MB` by default. A client is told it in the handshake,
+    /// so that a new value holds for new transports.
     #[serde(with = "print::size")]
     pub max_payload: ByteSize,
     /// The size of one message before the transport's first identity, and of guests, from `1KB` to `64MB`; `64KB` by default. A
-    /// CONNECT packet with its credentials is never larger either.
+    /// CONNECT packet with its credentials is never larger either. A new value holds for new transports.
     #[serde(with = "print::size")]
     pub max_payload_guest: ByteSize,
     /// The size of one client's answer to an event that the API sent with `ack`, as JSON, up to `4MB`; `64KB` by default. A
@@ -66,7 +70,7 @@ pub struct Limits {
     /// How many inbound events may come at once, per connection; 200 by default.
     pub events_burst: u32,
     /// How long a client has for the request head, the upgrade and the CONNECT packet, and a transport for being left with
-    /// no namespace; `10s` by default.
+    /// no namespace; `10s` by default. For the CONNECT packet no longer than the value at the start, which socketioxide goes by.
     #[serde(with = "print::duration")]
     pub handshake_timeout: Duration,
     /// A connection with more unsent than this ends with 4002; `1MB` by default. Lower it to bound the memory of many slow

@@ -84,7 +84,7 @@ impl Gateway {
 
     /// Whether this node can issue tokens: it has a signing key.
     pub fn issues_tokens(&self) -> bool {
-        self.inner.jwt().secret.is_some()
+        self.inner.config().auth.jwt.secret.is_some()
     }
 
     /// Begins a session for a user whom the backend has logged in.

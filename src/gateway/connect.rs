@@ -158,7 +158,7 @@ impl Inner {
             namespace.clone(),
             device_id(auth),
             session.clone(),
-            EventLimiter::new(&self.limits()),
+            EventLimiter::new(&self.config().limits),
         );
         if !self.hub.insert(&live, self.configured_connections()) {
             return Err(Refusal::Full);

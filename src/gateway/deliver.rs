@@ -67,7 +67,7 @@ impl Inner {
         self.metrics
             .messages_delivered(target.kind())
             .increment(pending.len() as u64);
-        let mut budget = AckBudget::new(self.limits().ack_bytes.as_u64() as usize);
+        let mut budget = AckBudget::new(self.config().limits.ack_bytes.as_u64() as usize);
         let cut = self.metrics.messages_dropped("ack_too_large");
         async move {
             let connections = pending.len() as u64;

@@ -243,7 +243,7 @@ impl Inner {
     fn expire_empty(self: Arc<Self>, session: Arc<Session>) {
         let mark = session.mark_empty();
         tokio::spawn(async move {
-            tokio::time::sleep(self.config.limits.handshake_timeout).await;
+            tokio::time::sleep(self.config().limits.handshake_timeout).await;
             if session.empty_since(mark) && self.hub.of_session(session.id).is_empty() {
                 session.end();
             }

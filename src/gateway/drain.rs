@@ -19,7 +19,7 @@ impl Inner {
     pub(super) async fn drain(self: &Arc<Self>) {
         self.set_draining();
         self.beat_now.notify_one();
-        tokio::time::sleep(self.config.drain.delay).await;
+        tokio::time::sleep(self.config().drain.delay).await;
 
         let ending = Ending::of(Ending::SHUTTING_DOWN);
         let mut sessions = self.sessions();
@@ -67,7 +67,7 @@ impl Inner {
     fn pause(&self, sessions: usize) -> Duration {
         match u32::try_from(sessions) {
             Ok(0) | Err(_) => Duration::ZERO,
-            Ok(sessions) => (self.config.drain.window / sessions).min(MAX_PAUSE),
+            Ok(sessions) => (self.config().drain.window / sessions).min(MAX_PAUSE),
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) enum Watch {
     Look(ConnectionId),
     /// It is gone.
     Forget(ConnectionId),
+    /// Look at all of them now: `auth.jwt.leeway` may be another one.
+    LookAtAll,
 }
 
 /// What a look at a connection finds.
@@ -75,6 +77,7 @@ impl Inner {
                         }
                         continue;
                     }
+                    Some(Watch::LookAtAll) => keys.keys().cloned().collect(),
                     None => return,
                 },
                 Some(due) = queue.next(), if !queue.is_empty() => {
@@ -116,11 +119,11 @@ impl Inner {
         let left = SystemTime::from(expires_at)
             .duration_since(SystemTime::now())
             .unwrap_or_default();
-        let leeway = self.config.auth.jwt.leeway;
+        let auth = &self.config().auth;
         let overdue = SystemTime::now()
             .duration_since(SystemTime::from(expires_at))
             .unwrap_or_default();
-        let lead = self.config.auth.refresh_lead;
+        let (lead, leeway) = (auth.refresh_lead, auth.jwt.leeway);
         match finding(left, overdue, lead, leeway, live.is_warned()) {
             Finding::Later(wait) => Some(wait),
             Finding::Warn(wait) => {

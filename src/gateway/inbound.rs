@@ -140,7 +140,8 @@ impl MessageHandler<Adapter, ()> for Inbound {
         let Some(verb) = Verb::of(&live.namespace, &event) else {
             return;
         };
-        let limits = gateway.limits();
+        let config = gateway.config();
+        let limits = &config.limits;
         let bounds = Bounds {
             events: limits.events_burst as usize,
             bytes: limits.max_payload.as_u64() as usize,
@@ -240,7 +241,7 @@ impl Inner {
 
     /// Holds an inbound event to the limits. Returns whether it is to be handled.
     fn admit_event(self: &Arc<Self>, live: &Arc<Live>) -> bool {
-        match live.events.judge() {
+        match live.events.judge(&self.config().limits) {
             _ if live.ending().is_some() => false,
             Verdict::Accepted => true,
             Verdict::Refused => {

@@ -67,7 +67,7 @@ impl Inner {
     pub(super) fn renewed(&self, sent: Instant) -> bool {
         let mut membership = self.membership.lock();
         let was_over =
-            !membership.holds(self.config.registry.lease) && membership.renewed.is_some();
+            !membership.holds(self.config().registry.lease) && membership.renewed.is_some();
         membership.lost += u64::from(was_over);
         membership.renewed = Some(sent);
         was_over
@@ -86,7 +86,7 @@ impl Inner {
     /// [`Inner::losses`]; none while the lease is over.
     pub(super) fn times_lost(&self) -> Option<u64> {
         let membership = self.membership.lock();
-        let holds = membership.holds(self.config.registry.lease);
+        let holds = membership.holds(self.config().registry.lease);
         holds.then_some(membership.lost)
     }
 
@@ -100,7 +100,7 @@ impl Inner {
     /// Whether this node holds its lease, and has carried out what was ordered while it did not.
     pub(super) fn is_current(&self) -> bool {
         let membership = self.membership.lock();
-        membership.holds(self.config.registry.lease) && membership.is_settled()
+        membership.holds(self.config().registry.lease) && membership.is_settled()
     }
 
     /// Whether what was ordered while there was no lease is carried out, and what was lost is put back.
@@ -110,6 +110,6 @@ impl Inner {
 
     /// Whether others still believe in this node.
     pub(super) fn holds_lease(&self) -> bool {
-        self.membership.lock().holds(self.config.registry.lease)
+        self.membership.lock().holds(self.config().registry.lease)
     }
 }

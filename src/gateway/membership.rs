@@ -71,7 +71,7 @@ impl Inner {
                 Ok(lapsed) => {
                     beats.send_replace(lapsed);
                     // Nodes that were asked to beat at once are not to do so together ever after.
-                    self.config
+                    self.config()
                         .registry
                         .heartbeat
                         .mul_f64(rand::random_range(0.9..=1.0))
@@ -79,7 +79,7 @@ impl Inner {
                 Err(error) => {
                     tracing::debug!(%error, "heartbeat");
                     self.inexact.store(true, Ordering::Release);
-                    RETRY.min(self.config.registry.heartbeat)
+                    RETRY.min(self.config().registry.heartbeat)
                 }
             };
             tokio::select! {
@@ -129,7 +129,8 @@ impl Inner {
                 match self.registry.settled().await {
                     Ok(Settled { wholly, partly }) => {
                         self.others.are_back(&wholly);
-                        self.others.are_coming(&partly, self.config.registry.lease);
+                        self.others
+                            .are_coming(&partly, self.config().registry.lease);
                     }
                     Err(error) => tracing::debug!(%error, "who is back"),
                 }
@@ -203,7 +204,7 @@ impl Inner {
 
     /// The lease is lost, in the registry as a whole or in a part of it: maybe the others' are too.
     fn lost(self: &Arc<Self>) {
-        self.others.await_all(self.config.registry.lease);
+        self.others.await_all(self.config().registry.lease);
         self.inexact.store(true, Ordering::Release);
     }
 
@@ -249,7 +250,7 @@ impl Inner {
                 }
                 self.lost();
                 // Where it is this node that was late, the others have nothing to find out.
-                if in_time && self.others.to_be_told(self.config.registry.heartbeat) {
+                if in_time && self.others.to_be_told(self.config().registry.heartbeat) {
                     self.ask_for_beats(true);
                 }
             }
@@ -273,7 +274,7 @@ impl Inner {
                 // Those who are there may be about to put back what was lost.
                 let there = self.registry.heartbeat(&lease, &self.report()).await?;
                 self.others.seen(self.besides(there.holding), true);
-                self.others.await_all(self.config.registry.lease);
+                self.others.await_all(self.config().registry.lease);
                 self.others.are_back(&self.registry.settled().await?.wholly);
             }
             self.set_joined();

@@ -59,19 +59,19 @@ use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 use futures_util::FutureExt;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use socketioxide::SocketIo;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     carriers::Events, expiry::Watch, hub::Hub, lease::LeaseState, live::Live, others::Others,
-    receipts::Requests, settings::Settings,
+    receipts::Requests,
 };
 use crate::{
     auth::{Authenticator, token::MintError},
     bus::{Bus, BusError, Inbox},
-    config::Config,
+    config::RunningConfig,
     connection::{Instance, NodeId},
     metrics::Metrics,
     registry::{Registry, RegistryError, Updated},
@@ -102,8 +102,8 @@ pub enum GatewayError {
 
 /// What a gateway is made of.
 pub struct Parts {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration, which a reload replaces.
+    pub config: RunningConfig,
     /// The node's name.
     pub node_id: NodeId,
     /// The run of its process.
@@ -127,13 +127,11 @@ pub struct Gateway {
 }
 
 struct Inner {
-    config: Arc<Config>,
+    config: RunningConfig,
     node_id: NodeId,
     instance: Instance,
     started_at: Timestamp,
     auth: Authenticator,
-    /// What a reload may change.
-    settings: RwLock<Settings>,
     registry: Arc<dyn Registry>,
     bus: Bus,
     metrics: Metrics,
@@ -174,18 +172,18 @@ impl Gateway {
         } = parts;
         let (departures, departing) = mpsc::unbounded_channel();
         let (watches, watching) = mpsc::unbounded_channel();
+        let first = config.now();
         let inner = Arc::new(Inner {
             node_id,
             membership: Mutex::new(LeaseState::new(instance.clone())),
             instance,
             started_at: Timestamp::now(),
             auth,
-            settings: RwLock::new(Settings::of(&config)),
             registry,
             hub: Hub::new(metrics.clone()),
             door: Door::new(
-                &config.limits,
-                config.trusted_proxies.clone(),
+                &first.limits,
+                first.trusted_proxies.clone(),
                 metrics.clone(),
             ),
             requests: Requests::default(),
@@ -212,9 +210,9 @@ impl Gateway {
         inner.spawn(inner.clone().receive(inbox));
         inner.spawn(inner.clone().unregister_all(departing));
         inner.spawn(inner.clone().watch_expiry(watching));
-        if inner.config.auth.session.is_on() {
-            let every = inner.config.auth.session.recheck;
-            inner.spawn(inner.clone().recheck_sessions(every));
+        let cookies = &first.auth.session;
+        if cookies.is_on() {
+            inner.spawn(inner.clone().recheck_sessions(cookies.recheck));
         }
         let membership = inner.clone().keep_membership();
         inner.spawn(

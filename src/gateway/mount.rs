@@ -14,13 +14,12 @@ use super::{Inner, refusal::Refusal};
 use crate::{
     auth::{ConnectPayload, KeptHeaders},
     bus::Bus,
-    config::Config,
+    config::{Config, LARGEST_PAYLOAD},
     transport::{
-        MessageSizes, PATIENCE,
+        PATIENCE,
         engine::{Adapter, EngineSettings, Protocol},
         namespaces::Namespaces,
         origin::Origins,
-        wire::WireLimits,
     },
 };
 
@@ -37,23 +36,14 @@ const MAX_ATTACHMENTS: usize = 10;
 impl Inner {
     /// What the engine is to go by.
     pub(super) fn engine_settings(&self) -> EngineSettings {
-        let limits = &self.config.limits;
+        let config = self.config();
         EngineSettings {
-            wire: WireLimits {
-                queue_bytes: self.send_queue_bytes(),
-                write_deadline: limits.write_deadline,
-            },
-            message_sizes: MessageSizes {
-                guest: limits.max_payload_guest.as_u64(),
-                user: limits.max_payload.as_u64(),
-            },
-            handshake_timeout: limits.handshake_timeout,
-            handshakes: limits.handshakes as usize,
-            origins: Origins::new(&self.config.cors.allowed_origins),
+            config: self.config.clone(),
+            origins: Origins::new(&config.cors.allowed_origins),
             namespaces: Arc::new(Namespaces::new(
-                self.config.namespaces.iter().map(|one| one.path.clone()),
+                config.namespaces.iter().map(|one| one.path.clone()),
             )),
-            kept: KeptHeaders::new(&self.config.auth.session),
+            kept: KeptHeaders::new(&config.auth.session),
             door: self.door.clone(),
         }
     }
@@ -66,8 +56,9 @@ impl Inner {
             registry,
             namespaces,
             ..
-        } = &*self.config;
-        let max_payload = limits.max_payload.as_u64();
+        } = &**self.config();
+        // What it may be at the most: the gate holds each session to what its client was told.
+        let max_payload = LARGEST_PAYLOAD.as_u64();
         let adapter = RedisAdapterConfig::new()
             .with_prefix(Bus::adapter_prefix(&registry.prefix))
             .with_request_timeout(Duration::from_secs(1));

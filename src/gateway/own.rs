@@ -229,7 +229,7 @@ impl Inner {
         }
         let identity = self.identify(guest, token).await?;
         let id = self.registry.new_id(Some(&identity.user_id));
-        let live = guest.as_user(id, identity, &self.limits());
+        let live = guest.as_user(id, identity, &self.config().limits);
         self.hub.insert(&live, 0);
         let arriving = Arriving::of(self, &live);
         let tally = self.register(&live).await?;

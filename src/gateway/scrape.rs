@@ -20,7 +20,7 @@ impl Gateway {
 impl Inner {
     /// Makes the series of the configured namespaces, and the node's own, begin.
     pub(super) fn begin_series(&self) {
-        for namespace in &self.config.namespaces {
+        for namespace in &self.config().namespaces {
             self.metrics.connects(&namespace.path).increment(0);
             for kind in [TransportKind::Polling, TransportKind::Websocket] {
                 let gauge = self.metrics.connections(&namespace.path, kind.as_str());
@@ -33,7 +33,8 @@ impl Inner {
     fn set_state_gauges(&self) {
         self.metrics.ready().set(one_if(self.unready().is_empty()));
         self.metrics.draining().set(one_if(self.is_draining()));
-        let limits = self.limits();
+        let config = self.config();
+        let limits = &config.limits;
         let connections = limits
             .connections
             .map_or(self.door.descriptors(), |limit| limit as usize);

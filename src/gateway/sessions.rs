@@ -77,7 +77,7 @@ impl Inner {
             presented: &known(&presented),
             successor: &known(&successor),
             grace: GRACE,
-            renew: Some(self.config.auth.refresh_ttl),
+            renew: Some(self.config().auth.refresh_ttl),
         };
         let (rotation, at) = self
             .registry
@@ -195,9 +195,9 @@ impl Inner {
             extra: claims.extra.into_iter().collect(),
             session: Some(family.id.as_str().to_owned()),
             issued_at: at,
-            ..NewToken::new(family.user.clone(), self.config.auth.token_ttl)
+            ..NewToken::new(family.user.clone(), self.config().auth.token_ttl)
         };
-        let minted = token::mint(&self.jwt(), &new)?;
+        let minted = token::mint(&self.config().auth.jwt, &new)?;
         Ok(Issued {
             token: minted.token,
             expires_at: minted.expires_at,
@@ -209,7 +209,7 @@ impl Inner {
     /// What refresh tokens are issued and families sealed with, first, and what may have been used before; none on a node that
     /// issues no tokens.
     fn refresh_keys(&self) -> Vec<RefreshKeys> {
-        let jwt = self.jwt();
+        let jwt = &self.config().auth.jwt;
         let Some(secret) = &jwt.secret else {
             return Vec::new();
         };
@@ -223,7 +223,7 @@ impl Inner {
 
     fn refresh_expiry(&self) -> Result<Timestamp, GatewayError> {
         Timestamp::now()
-            .checked_add(self.config.auth.refresh_ttl)
+            .checked_add(self.config().auth.refresh_ttl)
             .map_err(corrupt)
     }
 }

@@ -1,57 +1,43 @@
-//! What a node takes over of a new configuration while it runs: its signing key, and the limits of newcomers.
+//! What a node goes by of its configuration as it is now, and what a reload sets going.
 
 use std::sync::Arc;
 
-use super::{Gateway, Inner};
+use arc_swap::Guard;
+
+use super::{Gateway, Inner, expiry::Watch};
 use crate::{
-    config::{Config, Jwt, Limits, PerUserPolicy},
+    config::{Config, PerUserPolicy},
     registry::{LimitPolicy, RATE_WINDOW, UserLimit},
 };
 
-/// What a node may take over while it runs.
-pub(super) struct Settings {
-    jwt: Jwt,
-    limits: Arc<Limits>,
-}
-
-impl Settings {
-    /// Those of a configuration.
-    pub(super) fn of(config: &Config) -> Self {
-        Self {
-            jwt: config.auth.jwt.clone(),
-            limits: Arc::new(config.limits.clone()),
-        }
-    }
-}
-
 impl Gateway {
-    /// Takes over what of a new configuration a running node can: the key that it signs with, and the limits of newcomers.
-    pub fn reload(&self, config: &Config) {
-        *self.inner.settings.write() = Settings::of(config);
-        self.inner.door.limit(&config.limits);
-        self.inner.bus.rekey(&config.fleet_secrets());
+    /// Goes by another configuration from here on, for connections that are open too. Only what
+    /// [`Config::reloadable_from`] takes over may differ from the one before.
+    pub fn reload(&self, config: Config) {
+        let inner = &self.inner;
+        inner.config.replace(config);
+        let config = inner.config();
+        inner.door.limit(&config.limits);
+        inner.bus.rekey(&config.fleet_secrets());
+        // Fails only when the node's tasks have stopped.
+        inner.watches.send(Watch::LookAtAll).ok();
     }
 }
 
 impl Inner {
-    /// The keys of tokens, as of now.
-    pub(super) fn jwt(&self) -> Jwt {
-        self.settings.read().jwt.clone()
-    }
-
-    /// The limits of whoever comes now.
-    pub(super) fn limits(&self) -> Arc<Limits> {
-        self.settings.read().limits.clone()
+    /// The configuration as of now. Not to be kept: a reload replaces it.
+    pub(super) fn config(&self) -> Guard<Arc<Config>> {
+        self.config.now()
     }
 
     /// `limits.connections` as it is configured; 0 where only the descriptors bound them.
     pub(super) fn configured_connections(&self) -> usize {
-        self.limits().connections.unwrap_or_default() as usize
+        self.config().limits.connections.unwrap_or_default() as usize
     }
 
     /// What one user may have.
     pub(super) fn user_limit(&self) -> UserLimit {
-        let limits = self.limits();
+        let limits = &self.config().limits;
         UserLimit {
             max: limits.connections_per_user,
             policy: match limits.connections_per_user_policy {
@@ -64,7 +50,8 @@ impl Inner {
         }
     }
 
+    /// How many bytes may wait for one client.
     pub(super) fn send_queue_bytes(&self) -> usize {
-        self.config.limits.send_queue_bytes.as_u64() as usize
+        self.config().limits.send_queue_bytes.as_u64() as usize
     }
 }

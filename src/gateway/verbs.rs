@@ -144,8 +144,12 @@ impl Gateway {
 
 impl Inner {
     pub(super) fn known(&self, namespace: &str) -> Result<(), GatewayError> {
-        let mut known = self.config.namespaces.iter();
-        match known.any(|known| known.path == namespace) {
+        let config = self.config();
+        match config
+            .namespaces
+            .iter()
+            .any(|known| known.path == namespace)
+        {
             true => Ok(()),
             false => Err(GatewayError::UnknownNamespace(namespace.to_owned())),
         }

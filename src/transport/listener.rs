@@ -26,6 +26,7 @@ use super::{
     door::{Door, Place},
     turn_away::TurnAway,
 };
+use crate::config::RunningConfig;
 
 /// The largest request head, in bytes: that of Node.js, and so of socket.io's own server. hyper's default is 400 KB, which each
 /// connection may hold before it is anybody.
@@ -41,10 +42,12 @@ pub struct Peer(pub SocketAddr);
 /// Bounds of a listener.
 #[derive(Clone)]
 pub struct ListenerLimits {
-    /// Time for a request to begin, and then for its head.
-    pub head_timeout: Duration,
-    /// How long a response may wait for its reader, and anything that was sent for the peer to acknowledge it.
-    pub write_deadline: Duration,
+    /// Where the bounds are that a reload may change: `limits.handshake_timeout`, for a request to begin and then for its head,
+    /// and `limits.write_deadline`, for a response to wait for its reader, and anything that was sent for the peer to
+    /// acknowledge it.
+    pub config: RunningConfig,
+    /// Time for a request to begin, and then for its head, in place of `limits.handshake_timeout`.
+    pub head_timeout: Option<Duration>,
     /// What turns connections away that are too many; the answer is 503. None: no bound but the process's.
     pub door: Option<Arc<Door>>,
 }
@@ -57,9 +60,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
-        .max_buf_size(MAX_HEAD);
+    http.timer(TokioTimer::new()).max_buf_size(MAX_HEAD);
     let connections = TaskTracker::new();
     let turned_away = TurnAway::new();
     loop {
@@ -89,13 +90,12 @@ pub async fn serve(
             },
         };
         tcp.set_nodelay(true).ok();
-        bound_unacknowledged(&tcp, limits.write_deadline);
+        let now = limits.config.now();
+        bound_unacknowledged(&tcp, now.limits.write_deadline);
+        let head_timeout = limits.head_timeout.unwrap_or(now.limits.handshake_timeout);
+        http.header_read_timeout(head_timeout);
         let (http, router, stop) = (http.clone(), router.clone(), stop.clone());
-        let ListenerLimits {
-            head_timeout,
-            write_deadline,
-            ..
-        } = limits;
+        let config = limits.config.clone();
         connections.spawn(async move {
             // hyper takes its read buffer, 8 KB, when it first looks for a request: a connection that sends nothing costs none.
             let begun = tokio::select! {
@@ -109,7 +109,7 @@ pub async fn serve(
                 request.extensions_mut().insert(Peer(peer));
                 router.clone().oneshot(request.map(axum::body::Body::new))
             });
-            let stream = HttpStream::new(tcp, place, write_deadline);
+            let stream = HttpStream::new(tcp, place, config);
             let connection = http
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
@@ -140,7 +140,7 @@ pub async fn serve(
 /// a peer that is gone, and one that reads nothing and whose window is full (tcp(7), `TCP_USER_TIMEOUT`; measured on Linux
 /// 6.18). Otherwise what fits into the kernel's own buffer, megabytes, could stay there for as long as pings are answered.
 /// Costs nothing while nothing is under way. Elsewhere than on Linux only the bounds of what the kernel has not taken are left.
-fn bound_unacknowledged(tcp: &TcpStream, deadline: Duration) {
+pub(super) fn bound_unacknowledged(tcp: &TcpStream, deadline: Duration) {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(tcp)
         .set_tcp_user_timeout(Some(deadline))
@@ -164,17 +164,17 @@ pub struct HttpStream {
     tcp: TcpStream,
     /// The connection's place among those that may be open; goes with the stream, also through an upgrade.
     place: Option<Place>,
-    write_deadline: Duration,
+    config: RunningConfig,
     /// Runs while a write is waiting, and only then.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl HttpStream {
-    fn new(tcp: TcpStream, place: Option<Place>, write_deadline: Duration) -> Self {
+    fn new(tcp: TcpStream, place: Option<Place>, config: RunningConfig) -> Self {
         Self {
             tcp,
             place,
-            write_deadline,
+            config,
             waiting: None,
         }
     }
@@ -193,10 +193,10 @@ impl HttpStream {
             self.waiting = None;
             return written;
         }
-        let deadline = self.write_deadline;
-        let waiting = self
-            .waiting
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(deadline)));
+        let waiting = self.waiting.get_or_insert_with(|| {
+            let deadline = self.config.now().limits.write_deadline;
+            Box::pin(tokio::time::sleep(deadline))
+        });
         ready!(waiting.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

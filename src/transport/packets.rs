@@ -77,6 +77,14 @@ fn namespace(rest: &[u8]) -> &[u8] {
     }
 }
 
+/// The open packet `packet` with another `maxPayload`. None if it is no open packet.
+pub(super) fn open_packet(packet: &[u8], max_payload: u64) -> Option<String> {
+    let json = packet.strip_prefix(b"0")?;
+    let mut open: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(json).ok()?;
+    open.insert("maxPayload".into(), max_payload.into());
+    Some(format!("0{}", serde_json::Value::Object(open)))
+}
+
 /// The CONNECT_ERROR packet that refuses credentials which are too large to be read.
 pub(super) fn too_large(namespace: &[u8]) -> String {
     // The text of the contract for a token that can't be parsed.

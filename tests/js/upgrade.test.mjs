@@ -141,7 +141,8 @@ test('from the probe on a poll that waits comes back with a noop, and after "5" 
 });
 
 test('more than one poll may carry waits for a client that moves: nothing of it stays behind', async ({ node }) => {
-  const door = await node({ env: { SWITCHBOARD_LIMITS__MAX_PAYLOAD: '10KB' } });
+  // A poll carries up to 64 MB, the largest that limits.max_payload may be.
+  const door = await node({ env: { SWITCHBOARD_LIMITS__MAX_PAYLOAD: '64MB', SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '200MB' } });
   const user = someone('backlog');
   const session = await Polling.open(door.url);
   await session.connect({ token: token(user) });
@@ -149,8 +150,8 @@ test('more than one poll may carry waits for a client that moves: nothing of it 
   await new Promise((resolve, reject) => raw.ws.on('open', resolve).on('error', reject));
   raw.ws.send('2probe');
   await raw.until(/^3probe$/);
-  const count = 12;
-  for (let i = 0; i < count; i += 1) await door.api.send(user, 'n', [i, 'x'.repeat(4000)]);
+  const count = 4;
+  for (let i = 0; i < count; i += 1) await door.api.send(user, 'n', [i, 'x'.repeat(25_000_000)]);
   // One poll takes what fits into it, and has looked at the next.
   await session.until(/^42\["n",/);
   raw.ws.send('5');

@@ -20,7 +20,7 @@ use serde_json::json;
 use switchboard::{
     auth::Authenticator,
     bus::Bus,
-    config::Config,
+    config::{Config, RunningConfig},
     connection::{Instance, UserId},
     ending::Ending,
     gateway::{Gateway, Message, Parts, Target},
@@ -65,9 +65,10 @@ impl Node {
         let instance = Instance::random();
         let (bus, inbox) = Bus::memory(&instance);
         let registry = MemoryRegistry::new(&config.registry, &config.presence);
+        let running = RunningConfig::new(config.clone());
         let limits = ListenerLimits {
-            head_timeout: config.limits.handshake_timeout,
-            write_deadline: config.limits.write_deadline,
+            config: running.clone(),
+            head_timeout: None,
             door: None,
         };
         let metrics = Metrics::new().unwrap();
@@ -80,7 +81,7 @@ impl Node {
                 faults,
             }),
             metrics,
-            config: Arc::new(config),
+            config: running,
             instance,
             bus,
             inbox,

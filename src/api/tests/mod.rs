@@ -19,7 +19,7 @@ use super::{auth::TokenVerifier, *};
 use crate::{
     auth::Authenticator,
     bus::Bus,
-    config::{Api, ApiKey, Config, Scope},
+    config::{Api, ApiKey, Config, RunningConfig, Scope},
     connection::Instance,
     gateway::{Parts, TokenBearer},
     registry::memory::MemoryRegistry,
@@ -77,19 +77,21 @@ async fn state_of(mut config: Config) -> ApiState {
     config.cors.allowed_origins = vec!["https://shop.example.com".into()];
     config.limits.max_payload = ByteSize::kb(1);
     let keys = Arc::new(ApiAuth::new(&keys, Arc::new(Tokens)));
-    ApiState::new(alone(config.clone()).await, keys, &config)
+    let config = RunningConfig::new(config);
+    ApiState::new(alone(config.clone()).await, keys, config)
 }
 
 /// The gateway of a node that runs alone, once it is ready.
-async fn alone(config: Config) -> Gateway {
+async fn alone(config: RunningConfig) -> Gateway {
+    let now = config.now();
     let instance = Instance::random();
     let (bus, inbox) = Bus::memory(&instance);
     let (gateway, _) = Gateway::start(Parts {
         node_id: "alone".into(),
-        auth: Authenticator::new(&config.auth, &config.namespaces).unwrap(),
-        registry: Arc::new(MemoryRegistry::new(&config.registry, &config.presence)),
+        auth: Authenticator::new(&now.auth, &now.namespaces).unwrap(),
+        registry: Arc::new(MemoryRegistry::new(&now.registry, &now.presence)),
         metrics: Metrics::new().unwrap(),
-        config: Arc::new(config),
+        config,
         instance,
         bus,
         inbox,

@@ -48,6 +48,11 @@ fn each_key_is_taken_over_or_waits() {
         "limits.events_per_second = 1",
         "limits.events_burst = 1",
         "limits.send_queue_bytes = '2MB'",
+        "limits.max_payload = '2MB'",
+        "limits.max_payload_guest = '2KB'",
+        "limits.handshake_timeout = '1s'",
+        "limits.handshakes = 1",
+        "limits.write_deadline = '1s'",
     ];
     let waiting = [
         "listen = '127.0.0.1:1'",
@@ -71,11 +76,6 @@ fn each_key_is_taken_over_or_waits() {
         "auth.token_ttl = '1s'",
         "namespaces = [{ path = '/x' }]",
         "cors.allowed_origins = ['https://x']",
-        "limits.max_payload = '2MB'",
-        "limits.max_payload_guest = '2KB'",
-        "limits.handshake_timeout = '1s'",
-        "limits.handshakes = 1",
-        "limits.write_deadline = '1s'",
         "registry.heartbeat = '1s'",
         "registry.lease = '11s'",
         "registry.prefix = 'x'",
@@ -114,7 +114,7 @@ fn what_is_taken_over_is_in_the_new_configuration_and_nothing_else() {
     running.node_id = Some("made-up".into());
     let new = load_toml(
         "listen = '127.0.0.1:1'\nauth.jwt.secret = 'two'\nauth.session.secrets = ['new', 'old']\n\
-         api.key = 'l'\nredis.urls = ['redis://b']\nlimits.connections = 7\nlimits.max_payload = '2MB'\n",
+         api.key = 'l'\nredis.urls = ['redis://b']\nlimits.connections = 7\nlog.level = 'debug'\n",
     )
     .unwrap();
     let reload = running.reloadable_from(&new).unwrap();
@@ -126,7 +126,7 @@ fn what_is_taken_over_is_in_the_new_configuration_and_nothing_else() {
         "limits.connections",
     ];
     assert_eq!(reload.changed, expected);
-    let expected = ["listen", "node_id", "redis.urls", "limits.max_payload"];
+    let expected = ["listen", "node_id", "redis.urls", "log.level"];
     assert_eq!(reload.restart, expected);
 
     let config = reload.config;
@@ -134,7 +134,7 @@ fn what_is_taken_over_is_in_the_new_configuration_and_nothing_else() {
     assert_eq!(config.auth.session.secrets.len(), 2);
     assert_eq!(config.api.key.unwrap().text(), "l");
     assert_eq!(config.limits.connections, Some(7));
-    assert_eq!(config.limits.max_payload, running.limits.max_payload);
+    assert_eq!(config.log.level, running.log.level);
     assert_eq!(config.listen, running.listen);
     assert_eq!(config.node_id.as_deref(), Some("made-up"));
     assert_eq!(config.redis.urls[0].expose_secret(), "redis://a");

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 use secrecy::{ExposeSecret, SecretString};
 use tracing_subscriber::EnvFilter;
 
-use super::{Config, ConfigError, Problem, print::MASK, print::size};
+use super::{Config, ConfigError, LARGEST_PAYLOAD, Problem, print::MASK, print::size};
 
 /// Far beyond any use, and far below what overflows a clock.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -78,7 +78,7 @@ impl Config {
             ("limits.max_payload_guest", limits.max_payload_guest),
         ] {
             findings.expect(
-                (ByteSize::kb(1)..=ByteSize::mb(64)).contains(&size),
+                (ByteSize::kb(1)..=LARGEST_PAYLOAD).contains(&size),
                 key,
                 &format!("{} is not from 1KB to 64MB", size::text(size)),
             );

@@ -42,7 +42,7 @@ impl Inner {
         let mut ended = 0;
         loop {
             ticks.tick().await;
-            let limit = limit(self.limits().memory);
+            let limit = limit(self.config().limits.memory);
             let held = limit.zip(process::resident());
             let Some((limit, resident)) = held.filter(|(limit, resident)| resident > limit) else {
                 self.door.set_over_memory(false);

@@ -42,9 +42,8 @@ use super::{
     origin::Origins,
     request::{Query, cut, forbidden, numbered, refused},
     session::{Handshake, Session, SessionEvents, SessionId},
-    wire::WireLimits,
 };
-use crate::{auth::KeptHeaders, bus::Bus, connection::TransportKind};
+use crate::{auth::KeptHeaders, bus::Bus, config::RunningConfig, connection::TransportKind};
 
 /// The adapter that all namespaces use.
 pub type Adapter = CustomRedisAdapter<Emitter, Bus>;
@@ -58,14 +57,9 @@ const MAX_USER_AGENT: usize = 128;
 /// Bounds and names from the configuration.
 #[derive(Clone)]
 pub struct EngineSettings {
-    /// Of what a WebSocket's peer has not taken.
-    pub wire: WireLimits,
-    /// One message of a client's.
-    pub message_sizes: MessageSizes,
-    /// For a POST body to arrive, and for each part of an upgrade.
-    pub handshake_timeout: Duration,
-    /// Sessions that have sent no CONNECT packet yet; 0: no limit.
-    pub handshakes: usize,
+    /// Where `limits` is. The sizes of messages are read when a session begins, as its client is told them then; everything
+    /// else whenever it is needed.
+    pub config: RunningConfig,
     /// Which pages may bring a browser's cookies.
     pub origins: Origins,
     /// What a client may ask for.
@@ -86,8 +80,8 @@ pub struct Engine {
     polling: Mutex<HashMap<String, Arc<Session>>>,
     /// The ids of sessions that polled and are over, and since when: the next poll of each is answered with a close packet.
     closed: Mutex<HashMap<String, Instant>>,
-    /// Sessions that have sent no CONNECT packet yet, the oldest first.
-    waiting: Mutex<BTreeMap<SessionId, Weak<Session>>>,
+    /// Sessions that have sent no CONNECT packet yet, the oldest first, and since when they are there.
+    waiting: Mutex<BTreeMap<SessionId, (Weak<Session>, Instant)>>,
     next_id: AtomicU64,
 }
 
@@ -155,6 +149,8 @@ impl Engine {
         let place = place
             .inspect_err(|refused| tracing::debug!(reason = refused.label(), "handshake refused"))
             .ok()?;
+        let config = self.settings.config.now();
+        let limits = &config.limits;
         let id = SessionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let session = Session::new(
             id,
@@ -164,19 +160,23 @@ impl Engine {
             self.events.clone(),
             Gate::new(
                 self.settings.namespaces.clone(),
-                self.settings.message_sizes,
+                MessageSizes {
+                    guest: limits.max_payload_guest.as_u64(),
+                    user: limits.max_payload.as_u64(),
+                },
             ),
             self,
         );
         let displaced = {
             let mut waiting = self.waiting.lock();
-            waiting.insert(id, Arc::downgrade(&session));
-            let crowded = self.settings.handshakes > 0 && waiting.len() > self.settings.handshakes;
+            waiting.insert(id, (Arc::downgrade(&session), Instant::now()));
+            let most = limits.handshakes as usize;
+            let crowded = most > 0 && waiting.len() > most;
             crowded.then(|| waiting.pop_first()).flatten()
         };
         // The oldest, and not this one: whoever means it sends CONNECT at once, and gets in also while others hold places that
         // they do nothing with.
-        if let Some(oldest) = displaced.and_then(|(_, oldest)| oldest.upgrade()) {
+        if let Some(oldest) = displaced.and_then(|(_, (oldest, _))| oldest.upgrade()) {
             self.events.displaced();
             oldest.abort();
         }
@@ -186,6 +186,15 @@ impl Engine {
     /// A session has sent CONNECT, or is over.
     pub(super) fn waits_no_more(&self, session: SessionId) {
         self.waiting.lock().remove(&session);
+    }
+
+    /// Sessions that have been there for that long and have sent no CONNECT packet.
+    fn silent_for(&self, time: Duration) -> Vec<Arc<Session>> {
+        let waiting = self.waiting.lock();
+        let late = waiting
+            .values()
+            .take_while(|(_, since)| since.elapsed() >= time);
+        late.filter_map(|(session, _)| session.upgrade()).collect()
     }
 
     fn handshake(&self, request: &Request<Body>) -> Handshake {

@@ -22,27 +22,33 @@ use crate::{
 /// Engine.IO's packet that says nothing.
 const NOOP: &[u8] = b"6";
 
-/// How often polling sessions are looked through for clients that have stopped polling.
+/// How often sessions are looked through for clients that have stopped polling, or that have not said whom they want.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How long the close packet waits for the poll after the last one: a client that is there polls again at once.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 impl Engine {
-    /// Ends polling sessions whose clients have stopped polling. Runs as long as the node does.
+    /// Ends polling sessions whose clients have stopped polling, and sessions that have sent no CONNECT packet in time. Runs as
+    /// long as the node does.
     pub async fn sweep(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
             ticks.tick().await;
+            let config = self.settings.config.now();
+            let deadline = config.limits.write_deadline;
             let idle: Vec<_> = self
                 .polling
                 .lock()
                 .values()
-                .filter(|session| session.is_idle(self.settings.wire.write_deadline))
+                .filter(|session| session.is_idle(deadline))
                 .cloned()
                 .collect();
             for session in idle {
                 session.stalled();
+            }
+            for session in self.silent_for(config.limits.handshake_timeout) {
+                session.end();
             }
             self.closed
                 .lock()
@@ -62,11 +68,13 @@ impl Engine {
         slim.extensions_mut()
             .insert(SessionGuard::new(session.clone()));
         let response = call(protocol, slim).await;
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
         let sid = body
             .strip_prefix(b"0")
             .and_then(|json| serde_json::from_slice::<OpenPacket>(json).ok())
             .map(|open| open.sid);
+        let body = outgoing_body(session.gate(), body);
+        parts.headers.remove(header::CONTENT_LENGTH);
         if let Some(sid) = sid {
             session.set_sid(&sid);
             self.polling.lock().insert(sid, session);

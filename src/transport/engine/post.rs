@@ -48,7 +48,9 @@ impl Engine {
         if session.breach().is_some() {
             return refused(3, "Bad request");
         }
-        let patience = session.gate().patience(self.settings.handshake_timeout);
+        let patience = session
+            .gate()
+            .patience(self.settings.config.now().limits.handshake_timeout);
         let post = Post {
             protocol,
             session,

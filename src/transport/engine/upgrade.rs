@@ -63,8 +63,9 @@ impl Engine {
         let Some((mut tcp, place, early)) = upgraded(upgrade).await else {
             return;
         };
+        let patience = self.settings.config.now().limits.handshake_timeout;
         let answered = tokio::select! {
-            answered = timeout(self.settings.handshake_timeout, probe::answer(&mut tcp, &early, &session)) => answered,
+            answered = timeout(patience, probe::answer(&mut tcp, &early, &session)) => answered,
             () = session.over() => return,
         };
         let Ok(Ok(Some(early))) = answered else {
@@ -74,18 +75,14 @@ impl Engine {
             );
             return;
         };
-        let wire = Wire::new(tcp, place, self.settings.wire);
+        let wire = Wire::new(tcp, place, self.settings.config.clone());
         let attached = session.attach(wire.clone());
         if !attached && session.is_aborted() {
             wire.abort();
             return;
         }
         drop(probing);
-        let Ok(waiting) = timeout(
-            self.settings.handshake_timeout,
-            take_what_waits(&protocol, &session, &sid),
-        )
-        .await
+        let Ok(waiting) = timeout(patience, take_what_waits(&protocol, &session, &sid)).await
         else {
             session.abort();
             wire.abort();

@@ -54,7 +54,7 @@ impl Engine {
         let Some((tcp, place, early)) = upgraded(upgrade).await else {
             return;
         };
-        let wire = Wire::new(tcp, place, self.settings.wire);
+        let wire = Wire::new(tcp, place, self.settings.config.clone());
         if !session.attach(wire.clone()) {
             wire.abort();
             return;

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used)]
+
 use super::*;
 
 fn gate() -> Gate {
@@ -149,7 +151,7 @@ fn a_client_is_told_its_connection_and_never_the_session() {
         "42[\"40\"]",
         "41/public,",
         "44{\"message\":\"x\"}",
-        "0{\"sid\":\"a\"}",
+        "0probe",
         "2",
     ] {
         assert_eq!(
@@ -158,4 +160,17 @@ fn a_client_is_told_its_connection_and_never_the_session() {
             "{packet}"
         );
     }
+}
+
+#[test]
+fn a_client_is_told_the_size_that_its_session_is_held_to() {
+    let engine = br#"0{"sid":"credential","upgrades":["websocket"],"pingInterval":25000,"maxPayload":64000000}"#;
+    let Outgoing::Instead(told) = gate().outgoing(engine) else {
+        panic!("the engine's size is told");
+    };
+    let told: serde_json::Value = serde_json::from_str(told.strip_prefix('0').unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "sid": "credential", "upgrades": ["websocket"], "pingInterval": 25_000, "maxPayload": 1000,
+    });
+    assert_eq!(told, expected);
 }

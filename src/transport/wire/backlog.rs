@@ -27,6 +27,8 @@ pub(super) struct Backlog {
     pub(super) sealed: bool,
     /// Messages that came and were dropped.
     pub(super) lost: u64,
+    /// How long the kernel waits for the peer to acknowledge what it has taken, as far as it was told here.
+    pub(super) acknowledged_within: Option<Duration>,
 }
 
 pub(super) struct Chunk {

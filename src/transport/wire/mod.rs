@@ -27,7 +27,8 @@ use socket2::SockRef;
 use tokio::{net::TcpStream, sync::Notify, time::Instant};
 
 use self::backlog::Backlog;
-use super::{door::Place, outgoing::Rest, session::Session};
+use super::{door::Place, listener::bound_unacknowledged, outgoing::Rest, session::Session};
+use crate::config::RunningConfig;
 
 pub use self::stream::EngineStream;
 
@@ -39,19 +40,14 @@ const FLUSH_DEADLINE: Duration = Duration::from_millis(500);
 /// with a reset, which may take from the peer what it has not read yet.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Bounds of a wire's backlog.
-#[derive(Clone, Copy, Debug)]
-pub struct WireLimits {
-    /// Bytes that may wait.
-    pub queue_bytes: usize,
-    /// How long a byte may wait.
-    pub write_deadline: Duration,
-}
+/// How often a backlog that does not move is held against the deadline as it is by then: a reload may have made it shorter.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The stream, shared by the engine's two halves, the pump, and whoever ends it.
 pub struct Wire {
     tcp: TcpStream,
-    limits: WireLimits,
+    /// Where the bounds of the backlog are: `limits.send_queue_bytes` and `.write_deadline`.
+    config: RunningConfig,
     backlog: Mutex<Backlog>,
     /// The engine's reader, to be woken when the wire ends.
     reader: AtomicWaker,
@@ -79,10 +75,10 @@ enum Inflow {
 
 impl Wire {
     /// Takes a connected stream.
-    pub fn new(tcp: TcpStream, place: Option<Place>, limits: WireLimits) -> Arc<Self> {
+    pub fn new(tcp: TcpStream, place: Option<Place>, config: RunningConfig) -> Arc<Self> {
         Arc::new(Self {
             tcp,
-            limits,
+            config,
             backlog: Mutex::default(),
             reader: AtomicWaker::new(),
             inflow: AtomicU8::new(Inflow::Open as u8),
@@ -201,6 +197,11 @@ impl Wire {
             backlog.lost += Rest::default().messages(data);
             return Err(ErrorKind::BrokenPipe.into());
         }
+        let limits = &self.config.now().limits;
+        if backlog.acknowledged_within != Some(limits.write_deadline) {
+            backlog.acknowledged_within = Some(limits.write_deadline);
+            bound_unacknowledged(&self.tcp, limits.write_deadline);
+        }
         let mut begun = Rest::default();
         if backlog.chunks.is_empty() {
             match self.tcp.try_write(data) {
@@ -225,12 +226,12 @@ impl Wire {
         if data.is_empty() {
             return Ok(false);
         }
-        backlog.push(data, begun, Instant::now(), self.limits.write_deadline);
+        backlog.push(data, begun, Instant::now(), limits.write_deadline);
         if !backlog.pumping {
             backlog.pumping = true;
             tokio::spawn(self.clone().pump(session.clone()));
         }
-        Ok(backlog.bytes > self.limits.queue_bytes)
+        Ok(backlog.bytes as u64 > limits.send_queue_bytes.as_u64())
     }
 
     /// Hands the backlog to the kernel until it is empty or dead. Says so, once, when it is too old; the end that this
@@ -245,7 +246,9 @@ impl Wire {
             let deadline = {
                 let mut backlog = self.backlog.lock();
                 match backlog.chunks.front() {
-                    Some(first) if !backlog.dead => first.queued_at + self.limits.write_deadline,
+                    Some(first) if !backlog.dead => {
+                        first.queued_at + self.config.now().limits.write_deadline
+                    }
                     _ => {
                         backlog.pumping = false;
                         drop(backlog);
@@ -257,9 +260,11 @@ impl Wire {
             let writable = tokio::select! {
                 writable = self.tcp.writable() => writable,
                 () = progress => continue,
-                () = tokio::time::sleep_until(deadline), if !stalled => {
-                    stalled = true;
-                    session.stalled();
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK)), if !stalled => {
+                    if Instant::now() >= deadline {
+                        stalled = true;
+                        session.stalled();
+                    }
                     continue;
                 }
             };
