@@ -1,4 +1,4 @@
-//! Sending: to a user, and to everybody in a namespace.
+//! Sending: to a user, to a connection, and to everybody in a namespace.
 
 use std::{io, time::Duration};
 
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, UserPath, device_id},
+    body::{Body, ConnectionPath, Payload, UserPath, device_id},
     error::{ApiError, ErrorCode},
     fields::{object, present},
     openapi::{BodyProblems, Guarded},
@@ -72,6 +72,24 @@ impl AckRequest {
 }
 
 impl Payload for SendRequest {}
+
+/// An event for one connection.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"event": "order:shipped", "data": {"order": 7}}))]
+pub struct ConnectionSendRequest {
+    /// Its name, which is not one of Socket.IO's own.
+    #[schema(min_length = 1, max_length = 256)]
+    event: String,
+    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Value>,
+    /// A namespace of the configuration; of no matter for a connection, which is in one. A missing leading slash is added.
+    #[schema(default = "/")]
+    namespace: Option<String>,
+}
+
+impl Payload for ConnectionSendRequest {}
 
 /// An event for everybody in a namespace.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -152,6 +170,35 @@ pub async fn send_to_user(
         }
     };
     Ok(Json(answer))
+}
+
+/// Send an event to a connection
+///
+/// No such connection, or no longer, is an answer with zeros, not an error. `unconfirmed` is 1 if the node that holds the
+/// connection has not said in time (1 s) what became of the event: it may have reached it.
+#[utoipa::path(
+    post,
+    path = "/connections/{id}/events",
+    tag = "send",
+    params(("id" = String, Path, description = "The connection's id")),
+    request_body = ConnectionSendRequest,
+    responses(
+        (status = 200, description = "Handed over", body = Delivery,
+            example = json!({"connections": 1, "nodes": 1, "unconfirmed": 0})),
+        Guarded,
+        BodyProblems,
+    ),
+    security(("key" = ["send"])),
+)]
+pub async fn send_to_connection(
+    _: Allowed<scope::Send>,
+    State(state): State<ApiState>,
+    ConnectionPath(id): ConnectionPath,
+    Body(request): Body<ConnectionSendRequest>,
+) -> Result<Json<Delivery>, ApiError> {
+    let message = state.message(request.event, request.data, request.namespace)?;
+    let target = Target::Connection(id);
+    Ok(Json(state.gateway.send(&target, &message).await?))
 }
 
 /// Send an event to everybody in a namespace

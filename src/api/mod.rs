@@ -171,6 +171,7 @@ fn v1() -> OpenApiRouter<ApiState> {
     OpenApiRouter::default()
         // what backends send
         .routes(routes!(events::send_to_user))
+        .routes(routes!(events::send_to_connection))
         .routes(routes!(bulk::send_bulk))
         .routes(routes!(events::broadcast))
         // who is there
