@@ -13,6 +13,7 @@ use super::{
     ApiState, audit,
     error::{ApiError, ErrorCode},
     guesses::Guesses,
+    load::InFlight,
 };
 use crate::{
     auth::AuthError,
@@ -252,9 +253,11 @@ impl ApiState {
     }
 }
 
-/// Proof that the caller has a permission. Made from the request's head, before its body is read.
+/// Proof that the caller has a permission, and a place among the calls in flight for as long as it lives. Made from the
+/// request's head, before its body is read.
 pub struct Allowed<P> {
     caller: Caller,
+    _in_flight: InFlight,
     permission: PhantomData<P>,
 }
 
@@ -283,7 +286,9 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
                 format!("this call needs the scope {:?}", P::NAME),
             ));
         }
+        let limits = &state.config.now().api;
         Ok(Self {
+            _in_flight: state.load.admit(caller.name(), P::SCOPE, limits)?,
             caller,
             permission: PhantomData,
         })

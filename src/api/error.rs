@@ -18,7 +18,7 @@ use crate::{
     registry::{Bar, RegistryError},
 };
 
-/// Seconds after which a caller may try again what Redis kept from being done.
+/// Seconds after which a caller may try again what Redis, or the load of other calls, kept from being done.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// What went wrong, as a word that stays the same.
@@ -71,10 +71,13 @@ pub enum ErrorCode {
     InvalidTokenId,
     /// 422: claims that are Switchboard's own to set, or that contradict each other.
     InvalidClaims,
-    /// 429: the caller's address has failed to authenticate too often, or calls too often.
+    /// 429: the key calls more often than `api.rate` allows, or the caller's address calls or has failed to authenticate too
+    /// often. Nothing was done.
     RateLimited,
     /// 500: a fault of the server's own.
     Internal,
+    /// 503: the node has as many calls in flight as it may. Nothing was done.
+    Overloaded,
     /// 503: Redis can't be reached, or the keys of tokens can't. What was asked for may or may not have happened.
     Unavailable,
     /// 503: not done in time. What was asked for may or may not have happened.
@@ -107,7 +110,7 @@ impl ErrorCode {
             | Self::InvalidClaims => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

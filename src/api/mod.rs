@@ -17,6 +17,7 @@ pub mod events;
 pub mod fields;
 mod guesses;
 pub mod health;
+mod load;
 pub mod openapi;
 pub mod presence;
 pub mod sessions;
@@ -48,6 +49,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{config, gateway::Gateway, metrics::Metrics, transport::origin::Origins};
 use auth::ApiAuth;
 use error::{ApiError, ErrorCode};
+use load::Load;
 
 /// How long a request may take, its body included: the longest wait for acknowledgements, and what goes before and after.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(35);
@@ -64,6 +66,7 @@ pub struct ApiState {
     gateway: Gateway,
     auth: Arc<ApiAuth>,
     config: config::RunningConfig,
+    load: Arc<Load>,
     origins: Arc<Origins>,
 }
 
@@ -91,7 +94,8 @@ impl Limits {
 }
 
 impl ApiState {
-    /// The state of a node's API. Of the configuration it takes `limits.max_payload`, as it is at each call, and `cors`. Who
+    /// The state of a node's API. Of the configuration it takes `api.rate`, `api.in_flight` and `limits.max_payload`, as they are
+    /// at each call, and `cors`. Who
     /// holds on to `auth` can replace the keys while the API runs.
     pub fn new(gateway: Gateway, auth: Arc<ApiAuth>, config: config::RunningConfig) -> Self {
         let origins = Origins::new(&config.now().cors.allowed_origins);
@@ -99,6 +103,7 @@ impl ApiState {
             gateway,
             auth,
             config,
+            load: Arc::new(Load::new()),
             origins: Arc::new(origins),
         }
     }

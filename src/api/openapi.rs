@@ -156,7 +156,8 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
         ),
         (
             "RateLimited",
-            "The caller's address has failed to authenticate too often, or calls too often",
+            "The key calls more often than `api.rate` allows, or the caller's address calls or has failed to authenticate too \
+             often. Nothing was done",
             error(
                 ErrorCode::RateLimited,
                 "this address has failed to authenticate too often; try again in a moment",
@@ -169,7 +170,8 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
         ),
         (
             "Unavailable",
-            "Redis can't be reached, or the call took too long. It may or may not have happened",
+            "Redis can't be reached, or the call took too long: it may or may not have happened. With the code `overloaded` the \
+             node has as many calls in flight as it may, and nothing was done",
             ApiError::unavailable(),
         ),
     ]

@@ -109,7 +109,9 @@ pub async fn get_presence(
     Body(request): Body<PresenceRequest>,
 ) -> Result<Json<PresenceAnswer>, ApiError> {
     let users = request.users()?;
+    let room = state.load.items(users.len()).await?;
     let presence = state.gateway.presence(&users).await?;
+    drop(room);
     let presence = presence.into_iter().map(UserPresence::from);
     let users = users.into_iter().zip(presence).collect();
     Ok(Json(PresenceAnswer { users }))

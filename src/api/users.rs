@@ -187,10 +187,9 @@ pub async fn list_users(
     State(state): State<ApiState>,
     Params(query): Params<UsersQuery>,
 ) -> Result<Json<UsersAnswer>, ApiError> {
-    let page = state
-        .gateway
-        .users(query.cursor.as_deref(), query.limit()?)
-        .await?;
+    let limit = query.limit()?;
+    let _room = state.load.items(limit).await?;
+    let page = state.gateway.users(query.cursor.as_deref(), limit).await?;
     Ok(Json(page.into()))
 }
 

@@ -1,4 +1,4 @@
-//! Who may call the HTTP API: `api`.
+//! Who may call the HTTP API, and how often: `api`.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{list, print::MASK};
 
-/// `api`: the HTTP API's keys.
+/// `api`: the HTTP API's keys and limits.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
@@ -20,6 +20,13 @@ pub struct Api {
     pub jwt: bool,
     /// Further keys. None by default. One for each backend, so that each can be replaced and cut back by itself.
     pub keys: Vec<ApiKey>,
+    /// Calls that a key, or an administrator with a token, may make in a second on each node, and as many at once; beyond it
+    /// 429. A call with many users or messages is one. Disconnects, bans and revocations are neither counted nor refused. 0, the
+    /// default: no limit.
+    pub rate: u32,
+    /// Calls in flight on this node; beyond it 503. `1024` by default. Disconnects, bans and revocations have a lane of their own,
+    /// as wide as that default. 0: no limit.
+    pub in_flight: u32,
 }
 
 impl Default for Api {
@@ -28,6 +35,8 @@ impl Default for Api {
             key: None,
             jwt: true,
             keys: Vec::new(),
+            rate: 0,
+            in_flight: 1_024,
         }
     }
 }

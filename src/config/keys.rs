@@ -62,6 +62,8 @@ pub(super) const KEYS: &[Key] = &[
     live(secret("api.key", Kind::Text)),
     live(open("api.jwt", Kind::Flag)),
     live(secret("api.keys", Kind::Tables)),
+    live(open("api.rate", Kind::Number)),
+    live(open("api.in_flight", Kind::Number)),
     secret("redis.urls", Kind::List),
     open("redis.mode", Kind::Text),
     open("redis.master_name", Kind::Text),

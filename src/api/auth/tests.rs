@@ -56,6 +56,7 @@ fn auth() -> ApiAuth {
             key("empty", "", &[Scope::Admin]),
         ],
         jwt: true,
+        ..Api::default()
     };
     ApiAuth::new(&config, Arc::new(Tokens))
 }

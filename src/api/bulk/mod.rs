@@ -16,7 +16,7 @@ use super::{
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{Delivery, Message, Target};
-use order::{hand_over, is_unavailable};
+use order::{CONCURRENCY, hand_over, is_unavailable};
 
 /// What names of rooms begin with that nobody can be in.
 const DEVICE_ROOM: &str = "device:";
@@ -130,6 +130,7 @@ pub async fn send_bulk(
             format!("messages: at most {MAX_MESSAGES}"),
         ));
     }
+    let request_size = request.messages.len();
     let messages = request
         .messages
         .into_iter()
@@ -141,6 +142,8 @@ pub async fn send_bulk(
             Ok((target, message))
         })
         .collect();
+    let at_once = request_size.min(CONCURRENCY);
+    let _room = state.load.items(at_once).await?;
     let dispatch = |target: Target, message: Message| {
         let gateway = &state.gateway;
         async move { Ok(gateway.dispatch(&target, &message).await?) }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How many lanes are sent at a time: enough to fill the link to Redis, and not so many that one call holds it.
-const CONCURRENCY: usize = 32;
+pub(super) const CONCURRENCY: usize = 32;
 
 /// One message of the request: its place, whom it is for, and what it says.
 type Placed = (usize, Target, Message);

@@ -6,6 +6,7 @@ mod access;
 mod calls;
 mod document;
 mod edges;
+mod load;
 mod shapes;
 
 use async_trait::async_trait;
@@ -72,7 +73,7 @@ async fn state_of(mut config: Config) -> ApiState {
             named("disconnect", &[Scope::Disconnect]),
             named("admin", &[Scope::Admin]),
         ],
-        jwt: true,
+        ..Api::default()
     };
     config.cors.allowed_origins = vec!["https://shop.example.com".into()];
     config.limits.max_payload = ByteSize::kb(1);

@@ -26,6 +26,8 @@ fn each_key_is_taken_over_or_waits() {
     let taken = [
         "api.jwt = false",
         "api.keys = [{ name = 'a', key = 'b', scopes = ['read'] }]",
+        "api.rate = 1",
+        "api.in_flight = 1",
         "auth.jwt.previous_secrets = ['zero']",
         "auth.jwt.public_key_file = 'Cargo.toml'",
         "auth.jwt.jwks_file = 'Cargo.toml'",
