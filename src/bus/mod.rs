@@ -84,7 +84,7 @@ impl Bus {
         secrets: &[SecretString],
         metrics: &Metrics,
     ) -> (Self, Inbox) {
-        let seal = seal::Seal::new(prefix, instance, secrets);
+        let seal = seal::Seal::new(instance, secrets);
         let (bus, inbox) = redis::RedisBus::start(servers.clone(), prefix, instance, seal, metrics);
         (Self::Redis(bus), inbox)
     }
@@ -94,14 +94,6 @@ impl Bus {
         match self {
             Self::Memory(_) => {}
             Self::Redis(bus) => bus.seal().rekey(secrets),
-        }
-    }
-
-    /// Makes a payload one that the registry may publish to the nodes that hold a connection, whichever they are.
-    pub fn routed(&self, payload: Vec<u8>) -> Vec<u8> {
-        match self {
-            Self::Memory(_) => payload,
-            Self::Redis(bus) => bus.seal().seal_routed(payload),
         }
     }
 

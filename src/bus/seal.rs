@@ -9,18 +9,16 @@
 //! | any | the payload |
 //! | 1 to 255 | the sender's instance |
 //! | 8 | the message's number, big-endian; a sender gives none twice |
-//! | 1 | [`CHANNEL`] or [`ROUTED`] |
+//! | 1 | [`FORM`] |
 //! | 1 | length of the instance |
 //! | 32 | the HMAC |
 //!
 //! What is left: a captured message counts once on a node that never got it. There is none for what is sent to one node, as
-//! receipts are: its channel has an instance in its name, which is new at each start. For a message to all nodes it is a node that
-//! has started since; for one that the registry routed also a node that held no connection of its user. Both end when the node
-//! hears of the sender what is 65,000 messages later, or when the key goes. Nothing of this rests on a clock, as those of nodes
-//! differ.
+//! sends and receipts are: its channel has an instance in its name, which is new at each start. For a message to all nodes it is a
+//! node that has started since, until it hears of the sender what is 65,000 messages later, or the key goes. Nothing of this rests
+//! on a clock, as those of nodes differ.
 
 use std::{
-    collections::HashSet,
     fmt,
     sync::{
         Arc,
@@ -33,19 +31,13 @@ use parking_lot::{Mutex, RwLock};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Received, heard::Heard};
-use crate::{
-    connection::Instance,
-    registry::keys::{Keys, Shard},
-};
+use crate::connection::Instance;
 
 /// What the key is derived for: the secret that it comes from may sign tokens too.
 const PURPOSE: &[u8] = b"switchboard bus seal v1";
 
-/// Over the name of the one channel that the message is for.
-const CHANNEL: u8 = 0;
-/// Over the fleet's prefix. The registry publishes such a message to the nodes that hold its user, which the sender does not
-/// know: any node's own channel will do.
-const ROUTED: u8 = 1;
+/// How the trailer is written. Another form is none that this node can check.
+const FORM: u8 = 0;
 
 const TAG: usize = 32;
 /// What is behind the instance.
@@ -102,10 +94,6 @@ pub struct Seal {
     /// The number of the last message that was sealed.
     last: AtomicU64,
     heard: Mutex<Heard>,
-    /// What a message that is routed is sealed over.
-    fleet: String,
-    /// The node's own channels: what is routed comes on these.
-    own: HashSet<String>,
 }
 
 impl fmt::Debug for Seal {
@@ -115,19 +103,14 @@ impl fmt::Debug for Seal {
 }
 
 impl Seal {
-    /// The seal of a node of the fleet whose channels begin with `prefix`. The first of `secrets` seals, by each of them a seal
-    /// holds; without any of them the key is known to everybody.
-    pub fn new(prefix: &str, me: &Instance, secrets: &[SecretString]) -> Self {
-        let names = Keys::new(prefix);
+    /// The seal of a node. The first of `secrets` seals, by each of them a seal holds; without any of them the key is known to
+    /// everybody.
+    pub fn new(me: &Instance, secrets: &[SecretString]) -> Self {
         Self {
             me: me.clone(),
             keys: RwLock::new(Arc::new(FleetKeys::new(secrets))),
             last: AtomicU64::new(0),
             heard: Mutex::default(),
-            fleet: prefix.to_owned(),
-            own: Shard::all()
-                .map(|shard| names.node_channel(shard, me))
-                .collect(),
         }
     }
 
@@ -137,24 +120,15 @@ impl Seal {
     }
 
     /// Seals a message for one channel.
-    pub fn seal(&self, channel: &str, payload: Vec<u8>) -> Vec<u8> {
-        self.sealed(CHANNEL, channel, payload)
-    }
-
-    /// Seals a message for the nodes' own channels, whichever the registry publishes it to.
-    pub fn seal_routed(&self, payload: Vec<u8>) -> Vec<u8> {
-        self.sealed(ROUTED, &self.fleet, payload)
-    }
-
-    fn sealed(&self, kind: u8, scope: &str, mut payload: Vec<u8>) -> Vec<u8> {
+    pub fn seal(&self, channel: &str, mut payload: Vec<u8>) -> Vec<u8> {
         let me = self.me.as_str().as_bytes();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         payload.reserve(me.len() + TAIL);
         payload.extend_from_slice(me);
         payload.extend_from_slice(&number.to_be_bytes());
-        payload.extend_from_slice(&[kind, me.len() as u8]);
+        payload.extend_from_slice(&[FORM, me.len() as u8]);
         let keys = Arc::clone(&self.keys.read());
-        let tag = tag(&keys.first, scope, &payload);
+        let tag = tag(&keys.first, channel, &payload);
         payload.extend_from_slice(tag.as_ref());
         payload
     }
@@ -177,31 +151,29 @@ impl Seal {
     /// The sender, the number and the payload's length, if the seal holds.
     fn checked(&self, channel: &str, sealed: &[u8]) -> Option<(Instance, u64, usize)> {
         let (body, given) = sealed.split_last_chunk::<TAG>()?;
-        let (rest, [kind, length]) = body.split_last_chunk::<2>()?;
+        let (rest, [form, length]) = body.split_last_chunk::<2>()?;
         let (rest, number) = rest.split_last_chunk::<8>()?;
         let payload = rest.len().checked_sub(usize::from(*length))?;
         let from = std::str::from_utf8(&rest[payload..]).ok()?;
         let number = u64::from_be_bytes(*number);
-        let scope = match *kind {
-            CHANNEL => channel,
-            ROUTED if self.own.contains(channel) => &self.fleet,
-            _ => return None,
-        };
+        if *form != FORM {
+            return None;
+        }
         let keys = Arc::clone(&self.keys.read());
         let mut keys = std::iter::once(&keys.first).chain(&keys.others);
         let holds = keys.any(|key| {
-            let tag = tag(key, scope, body);
+            let tag = tag(key, channel, body);
             constant_time::verify_slices_are_equal(tag.as_ref(), given).is_ok()
         });
         holds.then(|| (from.into(), number, payload))
     }
 }
 
-/// The scope behind its length, so that no byte can pass from it to the message; then the message.
-fn tag(key: &hmac::Key, scope: &str, message: &[u8]) -> hmac::Tag {
+/// The channel behind its length, so that no byte can pass from it to the message; then the message.
+fn tag(key: &hmac::Key, channel: &str, message: &[u8]) -> hmac::Tag {
     let mut context = hmac::Context::with_key(key);
-    context.update(&(scope.len() as u64).to_be_bytes());
-    context.update(scope.as_bytes());
+    context.update(&(channel.len() as u64).to_be_bytes());
+    context.update(channel.as_bytes());
     context.update(message);
     context.sign()
 }
@@ -216,7 +188,7 @@ mod tests {
 
     fn node(name: &str, secrets: &[&str]) -> Seal {
         let secrets: Vec<_> = secrets.iter().map(|secret| (*secret).into()).collect();
-        Seal::new("p", &name.into(), &secrets)
+        Seal::new(&name.into(), &secrets)
     }
 
     fn opened(by: &Seal, channel: &str, sealed: &[u8]) -> Result<(String, Vec<u8>), Refused> {
@@ -235,20 +207,6 @@ mod tests {
             assert_eq!(opened(&b, OWN, &sealed), Ok(("a".into(), payload.to_vec())));
             assert_eq!(opened(&b, OWN, &sealed), Err(Refused::Replayed));
         }
-    }
-
-    #[test]
-    fn what_is_routed_opens_once_on_a_nodes_own_channels_and_on_no_other() {
-        let (a, b) = (node("a", &["s"]), node("b", &["s"]));
-        let sealed = a.seal_routed(b"x".to_vec());
-        for other in [ALL, "p:io-request#/#", "p:{s0}:bus:c"] {
-            assert_eq!(opened(&b, other, &sealed), Err(Refused::Forged));
-        }
-        assert_eq!(opened(&b, OWN, &sealed), Ok(("a".into(), b"x".to_vec())));
-        let another = opened(&b, "p:{s1}:bus:b", &sealed);
-        assert_eq!(another, Err(Refused::Replayed));
-        let elsewhere = Seal::new("q", &"b".into(), &["s".into()]);
-        assert_eq!(opened(&elsewhere, OWN, &sealed), Err(Refused::Forged));
     }
 
     #[test]

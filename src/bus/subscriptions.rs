@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     fn seal(name: &str) -> Seal {
-        Seal::new("p", &name.into(), &["s".into()])
+        Seal::new(&name.into(), &["s".into()])
     }
 
     fn push(kind: PushKind, data: &[&[u8]]) -> PushInfo {

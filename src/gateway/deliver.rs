@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, try_join_all},
+    stream::FuturesUnordered,
+};
 use socketioxide::{BroadcastError, SocketError};
 use tokio::time::Instant;
 
@@ -239,18 +243,23 @@ impl Inner {
 
     /// Publishes to the nodes that hold a recipient; returns these nodes.
     async fn route(&self, whom: &Whom, payload: Vec<u8>) -> Result<Asked, GatewayError> {
-        let payload = self.bus.routed(payload);
-        let routed = self.registry.route(whom, &self.instance, &payload);
-        let routed = self.vouched(routed).await?;
-        for routed in &routed {
-            if routed.heard {
-                self.metrics.bus_messages("out").increment(1);
-            } else {
+        let mut holders = self.vouched(self.registry.holders(whom)).await?;
+        holders.retain(|holder| *holder != self.instance);
+        let published = holders.into_iter().map(|holder| {
+            let payload = payload.clone();
+            async move {
+                let heard = self.bus.publish_to(&holder, payload).await?;
+                Ok::<_, BusError>((holder, heard))
+            }
+        });
+        let published = try_join_all(published).await?;
+        for (holder, heard) in &published {
+            if !heard {
                 self.metrics.messages_dropped("node_deaf").increment(1);
-                tracing::warn!(node = %routed.instance, "a node that holds connections does not listen");
+                tracing::warn!(node = %holder, "a node that holds connections does not listen");
             }
         }
-        Ok(Asked::routed(routed))
+        Ok(Asked::holders(published))
     }
 
     /// Publishes to all nodes, this one among them; returns which are to confirm it.

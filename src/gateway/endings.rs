@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
@@ -19,9 +19,9 @@ use super::{
     receipts::{Receipt, Request},
 };
 use crate::{
-    connection::{Connection, ConnectionId, Instance},
+    connection::{ConnectionId, Instance},
     ending::Ending,
-    registry::{EndOrder, EndTarget, Entry, Fence, RegistryError},
+    registry::{EndOrder, EndTarget, Entry, Fence, Listed, RegistryError},
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -184,26 +184,28 @@ impl Inner {
             fence: fence.as_ref(),
             ending,
         };
-        let payload = self.bus.routed(payload);
-        let ordered = self.registry.order_end(order, &self.instance, &payload);
-        let ordered = self.vouched(ordered).await?;
+        let ordered = self.vouched(self.registry.order_end(order)).await?;
         let listed = ordered.connections;
         let here: Vec<_> = listed
             .iter()
-            .filter_map(|connection| self.hub.get(&connection.id))
+            .filter_map(|listed| self.hub.get(&listed.entry.id))
             .collect();
         self.end_all(&here, ending);
-        let mut open: HashSet<_> = listed.iter().map(|c| c.id.clone()).collect();
-        let ordered_to_end: Vec<_> = listed
-            .iter()
-            .map(|connection| Entry {
-                user: connection.user_id.clone(),
-                id: connection.id.clone(),
-            })
-            .collect();
+        let mut open: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
+        let ordered_to_end: Vec<_> = listed.iter().map(|it| it.entry.clone()).collect();
         let still_open = async || self.still_open(&target, &ordered_to_end).await;
-        let asked = ordered.routed.into_iter().map(|routed| routed.instance);
-        let asked = asked.collect();
+        let asked: HashSet<_> = listed
+            .iter()
+            .map(|listed| listed.instance.clone())
+            .filter(|instance| *instance != self.instance)
+            .collect();
+        join_all(asked.iter().map(async |instance| {
+            if let Err(error) = self.bus.publish_to(instance, payload.clone()).await {
+                // Its node finds the order in the registry.
+                tracing::warn!(node = %instance, %error, "can't tell a node of an order to end");
+            }
+        }))
+        .await;
         settle(&mut open, here, (request, asked), still_open, deadline).await;
         Ok((outcome(&listed, &open), ordered.revoked_before))
     }
@@ -295,20 +297,17 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
     }
 }
 
-fn outcome(listed: &[Connection], open: &HashSet<ConnectionId>) -> Disconnected {
+fn outcome(listed: &[Listed], open: &HashSet<ConnectionId>) -> Disconnected {
     let (remaining, closed): (Vec<_>, Vec<_>) = listed
         .iter()
-        .partition(|connection| open.contains(&connection.id));
-    let nodes: BTreeSet<_> = closed
-        .iter()
-        .map(|connection| &connection.node_id)
-        .collect();
+        .partition(|listed| open.contains(&listed.entry.id));
+    let nodes: BTreeSet<_> = closed.iter().map(|listed| &listed.instance).collect();
     Disconnected {
         disconnected: closed.len() as u64,
         nodes: nodes.len() as u64,
         remaining: remaining
             .into_iter()
-            .map(|connection| connection.id.clone())
+            .map(|listed| listed.entry.id.clone())
             .collect(),
     }
 }

@@ -10,10 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::message::Answer;
-use crate::{
-    connection::{ConnectionId, Instance},
-    registry::Routed,
-};
+use crate::connection::{ConnectionId, Instance};
 
 /// What came of a command, on one node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,14 +62,14 @@ pub(super) struct Asked {
 impl Asked {
     /// Nobody was asked.
     pub(super) fn nobody() -> Self {
-        Self::routed(Vec::new())
+        Self::holders(Vec::new())
     }
 
-    /// The nodes that a payload was routed to, and nobody else.
-    pub(super) fn routed(routed: Vec<Routed>) -> Self {
+    /// These nodes and nobody else, each with whether it listens.
+    pub(super) fn holders(holders: Vec<(Instance, bool)>) -> Self {
         Self {
-            heard: routed.iter().filter(|routed| routed.heard).count(),
-            nodes: routed.into_iter().map(|routed| routed.instance).collect(),
+            heard: holders.iter().filter(|(_, heard)| *heard).count(),
+            nodes: holders.into_iter().map(|(holder, _)| holder).collect(),
             anybody: false,
         }
     }
@@ -192,12 +189,9 @@ mod tests {
 
     const DELIVERED: Receipt = Receipt::Delivered { connections: 1 };
 
-    fn routed(nodes: &[(&str, bool)]) -> Asked {
-        let nodes = nodes.iter().map(|(name, heard)| Routed {
-            instance: (*name).into(),
-            heard: *heard,
-        });
-        Asked::routed(nodes.collect())
+    fn holders(nodes: &[(&str, bool)]) -> Asked {
+        let nodes = nodes.iter().map(|(name, heard)| ((*name).into(), *heard));
+        Asked::holders(nodes.collect())
     }
 
     /// What is collected of receipts that have come, if no more come in time.
@@ -221,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn who_was_asked_and_has_not_answered_is_unconfirmed() {
         assert_eq!(collect(Asked::nobody(), &[]).await, Collected::default());
-        let asked = routed(&[("a", true), ("b", true), ("deaf", false)]);
+        let asked = holders(&[("a", true), ("b", true), ("deaf", false)]);
         let collected = collect(asked, &[("a", DELIVERED)]).await;
         assert_eq!(collected.receipts, [DELIVERED]);
         assert_eq!(collected.unconfirmed, 2);
@@ -229,7 +223,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receipt_counts_once_and_from_who_was_asked() {
-        let asked = routed(&[("a", true), ("b", true)]);
+        let asked = holders(&[("a", true), ("b", true)]);
         let receipts = [("a", DELIVERED), ("a", DELIVERED), ("stranger", DELIVERED)];
         let collected = collect(asked, &receipts).await;
         assert_eq!(collected.receipts, [DELIVERED]);
@@ -238,7 +232,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_may_not_deliver_is_unconfirmed_and_not_waited_for() {
-        let asked = routed(&[("a", true), ("b", true)]);
+        let asked = holders(&[("a", true), ("b", true)]);
         let never = Instant::now() + Duration::from_secs(3600);
         let receipts = [("a", Receipt::Withheld), ("b", DELIVERED)];
         let collected = collect_until(never, asked, &receipts).await;
@@ -270,7 +264,7 @@ mod tests {
             ("a", last),
             ("a", piece("4")),
         ];
-        let collected = collect(routed(&[("a", true)]), &receipts).await;
+        let collected = collect(holders(&[("a", true)]), &receipts).await;
         let connections: u64 = collected.receipts.iter().map(Receipt::connections).sum();
         let acks = collected.receipts.into_iter().flat_map(Receipt::into_acks);
         assert_eq!(connections, 3);

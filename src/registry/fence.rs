@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, Routed, SessionId};
+use super::{Entry, SessionId};
 use crate::{
-    connection::{Connection, ConnectionId, UserId},
+    connection::{ConnectionId, Instance, UserId},
     ending::Ending,
 };
 
@@ -102,13 +102,20 @@ pub struct EndOrder<'a> {
     pub ending: &'a Ending,
 }
 
+/// A connection that the registry lists, and who holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What names it.
+    pub entry: Entry,
+    /// The node that holds it, which is to be told what is ordered.
+    pub instance: Instance,
+}
+
 /// What an order to end found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ordered {
     /// The connections that were listed when the order was given, and that it means.
-    pub connections: Vec<Connection>,
-    /// The other nodes among those that hold them, which have been told.
-    pub routed: Vec<Routed>,
+    pub connections: Vec<Listed>,
     /// With [`Fence::RevokeBefore`]: grants that were issued before this are refused.
     pub revoked_before: Option<Timestamp>,
 }

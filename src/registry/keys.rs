@@ -294,14 +294,9 @@ impl Keys {
         self.place(place, "notes")
     }
 
-    /// What every node's channel in a shard begins with; its instance follows.
-    pub fn channel_prefix(&self, shard: Shard) -> String {
-        self.shard(shard, "bus:")
-    }
-
     /// The channel of one node in a shard.
     pub fn node_channel(&self, shard: Shard, node: &Instance) -> String {
-        format!("{}{node}", self.channel_prefix(shard))
+        self.shard(shard, &format!("bus:{node}"))
     }
 
     /// The channel that all nodes listen on.

@@ -43,7 +43,7 @@ pub use admission::{
 };
 pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
 pub use fence::{
-    Ban, EndOrder, EndTarget, Fence, Ordered, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT,
+    Ban, EndOrder, EndTarget, Fence, Listed, Ordered, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT,
     TOKEN_MARGIN,
 };
 
@@ -211,22 +211,13 @@ pub struct Totals {
     pub users: u64,
 }
 
-/// Whose nodes a payload is for.
+/// Whose nodes are asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Whom {
     /// Those that hold a connection of a user.
     User(UserId),
     /// The one that holds a connection.
     Connection(Entry),
-}
-
-/// A node that a payload was published to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Routed {
-    /// The node's run.
-    pub instance: Instance,
-    /// Whether anybody was listening on the node's channel. If not, the node did not get it.
-    pub heard: bool,
 }
 
 /// Why the registry can't answer.
@@ -330,25 +321,16 @@ pub trait Registry: Families + 'static {
     /// log.
     async fn totals(&self) -> Result<Totals, RegistryError>;
 
-    /// Publishes `payload` to the channel of each live node that holds a connection that is meant, but not to `skip`. One
-    /// round trip on one Redis; costs the nodes that hold the user, not the fleet.
-    async fn route(
-        &self,
-        whom: &Whom,
-        skip: &Instance,
-        payload: &[u8],
-    ) -> Result<Vec<Routed>, RegistryError>;
+    /// The live nodes that hold a connection that is meant, each once and in the order of their names. The node that asks is
+    /// among them if it holds one: who is online is the registry's to say, and only the asker knows which of the answers is
+    /// itself.
+    async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError>;
 
-    /// Orders the end of connections, in one go: puts up the fence, lists them, writes the order down for each (so that a node
-    /// that misses the message finds it with [`Registry::orders`]), and publishes `payload` to the nodes that hold them, but not
-    /// to `skip`. An order is forgotten when its connection is unregistered, and after an hour. It is also written for entries
-    /// whose lease has run out, in case their node comes back with them; those are not in the list.
-    async fn order_end(
-        &self,
-        order: EndOrder<'_>,
-        skip: &Instance,
-        payload: &[u8],
-    ) -> Result<Ordered, RegistryError>;
+    /// Orders the end of connections, in one go: puts up the fence, lists them, and writes the order down for each, so that a
+    /// node that is never told finds it with [`Registry::orders`]. Telling the nodes is the caller's. An order is forgotten when
+    /// its connection is unregistered, and after an hour. It is also written for entries whose lease has run out, in case their
+    /// node comes back with them; those are not in the list.
+    async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError>;
 
     /// Which of `entries` have been ordered to end, and how.
     async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError>;

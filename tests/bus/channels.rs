@@ -19,7 +19,7 @@ const ALL: &str = "test:{nodes}:bus:all";
 
 /// The seal of a node that has no bus.
 fn another() -> Seal {
-    Seal::new("test", &Instance::random(), &[SECRET.into()])
+    Seal::new(&Instance::random(), &[SECRET.into()])
 }
 
 #[tokio::test]

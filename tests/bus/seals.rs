@@ -151,23 +151,6 @@ async fn what_was_altered_or_moved_does_not_count() {
 }
 
 #[tokio::test]
-async fn what_is_routed_reaches_a_node_once_whichever_of_its_channels_it_takes() {
-    let server = Server::start().await;
-    let (mut a, mut b) = (server.node_up().await, server.node_up().await);
-    let routed = a.bus.routed(b"x".to_vec());
-    let mut attacker = Attacker::listening(&server, &[]).await;
-    attacker.publishes(&own(&b), &routed).await;
-    assert_eq!(b.receives().await.from, a.instance);
-    for shard in Shard::all() {
-        let channel = Keys::new("test").node_channel(shard, &b.instance);
-        attacker.publishes(&channel, &routed).await;
-    }
-    attacker.publishes(ALL, &routed).await;
-    only_dropped(&mut b, 1, u64::from(Shard::COUNT)).await;
-    only_dropped(&mut a, 1, 0).await;
-}
-
-#[tokio::test]
 async fn the_adapters_channels_are_sealed_too() {
     let server = Server::start().await;
     let (a, b) = (server.node_up().await, server.node_up().await);

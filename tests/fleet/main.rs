@@ -181,7 +181,7 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
     ];
     // As a node would that has gone mad, and as somebody would who is none.
     let all = "switchboard:{nodes}:bus:all";
-    let mad = Seal::new("switchboard", &Instance::random(), &[node::SECRET.into()]);
+    let mad = Seal::new(&Instance::random(), &[node::SECRET.into()]);
     for payload in garbage {
         let sealed = mad.seal(all, payload.to_vec());
         for payload in [&sealed[..], payload] {

@@ -245,7 +245,6 @@ impl Crowd {
             .collect();
         let passing = self.connection("passes".into(), 0, 0);
         let lease = &self.leases[0];
-        let nobody = Instance::random();
         vec![
             (
                 "user",
@@ -286,10 +285,10 @@ impl Crowd {
                     .await,
             ),
             (
-                "route",
+                "holders",
                 self.cost(async || {
                     let whom = Whom::User(asked[1].clone());
-                    registry.route(&whom, &nobody, b"payload").await.map(drop)
+                    registry.holders(&whom).await.map(drop)
                 })
                 .await,
             ),

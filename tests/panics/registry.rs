@@ -14,7 +14,7 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Ban, Bar, EndOrder, Entry, Families, Family, FamilyToken, Grant, Heartbeat,
-        Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation, Routed,
+        Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation,
         SessionId, Settled, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
         memory::MemoryRegistry,
     },
@@ -152,8 +152,8 @@ passed_on! {
     connection(id: &ConnectionId) -> Answer<Option<Connection>>;
     nodes() -> Answer<Vec<Node>>;
     totals() -> Answer<Totals>;
-    route(whom: &Whom, skip: &Instance, payload: &[u8]) -> Answer<Vec<Routed>>;
-    order_end(order: EndOrder<'_>, skip: &Instance, payload: &[u8]) -> Answer<Ordered>;
+    holders(whom: &Whom) -> Answer<Vec<Instance>>;
+    order_end(order: EndOrder<'_>) -> Answer<Ordered>;
     orders(entries: &[Entry]) -> Answer<Vec<(Entry, Ending)>>;
     standing(connections: &[(Entry, Grant)]) -> Answer<Vec<(Entry, Bar)>>;
     ban_of(user: &UserId) -> Answer<Option<Ban>>;

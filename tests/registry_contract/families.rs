@@ -156,11 +156,7 @@ pub(super) async fn what_is_issued_before_a_revocation_bears_an_earlier_time(hom
         fence: Some(&Fence::RevokeBefore(None)),
         ending: &ending,
     };
-    let ordered = a
-        .registry
-        .order_end(order, &a.lease.instance, b"")
-        .await
-        .unwrap();
+    let ordered = a.registry.order_end(order).await.unwrap();
     assert!(at <= ordered.revoked_before.unwrap());
     let (rotation, later) = b.registry.rotate(&family.id, turn).await.unwrap();
     assert!(matches!(

@@ -16,8 +16,8 @@ use switchboard::{
     link::{Servers, Slot},
     metrics::Metrics,
     registry::{
-        Admission, Bar, EndOrder, EndTarget, Entry, Fence, Grant, Lease, NodeReport, Ordered,
-        Registry, RegistryError, Updated, UserLimit,
+        Admission, Bar, EndOrder, EndTarget, Entry, Fence, Grant, Lease, Listed, NodeReport,
+        Ordered, Registry, RegistryError, Updated, UserLimit,
         keys::{Keys, Shard},
         memory::MemoryRegistry,
         redis::RedisRegistry,
@@ -363,7 +363,15 @@ impl Peer {
             .unwrap()
     }
 
-    /// Orders the end of connections; its own node needs no telling.
+    /// A connection of this node, as an order lists it.
+    pub(super) fn lists(&self, connection: &Connection) -> Listed {
+        Listed {
+            entry: entry(connection),
+            instance: self.lease.instance.clone(),
+        }
+    }
+
+    /// Orders the end of connections.
     pub(super) async fn order(
         &self,
         target: &EndTarget,
@@ -375,10 +383,7 @@ impl Peer {
             fence,
             ending,
         };
-        self.registry
-            .order_end(order, &self.lease.instance, b"payload")
-            .await
-            .unwrap()
+        self.registry.order_end(order).await.unwrap()
     }
 
     /// A new connection of a user, registered.

@@ -46,24 +46,15 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
             .collect::<Vec<_>>(),
         ["b"]
     );
-    let nobody = "nobody".into();
-    let routed = b
-        .registry
-        .route(&Whom::User("both".into()), &nobody, b"")
-        .await
-        .unwrap();
-    assert_eq!(
-        routed.iter().map(|it| &it.instance).collect::<Vec<_>>(),
-        [&b.lease.instance]
-    );
+    let holders = b.registry.holders(&Whom::User("both".into())).await;
+    assert_eq!(holders.unwrap(), std::slice::from_ref(&b.lease.instance));
     let order = EndOrder {
         target: &all_of("both"),
         fence: None,
         ending: &Ending::of(4500),
     };
-    let ordered = b.registry.order_end(order, &nobody, b"").await.unwrap();
-    assert_eq!(ordered.connections, std::slice::from_ref(&stays));
-    assert_eq!(ordered.routed.len(), 1);
+    let ordered = b.registry.order_end(order).await.unwrap();
+    assert_eq!(ordered.connections, [b.lists(&stays)]);
     let again = b.connect("both").await;
     assert_eq!(b.register(&again).await, tally(2, 2));
 
@@ -91,7 +82,6 @@ pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), Registry
         ending: &ending,
     };
     let whom = Whom::User(user.clone());
-    let instance = &peer.lease.instance;
     vec![
         registry.user(&user).await.map(drop),
         registry
@@ -102,8 +92,8 @@ pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), Registry
         registry.connection(&id).await.map(drop),
         registry.nodes().await.map(drop),
         registry.totals().await.map(drop),
-        registry.route(&whom, instance, b"").await.map(drop),
-        registry.order_end(order, instance, b"").await.map(drop),
+        registry.holders(&whom).await.map(drop),
+        registry.order_end(order).await.map(drop),
     ]
 }
 

@@ -86,9 +86,9 @@ conformance! {
         last_seen_of_a_dead_nodes_user_is_its_last_heartbeat
         totals_are_exact;
     orders:
-        a_route_names_the_nodes_that_hold_the_user
+        holders_of_a_user_are_the_nodes_that_hold_it
         a_guest_that_is_ordered_to_end_is_not_released
-        a_route_to_a_connection_names_the_node_that_holds_it
+        the_holder_of_a_connection_is_the_node_that_holds_it
         an_order_lists_what_it_means_and_is_found_by_whoever_missed_it
         an_order_can_mean_one_connection
         an_order_is_forgotten_with_its_connection

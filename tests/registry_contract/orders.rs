@@ -1,73 +1,58 @@
-//! Telling the nodes that hold a user, and orders to end connections.
+//! Who holds a user, and orders to end connections.
 
 use std::collections::BTreeSet;
 
 use switchboard::{
     connection::Instance,
     ending::Ending,
-    registry::{EndTarget, Ordered, Routed, Whom},
+    registry::{EndTarget, Ordered, Whom},
 };
 
 use super::home::{Home, LONG, Peer, SHORT, all_of, entry, fleet};
-
-fn nodes(routed: &[Routed]) -> BTreeSet<&Instance> {
-    // Nobody listens to the bus in these cases.
-    assert!(routed.iter().all(|it| !it.heard));
-    let nodes: BTreeSet<_> = routed.iter().map(|it| &it.instance).collect();
-    assert_eq!(nodes.len(), routed.len(), "each once");
-    nodes
-}
 
 async fn order(peer: &Peer, target: EndTarget, ending: &Ending) -> Ordered {
     peer.order(&target, None, ending).await
 }
 
-pub(super) async fn a_route_names_the_nodes_that_hold_the_user(home: &dyn Home) {
+fn sorted(nodes: &[&Instance]) -> Vec<Instance> {
+    let nodes: BTreeSet<_> = nodes.iter().copied().cloned().collect();
+    nodes.into_iter().collect()
+}
+
+pub(super) async fn holders_of_a_user_are_the_nodes_that_hold_it(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     for _ in 0..3 {
         a.connect("42").await;
         b.connect("42").await;
     }
     a.connect("43").await;
-    let nobody = Instance::from("nobody");
-    let route = async |user: &str, skip: &Instance| {
-        a.registry
-            .route(&Whom::User(user.into()), skip, b"payload")
-            .await
-            .unwrap()
-    };
     let (one, two) = (&a.lease.instance, &b.lease.instance);
-    assert_eq!(nodes(&route("42", &nobody).await), [one, two].into());
-    assert_eq!(nodes(&route("42", one).await), [two].into());
-    assert_eq!(nodes(&route("43", &nobody).await), [one].into());
-    assert_eq!(nodes(&route("43", one).await), [].into());
-    assert_eq!(nodes(&route("44", &nobody).await), [].into());
+    for asker in [&a, &b] {
+        let holders = async |user: &str| {
+            let holders = asker.registry.holders(&Whom::User(user.into())).await;
+            holders.unwrap()
+        };
+        assert_eq!(holders("42").await, sorted(&[one, two]));
+        assert_eq!(holders("43").await, sorted(&[one]));
+        assert_eq!(holders("44").await, []);
+        assert_eq!(holders("4").await, []);
+    }
 }
 
-pub(super) async fn a_route_to_a_connection_names_the_node_that_holds_it(home: &dyn Home) {
+pub(super) async fn the_holder_of_a_connection_is_the_node_that_holds_it(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let mine = a.connect("42").await;
     let theirs = b.connect("42").await;
-    let nobody = Instance::from("nobody");
-    let (one, two) = (&a.lease.instance, &b.lease.instance);
-    for (connection, holder) in [(&mine, one), (&theirs, two)] {
+    let guest = b.guest();
+    b.register(&guest).await;
+    for (connection, holder) in [(&mine, &a), (&theirs, &b), (&guest, &b)] {
         let whom = Whom::Connection(entry(connection));
-        let routed = a.registry.route(&whom, &nobody, b"payload").await.unwrap();
-        assert_eq!(nodes(&routed), [holder].into());
-        let routed = a.registry.route(&whom, holder, b"payload").await.unwrap();
-        assert_eq!(nodes(&routed), [].into());
+        let holders = a.registry.holders(&whom).await.unwrap();
+        assert_eq!(holders, sorted(&[&holder.lease.instance]));
     }
-    let gone = entry(&mine);
-    a.registry
-        .unregister(&a.lease, std::slice::from_ref(&gone))
-        .await
-        .unwrap();
-    let routed = a
-        .registry
-        .route(&Whom::Connection(gone), &nobody, b"payload")
-        .await
-        .unwrap();
-    assert_eq!(nodes(&routed), [].into());
+    a.unregister(&[&mine]).await;
+    let holders = a.registry.holders(&Whom::Connection(entry(&mine))).await;
+    assert_eq!(holders.unwrap(), []);
 }
 
 pub(super) async fn an_order_lists_what_it_means_and_is_found_by_whoever_missed_it(
@@ -84,10 +69,9 @@ pub(super) async fn an_order_lists_what_it_means_and_is_found_by_whoever_missed_
         except: vec![spared.id.clone()],
     };
     let ordered = order(&a, target.clone(), &ending).await;
-    let mut expected = [mine.clone(), theirs.clone()];
-    expected.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut expected = [a.lists(&mine), b.lists(&theirs)];
+    expected.sort_by(|a, b| a.entry.cmp(&b.entry));
     assert_eq!(ordered.connections, expected);
-    assert_eq!(nodes(&ordered.routed), [&b.lease.instance].into());
 
     let asked = [&theirs, &spared, &another, &mine].map(entry);
     let found: BTreeSet<_> = b
@@ -124,8 +108,7 @@ pub(super) async fn an_order_can_mean_one_connection(home: &dyn Home) {
     let ending = Ending::of(Ending::DISCONNECTED);
     for (meant, other) in [(&meant, &other), (&guest, &other_guest)] {
         let ordered = order(&a, EndTarget::Connection(entry(meant)), &ending).await;
-        assert_eq!(ordered.connections, std::slice::from_ref(meant));
-        assert_eq!(nodes(&ordered.routed), [&b.lease.instance].into());
+        assert_eq!(ordered.connections, [b.lists(meant)]);
         let orders = b
             .registry
             .orders(&[entry(meant), entry(other)])

@@ -8,17 +8,16 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use switchboard::{
     config::{Presence, RegistryTiming},
-    connection::{Connection, Instance},
+    connection::Connection,
     ending::Ending,
     registry::{
-        Admission, Bar, EndTarget, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
+        Admission, Bar, EndTarget, Grant, LimitPolicy, RegistryError, UserLimit,
         keys::{Keys, Shard},
     },
 };
-use tokio::sync::mpsc;
 
 use crate::redis_server::patient;
 
@@ -401,50 +400,6 @@ async fn what_timed_out_can_be_made_again() {
     .await;
     let totals = a.registry.totals().await.unwrap();
     assert_eq!((totals.connections, totals.users), (1, 1));
-}
-
-#[tokio::test]
-async fn a_route_and_an_order_reach_the_channels_of_the_nodes() {
-    let server = RedisServer::start().await;
-    let home = Redis::of(&server);
-    let [a, b] = fleet(&home, LONG, LONG).await;
-    a.connect("42").await;
-    let theirs = b.connect("42").await;
-    let keys = Keys::new("switchboard");
-    let (pushes, mut messages) = mpsc::unbounded_channel();
-    let config = AsyncConnectionConfig::new().set_push_sender(pushes);
-    let client = home.client();
-    let connecting = client.get_multiplexed_async_connection_with_config(&config);
-    let mut subscriber = connecting.await.unwrap();
-    let shard = Shard::of_user(&"42".into());
-    let _: () = redis::cmd("SSUBSCRIBE")
-        .arg(keys.node_channel(shard, &b.lease.instance))
-        .query_async(&mut subscriber)
-        .await
-        .unwrap();
-    let payload = b"\0\xff routed \r\n";
-    let nobody = Instance::from("nobody");
-    let routed = a
-        .registry
-        .route(&Whom::User("42".into()), &nobody, payload)
-        .await
-        .unwrap();
-    assert_eq!(routed.len(), 2);
-    for it in &routed {
-        assert_eq!(it.heard, it.instance == b.lease.instance);
-    }
-    let target = EndTarget::Connection(entry(&theirs));
-    let ordered = a.order(&target, None, &Ending::of(4500)).await;
-    assert!(ordered.routed[0].heard);
-    assert_eq!(
-        messages.recv().await.unwrap().kind,
-        redis::PushKind::SSubscribe
-    );
-    for expected in [&payload[..], b"payload"] {
-        let push = messages.recv().await.unwrap();
-        assert_eq!(push.kind, redis::PushKind::SMessage);
-        assert_eq!(push.data[1], redis::Value::BulkString(expected.to_vec()));
-    }
 }
 
 #[tokio::test]

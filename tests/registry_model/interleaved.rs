@@ -114,14 +114,13 @@ impl Caller {
         };
         // Those that are ordered to end don't count towards a limit.
         self.known.lock().unlimited.insert(user.clone());
-        let skip = &self.lease.instance;
-        let ordered = self.registry.order_end(order, skip, b"p").await?;
+        let ordered = self.registry.order_end(order).await?;
         if fence.is_some() {
             let mut known = self.known.lock();
             known.banned.insert(user.clone());
             known
                 .listed
-                .extend(ordered.connections.into_iter().map(|it| it.id));
+                .extend(ordered.connections.into_iter().map(|it| it.entry.id));
         }
         Ok(())
     }

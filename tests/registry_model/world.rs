@@ -91,11 +91,6 @@ fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     items
 }
 
-fn by_id(mut connections: Vec<Connection>) -> Vec<Connection> {
-    connections.sort_by(|a, b| a.id.cmp(&b.id));
-    connections
-}
-
 fn admission_sorted(admission: Admission) -> Admission {
     match admission {
         Admission::Admitted { tally, evicted } => Admission::Admitted {
@@ -620,9 +615,8 @@ impl<'a> World<'a> {
             ending: &ending,
         };
         let it = self.node(node);
-        let skip = it.lease.instance.clone();
         let before = now();
-        let answer = it.registry.order_end(order, &skip, b"payload").await;
+        let answer = it.registry.order_end(order).await;
         let at = (before, now());
         let believed = self.model.may_order(&it.lease, &target);
         let Some(ordered) = unavailable(answer)? else {
@@ -632,7 +626,6 @@ impl<'a> World<'a> {
         prop_assert!(believed, "an order by {}, which does not hold", it.lease);
         let Ordered {
             connections,
-            routed,
             revoked_before,
         } = ordered;
         if let (Some(Fence::RevokeBefore(before)), Some(user)) = (&fence, target.user()) {
@@ -655,12 +648,11 @@ impl<'a> World<'a> {
         let meant = self
             .model
             .order(&target, fence.as_ref(), &ending, revoked_before, at.1);
-        let holders = meant.iter().map(|it| it.lease.instance.clone());
-        let holders: BTreeSet<_> = holders.filter(|it| *it != skip).collect();
-        let told = sorted(routed.into_iter().map(|it| it.instance));
-        prop_assert_eq!(told, sorted(holders), "told of {:?}", target);
-        let expected = meant.into_iter().map(|it| it.connection).collect();
-        prop_assert_eq!(by_id(connections), by_id(expected), "meant by {:?}", target);
+        let listed = connections.into_iter().map(|it| (it.entry, it.instance));
+        let expected = meant
+            .into_iter()
+            .map(|it| (entry(&it.connection), it.lease.instance));
+        prop_assert_eq!(sorted(listed), sorted(expected), "meant by {:?}", target);
         Ok(())
     }
 
@@ -874,7 +866,7 @@ impl<'a> World<'a> {
 
     /// One connection, and the ways that lead to it and its user.
     async fn compare_one(&self, connection: &Connection) -> Outcome {
-        let (reader, skip) = (&self.home.reader, &self.nodes[0].lease.instance);
+        let reader = &self.home.reader;
         let named = entry(connection);
         let held = self.model.entries.get(&named);
         let live = held.filter(|held| self.model.is_live(&named, held));
@@ -884,30 +876,21 @@ impl<'a> World<'a> {
             live.map(|held| &held.connection),
             "connection"
         );
-        let to_it = live.map(|held| &held.lease.instance);
-        let (told, _) =
-            timed(reader.route(&Whom::Connection(entry(connection)), skip, b"p")).await?;
-        let expected = sorted(to_it.filter(|it| *it != skip).cloned());
-        prop_assert_eq!(
-            sorted(told.into_iter().map(|it| it.instance)),
-            expected,
-            "route to one"
-        );
+        let holder = live.map(|held| held.lease.instance.clone());
+        let whom = Whom::Connection(entry(connection));
+        let (holders, _) = timed(reader.holders(&whom)).await?;
+        prop_assert_eq!(holders, Vec::from_iter(holder), "the holder of one");
         if let Some(user) = &connection.user_id {
             let (ban, _) = timed(reader.ban_of(user)).await?;
             prop_assert_eq!(ban.as_ref(), self.model.bans.get(user), "ban");
-            let (told, _) = timed(reader.route(&Whom::User(user.clone()), skip, b"p")).await?;
+            let (holders, _) = timed(reader.holders(&Whom::User(user.clone()))).await?;
             let live = self
                 .model
                 .live_of(user)
                 .into_iter()
                 .map(|it| it.lease.instance.clone());
-            let expected: BTreeSet<_> = live.filter(|it| it != skip).collect();
-            prop_assert_eq!(
-                sorted(told.into_iter().map(|it| it.instance)),
-                sorted(expected),
-                "route"
-            );
+            let expected: BTreeSet<_> = live.collect();
+            prop_assert_eq!(holders, Vec::from_iter(expected), "holders");
         }
         Ok(())
     }

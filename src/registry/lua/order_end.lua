@@ -1,58 +1,54 @@
--- Orders the end of connections: puts up a fence, writes the order down for each, and publishes it to the nodes that hold
--- them.
+-- Orders the end of connections: puts up a fence, and writes the order down for each.
 --
--- KEYS[1] conns of the shard    KEYS[2] leases of the shard    KEYS[3] notes of the shard    KEYS[4] orders to end of the shard
--- KEYS[5] ban of the user    KEYS[6] revocation of the user    KEYS[7] end of the session of the fence
--- KEYS[8] the family of that id
--- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the instance not to publish to
--- ARGV[4] what a node's channel in the shard begins with    ARGV[5] the payload    ARGV[6] the order
--- ARGV[7] how long orders are kept, in ms    ARGV[8] 'revoked': only those with a grant that is; 'session': only those of the
--- session in ARGV[9]; 'all'
--- ARGV[10] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[11] the ban, or when grants are revoked in ms (empty: now)
--- ARGV[12] until when the fence is kept if it is a ban (empty: for ever), or else how long, in ms    ARGV[13] the lease of the
--- node that asks, or empty    ARGV[14…] ids that stay
+-- KEYS[1] conns of the shard    KEYS[2] leases of the shard    KEYS[3] orders to end of the shard    KEYS[4] ban of the user
+-- KEYS[5] revocation of the user    KEYS[6] end of the session of the fence    KEYS[7] the family of that id
+-- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the order
+-- ARGV[4] how long orders are kept, in ms    ARGV[5] 'revoked': only those with a grant that is; 'session': only those of the
+-- session in ARGV[6]; 'all'
+-- ARGV[7] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[8] the ban, or when grants are revoked in ms (empty: now)
+-- ARGV[9] until when the fence is kept if it is a ban (empty: for ever), or else how long, in ms    ARGV[10] the lease of the
+-- node that asks, or empty    ARGV[11…] ids that stay
 --
--- Answers two lists: entry and name of its node for each connection in a lease that holds; instance and how many heard it
--- for each node. Entries of leases that have run out get the order too: their node may come back with them. Then, with
--- 'revoke', before when grants are revoked. Nil, and does nothing, if the lease doesn't hold.
+-- Answers the entries in a lease that holds. Entries of leases that have run out get the order too: their node may come back
+-- with them. Then, with 'revoke', before when grants are revoked. Nil, and does nothing, if the lease doesn't hold.
 
-if not may_ask(KEYS[2], ARGV[13]) then
+if not may_ask(KEYS[2], ARGV[10]) then
   return false
 end
 
 local live, at = holds(KEYS[2]), now()
 
 local revoked
-if ARGV[10] == 'ban' then
-  if ARGV[12] == '' then
-    redis.call('SET', KEYS[5], ARGV[11])
-  elseif tonumber(ARGV[12]) > at then
-    redis.call('SET', KEYS[5], ARGV[11], 'PXAT', ARGV[12])
+if ARGV[7] == 'ban' then
+  if ARGV[9] == '' then
+    redis.call('SET', KEYS[4], ARGV[8])
+  elseif tonumber(ARGV[9]) > at then
+    redis.call('SET', KEYS[4], ARGV[8], 'PXAT', ARGV[9])
   else
-    redis.call('DEL', KEYS[5])
-    return { {}, {}, false }
+    redis.call('DEL', KEYS[4])
+    return { {}, false }
   end
-elseif ARGV[10] == 'revoke' then
-  revoked = math.max(tonumber(ARGV[11]) or at, tonumber(redis.call('GET', KEYS[6])) or 0)
-  redis.call('SET', KEYS[6], string.format('%.0f', revoked), 'PX', ARGV[12])
-elseif ARGV[10] == 'session' then
-  redis.call('SET', KEYS[7], '', 'PX', ARGV[12])
-  if redis.call('HGET', KEYS[8], 'user') == ARGV[1] then
-    redis.call('HSET', KEYS[8], 'dead', 'over')
+elseif ARGV[7] == 'revoke' then
+  revoked = math.max(tonumber(ARGV[8]) or at, tonumber(redis.call('GET', KEYS[5])) or 0)
+  redis.call('SET', KEYS[5], string.format('%.0f', revoked), 'PX', ARGV[9])
+elseif ARGV[7] == 'session' then
+  redis.call('SET', KEYS[6], '', 'PX', ARGV[9])
+  if redis.call('HGET', KEYS[7], 'user') == ARGV[1] then
+    redis.call('HSET', KEYS[7], 'dead', 'over')
   end
 end
 
 local stays = {}
-for i = 14, #ARGV do
+for i = 11, #ARGV do
   stays[ARGV[i]] = true
 end
-local before = revoked or redis.call('GET', KEYS[6])
+local before = revoked or redis.call('GET', KEYS[5])
 before = before and (tonumber(before) or math.huge)
 local function meant(id, issued, session)
-  if ARGV[8] == 'revoked' then
+  if ARGV[5] == 'revoked' then
     return before and (tonumber(issued, 36) or -1) < before
-  elseif ARGV[8] == 'session' then
-    return session == ARGV[9]
+  elseif ARGV[5] == 'session' then
+    return session == ARGV[6]
   end
   return not stays[id]
 end
@@ -61,30 +57,18 @@ local wanted = ARGV[1]
 if ARGV[2] ~= '' then
   wanted = wanted .. '\0' .. ARGV[2]
 end
-local ids, ordered, routed, told = {}, {}, {}, {}
+local ids, ordered = {}, {}
 for _, entry in ipairs(entries(KEYS[1], wanted)) do
   local _, id, lease, _, _, _, issued, session = split(entry)
   if id and meant(id, issued, session) then
     ids[#ids + 1] = id
     if live(lease) then
       ordered[#ordered + 1] = entry
-      local _, name = noted(redis.call('HGET', KEYS[3], lease))
-      ordered[#ordered + 1] = name or ''
-      local instance = instance_of(lease)
-      if instance ~= ARGV[3] and not told[instance] then
-        told[instance] = true
-        routed[#routed + 1] = instance
-      end
     end
   end
 end
 
 if #ids > 0 then
-  give_order(KEYS[4], ids, ARGV[6], ARGV[7])
+  give_order(KEYS[3], ids, ARGV[3], ARGV[4])
 end
-local heard = {}
-for _, instance in ipairs(routed) do
-  heard[#heard + 1] = instance
-  heard[#heard + 1] = redis.call('SPUBLISH', ARGV[4] .. instance, ARGV[5])
-end
-return { ordered, heard, revoked or false }
+return { ordered, revoked or false }

@@ -54,11 +54,6 @@ local function split(entry)
   return string.match(entry, '^(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z(%Z*)%z')
 end
 
--- The run of a node that a lease belongs to: the lease without its epoch.
-local function instance_of(lease)
-  return string.match(lease, '^(.*)%.%d+$')
-end
-
 -- What is held against a grant: 'banned', 'revoked', 'ended', or nil. Takes the keys of its user's ban and revocation, of its
 -- token's revocation and of its session's end, and when it was issued in ms, or nil.
 local function barred(ban, revoked, token, session, issued)

@@ -1,7 +1,7 @@
 //! The registry of a node that runs alone, and the readable definition of the contract.
 //!
 //! Everything is in one map behind one lock. Several handles can share it ([`MemoryRegistry::sharing`]); that serves tests, in
-//! which they stand for several nodes. There is no bus between them, so whatever is routed is not heard.
+//! which they stand for several nodes.
 
 mod families;
 mod fences;
@@ -15,8 +15,8 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
-    Presence, Registry, RegistryError, Routed, Settled, Totals, Updated, UserEntry, UserLimit,
+    Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Listed, Node, NodeReport,
+    Ordered, Presence, Registry, RegistryError, Settled, Totals, Updated, UserEntry, UserLimit,
     UsersPage, Whom, cursor, fence::to_millisecond, keys::Shard,
 };
 use crate::{
@@ -35,21 +35,6 @@ pub struct MemoryRegistry {
     last_seen: Duration,
     /// The lease of the node whose handle this is, once it has joined.
     own: Arc<Mutex<Option<Lease>>>,
-}
-
-/// The nodes among `leases`, once each, without `skip`.
-fn routed<'a>(leases: impl Iterator<Item = &'a Lease>, skip: &Instance) -> Vec<Routed> {
-    let instances: BTreeSet<_> = leases
-        .map(|lease| &lease.instance)
-        .filter(|it| *it != skip)
-        .collect();
-    instances
-        .into_iter()
-        .map(|instance| Routed {
-            instance: instance.clone(),
-            heard: false,
-        })
-        .collect()
 }
 
 fn entry_of(connection: &Connection) -> Entry {
@@ -394,29 +379,23 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    async fn route(
-        &self,
-        whom: &Whom,
-        skip: &Instance,
-        _payload: &[u8],
-    ) -> Result<Vec<Routed>, RegistryError> {
+    async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
         let store = self.believed()?;
-        Ok(match whom {
-            Whom::User(user) => routed(store.live_of(user).map(|held| &held.lease), skip),
+        let holders: BTreeSet<_> = match whom {
+            Whom::User(user) => store
+                .live_of(user)
+                .map(|held| &held.lease.instance)
+                .collect(),
             Whom::Connection(entry) => {
                 let found = store.entries.get(entry);
                 let live = found.filter(|held| store.live(&held.lease).is_some());
-                routed(live.iter().map(|held| &held.lease), skip)
+                live.map(|held| &held.lease.instance).into_iter().collect()
             }
-        })
+        };
+        Ok(holders.into_iter().cloned().collect())
     }
 
-    async fn order_end(
-        &self,
-        order: EndOrder<'_>,
-        skip: &Instance,
-        _payload: &[u8],
-    ) -> Result<Ordered, RegistryError> {
+    async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
         let mut store = self.believed()?;
         let mut revoked_before = None;
         if let (Some(fence), Some(user)) = (order.fence, order.target.user()) {
@@ -430,13 +409,15 @@ impl Registry for MemoryRegistry {
         for held in &meant {
             store.order(held.connection.id.clone(), order.ending);
         }
-        let live: Vec<_> = meant
+        let live = meant
             .into_iter()
-            .filter(|held| store.live(&held.lease).is_some())
-            .collect();
+            .filter(|held| store.live(&held.lease).is_some());
+        let listed = live.map(|held| Listed {
+            entry: entry_of(&held.connection),
+            instance: held.lease.instance,
+        });
         Ok(Ordered {
-            routed: routed(live.iter().map(|held| &held.lease), skip),
-            connections: live.into_iter().map(|held| held.connection).collect(),
+            connections: listed.collect(),
             revoked_before,
         })
     }

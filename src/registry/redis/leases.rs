@@ -111,7 +111,7 @@ impl RedisRegistry {
         self.parsed(leases.holding().cloned())
     }
 
-    fn parsed(&self, leases: impl IntoIterator<Item = String>) -> Vec<Lease> {
+    pub(super) fn parsed(&self, leases: impl IntoIterator<Item = String>) -> Vec<Lease> {
         let parsed = leases
             .into_iter()
             .filter_map(|lease| self.unreadable.skip("lease", lease.parse()));

@@ -15,8 +15,8 @@
 //! nothing of its user, so it is in every shard.
 //!
 //! Whatever one command or script touches is in one slot of a Redis Cluster, and each shard may be on another server. Some
-//! scripts learn from what they read which further keys they need (`rotate`, `close_family`) or which channels (`route`,
-//! `order_end`): those are not among their KEYS, but of the same shard.
+//! scripts learn from what they read which further keys they need (`rotate`, `close_family`): those are not among their KEYS,
+//! but of the same shard.
 //!
 //! # Who is believed
 //!
@@ -65,8 +65,8 @@ use parking_lot::Mutex;
 
 use super::{
     Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
-    Presence, Registry, RegistryError, Routed, Settled, Totals, Updated, UserEntry, UserLimit,
-    UsersPage, Whom,
+    Presence, Registry, RegistryError, Settled, Totals, Updated, UserEntry, UserLimit, UsersPage,
+    Whom,
     keys::{Keys, Shard},
 };
 use crate::{
@@ -256,22 +256,12 @@ impl Registry for RedisRegistry {
         self.count().await
     }
 
-    async fn route(
-        &self,
-        whom: &Whom,
-        skip: &Instance,
-        payload: &[u8],
-    ) -> Result<Vec<Routed>, RegistryError> {
-        self.publish_to_holders(whom, skip, payload).await
+    async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
+        self.read_holders(whom).await
     }
 
-    async fn order_end(
-        &self,
-        order: EndOrder<'_>,
-        skip: &Instance,
-        payload: &[u8],
-    ) -> Result<Ordered, RegistryError> {
-        self.order(order, skip, payload).await
+    async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
+        self.order(order).await
     }
 
     async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError> {

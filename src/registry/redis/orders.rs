@@ -1,4 +1,4 @@
-//! Telling the nodes that hold a user, and orders to end connections.
+//! Orders to end connections.
 
 use jiff::Timestamp;
 
@@ -7,20 +7,19 @@ use super::{
     fences::ban_text,
     member::{self, Member},
     milliseconds,
-    unreadable::text,
 };
 use crate::{
-    connection::{ConnectionId, Instance},
+    connection::ConnectionId,
     ending::Ending,
     link::time,
     registry::{
-        EndOrder, EndTarget, Entry, Fence, Ordered, REVOCATION_KEPT, RegistryError, Routed,
-        SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Place, keys::Shard,
+        EndOrder, EndTarget, Entry, Fence, Lease, Listed, Ordered, REVOCATION_KEPT, RegistryError,
+        SESSION_KEPT, SessionId, fence::ORDER_KEPT, keys::Place, keys::Shard,
     },
 };
 
-/// What `order_end.lua` answers: entries, each with the name of its node; nodes, each with how many heard it; a time in ms.
-type Listed = (Vec<(Vec<u8>, Vec<u8>)>, Vec<(String, u64)>, Option<i64>);
+/// What `order_end.lua` answers: entries, and a time in ms.
+type Answer = (Vec<Vec<u8>>, Option<i64>);
 
 /// A fence as `order_end.lua` takes it.
 #[derive(Default)]
@@ -68,55 +67,16 @@ pub(super) fn order_text(ending: &Ending) -> Result<Vec<u8>, RegistryError> {
     rmp_serde::to_vec(ending).map_err(|error| RegistryError::Corrupt(format!("order: {error}")))
 }
 
-fn routed(rows: Vec<(String, u64)>) -> Vec<Routed> {
-    rows.into_iter()
-        .map(|(instance, heard)| Routed {
-            instance: instance.into(),
-            heard: heard > 0,
-        })
-        .collect()
+/// Of an entry what a node has to be told; whatever else is in it need not be readable.
+fn listed(member: &[u8]) -> Result<Listed, RegistryError> {
+    let member = Member::parse(member)?;
+    let Lease { instance, .. } = member.lease.parse()?;
+    let entry = member.entry()?;
+    Ok(Listed { entry, instance })
 }
 
 impl RedisRegistry {
-    pub(super) async fn publish_to_holders(
-        &self,
-        whom: &Whom,
-        skip: &Instance,
-        payload: &[u8],
-    ) -> Result<Vec<Routed>, RegistryError> {
-        let (shard, user, id) = match whom {
-            Whom::User(user) => (Shard::of_user(user), Some(user), ""),
-            Whom::Connection(entry) => match Shard::of_entry(entry) {
-                Some(shard) => (shard, entry.user.as_ref(), entry.id.as_str()),
-                None => return Ok(Vec::new()),
-            },
-        };
-        let rows: Option<_> = self
-            .link
-            .query(
-                "route",
-                self.keys.slot_of(shard),
-                self.scripts
-                    .route
-                    .key(self.keys.conns(shard))
-                    .key(self.keys.leases(Place::Shard(shard)))
-                    .arg(member::user_field(user))
-                    .arg(id)
-                    .arg(skip.as_str())
-                    .arg(self.keys.channel_prefix(shard))
-                    .arg(payload)
-                    .arg(self.asker()),
-            )
-            .await?;
-        Ok(routed(rows.ok_or_else(|| self.not_believed())?))
-    }
-
-    pub(super) async fn order(
-        &self,
-        order: EndOrder<'_>,
-        skip: &Instance,
-        payload: &[u8],
-    ) -> Result<Ordered, RegistryError> {
+    pub(super) async fn order(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
         let EndOrder { target, ending, .. } = order;
         let user = target.user();
         let (shard, id) = match (target, user) {
@@ -139,7 +99,6 @@ impl RedisRegistry {
         script
             .key(self.keys.conns(shard))
             .key(self.keys.leases(Place::Shard(shard)))
-            .key(self.keys.notes(Place::Shard(shard)))
             .key(self.keys.ending(shard))
             .key(self.keys.ban(shard, &user))
             .key(self.keys.revoked(shard, &user))
@@ -147,9 +106,6 @@ impl RedisRegistry {
             .key(self.keys.family(shard, &fence.session))
             .arg(user)
             .arg(id)
-            .arg(skip.as_str())
-            .arg(self.keys.channel_prefix(shard))
-            .arg(payload)
             .arg(order_text(ending)?)
             .arg(milliseconds(ORDER_KEPT))
             .arg(scope)
@@ -161,19 +117,16 @@ impl RedisRegistry {
         for id in except {
             script.arg(id.as_str());
         }
-        let answer: Option<Listed> = self
+        let answer: Option<Answer> = self
             .link
             .query("order_end", self.keys.slot_of(shard), &script)
             .await?;
-        let (members, rows, revoked) = answer.ok_or_else(|| self.not_believed())?;
-        let connections = members.into_iter().filter_map(|(member, node)| {
-            let node = text(node).into();
-            let connection = Member::parse(&member).and_then(|member| member.connection(&node));
-            self.unreadable.skip("entry", connection)
-        });
+        let (members, revoked) = answer.ok_or_else(|| self.not_believed())?;
+        let connections = members
+            .iter()
+            .filter_map(|member| self.unreadable.skip("entry", listed(member)));
         Ok(Ordered {
             connections: connections.collect(),
-            routed: routed(rows),
             revoked_before: revoked.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         })
     }

@@ -14,10 +14,10 @@ use super::{
     unreadable::text,
 };
 use crate::{
-    connection::{Connection, ConnectionId, Tally, UserId},
+    connection::{Connection, ConnectionId, Instance, Tally, UserId},
     link::{LinkError, Slot},
     registry::{
-        Entry, Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
+        Entry, Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, Whom, cursor,
         keys::{Place, Shard, escape},
     },
 };
@@ -100,6 +100,42 @@ impl RedisRegistry {
             Presence { tally, last_seen }
         });
         Ok(presence.collect())
+    }
+
+    pub(super) async fn read_holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
+        let (shard, fields) = match whom {
+            Whom::User(user) => (Shard::of_user(user), escape(user.as_str())),
+            Whom::Connection(entry) => {
+                let Some(shard) = Shard::of_entry(entry) else {
+                    return Ok(Vec::new());
+                };
+                let user = member::user_field(entry.user.as_ref());
+                let fields = [user.as_slice(), b"\0", entry.id.as_str().as_bytes()].concat();
+                (shard, fields)
+            }
+        };
+        let own = self.asker();
+        let slot = self.keys.slot_of(shard);
+        let mut commands = vec![(slot, starting_with(self.keys.conns(shard), &fields))];
+        if !own.is_empty() {
+            commands.push(self.look_after(shard, &own));
+        }
+        let (leases, answers) = tokio::try_join!(self.believed(Place::Shard(shard)), async {
+            Ok::<Vec<Value>, RegistryError>(self.link.read_all("holders", &commands).await?)
+        })?;
+        let mut answers = answers.into_iter();
+        let members: Vec<Vec<u8>> = read(answers.next())?;
+        if let Some(lease) = answers.next() {
+            read::<Option<f64>>(Some(lease))?.ok_or_else(|| self.not_believed())?;
+        }
+        let leases: BTreeSet<_> = self
+            .readable(&members)
+            .map(|member| member.lease)
+            .filter(|lease| leases.live(lease).is_some())
+            .collect();
+        let leases = leases.into_iter().map(str::to_owned);
+        let holders = self.parsed(leases).into_iter().map(|lease| lease.instance);
+        Ok(holders.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     /// The members that can be read, taken apart.

@@ -36,7 +36,6 @@ scripts! {
     register = "register";
     update = "update";
     remove = "remove";
-    route = "route";
     order_end = "order_end";
     revoke_token = "revoke_token";
     open_family = "open_family";
