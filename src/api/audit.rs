@@ -11,7 +11,7 @@ use http::Method;
 use super::error::ApiError;
 use crate::{
     gateway::{
-        Disconnected,
+        Disconnected, TokenRevoked,
         access::{Issued, Revoked},
     },
     telemetry::AUDIT,
@@ -40,6 +40,19 @@ impl Outcome for Disconnected {
 }
 
 impl Outcome for Revoked {
+    fn ended(&self) -> Option<&Disconnected> {
+        Some(&self.disconnected)
+    }
+}
+
+impl Outcome for TokenRevoked {
+    fn word(&self) -> &'static str {
+        match self.unconfirmed {
+            0 => self.disconnected.word(),
+            _ => "unconfirmed",
+        }
+    }
+
     fn ended(&self) -> Option<&Disconnected> {
         Some(&self.disconnected)
     }

@@ -15,7 +15,7 @@ use super::{
     openapi::{BodyProblems, Guarded, HeadProblems},
     time,
 };
-use crate::gateway::access::Ban;
+use crate::gateway::{Disconnected, access::Ban};
 
 /// A ban. Everything is optional, the body as well.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -78,11 +78,20 @@ impl From<Option<Ban>> for BanAnswer {
     }
 }
 
+/// A ban, and what became of the user's connections.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BannedAnswer {
+    #[serde(flatten)]
+    ban: BanAnswer,
+    #[serde(flatten)]
+    ended: Disconnected,
+}
+
 /// Ban a user
 ///
 /// In place of the ban there is, if there is one. It also ends the user's connections in every namespace, with code 4501,
 /// and nobody who is in the middle of a handshake slips in behind it. The answer is 200 when they are closed and out of the
-/// registry, and 202 when that could not be confirmed of all of them in 5 s; the ban holds in either case.
+/// registry, and 202 when that could not be confirmed in 5 s of those in `remaining`; the ban holds in either case.
 #[utoipa::path(
     put,
     path = "/users/{user}/ban",
@@ -90,10 +99,12 @@ impl From<Option<Ban>> for BanAnswer {
     params(("user" = String, Path, description = "The user's id, percent-encoded")),
     request_body(content = Option<BanRequest>, content_type = "application/json"),
     responses(
-        (status = 200, description = "The user is kept out", body = BanAnswer,
-            example = json!({"banned": true, "reason": "Spam", "until": "2030-01-08T00:00:00Z"})),
-        (status = 202, description = "The same; of some connections the end could not be confirmed yet", body = BanAnswer,
-            example = json!({"banned": true, "reason": null, "until": null})),
+        (status = 200, description = "The user is kept out", body = BannedAnswer,
+            example = json!({"banned": true, "reason": "Spam", "until": "2030-01-08T00:00:00Z",
+                "disconnected": 2, "nodes": 1, "remaining": []})),
+        (status = 202, description = "The same; of some connections the end could not be confirmed yet", body = BannedAnswer,
+            example = json!({"banned": true, "reason": null, "until": null,
+                "disconnected": 1, "nodes": 1, "remaining": ["c5Zk0pXv9Rr2mWqT1nYbLdA"]})),
         Guarded,
         BodyProblems,
     ),
@@ -104,13 +115,15 @@ pub async fn ban_user(
     State(state): State<ApiState>,
     UserPath(user): UserPath,
     Body(request): Body<BanRequest>,
-) -> Result<(StatusCode, Json<BanAnswer>), ApiError> {
+) -> Result<(StatusCode, Json<BannedAnswer>), ApiError> {
     let ban = request.ban(Timestamp::now())?;
     let ended = audit::leave(allowed.caller().name(), "ban", user.as_str(), async {
         Ok(state.gateway.ban(&user, &ban).await?)
     })
     .await?;
-    Ok((status(&ended), Json(Some(ban).into())))
+    let status = status(&ended);
+    let ban = Some(ban).into();
+    Ok((status, Json(BannedAnswer { ban, ended })))
 }
 
 /// Lift a user's ban

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::{
@@ -150,33 +150,20 @@ pub async fn get_connection(
     connection.map(Json).ok_or_else(unknown)
 }
 
-/// What became of an order to end connections, in short.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct DisconnectedCount {
-    /// How many are closed and out of the registry. Those of which that could not be confirmed in 5 s are left out.
-    disconnected: u64,
-}
-
-impl From<&Disconnected> for DisconnectedCount {
-    fn from(ended: &Disconnected) -> Self {
-        Self {
-            disconnected: ended.disconnected,
-        }
-    }
-}
-
 /// End a connection
 ///
-/// With code 4500: the client does not come back by itself. The promise is the same as for a user's connections.
+/// With code 4500: the client does not come back by itself. When the answer is 200, it is closed and out of the registry; when
+/// that could not be confirmed in 5 s, it is in `remaining`, and the answer is 202.
 #[utoipa::path(
     delete,
     path = "/connections/{id}",
     tag = "disconnect",
     params(("id" = String, Path, description = "The connection's id")),
     responses(
-        (status = 200, description = "It is closed", body = DisconnectedCount, example = json!({"disconnected": 1})),
-        (status = 202, description = "It could not be confirmed yet", body = DisconnectedCount,
-            example = json!({"disconnected": 0})),
+        (status = 200, description = "It is closed", body = Disconnected,
+            example = json!({"disconnected": 1, "nodes": 1, "remaining": []})),
+        (status = 202, description = "It could not be confirmed yet", body = Disconnected,
+            example = json!({"disconnected": 0, "nodes": 0, "remaining": ["c5Zk0pXv9Rr2mWqT1nYbLdA"]})),
         Guarded,
         ConnectionProblems,
     ),
@@ -186,7 +173,7 @@ pub async fn disconnect_connection(
     allowed: Allowed<scope::Disconnect>,
     State(state): State<ApiState>,
     ConnectionPath(id): ConnectionPath,
-) -> Result<(StatusCode, Json<DisconnectedCount>), ApiError> {
+) -> Result<(StatusCode, Json<Disconnected>), ApiError> {
     let ending = Ending::of(Ending::DISCONNECTED);
     let who = allowed.caller().name();
     let ended = audit::leave(who, "disconnect_connection", id.as_str(), async {
@@ -194,7 +181,7 @@ pub async fn disconnect_connection(
         ended.ok_or_else(unknown)
     })
     .await?;
-    Ok((status(&ended), Json((&ended).into())))
+    Ok((status(&ended), Json(ended)))
 }
 
 fn unknown() -> ApiError {

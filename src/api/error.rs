@@ -78,10 +78,11 @@ pub enum ErrorCode {
     Internal,
     /// 503: the node has as many calls in flight as it may. Nothing was done.
     Overloaded,
-    /// 503: Redis can't be reached, or the keys of tokens can't. What was asked for may or may not have happened.
+    /// 503: Redis can't be reached, or the keys of tokens can't. What was to be sent has reached nobody; anything else may or may
+    /// not have happened.
     Unavailable,
-    /// 503: not done in time. What was asked for may or may not have happened.
-    Timeout,
+    /// 504: Redis has left it unanswered, or it was not done in time. It may or may not have happened.
+    OutcomeUnknown,
 }
 
 impl ErrorCode {
@@ -110,7 +111,8 @@ impl ErrorCode {
             | Self::InvalidClaims => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Overloaded | Self::Unavailable | Self::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 }
@@ -166,6 +168,14 @@ impl ApiError {
         Self::new(
             ErrorCode::Unavailable,
             "Redis can't be reached; try again in a moment",
+        )
+    }
+
+    /// Redis was given it, and has not answered.
+    pub fn outcome_unknown() -> Self {
+        Self::new(
+            ErrorCode::OutcomeUnknown,
+            "Redis has not answered; it may or may not have happened",
         )
     }
 }
@@ -231,9 +241,13 @@ impl From<GatewayError> for ApiError {
             }
             GatewayError::UnknownNamespace(path) => Self::unknown_namespace(&path),
             GatewayError::Registry(RegistryError::Unavailable(_))
-            | GatewayError::Bus(BusError::Unavailable(_)) => {
+            | GatewayError::Bus(BusError::NotSent(_)) => {
                 tracing::warn!(%error, "API call refused: Redis is away");
                 Self::unavailable()
+            }
+            GatewayError::Bus(BusError::Unanswered(_)) => {
+                tracing::warn!(%error, "a send is in doubt: Redis has not answered");
+                Self::outcome_unknown()
             }
             GatewayError::Registry(RegistryError::Corrupt(_)) | GatewayError::Mint(_) => {
                 tracing::error!(%error, "API call failed");
@@ -292,7 +306,7 @@ mod tests {
     fn redis_away_is_503_with_retry_after_and_keeps_redis_words_to_itself() {
         for error in [
             GatewayError::from(RegistryError::Unavailable("redis-7.internal:6379".into())),
-            GatewayError::from(BusError::Unavailable("redis-7.internal:6379".into())),
+            GatewayError::from(BusError::NotSent("redis-7.internal:6379".into())),
         ] {
             let error = ApiError::from(error);
             assert_eq!(error.code, ErrorCode::Unavailable);
@@ -301,6 +315,15 @@ mod tests {
             assert_eq!(response.status(), 503);
             assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         }
+    }
+
+    #[test]
+    fn what_redis_left_unanswered_is_504_and_says_so() {
+        let error = GatewayError::from(BusError::Unanswered("redis-7.internal:6379".into()));
+        let error = ApiError::from(error);
+        assert_eq!(error.code.to_string(), "outcome_unknown");
+        assert!(!error.detail.contains("internal"), "{}", error.detail);
+        assert_eq!(error.into_response().status(), 504);
     }
 
     #[test]

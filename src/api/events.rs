@@ -1,8 +1,8 @@
 //! Sending: to a user, to a connection, and to everybody in a namespace.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
-use axum::{Json, extract::State};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ use super::{
     fields::{object, present},
     openapi::{BodyProblems, Guarded},
 };
-use crate::gateway::{Acked, Delivery, Message, RESERVED_EVENTS, Target};
+use crate::gateway::{Acked, Delivery, Json, Message, RESERVED_EVENTS, Target};
 
 /// The longest event name, in bytes.
 const MAX_EVENT_BYTES: usize = 256;
@@ -153,7 +153,7 @@ pub async fn send_to_user(
     State(state): State<ApiState>,
     UserPath(user): UserPath,
     Body(request): Body<SendRequest>,
-) -> Result<Json<SendAnswer>, ApiError> {
+) -> Result<axum::Json<SendAnswer>, ApiError> {
     let timeout = request.ack.as_ref().map(AckRequest::timeout).transpose()?;
     let device = request.device.map(device_id).transpose()?;
     let message = state.message(request.event, request.data, request.namespace)?;
@@ -169,7 +169,7 @@ pub async fn send_to_user(
             SendAnswer::Delivery(state.gateway.send(&target, &message).await?)
         }
     };
-    Ok(Json(answer))
+    Ok(axum::Json(answer))
 }
 
 /// Send an event to a connection
@@ -195,10 +195,10 @@ pub async fn send_to_connection(
     State(state): State<ApiState>,
     ConnectionPath(id): ConnectionPath,
     Body(request): Body<ConnectionSendRequest>,
-) -> Result<Json<Delivery>, ApiError> {
+) -> Result<axum::Json<Delivery>, ApiError> {
     let message = state.message(request.event, request.data, request.namespace)?;
     let target = Target::Connection(id);
-    Ok(Json(state.gateway.send(&target, &message).await?))
+    Ok(axum::Json(state.gateway.send(&target, &message).await?))
 }
 
 /// Send an event to everybody in a namespace
@@ -221,9 +221,9 @@ pub async fn broadcast(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
     Body(request): Body<BroadcastRequest>,
-) -> Result<Json<Delivery>, ApiError> {
+) -> Result<axum::Json<Delivery>, ApiError> {
     let message = state.message(request.event, request.data, request.namespace)?;
-    Ok(Json(state.gateway.broadcast(&message).await?))
+    Ok(axum::Json(state.gateway.broadcast(&message).await?))
 }
 
 impl ApiState {
@@ -266,8 +266,12 @@ fn message(
     if !known(&namespace) {
         return Err(ApiError::unknown_namespace(&namespace));
     }
-    if let Some(data) = &data
-        && encoded_len(data) > limits.max_payload
+    let data = data.as_ref().map(Json::of).transpose();
+    let data =
+        data.map_err(|error| ApiError::new(ErrorCode::Malformed, format!("data: {error}")))?;
+    if data
+        .as_ref()
+        .is_some_and(|data| data.text().len() > limits.max_payload)
     {
         return Err(ApiError::new(
             ErrorCode::PayloadTooLarge,
@@ -279,28 +283,6 @@ fn message(
         data,
         namespace,
     })
-}
-
-/// How many bytes a value has as JSON without spaces, which is what goes to the clients.
-fn encoded_len(value: &Value) -> usize {
-    struct Count(usize);
-
-    impl io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    let mut count = Count(0);
-    match serde_json::to_writer(&mut count, value) {
-        Ok(()) => count.0,
-        Err(_) => usize::MAX,
-    }
 }
 
 #[cfg(test)]

@@ -278,8 +278,11 @@ async fn in_time(request: Request, next: Next) -> Response {
     tokio::time::timeout(REQUEST_TIMEOUT, next.run(request))
         .await
         .unwrap_or_else(|_| {
-            let detail = format!("not done in {} s", REQUEST_TIMEOUT.as_secs());
-            ApiError::new(ErrorCode::Timeout, detail).into_response()
+            let detail = format!(
+                "not done in {} s; it may or may not have happened",
+                REQUEST_TIMEOUT.as_secs()
+            );
+            ApiError::new(ErrorCode::OutcomeUnknown, detail).into_response()
         })
 }
 

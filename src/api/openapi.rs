@@ -87,7 +87,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// Name, meaning and an example of every problem that handlers answer with.
-fn problems() -> [(&'static str, &'static str, ApiError); 12] {
+fn problems() -> [(&'static str, &'static str, ApiError); 13] {
     let error = ApiError::new;
     [
         (
@@ -170,9 +170,14 @@ fn problems() -> [(&'static str, &'static str, ApiError); 12] {
         ),
         (
             "Unavailable",
-            "Redis can't be reached, or the call took too long: it may or may not have happened. With the code `overloaded` the \
-             node has as many calls in flight as it may, and nothing was done",
+            "Redis can't be reached. What was to be sent has reached nobody, on no node: it is safe to repeat. Anything else may or \
+             may not have happened. With the code `overloaded` the node has as many calls in flight as it may, and nothing was done",
             ApiError::unavailable(),
+        ),
+        (
+            "OutcomeUnknown",
+            "Redis has left it unanswered, or the call took too long: it may or may not have happened",
+            ApiError::outcome_unknown(),
         ),
     ]
 }
@@ -217,7 +222,7 @@ macro_rules! problem_sets {
 
 problem_sets! {
     /// The problems of every call that asks for a key.
-    Guarded = "401" "Unauthorized", "403" "Forbidden", "429" "RateLimited", "500" "Internal", "503" "Unavailable";
+    Guarded = "401" "Unauthorized", "403" "Forbidden", "429" "RateLimited", "500" "Internal", "503" "Unavailable", "504" "OutcomeUnknown";
     /// Those of calls with a user in the path, or with a query.
     HeadProblems = "400" "Malformed", "422" "Unprocessable";
     /// Those of calls with a body.
@@ -228,10 +233,10 @@ problem_sets! {
     SessionProblems = "404" "NoSessions";
     /// Those of a refresh.
     RefreshProblems = "401" "NoRefreshToken", "403" "ForbiddenOrigin", "404" "NoSessions", "429" "RateLimited",
-        "500" "Internal", "503" "Unavailable";
+        "500" "Internal", "503" "Unavailable", "504" "OutcomeUnknown";
     /// Those of a logout.
     LogoutProblems = "403" "ForbiddenOrigin", "404" "NoSessions", "429" "RateLimited", "500" "Internal",
-        "503" "Unavailable";
+        "503" "Unavailable", "504" "OutcomeUnknown";
 }
 
 /// The document and the page, open to everybody: they say nothing that the source does not.

@@ -10,12 +10,12 @@ use super::{
     ApiState, audit,
     auth::{Allowed, scope},
     body::{Body, Payload, UserPath},
-    connections::{DisconnectedCount, status},
+    connections::status,
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
     time,
 };
-use crate::gateway::access::Revoked;
+use crate::gateway::{Disconnected, access::Revoked};
 
 /// The longest `jti`, in bytes. A token that has a longer one is revoked with its user's others.
 const MAX_TOKEN_ID_BYTES: usize = 1024;
@@ -45,15 +45,15 @@ pub struct RevokedAnswer {
     #[serde(serialize_with = "time::show")]
     #[schema(value_type = String, format = DateTime)]
     revoked_before: Timestamp,
-    /// How many connections are closed and out of the registry.
-    disconnected: u64,
+    #[serde(flatten)]
+    ended: Disconnected,
 }
 
-impl From<&Revoked> for RevokedAnswer {
-    fn from(revoked: &Revoked) -> Self {
+impl From<Revoked> for RevokedAnswer {
+    fn from(revoked: Revoked) -> Self {
         Self {
             revoked_before: revoked.revoked_before,
-            disconnected: revoked.disconnected.disconnected,
+            ended: revoked.disconnected,
         }
     }
 }
@@ -61,8 +61,8 @@ impl From<&Revoked> for RevokedAnswer {
 /// Revoke a user's tokens
 ///
 /// Those with an older `iat`, or none, are refused from here on, and the connections that came in with one are ended in
-/// every namespace, with code 4502. Nobody who is in the middle of a handshake slips in behind it. 202 when the end of some
-/// could not be confirmed in 5 s; the revocation holds in either case.
+/// every namespace, with code 4502. Nobody who is in the middle of a handshake slips in behind it. Those whose end could not be
+/// confirmed in 5 s are in `remaining`, and the answer is 202; the revocation holds in either case.
 #[utoipa::path(
     post,
     path = "/users/{user}/revoke-tokens",
@@ -71,9 +71,10 @@ impl From<&Revoked> for RevokedAnswer {
     request_body(content = Option<RevokeTokensRequest>, content_type = "application/json"),
     responses(
         (status = 200, description = "They are revoked", body = RevokedAnswer,
-            example = json!({"revokedBefore": "2030-01-01T00:00:00Z", "disconnected": 2})),
+            example = json!({"revokedBefore": "2030-01-01T00:00:00Z", "disconnected": 2, "nodes": 1, "remaining": []})),
         (status = 202, description = "The same; of some connections the end could not be confirmed yet",
-            body = RevokedAnswer, example = json!({"revokedBefore": "2030-01-01T00:00:00Z", "disconnected": 1})),
+            body = RevokedAnswer, example = json!({"revokedBefore": "2030-01-01T00:00:00Z", "disconnected": 1, "nodes": 1,
+                "remaining": ["c5Zk0pXv9Rr2mWqT1nYbLdA"]})),
         Guarded,
         BodyProblems,
     ),
@@ -91,7 +92,7 @@ pub async fn revoke_user_tokens(
         Ok(gateway.revoke_tokens(&user, request.issued_before).await?)
     })
     .await?;
-    Ok((status(&revoked.disconnected), Json((&revoked).into())))
+    Ok((status(&revoked.disconnected), Json(revoked.into())))
 }
 
 /// Which token.
@@ -123,18 +124,33 @@ impl RevokeTokenRequest {
     }
 }
 
+/// What was revoked, and which connections had come in by it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRevokedAnswer {
+    #[serde(flatten)]
+    ended: Disconnected,
+    /// How many nodes have not said that all of theirs are closed; absent if all have. One that has said nothing at all, as it
+    /// hangs, can have connections that are not in `remaining`; it ends them when it can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unconfirmed: Option<u64>,
+}
+
 /// Revoke one token
 ///
-/// By its `jti`. It is refused from here on, and the connections that came in with it are ended, with code 4502.
+/// By its `jti`. It is refused from here on, and the connections that came in with it are ended, with code 4502. Nothing but the
+/// nodes themselves knows which they are, so all nodes are asked. The answer is 200 when each has said that its own are closed and
+/// out of the registry; else it is 202 after 5 s, with those in `remaining` that nodes have named and not yet closed.
 #[utoipa::path(
     post,
     path = "/tokens/revoke",
     tag = "access",
     request_body = RevokeTokenRequest,
     responses(
-        (status = 200, description = "It is revoked", body = DisconnectedCount, example = json!({"disconnected": 1})),
+        (status = 200, description = "It is revoked", body = TokenRevokedAnswer,
+            example = json!({"disconnected": 1, "nodes": 1, "remaining": []})),
         (status = 202, description = "The same; of some connections the end could not be confirmed yet",
-            body = DisconnectedCount, example = json!({"disconnected": 0})),
+            body = TokenRevokedAnswer, example = json!({"disconnected": 0, "nodes": 0, "remaining": [], "unconfirmed": 1})),
         Guarded,
         BodyProblems,
     ),
@@ -144,13 +160,21 @@ pub async fn revoke_token(
     allowed: Allowed<scope::Disconnect>,
     State(state): State<ApiState>,
     Body(request): Body<RevokeTokenRequest>,
-) -> Result<(StatusCode, Json<DisconnectedCount>), ApiError> {
+) -> Result<(StatusCode, Json<TokenRevokedAnswer>), ApiError> {
     let jti = request.token_id()?;
     let ended = audit::leave(allowed.caller().name(), "revoke_token", jti, async {
         Ok(state.gateway.revoke_token(jti, request.expires_at).await?)
     })
     .await?;
-    Ok((status(&ended), Json((&ended).into())))
+    let status = match ended.unconfirmed {
+        0 => status(&ended.disconnected),
+        _ => StatusCode::ACCEPTED,
+    };
+    let answer = TokenRevokedAnswer {
+        ended: ended.disconnected,
+        unconfirmed: Some(ended.unconfirmed).filter(|nodes| *nodes > 0),
+    };
+    Ok((status, Json(answer)))
 }
 
 #[cfg(test)]
@@ -159,7 +183,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::gateway::Disconnected;
 
     #[test]
     fn a_token_id_has_bounds() {
@@ -175,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_revoked_is_shown_with_a_count() {
+    fn what_was_revoked_is_shown_with_what_it_ended() {
         let revoked = Revoked {
             revoked_before: Timestamp::UNIX_EPOCH,
             disconnected: Disconnected {
@@ -185,8 +208,8 @@ mod tests {
             },
         };
         assert_eq!(
-            json!(RevokedAnswer::from(&revoked)),
-            json!({"revokedBefore": "1970-01-01T00:00:00Z", "disconnected": 3})
+            json!(RevokedAnswer::from(revoked)),
+            json!({"revokedBefore": "1970-01-01T00:00:00Z", "disconnected": 3, "nodes": 2, "remaining": ["c"]})
         );
     }
 }

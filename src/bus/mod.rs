@@ -1,12 +1,17 @@
-//! Node to node. The bus moves bytes and says whether it can; what they mean is the gateway's.
+//! Node to node: every message between nodes leaves by this way, and there is no other. The bus moves bytes and says whether it
+//! can; what they mean is the gateway's.
 //!
-//! It is two things on one pair of connections to each server of Redis: for each node a channel of its own in every shard,
-//! plus one that all nodes listen on, for commands and receipts; and the driver of `socketioxide_redis`' adapter, for whoever emits through socketioxide.
+//! Each node listens on a channel of its own in every shard, and all of them on one more. What is for a user's connections goes to
+//! the channels, in the user's shard, of the nodes that hold it: so of a cluster just the server that knows who they are is needed.
+//! To each server there is one pair of connections.
 //!
-//! Every message is sealed, the adapter's too: a node takes what another node has said, once, and knows which one it was. See
-//! [`seal`].
+//! Every message is sealed: a node takes what another node has said, once, and knows which one it was. See [`seal`].
 //!
-//! Delivery is at most once, in order per publisher and channel. A message may be lost while a link is down, and that is never
+//! Delivery is at most once. What one node publishes arrives in the order in which it was published, as far as it goes through
+//! one server: on a single Redis that is everything. In a cluster a send may overtake a message to all that was published before
+//! it and whose receipts were not waited for, since those of a user go through the user's server and those to all through another.
+//!
+//! A message may be lost while a link is down, and that is never
 //! silent: [`Bus::gaps`] counts up after each time the node may have missed something, and the gateway then reads from the
 //! registry what it missed. The one exception is counted and makes no gap, since anybody who writes to Redis could make it: a
 //! message that comes more than 65,000 of its sender's late, which can't be told from one that is played again.
@@ -22,10 +27,9 @@ mod subscriber;
 mod subscriptions;
 
 use secrecy::SecretString;
-use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::{connection::Instance, link::Servers, metrics::Metrics};
+use crate::{connection::Instance, link::Servers, metrics::Metrics, registry::keys::Shard};
 
 /// How many messages wait in an [`Inbox`] for a node that is busy.
 ///
@@ -33,12 +37,15 @@ use crate::{connection::Instance, link::Servers, metrics::Metrics};
 /// stopped reading, and hold its memory.
 pub const INBOX_CAPACITY: usize = 16_384;
 
-/// Why nothing was published.
+/// Why a message was not published, or may not have been.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BusError {
-    /// The link to Redis is down, or too slow. The message may have gone out if it was slow.
+    /// Nobody got it, and nobody will: it was never written, or Redis has refused it.
     #[error("the bus is unavailable: {0}")]
-    Unavailable(String),
+    NotSent(String),
+    /// It was written and Redis has not answered: nobody can say whether it was published.
+    #[error("the bus got no answer: {0}")]
+    Unanswered(String),
 }
 
 /// The messages that reach this node on its own channel and on the one of all nodes. Ends when the bus is closed.
@@ -97,21 +104,38 @@ impl Bus {
         }
     }
 
-    /// The prefix to configure `socketioxide_redis`' adapter with, for this to count who listens to what it subscribes to.
-    pub fn adapter_prefix(prefix: &str) -> String {
-        format!("{prefix}:io")
+    /// Publishes to the nodes' channels in a shard, in one go. Says of each node whether anybody listened there.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NotSent`] means none of them; with [`BusError::Unanswered`] it may be any of them. Where Redis refuses the
+    /// channels of some, those did not listen.
+    pub async fn publish(
+        &self,
+        shard: Shard,
+        nodes: &[Instance],
+        payload: &[u8],
+    ) -> Result<Vec<bool>, BusError> {
+        match self {
+            Self::Memory(bus) => bus.publish(nodes, payload),
+            Self::Redis(bus) => bus.publish(shard, nodes, payload).await,
+        }
     }
 
-    /// Publishes to one node's channel; says whether anybody was listening there.
-    pub async fn publish_to(&self, node: &Instance, payload: Vec<u8>) -> Result<bool, BusError> {
+    /// Publishes to one node without waiting for what becomes of it. What does not go out is counted.
+    pub fn post(&self, node: &Instance, payload: &[u8]) {
         match self {
-            Self::Memory(bus) => bus.publish_to(node, payload),
-            Self::Redis(bus) => bus.publish_to(node, payload).await,
+            Self::Memory(bus) => drop(bus.publish(std::slice::from_ref(node), payload)),
+            Self::Redis(bus) => bus.post(node, payload),
         }
     }
 
     /// Publishes to every node, this one included; returns how many were listening.
-    pub async fn publish_all(&self, payload: Vec<u8>) -> Result<u64, BusError> {
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NotSent`] means nobody; with [`BusError::Unanswered`] it may be anybody.
+    pub async fn publish_all(&self, payload: &[u8]) -> Result<u64, BusError> {
         match self {
             Self::Memory(bus) => bus.publish_all(payload),
             Self::Redis(bus) => bus.publish_all(payload).await,
@@ -135,49 +159,11 @@ impl Bus {
         }
     }
 
-    /// Unsubscribes from everything and lets the links go. The inbox and all streams end.
+    /// Unsubscribes from everything and lets the links go. The inbox ends.
     pub async fn close(&self) {
         match self {
             Self::Memory(bus) => bus.close(),
             Self::Redis(bus) => bus.close().await,
         }
-    }
-}
-
-impl Driver for Bus {
-    type Error = BusError;
-
-    async fn publish(&self, channel: String, payload: Vec<u8>) -> Result<(), BusError> {
-        match self {
-            Self::Memory(bus) => bus.publish(channel, payload),
-            Self::Redis(bus) => bus.publish(&channel, payload).await.map(|_heard| ()),
-        }
-    }
-
-    async fn subscribe(
-        &self,
-        channel: String,
-        size: usize,
-    ) -> Result<MessageStream<ChanItem>, BusError> {
-        match self {
-            Self::Memory(bus) => bus.subscribe(channel, size),
-            Self::Redis(bus) => bus.subscribe(channel, size).await,
-        }
-    }
-
-    async fn unsubscribe(&self, channel: String) -> Result<(), BusError> {
-        match self {
-            Self::Memory(bus) => bus.unsubscribe(&channel),
-            Self::Redis(bus) => bus.unsubscribe(&channel).await,
-        }
-        Ok(())
-    }
-
-    async fn num_serv(&self, channel: &str) -> Result<u16, BusError> {
-        let count = match self {
-            Self::Memory(bus) => bus.subscribers()?,
-            Self::Redis(bus) => bus.subscribers(channel).await?,
-        };
-        Ok(count.try_into().unwrap_or(u16::MAX))
     }
 }

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use metrics::Counter;
 use parking_lot::Mutex;
-use redis::FromRedisValue;
-use socketioxide_redis::drivers::{ChanItem, MessageStream};
+use redis::Cmd;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -21,10 +20,10 @@ use super::{
     BusError, INBOX_CAPACITY, Inbox,
     health::Health,
     link,
-    publisher::{Answer, Publisher},
+    publisher::{Outcome, Publisher},
     seal::Seal,
     subscriber::Subscriber,
-    subscriptions::{Sink, Subscriptions},
+    subscriptions::Subscriptions,
 };
 use crate::{
     connection::Instance,
@@ -53,6 +52,8 @@ struct Links {
     servers: Servers,
     health: Arc<Health>,
     subscriptions: Arc<Subscriptions>,
+    /// Counts what nobody waited for and Redis did not take.
+    lost: Counter,
     of: Mutex<BTreeMap<Address, Arc<Pair>>>,
 }
 
@@ -80,10 +81,9 @@ impl Links {
         self.of.lock().get(server).cloned()
     }
 
-    /// Keeps links to the servers, whichever they are, until the bus is closed; then ends every stream.
+    /// Keeps links to the servers, whichever they are, until the bus is closed; then ends the inbox.
     async fn run(self: Arc<Self>, closed: CancellationToken) {
         let mut maps = self.servers.maps();
-        let mut changes = self.subscriptions.changes();
         let mut tasks = JoinSet::new();
         let mut known = Arc::new(Map::default());
         maps.mark_changed();
@@ -95,7 +95,6 @@ impl Links {
                     self.follow(&known, &map, &closed, &mut tasks);
                     known = map;
                 }
-                _ = changes.changed() => self.health.follow(&known, &self.subscriptions.wanted()),
             }
         }
         while tasks.join_next().await.is_some() {}
@@ -110,8 +109,8 @@ impl Links {
         tasks: &mut JoinSet<()>,
     ) {
         while tasks.try_join_next().is_some() {}
-        let channels = self.subscriptions.wanted();
-        self.health.follow(map, &channels);
+        let channels = self.subscriptions.channels();
+        self.health.follow(map, channels);
         let wanted = map.servers();
         let mut of = self.of.lock();
         of.retain(|server, pair| {
@@ -154,8 +153,9 @@ impl Links {
             }
         };
         let (servers, subscriptions) = (self.servers.clone(), Arc::clone(&self.subscriptions));
+        let (publisher, queue) = Publisher::new(self.lost.clone());
         let pair = Arc::new(Pair {
-            publisher: Publisher::default(),
+            publisher,
             subscriber: Subscriber::new(server.clone(), servers, subscriptions),
             stop: closed.child_token(),
         });
@@ -169,7 +169,7 @@ impl Links {
                 stop,
             } = &*links;
             tokio::join!(
-                publisher.run(&server, &servers, &client, &health, stop),
+                publisher.run(queue, &server, &servers, &client, &health, stop),
                 subscriber.run(&client, &health, stop),
             );
         });
@@ -187,15 +187,14 @@ impl RedisBus {
     ) -> (Self, Inbox) {
         let keys = Keys::new(prefix);
         let (sender, inbox) = mpsc::channel(INBOX_CAPACITY);
-        let subscriptions = Subscriptions::new(seal, metrics);
         let own = Shard::all().map(|shard| keys.node_channel(shard, instance));
-        for channel in own.chain([keys.all_channel()]) {
-            subscriptions.insert(channel, Sink::Inbox(sender.clone()));
-        }
+        let channels = own.chain([keys.all_channel()]).collect();
+        let subscriptions = Subscriptions::new(channels, sender, seal, metrics);
         let links = Arc::new(Links {
             servers,
             health: Arc::new(Health::new(metrics)),
             subscriptions: Arc::new(subscriptions),
+            lost: metrics.messages_dropped("unpublished"),
             of: Mutex::default(),
         });
         let closed = CancellationToken::new();
@@ -219,73 +218,93 @@ impl RedisBus {
         self.links.subscriptions.seal()
     }
 
-    /// Seals and publishes; returns how many were listening.
-    pub(super) async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<u64, BusError> {
-        let payload = self.seal().seal(channel, payload);
-        let mut publish = redis::cmd("SPUBLISH");
-        publish.arg(channel).arg(payload);
-        let heard = self.call(channel, &publish).await?;
-        self.sent.increment(1);
-        Ok(heard)
+    pub(super) async fn publish(
+        &self,
+        shard: Shard,
+        nodes: &[Instance],
+        payload: &[u8],
+    ) -> Result<Vec<bool>, BusError> {
+        let channels = nodes.iter().map(|node| self.keys.node_channel(shard, node));
+        let heard = self.call(&channels.collect::<Vec<_>>(), payload).await?;
+        Ok(heard.into_iter().map(|heard| heard > 0).collect())
     }
 
     /// A node listens in every shard, so this is for the first of its channels whose server can be reached; of different nodes,
     /// in different shards.
-    pub(super) async fn publish_to(
-        &self,
-        node: &Instance,
-        payload: Vec<u8>,
-    ) -> Result<bool, BusError> {
+    pub(super) fn post(&self, node: &Instance, payload: &[u8]) {
         let first = node.as_str().bytes().map(usize::from).sum::<usize>();
         let mut shards: Vec<_> = Shard::all().collect();
         let shards_count = shards.len();
         shards.rotate_left(first % shards_count);
-        let mut channels = shards
+        let channels = shards
             .into_iter()
             .map(|shard| self.keys.node_channel(shard, node));
-        let up = |channel: &String| {
-            self.links
-                .at(channel)
-                .is_some_and(|pair| pair.publisher.is_up())
-        };
-        let channel = channels
-            .find(up)
-            .ok_or_else(|| BusError::Unavailable("no link to Redis".into()))?;
-        self.publish(&channel, payload).await.map(|heard| heard > 0)
+        let up = channels
+            .filter_map(|channel| Some((self.links.at(&channel)?, channel)))
+            .find(|(pair, _)| pair.publisher.is_up());
+        match up {
+            Some((pair, channel)) => {
+                let until = Instant::now() + link::CALL;
+                pair.publisher.post(self.sealed(&channel, payload), until);
+                self.sent.increment(1);
+            }
+            None => self.links.lost.increment(1),
+        }
     }
 
-    pub(super) async fn publish_all(&self, payload: Vec<u8>) -> Result<u64, BusError> {
-        self.publish(&self.keys.all_channel(), payload).await
+    pub(super) async fn publish_all(&self, payload: &[u8]) -> Result<u64, BusError> {
+        let heard = self.call(&[self.keys.all_channel()], payload).await?;
+        Ok(heard.into_iter().sum())
     }
 
-    pub(super) async fn subscribers(&self, channel: &str) -> Result<u64, BusError> {
-        let mut numsub = redis::cmd("PUBSUB");
-        numsub.arg("SHARDNUMSUB").arg(channel);
-        let (_channel, count): (String, u64) = self.call(channel, &numsub).await?;
-        Ok(count)
+    /// The command that publishes a message.
+    fn sealed(&self, channel: &str, payload: &[u8]) -> Cmd {
+        let mut publish = redis::cmd("SPUBLISH");
+        publish.arg(channel).arg(self.seal().seal(channel, payload));
+        publish
     }
 
-    /// Asks the server that has a channel, and when it says that another one has it, that one.
-    async fn call<T: FromRedisValue>(
-        &self,
-        channel: &str,
-        command: &redis::Cmd,
-    ) -> Result<T, BusError> {
+    /// Publishes to channels of one slot, by the server that has it; when that one says that another has it, by that one. Returns
+    /// how many listened on each.
+    async fn call(&self, channels: &[String], payload: &[u8]) -> Result<Vec<u64>, BusError> {
         let until = Instant::now() + link::CALL;
+        let mut heard: Vec<Option<u64>> = vec![None; channels.len()];
+        let mut why = "no link to Redis".to_owned();
         loop {
-            let pair = self.links.at(channel);
-            let pair = pair.ok_or_else(|| BusError::Unavailable("no link to Redis".into()))?;
-            let left = until.saturating_duration_since(Instant::now());
-            match pair.publisher.call(command, left).await? {
-                Answer::Given(answer) => return Ok(answer),
-                Answer::Elsewhere => {
-                    let looking = timeout_at(until, self.links.servers.look()).await;
-                    if looking.is_err() {
-                        return Err(BusError::Unavailable(format!("{channel} is elsewhere")));
-                    }
+            let open: Vec<_> = (0..channels.len())
+                .filter(|at| heard[*at].is_none())
+                .collect();
+            let (Some(first), true) = (open.first(), Instant::now() < until) else {
+                break;
+            };
+            let Some(pair) = self.links.at(&channels[*first]) else {
+                break;
+            };
+            let commands = open.iter().map(|at| self.sealed(&channels[*at], payload));
+            let outcomes = pair.publisher.call(commands.collect(), until).await;
+            let mut moved = false;
+            for (at, outcome) in open.into_iter().zip(outcomes) {
+                match outcome {
+                    Outcome::Heard(count) => heard[at] = Some(count),
+                    Outcome::Elsewhere => moved = true,
+                    Outcome::Refused(error) => why = error,
+                    Outcome::Unanswered(error) => return Err(BusError::Unanswered(error)),
                 }
             }
+            if !moved {
+                break;
+            }
+            why = "the server of the channel has changed".to_owned();
+            if timeout_at(until, self.links.servers.look()).await.is_err() {
+                break;
+            }
         }
+        if heard.iter().all(Option::is_none) {
+            return Err(BusError::NotSent(why));
+        }
+        self.sent.increment(heard.iter().flatten().count() as u64);
+        // Refused where others were not: of those channels alone Redis has something to say.
+        Ok(heard.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -294,29 +313,6 @@ impl RedisBus {
 
     pub(super) fn gaps(&self) -> watch::Receiver<u64> {
         self.links.health.gaps()
-    }
-
-    pub(super) async fn subscribe(
-        &self,
-        channel: String,
-        size: usize,
-    ) -> Result<MessageStream<ChanItem>, BusError> {
-        let (sender, receiver) = mpsc::channel(size.max(1));
-        let sink = Sink::Stream(sender);
-        if !self.links.subscriptions.insert(channel.clone(), sink) {
-            return Err(BusError::Unavailable("it is closed".into()));
-        }
-        if let Some(pair) = self.links.at(&channel) {
-            pair.subscriber.settled(&channel, true).await;
-        }
-        Ok(MessageStream::new(receiver))
-    }
-
-    pub(super) async fn unsubscribe(&self, channel: &str) {
-        self.links.subscriptions.remove(channel);
-        if let Some(pair) = self.links.at(channel) {
-            pair.subscriber.settled(channel, false).await;
-        }
     }
 
     pub(super) async fn close(&self) {

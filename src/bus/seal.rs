@@ -120,17 +120,18 @@ impl Seal {
     }
 
     /// Seals a message for one channel.
-    pub fn seal(&self, channel: &str, mut payload: Vec<u8>) -> Vec<u8> {
+    pub fn seal(&self, channel: &str, payload: &[u8]) -> Vec<u8> {
         let me = self.me.as_str().as_bytes();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        payload.reserve(me.len() + TAIL);
-        payload.extend_from_slice(me);
-        payload.extend_from_slice(&number.to_be_bytes());
-        payload.extend_from_slice(&[FORM, me.len() as u8]);
+        let mut sealed = Vec::with_capacity(payload.len() + me.len() + TAIL);
+        sealed.extend_from_slice(payload);
+        sealed.extend_from_slice(me);
+        sealed.extend_from_slice(&number.to_be_bytes());
+        sealed.extend_from_slice(&[FORM, me.len() as u8]);
         let keys = Arc::clone(&self.keys.read());
-        let tag = tag(&keys.first, channel, &payload);
-        payload.extend_from_slice(tag.as_ref());
-        payload
+        let tag = tag(&keys.first, channel, &sealed);
+        sealed.extend_from_slice(tag.as_ref());
+        sealed
     }
 
     /// Opens a message that came on a channel: says who sent it, and what. Each opens once.
@@ -200,7 +201,7 @@ mod tests {
     fn a_message_opens_once_on_its_channel() {
         let (a, b) = (node("a", &["s"]), node("b", &["s"]));
         for payload in [&b""[..], b"x", &[0xff; 1000]] {
-            let sealed = a.seal(OWN, payload.to_vec());
+            let sealed = a.seal(OWN, payload);
             for other in [ALL, "p:{s0}:bus:c", "p:{s1}:bus:b", ""] {
                 assert_eq!(opened(&b, other, &sealed), Err(Refused::Forged));
             }
@@ -212,7 +213,7 @@ mod tests {
     #[test]
     fn no_byte_of_it_can_be_changed_and_no_length() {
         let (a, b) = (node("a", &["s"]), node("b", &["s"]));
-        let sealed = a.seal(OWN, b"hello".to_vec());
+        let sealed = a.seal(OWN, b"hello");
         for at in 0..sealed.len() {
             for bit in 0..8 {
                 let mut altered = sealed.clone();
@@ -234,19 +235,19 @@ mod tests {
         );
         let every = [&old, &both, &new];
         for (from, to, holds) in [(0, 1, true), (1, 0, true), (2, 1, true), (2, 0, false)] {
-            let sealed = every[from].seal(OWN, b"x".to_vec());
+            let sealed = every[from].seal(OWN, b"x");
             let opened = opened(every[to], OWN, &sealed);
             assert_eq!(opened.is_ok(), holds, "{from} to {to}: {opened:?}");
         }
         old.rekey(&["2".into()]);
-        let sealed = new.seal(OWN, b"x".to_vec());
+        let sealed = new.seal(OWN, b"x");
         assert!(opened(&old, OWN, &sealed).is_ok());
     }
 
     #[test]
     fn nodes_without_a_secret_hear_each_other_and_one_with_a_secret_hears_none_of_them() {
         let (a, b, keyed) = (node("a", &[]), node("b", &[]), node("c", &["s"]));
-        let sealed = a.seal(OWN, b"x".to_vec());
+        let sealed = a.seal(OWN, b"x");
         assert!(opened(&b, OWN, &sealed).is_ok());
         assert_eq!(opened(&keyed, OWN, &sealed), Err(Refused::Forged));
     }
@@ -254,7 +255,7 @@ mod tests {
     /// Nodes of two versions in one fleet have to agree.
     #[test]
     fn the_seal_does_not_change() {
-        let sealed = node("a", &["test-only"]).seal(OWN, b"x".to_vec());
+        let sealed = node("a", &["test-only"]).seal(OWN, b"x");
         let tag = sealed[sealed.len() - TAG..][..4].to_vec();
         assert_eq!(sealed[..12], *b"xa\0\0\0\0\0\0\0\x01\0\x01");
         assert_eq!(tag, [131, 244, 124, 243]);
@@ -272,7 +273,7 @@ mod tests {
             for _ in 0..rounds {
                 let payload = vec![1; bytes];
                 let start = std::time::Instant::now();
-                let sealed = a.seal(OWN, payload);
+                let sealed = a.seal(OWN, &payload);
                 sealing += start.elapsed();
                 let start = std::time::Instant::now();
                 b.open(OWN, sealed).unwrap();

@@ -9,7 +9,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
-use tokio::{sync::watch, time::timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -32,7 +32,7 @@ pub(super) struct Subscriber {
     server: Address,
     servers: Servers,
     subscriptions: Arc<Subscriptions>,
-    confirmed: watch::Sender<Confirmed>,
+    confirmed: Mutex<Confirmed>,
 }
 
 /// The channels that are being let go on a connection.
@@ -48,19 +48,8 @@ impl Subscriber {
             server,
             servers,
             subscriptions,
-            confirmed: watch::Sender::new(None),
+            confirmed: Mutex::default(),
         }
-    }
-
-    /// Waits until Redis has confirmed that the channel is subscribed to, or not any more. Does not wait while there is
-    /// no connection, nor for long: what is wanted is known, and follows.
-    pub(super) async fn settled(&self, channel: &str, subscribed: bool) {
-        let mut confirmed = self.confirmed.subscribe();
-        let settled = confirmed.wait_for(|confirmed| {
-            let confirmed = confirmed.as_ref();
-            confirmed.is_none_or(|channels| channels.contains(channel) == subscribed)
-        });
-        let _ = timeout(link::CALL, settled).await;
     }
 
     /// Keeps a connection and the subscriptions on it until told to stop; then unsubscribes.
@@ -113,7 +102,7 @@ impl Subscriber {
         given_up: u64,
         stop: &CancellationToken,
     ) -> Ended {
-        self.confirmed.send_replace(Some(HashSet::new()));
+        *self.confirmed.lock() = Some(HashSet::new());
         let Link { connection, ended } = link;
         let answers = |answers| health.listening(&self.server, answers);
         let why = tokio::select! {
@@ -127,7 +116,7 @@ impl Subscriber {
             why = self.keep_subscribed(&connection, leaving, health) => why,
         };
         ended.cancel();
-        let confirmed = self.confirmed.send_replace(None);
+        let confirmed = self.confirmed.lock().take();
         let had_heard = confirmed.is_some_and(|channels| !channels.is_empty());
         health.deaf(&self.server, had_heard);
         // It may be said late, of a server that another link has come back to meanwhile: that one says again how it stands.
@@ -141,9 +130,10 @@ impl Subscriber {
     /// The wanted channels that this server has.
     fn wanted(&self) -> HashSet<String> {
         let map = self.servers.map();
-        let mut wanted = self.subscriptions.wanted();
-        wanted.retain(|channel| map.at(Slot::of(channel.as_bytes())) == Some(&self.server));
-        wanted
+        let channels = self.subscriptions.channels().iter();
+        let here =
+            channels.filter(|channel| map.at(Slot::of(channel.as_bytes())) == Some(&self.server));
+        here.cloned().collect()
     }
 
     /// Subscribes to what is wanted and not confirmed, and the reverse, at every change. Returns why the connection is to be
@@ -162,7 +152,7 @@ impl Subscriber {
         loop {
             changes.mark_unchanged();
             let wanted = self.wanted();
-            let confirmed = self.confirmed.borrow().clone().unwrap_or_default();
+            let confirmed = self.confirmed.lock().clone().unwrap_or_default();
             let subscribe = wanted.difference(&confirmed).map(async |channel| {
                 let subscribing = about(connection, "SSUBSCRIBE", channel);
                 (channel, timeout(CONFIRM, subscribing).await)
@@ -199,15 +189,12 @@ impl Subscriber {
     }
 
     fn confirm(&self, channel: &str, subscribed: bool) {
-        self.confirmed.send_if_modified(|confirmed| {
-            confirmed.as_mut().is_some_and(|channels| {
-                if subscribed {
-                    channels.insert(channel.to_owned())
-                } else {
-                    channels.remove(channel)
-                }
-            })
-        });
+        if let Some(channels) = self.confirmed.lock().as_mut() {
+            match subscribed {
+                true => channels.insert(channel.to_owned()),
+                false => channels.remove(channel),
+            };
+        }
     }
 
     async fn let_go(
@@ -222,7 +209,7 @@ impl Subscriber {
 
     /// Says goodbye, for Redis to count this node out before anybody is told that it has closed.
     async fn unsubscribe(&self, connection: &MultiplexedConnection, leaving: &Leaving) {
-        let channels = self.confirmed.borrow().clone().unwrap_or_default();
+        let channels = self.confirmed.lock().clone().unwrap_or_default();
         let goodbyes = channels
             .iter()
             .map(|channel| self.let_go(connection, leaving, channel));

@@ -1,11 +1,10 @@
-//! Which channels this node listens on, and where each one's messages go.
+//! Which channels this node listens on, and what becomes of a message that comes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use metrics::Counter;
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 use redis::{PushInfo, PushKind, Value};
-use socketioxide_redis::drivers::ChanItem;
 use tokio::sync::{
     mpsc::{self, error::TrySendError},
     watch,
@@ -18,83 +17,48 @@ use super::{
 };
 use crate::metrics::Metrics;
 
-/// Where a channel's messages go.
-pub(super) enum Sink {
-    /// To the node's inbox.
-    Inbox(mpsc::Sender<Received>),
-    /// To a stream of the adapter.
-    Stream(mpsc::Sender<ChanItem>),
-}
-
-impl Sink {
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Inbox(inbox) => inbox.is_closed(),
-            Self::Stream(stream) => stream.is_closed(),
-        }
-    }
-}
-
-/// The wanted channels and their sinks; none once the bus is closed.
+/// The channels of a node, and the inbox that their messages go to.
 pub(super) struct Subscriptions {
-    sinks: RwLock<Option<HashMap<String, Sink>>>,
+    channels: HashSet<String>,
+    /// None once the bus is closed.
+    inbox: Mutex<Option<mpsc::Sender<Received>>>,
     changes: watch::Sender<()>,
     seal: Seal,
     received: Counter,
     forged: Counter,
     replayed: Counter,
     inbox_full: Counter,
-    stream_full: Counter,
 }
 
 impl Subscriptions {
-    pub(super) fn new(seal: Seal, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        channels: HashSet<String>,
+        inbox: mpsc::Sender<Received>,
+        seal: Seal,
+        metrics: &Metrics,
+    ) -> Self {
         Self {
-            sinks: RwLock::new(Some(HashMap::new())),
+            channels,
+            inbox: Mutex::new(Some(inbox)),
             changes: watch::Sender::new(()),
             seal,
             received: metrics.bus_messages("in"),
             forged: metrics.messages_dropped(Refused::Forged.label()),
             replayed: metrics.messages_dropped(Refused::Replayed.label()),
             inbox_full: metrics.messages_dropped("bus_full"),
-            stream_full: metrics.messages_dropped("bus_stream_full"),
         }
     }
 
-    /// From now on the channel is wanted, and its messages go there. False if the bus is closed.
-    pub(super) fn insert(&self, channel: String, sink: Sink) -> bool {
-        let inserted = match self.sinks.write().as_mut() {
-            Some(sinks) => {
-                sinks.insert(channel, sink);
-                true
-            }
-            None => false,
-        };
-        self.changed();
-        inserted
-    }
-
-    pub(super) fn remove(&self, channel: &str) {
-        if let Some(sinks) = self.sinks.write().as_mut() {
-            sinks.remove(channel);
-        }
-        self.changed();
-    }
-
-    /// Ends every stream and the inbox.
+    /// Ends the inbox.
     pub(super) fn close(&self) {
-        *self.sinks.write() = None;
+        *self.inbox.lock() = None;
     }
 
-    pub(super) fn wanted(&self) -> HashSet<String> {
-        let sinks = self.sinks.read();
-        sinks
-            .iter()
-            .flat_map(|sinks| sinks.keys().cloned())
-            .collect()
+    pub(super) fn channels(&self) -> &HashSet<String> {
+        &self.channels
     }
 
-    /// Sees every change of the wanted channels, and of where they are.
+    /// Sees every change of where the channels are.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
@@ -109,7 +73,7 @@ impl Subscriptions {
         &self.seal
     }
 
-    /// Opens a message and hands it on. Runs on the connection's task, so it never waits: what a full sink can't take is dropped,
+    /// Opens a message and hands it on. Runs on the connection's task, so it never waits: what a full inbox can't take is dropped,
     /// counted, and a gap. What does not open is dropped and counted, and no gap: nobody who can write to Redis is to make this
     /// node read the registry anew. Anything that isn't a message is nobody's.
     pub(super) fn dispatch(&self, push: PushInfo, health: &Health) {
@@ -117,40 +81,18 @@ impl Subscriptions {
             return;
         };
         self.received.increment(1);
-        let sinks = self.sinks.read();
-        let Some(sink) = sinks.as_ref().and_then(|sinks| sinks.get(&channel)) else {
+        if !self.channels.contains(&channel) {
             return;
-        };
+        }
         let message = match self.seal.open(&channel, payload) {
             Ok(message) => message,
-            Err(refused) => {
-                drop(sinks);
-                return self.refuse(&channel, refused);
-            }
+            Err(refused) => return self.refuse(&channel, refused),
         };
-        let closed = match sink {
-            Sink::Inbox(inbox) => match inbox.try_send(message) {
-                Ok(()) => None,
-                Err(TrySendError::Full(_)) => {
-                    self.inbox_full.increment(1);
-                    health.dropped();
-                    None
-                }
-                Err(TrySendError::Closed(_)) => Some(channel),
-            },
-            Sink::Stream(stream) => match stream.try_send((channel, message.payload)) {
-                Ok(()) => None,
-                Err(TrySendError::Full(_)) => {
-                    self.stream_full.increment(1);
-                    health.dropped();
-                    None
-                }
-                Err(TrySendError::Closed((channel, _))) => Some(channel),
-            },
-        };
-        drop(sinks);
-        if let Some(channel) = closed {
-            self.forget(&channel);
+        let inbox = self.inbox.lock();
+        let sent = inbox.as_ref().map(|inbox| inbox.try_send(message));
+        if let Some(Err(TrySendError::Full(_))) = sent {
+            self.inbox_full.increment(1);
+            health.dropped();
         }
     }
 
@@ -170,16 +112,6 @@ impl Subscriptions {
                     "a message on the bus that was there before is dropped"
                 );
             }
-        }
-    }
-
-    /// The reader went away without unsubscribing, as the adapter's does when its namespace is deleted.
-    fn forget(&self, channel: &str) {
-        if let Some(sinks) = self.sinks.write().as_mut()
-            && sinks.get(channel).is_some_and(Sink::is_closed)
-        {
-            sinks.remove(channel);
-            self.changed();
         }
     }
 }
@@ -214,22 +146,21 @@ mod tests {
         }
     }
 
-    fn all() -> (Subscriptions, Health, Metrics) {
+    /// That of a node with the channels `a` and `b`, and room for so many messages.
+    fn listening(room: usize) -> (Subscriptions, mpsc::Receiver<Received>, Health, Metrics) {
         let metrics = Metrics::new().unwrap();
-        let subscriptions = Subscriptions::new(seal("me"), &metrics);
-        (subscriptions, Health::new(&metrics), metrics)
+        let (sender, inbox) = mpsc::channel(room);
+        let channels = ["a", "b"].map(str::to_owned).into();
+        let subscriptions = Subscriptions::new(channels, sender, seal("me"), &metrics);
+        (subscriptions, inbox, Health::new(&metrics), metrics)
     }
 
     #[test]
-    fn goes_to_its_channel_only() {
-        let (subscriptions, health, _metrics) = all();
-        let (a, mut a_messages) = mpsc::channel(8);
-        let (b, mut b_messages) = mpsc::channel(8);
-        assert!(subscriptions.insert("a".into(), Sink::Stream(a)));
-        assert!(subscriptions.insert("b".into(), Sink::Inbox(b)));
+    fn takes_what_comes_on_its_channels_and_nothing_else() {
+        let (subscriptions, mut inbox, health, _metrics) = listening(8);
         let from = seal("you");
         for channel in ["a", "b", "c"] {
-            let sealed = from.seal(channel, b"\0\xff".to_vec());
+            let sealed = from.seal(channel, format!("\0{channel}").as_bytes());
             let message = push(PushKind::SMessage, &[channel.as_bytes(), &sealed]);
             subscriptions.dispatch(message, &health);
         }
@@ -242,57 +173,41 @@ mod tests {
             data: vec![Value::Int(1), Value::Nil],
         };
         subscriptions.dispatch(odd, &health);
-        assert_eq!(
-            a_messages.try_recv().unwrap(),
-            ("a".into(), b"\0\xff".to_vec())
-        );
-        let received = b_messages.try_recv().unwrap();
-        assert_eq!(received.from, "you".into());
-        assert_eq!(received.payload, b"\0\xff");
-        assert!(a_messages.try_recv().is_err());
-        assert!(b_messages.try_recv().is_err());
+        for payload in [b"\0a", b"\0b"] {
+            let received = inbox.try_recv().unwrap();
+            assert_eq!(received.from, "you".into());
+            assert_eq!(received.payload, payload);
+        }
+        assert!(inbox.try_recv().is_err());
+        assert_eq!(*health.gaps().borrow(), 0);
+        subscriptions.close();
+        assert!(inbox.is_closed());
     }
 
     #[test]
-    fn a_full_sink_drops_counts_and_is_a_gap() {
-        let (subscriptions, health, metrics) = all();
-        let (stream, mut messages) = mpsc::channel(1);
-        subscriptions.insert("s".into(), Sink::Stream(stream));
+    fn a_full_inbox_drops_counts_and_is_a_gap() {
+        let (subscriptions, mut inbox, health, metrics) = listening(1);
         let from = seal("you");
         for payload in [b"1", b"2", b"3"] {
-            let sealed = from.seal("s", payload.to_vec());
-            subscriptions.dispatch(push(PushKind::SMessage, &[b"s", &sealed]), &health);
+            let sealed = from.seal("a", payload);
+            subscriptions.dispatch(push(PushKind::SMessage, &[b"a", &sealed]), &health);
         }
-        assert_eq!(messages.try_recv().unwrap().1, b"1");
-        assert!(messages.try_recv().is_err());
+        assert_eq!(inbox.try_recv().unwrap().payload, b"1");
+        assert!(inbox.try_recv().is_err());
         assert_eq!(*health.gaps().borrow(), 2);
-        let dropped = "switchboard_messages_dropped_total{reason=\"bus_stream_full\"} 2";
+        let dropped = "switchboard_messages_dropped_total{reason=\"bus_full\"} 2";
         assert!(metrics.render().contains(dropped));
     }
 
     #[test]
-    fn a_reader_that_went_away_is_forgotten() {
-        let (subscriptions, health, _metrics) = all();
-        let (stream, messages) = mpsc::channel(1);
-        subscriptions.insert("s".into(), Sink::Stream(stream));
-        drop(messages);
-        let sealed = seal("you").seal("s", b"x".to_vec());
-        subscriptions.dispatch(push(PushKind::SMessage, &[b"s", &sealed]), &health);
-        assert!(subscriptions.wanted().is_empty());
-        assert_eq!(*health.gaps().borrow(), 0);
-    }
-
-    #[test]
     fn what_does_not_open_is_counted_and_no_gap() {
-        let (subscriptions, health, metrics) = all();
-        let (stream, mut messages) = mpsc::channel(1);
-        subscriptions.insert("s".into(), Sink::Stream(stream));
-        let sealed = seal("you").seal("s", b"x".to_vec());
+        let (subscriptions, mut inbox, health, metrics) = listening(8);
+        let sealed = seal("you").seal("a", b"x");
         for payload in [b"x", &sealed[..], &sealed, &sealed, b"y"] {
-            subscriptions.dispatch(push(PushKind::SMessage, &[b"s", payload]), &health);
+            subscriptions.dispatch(push(PushKind::SMessage, &[b"a", payload]), &health);
         }
-        assert_eq!(messages.try_recv().unwrap().1, b"x");
-        assert!(messages.try_recv().is_err());
+        assert_eq!(inbox.try_recv().unwrap().payload, b"x");
+        assert!(inbox.try_recv().is_err());
         assert_eq!(*health.gaps().borrow(), 0);
         for reason in ["forged", "replayed"] {
             let dropped = format!("switchboard_messages_dropped_total{{reason=\"{reason}\"}} 2");

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, GatewayError, Inner, message::Disconnected};
+use super::{
+    Gateway, GatewayError, Inner,
+    message::{Disconnected, TokenRevoked},
+};
 use crate::{
     connection::UserId,
     ending::Ending,
@@ -78,7 +81,7 @@ impl Gateway {
         &self,
         token_id: &str,
         expires_at: Option<Timestamp>,
-    ) -> Result<Disconnected, GatewayError> {
+    ) -> Result<TokenRevoked, GatewayError> {
         self.inner.revoke_token(token_id, expires_at).await
     }
 

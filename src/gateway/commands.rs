@@ -1,16 +1,16 @@
 //! What nodes ask of each other, and the receipts.
 //!
-//! A command goes to the channel of each node it concerns; the node carries it out as it would its own and publishes a
-//! receipt to the channel of the node that asked. The wire format is one byte of version, then MessagePack of the
-//! [`Envelope`]. What can't be read is counted and changes nothing.
+//! A command goes to the channel of each node it concerns; the node carries it out as it would its own and posts a receipt to the
+//! node that asked. What can't be read, or is of a kind that is not known, is counted and changes nothing.
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
@@ -18,122 +18,83 @@ use super::{
     endings::closed,
     live::Live,
     message::{Message, Target},
-    receipts::{Receipt, Request},
+    receipts::Request,
+    wire::{self, Recipients, Said},
 };
 use crate::{
     bus::{Inbox, Received},
     connection::Instance,
-    registry::EndTarget,
 };
 
-/// The first byte of every message. A node of another version does not read what it can't.
-const VERSION: u8 = 2;
+pub(super) use wire::{Command, Receipt};
 
 /// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
 const END_DEADLINE: Duration = Duration::from_secs(6);
 
-/// How deep a message may be nested. What backends and clients send is JSON, which is read to a depth of 128; a few levels are
-/// around it. MessagePack of 1,024 levels, which is as far as its reader goes by itself, overflows a stack of 2 MB in a debug
-/// build, and that ends the process.
-const MAX_DEPTH: usize = 160;
+/// How many messages are taken before their receipts go out, those to one node as one message.
+const TOGETHER: usize = 256;
 
-#[derive(Serialize, Deserialize)]
-struct Envelope {
-    /// The number that the asking node gave its request.
-    request: u64,
-    body: Body,
-}
+/// Receipts that are to go out, by the node that asked.
+type Outbox = HashMap<Instance, Vec<Receipt>>;
 
-#[derive(Serialize, Deserialize)]
-enum Body {
-    Command(Command),
-    Receipt(Receipt),
-}
-
-/// What a node can be asked.
-#[derive(Clone, Serialize, Deserialize)]
-pub(super) enum Command {
-    /// Hand a message to whom it is for, as far as they are here.
-    Deliver { target: Target, message: Message },
-    /// Hand a message to its recipients here, and collect what the clients answer.
-    DeliverWithAck {
-        target: Target,
-        message: Message,
-        timeout_ms: u64,
-    },
-    /// Hand a message to every connection of a namespace.
-    Broadcast { message: Message },
-    /// End the connections that have been ordered to end, among those of a target. The orders are in the registry: which
-    /// they are, and how they end.
-    End { target: EndTarget },
-    /// End the connections that came in by a token.
-    EndToken { token_id: String },
-    /// Send a heartbeat at once. All are told so: by a node that has found a lease of its own lost, as theirs may be too, or by
-    /// one that has just come, for them to know it. Nobody waits for a receipt.
-    Beat { lost: bool },
-    /// The node that says so has left the cluster: nobody is to wait for it.
-    Farewell,
-}
-
-impl Command {
-    /// Whether it hands a message to connections.
-    fn delivers(&self) -> bool {
-        match self {
-            Self::Deliver { .. } | Self::DeliverWithAck { .. } | Self::Broadcast { .. } => true,
-            Self::End { .. } | Self::EndToken { .. } | Self::Beat { .. } | Self::Farewell => false,
+impl<'a> Command<'a> {
+    /// Hands a message to a target.
+    pub(super) fn deliver(target: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
+        Self::Deliver {
+            to: Recipients::Of(Cow::Borrowed(target)),
+            message: Cow::Borrowed(message),
+            ack,
         }
     }
-}
 
-/// Reads a message; none if it is none of this version's.
-fn read(payload: &[u8]) -> Option<Envelope> {
-    let (&VERSION, body) = payload.split_first()? else {
-        return None;
-    };
-    let mut reader = rmp_serde::Deserializer::from_read_ref(body);
-    reader.set_max_depth(MAX_DEPTH);
-    Envelope::deserialize(&mut reader).ok()
+    /// Hands a message to every connection of its namespace.
+    pub(super) fn broadcast(message: &'a Message) -> Self {
+        Self::Deliver {
+            to: Recipients::All,
+            message: Cow::Borrowed(message),
+            ack: None,
+        }
+    }
 }
 
 impl Inner {
     /// Opens a request; returns it with the bytes to publish.
-    pub(super) fn request(&self, command: &Command) -> (Request<'_>, Vec<u8>) {
+    pub(super) fn request(&self, command: &Command<'_>) -> (Request<'_>, Vec<u8>) {
         let request = self.requests.open();
-        let payload = self.encode(request.number(), Body::Command(command.clone()));
+        let payload = wire::command(request.number(), command);
         (request, payload)
     }
 
-    fn encode(&self, request: u64, body: Body) -> Vec<u8> {
-        let envelope = Envelope { request, body };
-        let mut bytes = vec![VERSION];
-        if let Err(error) = rmp_serde::encode::write(&mut bytes, &envelope) {
-            // Nothing in an envelope can fail to be written; if it does, the receiver counts it as garbage.
-            tracing::error!(%error, "can't encode a command");
-        }
-        bytes
-    }
-
-    /// Reads what the bus brings, in order, until it ends.
+    /// Reads what the bus brings, in order, until it ends. Receipts go out for all that had come together.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
-        while let Some(Received { from, payload }) = inbox.recv().await {
-            let bytes = payload.len();
-            // A panic takes one message, not all that come after it.
-            if catch_unwind(AssertUnwindSafe(|| self.take(from, &payload))).is_err() {
-                tracing::error!(bytes, "a message on the bus panicked");
+        let mut come = Vec::new();
+        while inbox.recv_many(&mut come, TOGETHER).await > 0 {
+            let mut outbox = Outbox::new();
+            for Received { from, payload } in come.drain(..) {
+                let take = AssertUnwindSafe(|| self.take(from, &payload, &mut outbox));
+                // A panic takes one message, not all that come after it.
+                if catch_unwind(take).is_err() {
+                    tracing::error!(bytes = payload.len(), "a message on the bus panicked");
+                }
+            }
+            for (to, receipts) in outbox {
+                self.bus.post(&to, &wire::receipts(&receipts));
             }
         }
     }
 
-    fn take(self: &Arc<Self>, from: Instance, payload: &[u8]) {
-        match read(payload) {
-            Some(Envelope {
-                request,
-                body: Body::Command(command),
-            }) => self.clone().obey(from, request, command),
-            Some(Envelope {
-                request,
-                body: Body::Receipt(receipt),
-            }) => self.requests.receipted(request, from, receipt),
+    fn take(self: &Arc<Self>, from: Instance, payload: &[u8], outbox: &mut Outbox) {
+        match wire::read(payload) {
+            Some(Said::Command(request, command)) => self.obey(from, request, command, outbox),
+            Some(Said::Receipts(receipts)) => {
+                for receipt in receipts {
+                    self.requests.receipted(&from, receipt);
+                }
+            }
+            Some(Said::Unknown) => {
+                self.metrics.messages_dropped("unknown").increment(1);
+                tracing::debug!(%from, "a message on the bus is of a kind that is not known");
+            }
             None => {
                 self.metrics.messages_dropped("unreadable").increment(1);
                 tracing::warn!(bytes = payload.len(), "a message on the bus can't be read");
@@ -142,65 +103,68 @@ impl Inner {
     }
 
     /// Carries a command out. What hands out messages does so before it returns, so that they keep their order.
-    fn obey(self: Arc<Self>, from: Instance, request: u64, command: Command) {
-        // What others had for this node's clients while it had no lease may be for those who are to be gone. What it says
-        // itself it says to its own clients also while nobody else can be reached.
-        if from != self.instance
-            && command.delivers()
-            && let Err(error) = self.vouch_for_its_own()
-        {
-            self.metrics.messages_dropped("no_lease").increment(1);
-            tracing::debug!(%error, "a message from another node is dropped");
-            tokio::spawn(self.confirm(from, request, Receipt::Withheld));
-            return;
-        }
+    fn obey(
+        self: &Arc<Self>,
+        from: Instance,
+        request: u64,
+        command: Command<'static>,
+        outbox: &mut Outbox,
+    ) {
+        let receipt = Receipt {
+            request,
+            ..Receipt::default()
+        };
+        let mut confirm =
+            |to: &Instance, receipt| outbox.entry(to.clone()).or_default().push(receipt);
         match command {
-            Command::Deliver { target, message } => {
-                let connections = self.deliver(&target, &message);
-                tokio::spawn(self.confirm(from, request, Receipt::Delivered { connections }));
-            }
-            Command::DeliverWithAck {
-                target,
-                message,
-                timeout_ms,
-            } => {
-                let answers =
-                    self.deliver_with_ack(&target, &message, Duration::from_millis(timeout_ms));
-                tokio::spawn(async move {
-                    let (connections, acks) = answers.await;
-                    let mut pieces = acks::pieces(acks);
-                    let acks = pieces.pop().unwrap_or_default();
-                    for acks in pieces {
-                        let gateway = self.clone();
-                        gateway
-                            .confirm(from.clone(), request, Receipt::Acks { acks })
-                            .await;
+            Command::Deliver { to, message, ack } => {
+                // What comes while this node has no lease may be for those who are to be gone.
+                if let Err(error) = self.vouch_for_its_own() {
+                    self.metrics.messages_dropped("no_lease").increment(1);
+                    tracing::debug!(%error, "a message is dropped");
+                    let withheld = true;
+                    return confirm(
+                        &from,
+                        Receipt {
+                            withheld,
+                            ..receipt
+                        },
+                    );
+                }
+                let connections = match (to, ack) {
+                    (Recipients::Of(target), Some(timeout)) => {
+                        return self.collect_acks(from, receipt, &target, &message, timeout);
                     }
-                    self.confirm(from, request, Receipt::Acked { connections, acks })
-                        .await;
-                });
+                    (Recipients::Of(target), None) => self.deliver(&target, &message),
+                    (Recipients::All, _) => self.broadcast_here(&message),
+                };
+                confirm(
+                    &from,
+                    Receipt {
+                        connections,
+                        ..receipt
+                    },
+                );
             }
-            Command::Broadcast { message } => {
-                let connections = self.broadcast_here(&message);
-                tokio::spawn(self.confirm(from, request, Receipt::Delivered { connections }));
-            }
-            Command::End { target } => {
-                tokio::spawn(async move {
-                    let ended = self.carry_out_orders(&target).await;
-                    self.confirm_ended(from, request, ended).await;
-                });
+            Command::End { ids, ending } => {
+                let lives: Vec<_> = ids.iter().filter_map(|id| self.hub.get(id)).collect();
+                self.end_all(&lives, &ending);
+                tokio::spawn(self.clone().confirm_ended(from, receipt, lives));
             }
             Command::EndToken { token_id } => {
-                tokio::spawn(async move {
-                    let ended = catch_unwind(AssertUnwindSafe(|| self.end_token(&token_id)));
-                    let Ok(ended) = ended else {
-                        tracing::error!("ending a token's connections panicked");
-                        // A resync looks at what each came in by.
-                        self.look_for_orders();
-                        return;
-                    };
-                    self.confirm_ended(from, request, ended).await;
-                });
+                let ended = self.end_token(&token_id);
+                // Which they are nobody else knows.
+                let open = ended.iter().map(|live| live.id.clone()).collect();
+                let more = true;
+                confirm(
+                    &from,
+                    Receipt {
+                        open,
+                        more,
+                        ..receipt.clone()
+                    },
+                );
+                tokio::spawn(self.clone().confirm_ended(from, receipt, ended));
             }
             Command::Beat { .. } | Command::Farewell if from == self.instance => {}
             Command::Beat { lost } => self.asked_to_beat(lost),
@@ -208,16 +172,36 @@ impl Inner {
         }
     }
 
-    async fn confirm_ended(self: Arc<Self>, to: Instance, request: u64, ended: Vec<Arc<Live>>) {
-        let closed = closed(ended, Instant::now() + END_DEADLINE).await;
-        self.confirm(to, request, Receipt::Ended { closed }).await;
+    fn collect_acks(
+        self: &Arc<Self>,
+        to: Instance,
+        receipt: Receipt,
+        target: &Target,
+        message: &Message,
+        timeout: Duration,
+    ) {
+        let answers = self.deliver_with_ack(target, message, timeout);
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            let (connections, acks) = answers.await;
+            let pieces = acks::pieces(acks);
+            let last = pieces.len() - 1;
+            for (at, acks) in pieces.into_iter().enumerate() {
+                let more = at < last;
+                let receipt = Receipt {
+                    connections: if more { 0 } else { connections },
+                    acks,
+                    more,
+                    ..receipt.clone()
+                };
+                gateway.bus.post(&to, &wire::receipts(&[receipt]));
+            }
+        });
     }
 
-    async fn confirm(self: Arc<Self>, to: Instance, request: u64, receipt: Receipt) {
-        let payload = self.encode(request, Body::Receipt(receipt));
-        if let Err(error) = self.bus.publish_to(&to, payload).await {
-            // The asker counts what is confirmed, and looks into the registry for the rest.
-            tracing::debug!(%to, %error, "can't send a receipt");
-        }
+    async fn confirm_ended(self: Arc<Self>, to: Instance, receipt: Receipt, ended: Vec<Arc<Live>>) {
+        let closed = closed(ended, Instant::now() + END_DEADLINE).await;
+        self.bus
+            .post(&to, &wire::receipts(&[Receipt { closed, ..receipt }]));
     }
 }

@@ -2,11 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, try_join_all},
-    stream::FuturesUnordered,
-};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use socketioxide::{BroadcastError, SocketError};
 use tokio::time::Instant;
 
@@ -16,12 +12,11 @@ use super::{
     commands::Command,
     live::{ENDED, Live, NO_ARGUMENTS, NotSent},
     message::{AckReply, Acked, Answer, Delivery, Message, Target},
-    receipts::{Asked, Collected, Receipt},
+    receipts::{Asked, Collected, Request},
 };
 use crate::{
-    bus::BusError,
     connection::{Connection, ConnectionId, UserId},
-    registry::{Entry, Whom},
+    registry::{Entry, Whom, keys::Shard},
 };
 
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
@@ -133,60 +128,35 @@ impl Inner {
         Ok(self.dispatch(target, message).await?.await)
     }
 
-    /// The same in two steps. When this returns the message is with this node's connections and on its way to the others; what
-    /// comes is where it went, once the others have said so.
+    /// Sends in two steps. When this returns the message is with this node's connections and on its way to the others; what comes
+    /// is where it went, once the others have said so.
+    ///
+    /// An error means that nobody got it, on no node: this node's own connections get it when Redis has taken it for the others.
+    /// The one exception is [`BusError::Unanswered`](crate::bus::BusError::Unanswered): other nodes may have got it then.
     pub(super) async fn dispatch<'a>(
         self: &'a Arc<Self>,
         target: &Target,
         message: &Message,
     ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
-        let command = Command::Deliver {
-            target: target.clone(),
-            message: message.clone(),
-        };
-        let (mut request, payload) = self.request(&command);
-        // This node's own come first: they get it even while the others can't be reached.
-        let (local, asked) = match target {
-            Target::User(user) | Target::Device(user, _) => {
-                let local = self.deliver(target, message);
-                (local, self.route(&Whom::User(user.clone()), payload).await?)
-            }
-            Target::Connection(id) => {
-                let local = self.deliver(target, message);
-                let elsewhere = match local {
-                    0 => self.vouched(self.registry.connection(id)).await?,
-                    _ => None,
-                };
-                let asked = match elsewhere {
-                    Some(Connection {
-                        id, user_id: user, ..
-                    }) => {
-                        let whom = Whom::Connection(Entry { user, id });
-                        self.route(&whom, payload).await?
-                    }
-                    None => Asked::nobody(),
-                };
-                (local, asked)
-            }
-            // Nobody keeps who is in a room: all nodes are asked, this one among them.
-            Target::Room(_) => match self.publish_to_all(payload).await {
-                Ok(asked) => (0, asked),
-                Err(error) => {
-                    self.deliver(target, message);
-                    return Err(error.into());
-                }
-            },
-        };
+        // Nobody keeps who is in a room: all nodes are asked, this one among them.
+        if let Target::Room(_) = target {
+            let (request, asked) = self
+                .ask_all(&Command::deliver(target, message, None))
+                .await?;
+            let confirmed = async move {
+                let collected = self.collect_from_all(request, asked).await;
+                total(0, &collected)
+            };
+            return Ok(confirmed.boxed());
+        }
+        let command = Command::deliver(target, message, None);
+        let asked = self.ask_holders(target, &command).await?;
+        let local = self.deliver(target, message);
         let deadline = Instant::now() + RECEIPTS;
-        let all = matches!(target, Target::Room(_));
         let confirmed = async move {
-            let mut collected = request.collect(asked, deadline).await;
-            if all {
-                self.forget_the_dead(&mut collected).await;
-            }
-            let connections = collected.receipts.iter().map(Receipt::connections);
-            total(local, connections, collected.unconfirmed)
+            let collected = collect(asked, deadline).await;
+            total(local, &collected)
         };
         Ok(confirmed.boxed())
     }
@@ -201,28 +171,17 @@ impl Inner {
     ) -> Result<Acked, GatewayError> {
         self.metrics.messages_sent("user").increment(1);
         let target = Target::user(user.clone(), device);
-        let command = Command::DeliverWithAck {
-            target: target.clone(),
-            message: message.clone(),
-            timeout_ms: timeout.as_millis() as u64,
-        };
-        let (mut request, payload) = self.request(&command);
+        let command = Command::deliver(&target, message, Some(timeout));
+        let asked = self.ask_holders(&target, &command).await?;
         let local = self.deliver_with_ack(&target, message, timeout);
-        let asked = self.route(&Whom::User(user.clone()), payload).await?;
         let deadline = Instant::now() + timeout + RECEIPTS;
-        let ((local, mut answers), collected) =
-            tokio::join!(local, request.collect(asked, deadline));
-        let remote: Vec<_> = collected
-            .receipts
-            .iter()
-            .map(Receipt::connections)
-            .collect();
-        answers.extend(collected.receipts.into_iter().flat_map(Receipt::into_acks));
+        let ((local, mut answers), collected) = tokio::join!(local, collect(asked, deadline));
         let Delivery {
             connections,
             nodes,
             unconfirmed,
-        } = total(local, remote.into_iter(), collected.unconfirmed);
+        } = total(local, &collected);
+        answers.extend(collected.receipts.into_iter().flat_map(|it| it.acks));
         // Each node has cut what is too large by itself; this is for all of them together.
         let mut budget = AckBudget::new(usize::MAX);
         let cut = self.metrics.messages_dropped("ack_too_large");
@@ -241,73 +200,97 @@ impl Inner {
         })
     }
 
-    /// Publishes to the nodes that hold a recipient; returns these nodes.
-    async fn route(&self, whom: &Whom, payload: Vec<u8>) -> Result<Asked, GatewayError> {
-        let mut holders = self.vouched(self.registry.holders(whom)).await?;
+    /// Publishes to the other nodes that hold a recipient; none if nobody else does.
+    async fn ask_holders(
+        &self,
+        target: &Target,
+        command: &Command<'_>,
+    ) -> Result<Option<(Request<'_>, Asked)>, GatewayError> {
+        let Some((whom, shard)) = self.recipients(target).await? else {
+            return Ok(None);
+        };
+        let mut holders = self.vouched(self.registry.holders(&whom)).await?;
         holders.retain(|holder| *holder != self.instance);
-        let published = holders.into_iter().map(|holder| {
-            let payload = payload.clone();
-            async move {
-                let heard = self.bus.publish_to(&holder, payload).await?;
-                Ok::<_, BusError>((holder, heard))
-            }
-        });
-        let published = try_join_all(published).await?;
-        for (holder, heard) in &published {
-            if !heard {
-                self.metrics.messages_dropped("node_deaf").increment(1);
-                tracing::warn!(node = %holder, "a node that holds connections does not listen");
-            }
+        if holders.is_empty() {
+            return Ok(None);
         }
-        Ok(Asked::holders(published))
+        let (request, payload) = self.request(command);
+        let listen = self.bus.publish(shard, &holders, &payload).await?;
+        for (holder, _) in holders
+            .iter()
+            .zip(&listen)
+            .filter(|(_, listens)| !**listens)
+        {
+            self.metrics.messages_dropped("node_deaf").increment(1);
+            tracing::warn!(node = %holder, "a node that holds connections does not listen");
+        }
+        let asked = Asked::holders(holders.into_iter().zip(listen));
+        Ok(Some((request, asked)))
     }
 
-    /// Publishes to all nodes, this one among them; returns which are to confirm it.
-    pub(super) async fn publish_to_all(&self, payload: Vec<u8>) -> Result<Asked, BusError> {
-        let heard = self.bus.publish_all(payload).await?;
+    /// Whose nodes a message is for, and the shard that they are in. None for a connection that is not there.
+    async fn recipients(&self, target: &Target) -> Result<Option<(Whom, Shard)>, GatewayError> {
+        let entry = match target {
+            Target::User(user) | Target::Device(user, _) => {
+                return Ok(Some((Whom::User(user.clone()), Shard::of_user(user))));
+            }
+            Target::Connection(id) => match self.hub.get(id) {
+                Some(live) => live.entry(),
+                None => match self.vouched(self.registry.connection(id)).await? {
+                    Some(Connection { id, user_id, .. }) => Entry { user: user_id, id },
+                    None => return Ok(None),
+                },
+            },
+            Target::Room(_) => return Ok(None),
+        };
+        let shard = Shard::of_entry(&entry);
+        Ok(shard.map(|shard| (Whom::Connection(entry), shard)))
+    }
+
+    /// Publishes to all nodes, this one among them.
+    pub(super) async fn ask_all(
+        &self,
+        command: &Command<'_>,
+    ) -> Result<(Request<'_>, Asked), GatewayError> {
+        self.vouch_for_its_own()?;
+        let (request, payload) = self.request(command);
+        let heard = self.bus.publish_all(&payload).await?;
         let mut nodes = self.others.known();
         nodes.insert(self.instance.clone());
-        Ok(Asked::all(nodes, heard as usize))
+        Ok((request, Asked::all(nodes, heard as usize)))
+    }
+
+    async fn collect_from_all(&self, request: Request<'_>, asked: Asked) -> Collected {
+        let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
+        self.forget_the_dead(&mut collected).await;
+        collected
     }
 
     /// Takes nodes that have died off the unconfirmed of a request to all: this node hears of a death with its next heartbeat
     /// only.
-    async fn forget_the_dead(&self, collected: &mut Collected) {
+    pub(super) async fn forget_the_dead(&self, collected: &mut Collected) {
         if collected.unconfirmed > 0
             && let Ok(live) = self.registry.nodes().await
         {
-            let silent = live.len().saturating_sub(collected.receipts.len()) as u64;
+            let silent = (live.len() as u64).saturating_sub(collected.nodes);
             collected.unconfirmed = collected.unconfirmed.min(silent);
         }
     }
 
     /// Hands a message to every connection of a namespace. The nodes of the answer are all that have done so, those with no
-    /// connection there among them.
+    /// connection there among them. Errors are as for [`Inner::dispatch`].
     pub(super) async fn broadcast(
         self: &Arc<Self>,
         message: &Message,
     ) -> Result<Delivery, GatewayError> {
         self.metrics.messages_sent("broadcast").increment(1);
-        let command = Command::Broadcast {
-            message: message.clone(),
-        };
-        let (mut request, payload) = self.request(&command);
-        match self.publish_to_all(payload).await {
-            Ok(asked) => {
-                let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
-                self.forget_the_dead(&mut collected).await;
-                Ok(Delivery {
-                    connections: collected.receipts.iter().map(Receipt::connections).sum(),
-                    nodes: collected.receipts.len() as u64,
-                    unconfirmed: collected.unconfirmed,
-                })
-            }
-            Err(error) => {
-                // This node's own get it even while the others can't be reached.
-                self.broadcast_here(message);
-                Err(error.into())
-            }
-        }
+        let (request, asked) = self.ask_all(&Command::broadcast(message)).await?;
+        let collected = self.collect_from_all(request, asked).await;
+        Ok(Delivery {
+            connections: collected.receipts.iter().map(|it| it.connections).sum(),
+            nodes: collected.nodes,
+            unconfirmed: collected.unconfirmed,
+        })
     }
 
     /// Hands a message to every connection of a namespace on this node. It is encoded once for all of them, and accounted for
@@ -346,11 +329,19 @@ impl Inner {
     }
 }
 
-fn total(local: u64, remote: impl Iterator<Item = u64>, unconfirmed: u64) -> Delivery {
+async fn collect(asked: Option<(Request<'_>, Asked)>, deadline: Instant) -> Collected {
+    match asked {
+        Some((request, asked)) => request.collect(asked, deadline).await,
+        None => Collected::default(),
+    }
+}
+
+fn total(local: u64, collected: &Collected) -> Delivery {
     let none = Delivery {
-        unconfirmed,
+        unconfirmed: collected.unconfirmed,
         ..Delivery::default()
     };
+    let remote = collected.receipts.iter().map(|it| it.connections);
     std::iter::once(local)
         .chain(remote)
         .filter(|connections| *connections > 0)

@@ -1,27 +1,28 @@
 //! Ending connections: on this node, and on every node, with the promise that goes with it.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, HashSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::join_all};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     GatewayError, Inner,
-    commands::Command,
     live::{Live, Phase},
-    message::Disconnected,
-    receipts::{Receipt, Request},
+    message::{Disconnected, TokenRevoked},
+    receipts::{Asked, Request},
+    wire::{self, Command, Receipt},
 };
 use crate::{
+    bus::BusError,
     connection::{ConnectionId, Instance},
     ending::Ending,
-    registry::{EndOrder, EndTarget, Entry, Fence, Listed, RegistryError},
+    registry::{EndOrder, EndTarget, Entry, Fence, Listed, RegistryError, keys::Shard},
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -29,6 +30,20 @@ const PROMISE: Duration = Duration::from_secs(5);
 
 /// How often it looks into the registry for what nobody has confirmed: a receipt that was lost, a connection that went by itself.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// The pause before other nodes are told once more of an order to end that Redis did not take.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long that goes on: as long as the registry keeps the order.
+const TELLING: Duration = Duration::from_secs(3600);
+
+/// Who is told of an order to end.
+#[derive(Debug)]
+enum To {
+    /// A node, by its channel in a shard.
+    Node(Shard, Instance),
+    All,
+}
 
 /// Waits until connections of this node are closed and out of the registry. Returns those that are, by the deadline.
 pub(super) async fn closed(lives: Vec<Arc<Live>>, deadline: Instant) -> Vec<ConnectionId> {
@@ -97,29 +112,6 @@ impl Inner {
         }
     }
 
-    /// The connections of this node that an order may mean. Which it does mean is in the registry.
-    fn concerned(&self, target: &EndTarget) -> Vec<Arc<Live>> {
-        match target {
-            EndTarget::Connection(Entry { id, .. }) => self.hub.get(id).into_iter().collect(),
-            target => target
-                .user()
-                .map_or_else(Vec::new, |user| self.hub.of_user(user)),
-        }
-    }
-
-    /// Ends the connections of this node that have been ordered to end, among those of a target. Returns them.
-    pub(super) async fn carry_out_orders(self: &Arc<Self>, target: &EndTarget) -> Vec<Arc<Live>> {
-        let carried_out = self.ordered(self.concerned(target));
-        match AssertUnwindSafe(carried_out).catch_unwind().await {
-            Ok(Ok(ended)) => return ended,
-            Ok(Err(error)) => tracing::warn!(%error, "can't read the orders to end connections"),
-            Err(_) => tracing::error!("carrying out orders to end connections panicked"),
-        }
-        // The orders stand; once the registry is there again they are found.
-        self.look_for_orders();
-        Vec::new()
-    }
-
     /// Ends those of `lives` that have been ordered to end. Returns them.
     pub(super) async fn ordered(
         self: &Arc<Self>,
@@ -175,39 +167,61 @@ impl Inner {
         ending: &Ending,
     ) -> Result<(Disconnected, Option<Timestamp>), GatewayError> {
         let deadline = Instant::now() + PROMISE;
-        let command = Command::End {
-            target: target.clone(),
-        };
-        let (request, payload) = self.request(&command);
         let order = EndOrder {
             target: &target,
             fence: fence.as_ref(),
             ending,
         };
-        let ordered = self.vouched(self.registry.order_end(order)).await?;
+        self.vouch()?;
+        let ordered = self.registry.order_end(order).await?;
         let listed = ordered.connections;
+        let request = self.requests.open();
+        let mut asked = HashSet::new();
+        for ((node, shard), ids) in by_node(&listed) {
+            if node != self.instance {
+                let ending = Cow::Borrowed(ending);
+                let command = wire::command(request.number(), &Command::End { ids, ending });
+                self.tell_surely(To::Node(shard, node.clone()), command);
+                asked.insert(node);
+            }
+        }
         let here: Vec<_> = listed
             .iter()
             .filter_map(|listed| self.hub.get(&listed.entry.id))
             .collect();
         self.end_all(&here, ending);
+        // What the registry has lost meanwhile is not in the list. What is has been told.
+        self.vouch()?;
         let mut open: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
-        let ordered_to_end: Vec<_> = listed.iter().map(|it| it.entry.clone()).collect();
-        let still_open = async || self.still_open(&target, &ordered_to_end).await;
-        let asked: HashSet<_> = listed
-            .iter()
-            .map(|listed| listed.instance.clone())
-            .filter(|instance| *instance != self.instance)
-            .collect();
-        join_all(asked.iter().map(async |instance| {
-            if let Err(error) = self.bus.publish_to(instance, payload.clone()).await {
-                // Its node finds the order in the registry.
-                tracing::warn!(node = %instance, %error, "can't tell a node of an order to end");
-            }
-        }))
-        .await;
-        settle(&mut open, here, (request, asked), still_open, deadline).await;
+        let entries: Vec<_> = listed.iter().map(|it| it.entry.clone()).collect();
+        let still_open = async || self.still_open(&target, &entries).await;
+        settle(&mut open, here, (&request, asked), still_open, deadline).await;
         Ok((outcome(&listed, &open), ordered.revoked_before))
+    }
+
+    /// Tells other nodes of an order to end; again and again where Redis does not take it. The order stands in the registry, but
+    /// only a node whose own link broke looks there by itself.
+    fn tell_surely(self: &Arc<Self>, to: To, command: Vec<u8>) {
+        let gateway = self.clone();
+        self.spawn(async move {
+            let until = Instant::now() + TELLING;
+            while let Err(error) = gateway.tell(&to, &command).await
+                && Instant::now() < until
+            {
+                tracing::warn!(?to, %error, "can't tell of an order to end, and tries again");
+                tokio::time::sleep(TELL_AGAIN).await;
+            }
+        });
+    }
+
+    async fn tell(&self, to: &To, command: &[u8]) -> Result<(), BusError> {
+        match to {
+            To::Node(shard, node) => {
+                let nodes = std::slice::from_ref(node);
+                self.bus.publish(*shard, nodes, command).await.map(drop)
+            }
+            To::All => self.bus.publish_all(command).await.map(drop),
+        }
     }
 
     /// Refuses a token and ends the connections that came in by it, on every node: no index leads to them, so all are asked.
@@ -215,25 +229,27 @@ impl Inner {
         self: &Arc<Self>,
         token_id: &str,
         until: Option<Timestamp>,
-    ) -> Result<Disconnected, GatewayError> {
+    ) -> Result<TokenRevoked, GatewayError> {
         self.registry.revoke_token(token_id, until).await?;
-        let command = Command::EndToken {
-            token_id: token_id.to_owned(),
-        };
-        let (mut request, payload) = self.request(&command);
-        let asked = self.publish_to_all(payload).await?;
         let deadline = Instant::now() + PROMISE;
-        let collected = request.collect(asked, deadline).await;
-        let mut disconnected = Disconnected::default();
-        for receipt in collected.receipts {
-            if let Receipt::Ended { closed } = receipt
-                && !closed.is_empty()
-            {
-                disconnected.disconnected += closed.len() as u64;
-                disconnected.nodes += 1;
+        let token_id = Cow::Borrowed(token_id);
+        let (request, command) = self.request(&Command::EndToken { token_id });
+        let mut nodes = self.others.known();
+        nodes.insert(self.instance.clone());
+        let heard = match self.bus.publish_all(&command).await {
+            Ok(heard) => heard as usize,
+            Err(error) => {
+                tracing::warn!(%error, "can't tell of a revoked token, and tries again");
+                self.tell_surely(To::All, command);
+                nodes.len()
             }
-        }
-        Ok(disconnected)
+        };
+        let mut collected = request.collect(Asked::all(nodes, heard), deadline).await;
+        self.forget_the_dead(&mut collected).await;
+        Ok(TokenRevoked {
+            disconnected: said(&collected.receipts),
+            unconfirmed: collected.unconfirmed,
+        })
     }
 
     /// Which of the connections that were ordered to end can't be said to have. Those that the registry lists; and those whose
@@ -266,7 +282,7 @@ impl Inner {
 async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>>(
     open: &mut HashSet<ConnectionId>,
     here: Vec<Arc<Live>>,
-    (mut request, asked): (Request<'_>, HashSet<Instance>),
+    (request, asked): (&Request<'_>, HashSet<Instance>),
     still_open: impl Fn() -> F,
     deadline: Instant,
 ) {
@@ -280,11 +296,10 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
                 local_done = true;
                 open.retain(|id| !closed.contains(id));
             }
-            receipt = request.next() => {
-                if let Some((from, Receipt::Ended { closed })) = receipt
-                    && asked.contains(&from)
-                {
-                    open.retain(|id| !closed.contains(id));
+            come = request.next(1) => {
+                let come = come.into_iter().filter(|(from, _)| asked.contains(from));
+                for id in come.flat_map(|(_, receipt)| receipt.closed) {
+                    open.remove(&id);
                 }
             }
             _ = looks.tick() => {
@@ -294,6 +309,29 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
             }
             () = tokio::time::sleep_until(deadline) => break,
         }
+    }
+}
+
+/// The ids of what is listed, by the node that holds them and the shard that they are in.
+fn by_node(listed: &[Listed]) -> HashMap<(Instance, Shard), Vec<ConnectionId>> {
+    let mut nodes: HashMap<_, Vec<_>> = HashMap::new();
+    for Listed { entry, instance } in listed {
+        let shard = Shard::of_entry(entry).unwrap_or(Shard::FIRST);
+        let ids = nodes.entry((instance.clone(), shard)).or_default();
+        ids.push(entry.id.clone());
+    }
+    nodes
+}
+
+/// What became of connections that only their nodes know of.
+fn said(receipts: &[Receipt]) -> Disconnected {
+    let closed: HashSet<_> = receipts.iter().flat_map(|it| &it.closed).collect();
+    let mut open: Vec<_> = receipts.iter().flat_map(|it| &it.open).collect();
+    open.retain(|id| !closed.contains(id));
+    Disconnected {
+        disconnected: closed.len() as u64,
+        nodes: receipts.iter().filter(|it| !it.closed.is_empty()).count() as u64,
+        remaining: open.into_iter().cloned().collect(),
     }
 }
 
@@ -321,16 +359,37 @@ mod tests {
     async fn only_those_who_were_asked_say_what_has_ended() {
         let requests = Requests::default();
         let request = requests.open();
-        let ended = |id: &str| Receipt::Ended {
-            closed: vec![id.into()],
-        };
-        requests.receipted(request.number(), "stranger".into(), ended("1"));
-        requests.receipted(request.number(), "asked".into(), ended("2"));
+        for (node, id) in [("stranger", "1"), ("asked", "2")] {
+            let receipt = Receipt {
+                request: request.number(),
+                closed: vec![id.into()],
+                ..Receipt::default()
+            };
+            requests.receipted(&node.into(), receipt);
+        }
         let mut open = HashSet::from(["1".into(), "2".into()]);
         let asked = HashSet::from(["asked".into()]);
         let away = async || Err(RegistryError::Unavailable("it is away".into()));
         let deadline = Instant::now() + LOOK;
-        settle(&mut open, Vec::new(), (request, asked), away, deadline).await;
+        settle(&mut open, Vec::new(), (&request, asked), away, deadline).await;
         assert_eq!(open, HashSet::from(["1".into()]));
+    }
+
+    #[test]
+    fn what_nodes_have_named_and_not_closed_remains() {
+        let of = |open: &[&str], closed: &[&str]| Receipt {
+            open: open.iter().map(|id| (*id).into()).collect(),
+            closed: closed.iter().map(|id| (*id).into()).collect(),
+            ..Receipt::default()
+        };
+        let receipts = [
+            of(&["a1", "a2"], &[]),
+            of(&["b1"], &[]),
+            of(&[], &[]),
+            of(&[], &["a1"]),
+        ];
+        let said = said(&receipts);
+        assert_eq!((said.disconnected, said.nodes), (1, 1));
+        assert_eq!(said.remaining, ["a2".into(), "b1".into()]);
     }
 }

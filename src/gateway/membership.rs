@@ -10,7 +10,10 @@ use std::{
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Inner, commands::Command};
+use super::{
+    Inner,
+    wire::{self, Command},
+};
 use crate::{
     connection::Instance,
     registry::{Heartbeat, Lease, NodeReport, RegistryError, Settled},
@@ -189,9 +192,9 @@ impl Inner {
     }
 
     /// Tells all nodes what nobody confirms.
-    pub(super) async fn tell_all(&self, command: Command) {
-        let (_, payload) = self.request(&command);
-        if let Err(error) = self.bus.publish_all(payload).await {
+    pub(super) async fn tell_all(&self, command: Command<'_>) {
+        let payload = wire::command(0, &command);
+        if let Err(error) = self.bus.publish_all(&payload).await {
             // Their next heartbeat comes without it.
             tracing::debug!(%error, "can't tell the other nodes");
         }
@@ -206,12 +209,6 @@ impl Inner {
     fn lost(self: &Arc<Self>) {
         self.others.await_all(self.config().registry.lease);
         self.inexact.store(true, Ordering::Release);
-    }
-
-    /// Has the registry searched for orders that this node could not read.
-    pub(super) fn look_for_orders(&self) {
-        self.inexact.store(true, Ordering::Release);
-        self.beat_now.notify_one();
     }
 
     /// The other nodes that have these leases.

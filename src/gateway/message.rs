@@ -1,7 +1,7 @@
 //! What a backend sends, and what it is told became of it.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::connection::{ConnectionId, UserId};
@@ -17,19 +17,18 @@ pub const RESERVED_EVENTS: [&str; 6] = [
 ];
 
 /// An event for clients.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// The event's name.
     pub event: String,
     /// Its one argument; none: the event comes without arguments.
-    #[serde(with = "argument")]
-    pub data: Option<Value>,
+    pub data: Option<Json>,
     /// The namespace whose connections get it.
     pub namespace: String,
 }
 
 /// Whom a message is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// All connections of a user in the message's namespace.
     User(UserId),
@@ -73,7 +72,7 @@ pub struct Delivery {
 }
 
 /// What one client answered, between nodes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
     /// The first argument of its acknowledgement, as JSON; null if it came without one.
     Given(Box<str>),
@@ -102,25 +101,49 @@ pub enum AckReply {
     },
 }
 
-/// JSON as text, which is serialized as what it says.
-#[derive(Clone, Debug, PartialEq, Eq, ToSchema)]
+/// JSON as text, which is serialized as what it says. A value becomes text once, where it comes in; from there on it is copied as
+/// it is to every node and connection.
+#[derive(Clone, Debug, ToSchema)]
 #[schema(value_type = Value)]
-pub struct Json(Box<str>);
+pub struct Json(Box<RawValue>);
 
 impl Json {
-    /// The JSON that a text says; null if it is none, or is nested deeper than serde_json reads.
-    fn of(text: Box<str>) -> Self {
-        match serde_json::from_str::<Value>(&text) {
-            Ok(_) => Self(text),
-            Err(_) => Self("null".into()),
-        }
+    /// The text of something that is serialized without fail, such as a [`serde_json::Value`].
+    ///
+    /// # Errors
+    ///
+    /// What [`serde_json`] says of a value that is no JSON, as a map is whose keys are not texts.
+    pub fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(value).map(Self)
+    }
+
+    /// A text that is JSON; none if it is not.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok().map(Self)
+    }
+
+    /// The JSON that a client's text says; null if it is none, or is nested deeper than serde_json reads.
+    fn of_client(text: &str) -> Self {
+        let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
+        let read = is_json.then(|| Self::read(text)).flatten();
+        read.unwrap_or_else(|| Self(RawValue::NULL.to_owned()))
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
     }
 }
 
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(to)
+        self.0.serialize(to)
     }
 }
 
@@ -138,7 +161,7 @@ impl AckReply {
         match answer {
             Answer::Given(data) => Self::Given {
                 connection_id,
-                data: Json::of(data),
+                data: Json::of_client(&data),
             },
             Answer::TooLarge => Self::Cut {
                 connection_id,
@@ -175,6 +198,16 @@ pub struct Disconnected {
     pub remaining: Vec<ConnectionId>,
 }
 
+/// What became of the revocation of one token.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenRevoked {
+    /// The connections that came in by it, as far as nodes have told.
+    pub disconnected: Disconnected,
+    /// How many nodes have not said in time that all of theirs are closed. Of those that have said nothing, `remaining` can name
+    /// none.
+    pub unconfirmed: u64,
+}
+
 impl Message {
     /// Whether its event is one that clients can tell from what the protocol itself says.
     pub(crate) fn is_sendable(&self) -> bool {
@@ -184,71 +217,30 @@ impl Message {
     /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the
     /// bytes that a polling client has fetched, and an excess would pile up against a client that fetches everything.
     pub(crate) fn weight(&self) -> usize {
-        self.event.len() + self.data.as_ref().map_or(0, json_len)
-    }
-}
-
-/// How many bytes a value has as JSON without spaces.
-pub(crate) fn json_len(value: &Value) -> usize {
-    let mut bytes = Count(0);
-    serde_json::to_writer(&mut bytes, value).ok();
-    bytes.0
-}
-
-/// Counts what is written.
-struct Count(usize);
-
-impl std::io::Write for Count {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// An argument as a list of at most one: between nodes, no argument and the argument null are not the same.
-mod argument {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use serde_json::Value;
-
-    pub(super) fn serialize<S: Serializer>(
-        data: &Option<Value>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        data.as_slice().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Value>, D::Error> {
-        Ok(Vec::deserialize(deserializer)?.pop())
+        self.event.len() + self.data.as_ref().map_or(0, |data| data.text().len())
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
-    fn a_message_reaches_the_other_node_as_it_was() {
-        let data = [
-            None,
-            Some(Value::Null),
-            Some(serde_json::json!([])),
-            Some(serde_json::json!({"a": [1, -2, 0.5, u64::MAX, "\u{0}ü", null]})),
-        ];
-        for data in data {
-            let message = Message {
-                event: "e".into(),
-                data,
-                namespace: "/".into(),
-            };
-            let bytes = rmp_serde::to_vec(&message).unwrap();
-            assert_eq!(rmp_serde::from_slice::<Message>(&bytes).unwrap(), message);
+    fn json_is_serialized_as_what_it_says() {
+        let value = json!({"a": [1, -2, 0.5, u64::MAX, "\u{0}ü\u{2028}", null]});
+        let data = Json::of(&value).unwrap();
+        assert_eq!(data.text(), value.to_string());
+        assert_eq!(
+            serde_json::to_string(&[&data]).unwrap(),
+            format!("[{value}]")
+        );
+        assert_eq!(Json::read(data.text()), Some(data));
+        for no_json in ["", "{", "1 2", "nul"] {
+            assert_eq!(Json::read(no_json), None);
+            assert_eq!(Json::of_client(no_json).text(), "null");
         }
     }
 }

@@ -53,6 +53,7 @@ mod scrape;
 mod sessions;
 mod settings;
 mod verbs;
+mod wire;
 
 use std::sync::{Arc, OnceLock, atomic::AtomicBool};
 
@@ -80,7 +81,8 @@ use crate::{
 
 pub use admin::{TokenBearer, TokenRefused};
 pub use message::{
-    AckError, AckReply, Acked, Delivery, Disconnected, Message, RESERVED_EVENTS, Target,
+    AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, Target,
+    TokenRevoked,
 };
 
 /// Why a verb can't be carried out.

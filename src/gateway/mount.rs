@@ -1,7 +1,7 @@
 //! The Socket.IO server under the gateway: its bounds, from the configuration and never the crates' defaults, and its
 //! namespaces.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use socketioxide::{
     ParserConfig, SocketIo,
@@ -13,11 +13,10 @@ use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 use super::{Inner, refusal::Refusal};
 use crate::{
     auth::{ConnectPayload, KeptHeaders},
-    bus::Bus,
     config::{Config, LARGEST_PAYLOAD},
     transport::{
         PATIENCE,
-        engine::{Adapter, EngineSettings, Protocol},
+        engine::{Adapter, EngineSettings, Protocol, ThisNode},
         namespaces::Namespaces,
         origin::Origins,
     },
@@ -53,19 +52,16 @@ impl Inner {
         let Config {
             limits,
             ping,
-            registry,
             namespaces,
             ..
         } = &**self.config();
         // What it may be at the most: the gate holds each session to what its client was told.
         let max_payload = LARGEST_PAYLOAD.as_u64();
-        let adapter = RedisAdapterConfig::new()
-            .with_prefix(Bus::adapter_prefix(&registry.prefix))
-            .with_request_timeout(Duration::from_secs(1));
         let parser = ParserConfig::common()
             .max_incoming_binaries(MAX_ATTACHMENTS)
             .max_incoming_binary_buf_size(max_payload as usize)
             .packet_completion_timeout(PATIENCE);
+        let adapter = RedisAdapterCtr::new_with_driver(ThisNode, RedisAdapterConfig::new());
         let (protocol, io) = SocketIo::builder()
             .req_path("/socket.io")
             .ping_interval(ping.interval)
@@ -78,7 +74,7 @@ impl Inner {
             .ws_max_message_size(max_payload as usize)
             .ws_max_frame_size(max_payload as usize)
             .with_parser(parser)
-            .with_adapter::<Adapter>(RedisAdapterCtr::new_with_driver(self.bus.clone(), adapter))
+            .with_adapter::<Adapter>(adapter)
             .build_svc();
         for namespace in namespaces {
             let path: Arc<str> = namespace.path.as_str().into();

@@ -1,52 +1,21 @@
-//! What nodes say became of a request, and who has not said so.
+//! Who was asked, and who has not said what became of it.
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 
-use super::message::Answer;
-use crate::connection::{ConnectionId, Instance};
-
-/// What came of a command, on one node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Receipt {
-    /// To how many connections a message was handed.
-    Delivered { connections: u64 },
-    /// To how many connections a message was handed, and the last piece of their answers.
-    Acked {
-        connections: u64,
-        acks: Vec<(ConnectionId, Answer)>,
-    },
-    /// A piece of the answers, before the last one.
-    Acks { acks: Vec<(ConnectionId, Answer)> },
-    /// The node may not deliver for now: a recipient may be there, and did not get it.
-    Withheld,
-    /// Which connections are closed and out of the registry.
-    Ended { closed: Vec<ConnectionId> },
-}
-
-impl Receipt {
-    /// To how many connections the message was handed.
-    pub(super) fn connections(&self) -> u64 {
-        match self {
-            Self::Delivered { connections } | Self::Acked { connections, .. } => *connections,
-            Self::Acks { .. } | Self::Withheld | Self::Ended { .. } => 0,
-        }
-    }
-
-    /// The answers in it.
-    pub(super) fn into_acks(self) -> Vec<(ConnectionId, Answer)> {
-        match self {
-            Self::Acked { acks, .. } | Self::Acks { acks } => acks,
-            Self::Delivered { .. } | Self::Withheld | Self::Ended { .. } => Vec::new(),
-        }
-    }
-}
+use super::wire::Receipt;
+use crate::connection::Instance;
 
 /// The nodes that a request was published to.
 #[derive(Debug)]
@@ -60,16 +29,16 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Nobody was asked.
-    pub(super) fn nobody() -> Self {
-        Self::holders(Vec::new())
-    }
-
     /// These nodes and nobody else, each with whether it listens.
-    pub(super) fn holders(holders: Vec<(Instance, bool)>) -> Self {
+    pub(super) fn holders(holders: impl IntoIterator<Item = (Instance, bool)>) -> Self {
+        let mut heard = 0;
+        let nodes = holders.into_iter().map(|(holder, listens)| {
+            heard += usize::from(listens);
+            holder
+        });
         Self {
-            heard: holders.iter().filter(|(_, heard)| *heard).count(),
-            nodes: holders.into_iter().map(|(holder, _)| holder).collect(),
+            nodes: nodes.collect(),
+            heard,
             anybody: false,
         }
     }
@@ -89,36 +58,55 @@ impl Asked {
 pub(super) struct Collected {
     /// Of the nodes that have carried it out.
     pub(super) receipts: Vec<Receipt>,
+    /// How many nodes these are of, and have said their last.
+    pub(super) nodes: u64,
     /// How many nodes have not said in time what became of it, or have it withheld.
     pub(super) unconfirmed: u64,
 }
-
-type Sender = mpsc::UnboundedSender<(Instance, Receipt)>;
 
 /// The requests of this node that wait for receipts.
 #[derive(Default)]
 pub(super) struct Requests {
     last: AtomicU64,
-    waiting: Mutex<HashMap<u64, Sender>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+}
+
+/// What has come of one request, and was not looked at.
+#[derive(Default)]
+struct Waiting {
+    come: Vec<(Instance, Receipt)>,
+    /// How many of these are the last of their nodes'.
+    last: usize,
+    /// So many wake who waits: each wake-up costs more than the receipt.
+    enough: usize,
+    wake: Arc<Notify>,
 }
 
 impl Requests {
     /// Opens a request, with a number that no other one of this node has.
     pub(super) fn open(&self) -> Request<'_> {
-        let (sender, receipts) = mpsc::unbounded_channel();
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
-        self.waiting.lock().insert(number, sender);
+        let waiting = Waiting {
+            enough: usize::MAX,
+            ..Waiting::default()
+        };
+        let wake = Arc::clone(&waiting.wake);
+        self.waiting.lock().insert(number, waiting);
         Request {
             number,
-            receipts,
+            wake,
             requests: self,
         }
     }
 
     /// A receipt has come. Nobody may be waiting for it any more.
-    pub(super) fn receipted(&self, request: u64, from: Instance, receipt: Receipt) {
-        if let Some(waiting) = self.waiting.lock().get(&request) {
-            waiting.send((from, receipt)).ok();
+    pub(super) fn receipted(&self, from: &Instance, receipt: Receipt) {
+        if let Some(waiting) = self.waiting.lock().get_mut(&receipt.request) {
+            waiting.last += usize::from(!receipt.more);
+            waiting.come.push((from.clone(), receipt));
+            if waiting.last >= waiting.enough {
+                waiting.wake.notify_one();
+            }
         }
     }
 }
@@ -126,7 +114,7 @@ impl Requests {
 /// One request that waits for receipts; dropping it is giving up.
 pub(super) struct Request<'a> {
     number: u64,
-    receipts: mpsc::UnboundedReceiver<(Instance, Receipt)>,
+    wake: Arc<Notify>,
     requests: &'a Requests,
 }
 
@@ -136,36 +124,49 @@ impl Request<'_> {
         self.number
     }
 
-    /// The next receipt, of any node.
-    pub(super) async fn next(&mut self) -> Option<(Instance, Receipt)> {
-        self.receipts.recv().await
+    /// The receipts that have come since, as soon as `enough` of them are the last of their nodes'. Loses none if it is given up.
+    pub(super) async fn next(&self, enough: usize) -> Vec<(Instance, Receipt)> {
+        loop {
+            if let Some(waiting) = self.requests.waiting.lock().get_mut(&self.number) {
+                if waiting.last >= enough {
+                    waiting.last = 0;
+                    return std::mem::take(&mut waiting.come);
+                }
+                waiting.enough = enough;
+            }
+            self.wake.notified().await;
+        }
     }
 
     /// The receipts of those that were asked, once all that got it have answered, or at `deadline`.
-    pub(super) async fn collect(&mut self, asked: Asked, deadline: Instant) -> Collected {
+    pub(super) async fn collect(&self, asked: Asked, deadline: Instant) -> Collected {
         let mut collected = Collected::default();
         let mut answered = HashSet::new();
-        while answered.len() < asked.heard {
-            let next = tokio::time::timeout_at(deadline, self.next()).await;
-            let Ok(Some((from, receipt))) = next else {
-                break;
+        let mut in_time = true;
+        while in_time && answered.len() < asked.heard {
+            let next = self.next(asked.heard - answered.len());
+            let come = match timeout_at(deadline, next).await {
+                Ok(come) => come,
+                Err(_) => {
+                    in_time = false;
+                    self.next(0).await
+                }
             };
-            let may_answer = asked.anybody || asked.nodes.contains(&from);
-            if !may_answer || answered.contains(&from) {
-                continue;
-            }
-            match receipt {
-                Receipt::Acks { .. } => {}
-                Receipt::Withheld => {
-                    collected.unconfirmed += 1;
-                    answered.insert(from);
+            for (from, receipt) in come {
+                let may_answer = asked.anybody || asked.nodes.contains(&from);
+                if !may_answer || answered.contains(&from) {
                     continue;
                 }
-                _ => {
+                if !receipt.more {
                     answered.insert(from);
                 }
+                if receipt.withheld {
+                    collected.unconfirmed += 1;
+                    continue;
+                }
+                collected.nodes += u64::from(!receipt.more);
+                collected.receipts.push(receipt);
             }
-            collected.receipts.push(receipt);
         }
         let silent = asked.nodes.difference(&answered).count();
         let unheard = asked.heard.saturating_sub(answered.len());
@@ -186,12 +187,18 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::gateway::message::Answer;
 
-    const DELIVERED: Receipt = Receipt::Delivered { connections: 1 };
+    fn delivered() -> Receipt {
+        Receipt {
+            request: 1,
+            connections: 1,
+            ..Receipt::default()
+        }
+    }
 
     fn holders(nodes: &[(&str, bool)]) -> Asked {
-        let nodes = nodes.iter().map(|(name, heard)| ((*name).into(), *heard));
-        Asked::holders(nodes.collect())
+        Asked::holders(nodes.iter().map(|(name, heard)| ((*name).into(), *heard)))
     }
 
     /// What is collected of receipts that have come, if no more come in time.
@@ -205,28 +212,32 @@ mod tests {
         receipts: &[(&str, Receipt)],
     ) -> Collected {
         let requests = Requests::default();
-        let mut request = requests.open();
+        let request = requests.open();
         for (from, receipt) in receipts {
-            requests.receipted(request.number(), (*from).into(), receipt.clone());
+            requests.receipted(&(*from).into(), receipt.clone());
         }
         request.collect(asked, deadline).await
     }
 
     #[tokio::test]
     async fn who_was_asked_and_has_not_answered_is_unconfirmed() {
-        assert_eq!(collect(Asked::nobody(), &[]).await, Collected::default());
+        assert_eq!(collect(holders(&[]), &[]).await, Collected::default());
         let asked = holders(&[("a", true), ("b", true), ("deaf", false)]);
-        let collected = collect(asked, &[("a", DELIVERED)]).await;
-        assert_eq!(collected.receipts, [DELIVERED]);
+        let collected = collect(asked, &[("a", delivered())]).await;
+        assert_eq!(collected.receipts, [delivered()]);
         assert_eq!(collected.unconfirmed, 2);
     }
 
     #[tokio::test]
     async fn a_receipt_counts_once_and_from_who_was_asked() {
         let asked = holders(&[("a", true), ("b", true)]);
-        let receipts = [("a", DELIVERED), ("a", DELIVERED), ("stranger", DELIVERED)];
+        let receipts = [
+            ("a", delivered()),
+            ("a", delivered()),
+            ("stranger", delivered()),
+        ];
         let collected = collect(asked, &receipts).await;
-        assert_eq!(collected.receipts, [DELIVERED]);
+        assert_eq!(collected.receipts, [delivered()]);
         assert_eq!(collected.unconfirmed, 1);
     }
 
@@ -234,16 +245,21 @@ mod tests {
     async fn who_may_not_deliver_is_unconfirmed_and_not_waited_for() {
         let asked = holders(&[("a", true), ("b", true)]);
         let never = Instant::now() + Duration::from_secs(3600);
-        let receipts = [("a", Receipt::Withheld), ("b", DELIVERED)];
+        let withheld = Receipt {
+            connections: 0,
+            withheld: true,
+            ..delivered()
+        };
+        let receipts = [("a", withheld), ("b", delivered())];
         let collected = collect_until(never, asked, &receipts).await;
-        assert_eq!(collected.receipts, [DELIVERED]);
+        assert_eq!(collected.receipts, [delivered()]);
         assert_eq!(collected.unconfirmed, 1);
     }
 
     #[tokio::test]
     async fn of_all_nodes_a_newcomer_counts_and_one_that_is_known_and_silent_too() {
         let known = || HashSet::from(["a".into(), "b".into()]);
-        let answers = [("a", DELIVERED), ("new", DELIVERED)];
+        let answers = [("a", delivered()), ("new", delivered())];
         let collected = collect(Asked::all(known(), 2), &answers).await;
         assert_eq!((collected.receipts.len(), collected.unconfirmed), (2, 1));
         let collected = collect(Asked::all(known(), 3), &answers[..1]).await;
@@ -252,11 +268,16 @@ mod tests {
 
     #[tokio::test]
     async fn answers_come_in_pieces_and_the_last_one_ends_them() {
-        let ack = |id: &str| vec![(id.into(), Answer::TooLarge)];
-        let piece = |id| Receipt::Acks { acks: ack(id) };
-        let last = Receipt::Acked {
+        let piece = |id: &str| Receipt {
+            request: 1,
+            acks: vec![(id.into(), Answer::TooLarge)],
+            more: true,
+            ..Receipt::default()
+        };
+        let last = Receipt {
             connections: 3,
-            acks: ack("3"),
+            more: false,
+            ..piece("3")
         };
         let receipts = [
             ("a", piece("1")),
@@ -265,10 +286,35 @@ mod tests {
             ("a", piece("4")),
         ];
         let collected = collect(holders(&[("a", true)]), &receipts).await;
-        let connections: u64 = collected.receipts.iter().map(Receipt::connections).sum();
-        let acks = collected.receipts.into_iter().flat_map(Receipt::into_acks);
+        let connections: u64 = collected.receipts.iter().map(|it| it.connections).sum();
+        let acks = collected.receipts.into_iter().flat_map(|it| it.acks);
         assert_eq!(connections, 3);
         assert_eq!(acks.count(), 3);
         assert_eq!(collected.unconfirmed, 0);
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_for_all() {
+        struct Woken(AtomicU64);
+
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let woken = Arc::new(Woken(AtomicU64::new(0)));
+        let waker = Arc::clone(&woken).into();
+        let mut context = std::task::Context::from_waker(&waker);
+        let requests = Requests::default();
+        let request = requests.open();
+        let mut collecting = std::pin::pin!(request.next(3));
+        for node in ["a", "b", "c"] {
+            assert!(collecting.as_mut().poll(&mut context).is_pending());
+            assert_eq!(woken.0.load(Ordering::Relaxed), 0, "before {node}");
+            requests.receipted(&node.into(), delivered());
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(collecting.poll(&mut context).is_ready());
     }
 }

@@ -175,14 +175,16 @@ pub(super) const DEPARTURES: [&str; 7] = [
 pub(super) const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
 
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
-/// does not listen, a bus that brings more than is read, a message that can't be read, a node
+/// does not listen, a bus that brings more than is read, a message that can't be read or is of a
+/// kind that is not known, a receipt that Redis did not take, a node
 /// without a lease, a client's answer that is too large.
-pub(super) const DROPS: [&str; 10] = [
+pub(super) const DROPS: [&str; 11] = [
     "queue_full",
     "slow_consumer",
     "node_deaf",
     "bus_full",
-    "bus_stream_full",
+    "unpublished",
+    "unknown",
     "unreadable",
     "forged",
     "replayed",

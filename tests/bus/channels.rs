@@ -1,8 +1,6 @@
 //! What arrives where, with Redis well.
 
-use futures_util::StreamExt as _;
 use redis::AsyncCommands as _;
-use socketioxide_redis::drivers::Driver as _;
 use switchboard::{
     bus::{Bus, INBOX_CAPACITY, seal::Seal},
     connection::Instance,
@@ -26,10 +24,10 @@ fn another() -> Seal {
 async fn a_node_is_heard_and_nobody_is_not() {
     let server = Server::start().await;
     let (a, mut b) = (server.node_up().await, server.node_up().await);
-    assert!(a.bus.publish_to(&b.instance, b"hi".to_vec()).await.unwrap());
+    assert!(a.says(&b.instance, b"hi").await.unwrap());
     assert_eq!(b.hears().await, b"hi");
     let nobody = Instance::random();
-    assert!(!a.bus.publish_to(&nobody, b"hi".to_vec()).await.unwrap());
+    assert!(!a.says(&nobody, b"hi").await.unwrap());
     assert_eq!(
         a.metric("switchboard_bus_messages_total{direction=\"out\"}"),
         2
@@ -41,12 +39,50 @@ async fn a_node_is_heard_and_nobody_is_not() {
     assert_eq!(b.metric("switchboard_bus_up"), 1);
 }
 
+/// In one go, and of each it is known whether it listens.
+#[tokio::test]
+async fn what_is_for_several_reaches_each_of_them() {
+    let server = Server::start().await;
+    let mut a = server.node_up().await;
+    let (mut b, mut c) = (server.node_up().await, server.node_up().await);
+    let nobody = Instance::random();
+    let to = [b.instance.clone(), nobody, c.instance.clone()];
+    for shard in Shard::all() {
+        let payload = [shard.index() as u8];
+        let heard = a.bus.publish(shard, &to, &payload).await.unwrap();
+        assert_eq!(heard, [true, false, true]);
+        assert_eq!(b.hears().await, payload);
+        assert_eq!(c.hears().await, payload);
+    }
+    assert!(a.inbox.try_recv().is_err());
+}
+
+/// Whatever of it waits for an answer and whatever does not.
+#[tokio::test]
+async fn what_one_node_says_comes_in_the_order_in_which_it_was_said() {
+    let server = Server::start().await;
+    let (a, mut b) = (server.node_up().await, server.node_up().await);
+    let said: Vec<_> = (0..2000_u16).map(u16::to_be_bytes).collect();
+    let saying = said
+        .iter()
+        .enumerate()
+        .map(async |(nth, payload)| match nth % 3 {
+            0 => a.bus.post(&b.instance, payload),
+            1 => drop(a.says(&b.instance, payload).await.unwrap()),
+            _ => assert_eq!(a.bus.publish_all(payload).await.unwrap(), 2),
+        });
+    futures_util::future::join_all(saying).await;
+    for payload in &said {
+        assert_eq!(b.hears().await, payload);
+    }
+}
+
 #[tokio::test]
 async fn all_hear_what_is_for_all_the_publisher_too() {
     let server = Server::start().await;
     let (mut a, mut b) = (server.node_up().await, server.node_up().await);
     for n in 0..100_u8 {
-        assert_eq!(a.bus.publish_all(vec![n]).await.unwrap(), 2);
+        assert_eq!(a.bus.publish_all(&[n]).await.unwrap(), 2);
     }
     for n in 0..100_u8 {
         assert_eq!(a.hears().await, [n]);
@@ -62,33 +98,8 @@ async fn prefixes_keep_fleets_apart() {
     let metrics = &a.metrics;
     let (other, _inbox) = Bus::redis(&server.servers_of(""), "test2", &a.instance, &[], metrics);
     until("the other fleet is up", async || other.is_up()).await;
-    assert_eq!(other.publish_all(Vec::new()).await.unwrap(), 1);
-    assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 2);
-}
-
-#[tokio::test]
-async fn streams_come_and_go() {
-    let server = Server::start().await;
-    let (a, b) = (server.node_up().await, server.node_up().await);
-    let mut stream = b.bus.subscribe("s".into(), 8).await.unwrap();
-    assert_eq!(a.bus.num_serv("s").await.unwrap(), 1);
-    a.bus.publish("s".into(), b"x".to_vec()).await.unwrap();
-    let got = timeout(PATIENCE, stream.next()).await.unwrap();
-    assert_eq!(got.unwrap(), ("s".into(), b"x".to_vec()));
-    b.bus.unsubscribe("s".into()).await.unwrap();
-    assert_eq!(a.bus.num_serv("s").await.unwrap(), 0);
-    assert!(stream.next().await.is_none());
-    assert_eq!(b.gaps(), 0);
-    assert!(b.bus.is_up());
-
-    let again = b.bus.subscribe("s".into(), 8).await.unwrap();
-    assert_eq!(a.bus.num_serv("s").await.unwrap(), 1);
-    drop(again);
-    a.bus.publish("s".into(), b"x".to_vec()).await.unwrap();
-    until("a stream without a reader is let go", async || {
-        a.bus.num_serv("s").await.unwrap() == 0
-    })
-    .await;
+    assert_eq!(other.publish_all(b"").await.unwrap(), 1);
+    assert_eq!(a.bus.publish_all(b"").await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -103,7 +114,7 @@ async fn a_slow_reader_loses_what_does_not_fit_and_it_is_counted() {
         pipeline
             .cmd("SPUBLISH")
             .arg(ALL)
-            .arg(from.seal(ALL, n.to_string().into_bytes()))
+            .arg(from.seal(ALL, n.to_string().as_bytes()))
             .ignore();
     }
     pipeline.exec_async(&mut connection).await.unwrap();
@@ -117,12 +128,7 @@ async fn a_slow_reader_loses_what_does_not_fit_and_it_is_counted() {
         assert_eq!(node.hears().await, n.to_string().as_bytes());
     }
     assert!(node.bus.is_up());
-    assert!(
-        node.bus
-            .publish_to(&node.instance, b"on".to_vec())
-            .await
-            .unwrap()
-    );
+    assert!(node.says(&node.instance, b"on").await.unwrap());
     assert_eq!(node.hears().await, b"on");
 }
 
@@ -130,22 +136,19 @@ async fn a_slow_reader_loses_what_does_not_fit_and_it_is_counted() {
 async fn garbage_is_just_bytes() {
     let server = Server::start().await;
     let mut node = server.node_up().await;
-    let mut stream = node.bus.subscribe("s".into(), 8).await.unwrap();
     let mut connection = server.connection().await;
     let huge = vec![0xff; 4 << 20];
     let from = another();
     let payloads: [&[u8]; 5] = [b"", b"\0", b"\xff\xfe\r\n$-1\r\n", b">3\r\n", &huge];
     let own = Keys::new("test").node_channel(Shard::FIRST, &node.instance);
     for payload in payloads {
-        for channel in [ALL, &own, "s"] {
-            let sealed = from.seal(channel, payload.to_vec());
+        for channel in [ALL, &own] {
+            let sealed = from.seal(channel, payload);
             let heard: u64 = connection.spublish(channel, sealed).await.unwrap();
             assert_eq!(heard, 1);
         }
         assert_eq!(node.hears().await, payload);
         assert_eq!(node.hears().await, payload);
-        let streamed = timeout(PATIENCE, stream.next()).await.unwrap();
-        assert_eq!(streamed.unwrap().1, payload);
     }
     assert!(node.bus.is_up());
     assert_eq!(node.gaps(), 0);
@@ -155,22 +158,12 @@ async fn garbage_is_just_bytes() {
 async fn close_unsubscribes_and_ends_what_is_read() {
     let server = Server::start().await;
     let (mut node, other) = (server.node_up().await, server.node_up().await);
-    let mut stream = node.bus.subscribe("s".into(), 8).await.unwrap();
     node.bus.close().await;
-    assert_eq!(server.subscribers("s").await, 0);
     assert_eq!(server.subscribers("test:{nodes}:bus:all").await, 1);
-    assert!(
-        !other
-            .bus
-            .publish_to(&node.instance, Vec::new())
-            .await
-            .unwrap()
-    );
-    assert!(stream.next().await.is_none());
+    assert!(!other.says(&node.instance, b"").await.unwrap());
     assert!(node.inbox.recv().await.is_none());
     assert!(!node.bus.is_up());
-    assert!(node.bus.publish_all(Vec::new()).await.is_err());
-    assert!(node.bus.subscribe("t".into(), 8).await.is_err());
+    assert!(node.bus.publish_all(b"").await.is_err());
     node.bus.close().await;
 }
 
@@ -182,7 +175,7 @@ async fn the_last_handle_takes_the_links_with_it() {
     let (alone, _inbox) = Bus::memory(&node.instance);
     node.bus = alone;
     assert!(clone.is_up());
-    assert_eq!(clone.publish_all(b"still".to_vec()).await.unwrap(), 1);
+    assert_eq!(clone.publish_all(b"still").await.unwrap(), 1);
     assert_eq!(node.hears().await, b"still");
     drop(clone);
     let end = timeout(PATIENCE, node.inbox.recv()).await;

@@ -1,18 +1,15 @@
 //! The bus around a cluster, whose channels are on several servers.
 
-use futures_util::StreamExt as _;
-use socketioxide_redis::drivers::Driver as _;
 use switchboard::{
     connection::Instance,
     link::Slot,
     registry::keys::{Keys, Shard},
 };
-use tokio::time::timeout;
 
 use crate::{
     cluster::Cluster,
     node::{Node, SECRET, talk},
-    server::{PATIENCE, until},
+    server::until,
 };
 
 async fn node_up(cluster: &Cluster) -> Node {
@@ -21,12 +18,11 @@ async fn node_up(cluster: &Cluster) -> Node {
     node
 }
 
-/// Publishes to a node in each shard, as scripts do; the node hears all of it.
+/// Publishes to a node in each shard, as sends do; the node hears all of it.
 async fn heard_in_every_shard(from: &Node, to: &mut Node) {
     for shard in Shard::all() {
-        let channel = Keys::new("test").node_channel(shard, &to.instance);
-        let payload = vec![shard.index() as u8];
-        from.bus.publish(channel, payload.clone()).await.unwrap();
+        let payload = [shard.index() as u8];
+        assert!(from.says_in(shard, &to.instance, &payload).await.unwrap());
         assert_eq!(to.hears().await, payload);
     }
 }
@@ -42,32 +38,22 @@ async fn talk_in_every_shard(a: &mut Node, b: &mut Node) {
 }
 
 #[tokio::test]
-async fn nodes_and_streams_are_heard_on_all_servers() {
+async fn nodes_are_heard_on_all_servers() {
     let cluster = Cluster::start(0).await;
     let (mut a, mut b) = (node_up(&cluster).await, node_up(&cluster).await);
     talk_in_every_shard(&mut a, &mut b).await;
     let nobody = Instance::random();
-    assert!(!a.bus.publish_to(&nobody, Vec::new()).await.unwrap());
-    for n in 0..9 {
-        let name = format!("stream-{n}");
-        let mut stream = b.bus.subscribe(name.clone(), 8).await.unwrap();
-        assert_eq!(a.bus.num_serv(&name).await.unwrap(), 1);
-        a.bus.publish(name.clone(), b"x".to_vec()).await.unwrap();
-        let got = timeout(PATIENCE, stream.next()).await.unwrap();
-        assert_eq!(got.unwrap(), (name.clone(), b"x".to_vec()));
-        b.bus.unsubscribe(name.clone()).await.unwrap();
-        assert_eq!(a.bus.num_serv(&name).await.unwrap(), 0);
-    }
+    assert!(!a.says(&nobody, b"").await.unwrap());
     assert_eq!((a.gaps(), b.gaps()), (0, 0));
     b.bus.close().await;
-    assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 1);
+    assert_eq!(a.bus.publish_all(b"").await.unwrap(), 1);
     for server in 0..3 {
         let killed: u64 = cluster.run(server, "CLIENT KILL TYPE pubsub").await;
         assert_eq!(killed, 1);
     }
     a.gap_after(0).await;
     until("all is heard again", async || a.bus.is_up()).await;
-    assert_eq!(a.bus.publish_all(Vec::new()).await.unwrap(), 1);
+    assert_eq!(a.bus.publish_all(b"").await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -81,11 +67,12 @@ async fn a_channel_whose_slot_moves_is_followed_and_that_is_a_gap() {
     b.gap_after(0).await;
     until("both hear", async || {
         a.bus.is_up() && b.bus.is_up() && {
-            let channel = Keys::new("test").node_channel(Shard::FIRST, &b.instance);
-            a.bus.num_serv(&channel).await.is_ok_and(|count| count == 1)
+            a.says(&b.instance, b"?").await.is_ok_and(|heard| heard)
         }
     })
     .await;
+    while b.hears().await != b"?" {}
+    while b.inbox.try_recv().is_ok() {}
     talk_in_every_shard(&mut a, &mut b).await;
 }
 
@@ -100,10 +87,12 @@ async fn a_server_that_dies_is_a_gap_once_its_replica_is_heard() {
     b.down().await;
     assert_eq!((a.gaps(), b.gaps()), (0, 0));
     // What the others have still goes.
-    let channel = Shard::all()
-        .map(|shard| Keys::new("test").node_channel(shard, &b.instance))
-        .find(|channel| Slot::of(channel.as_bytes()).number() / 5462 != slot.number() / 5462);
-    let _ = a.bus.publish(channel.unwrap(), b"on".to_vec()).await;
+    let keys = Keys::new("test");
+    let another =
+        Shard::all().find(|shard| keys.slot_of(*shard).number() / 5462 != slot.number() / 5462);
+    let heard = a.says_in(another.unwrap(), &b.instance, b"on").await;
+    assert!(heard.unwrap());
+    assert_eq!(b.hears().await, b"on");
     a.gap_after(0).await;
     b.gap_after(0).await;
     while a.inbox.try_recv().is_ok() {}

@@ -1,7 +1,6 @@
 //! The bus against a real Redis that is killed, restarted, stopped and cut off under it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod adapter;
 mod behind_a_name;
 mod channels;
 #[path = "../support/cluster.rs"]

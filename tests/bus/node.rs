@@ -1,10 +1,11 @@
 //! What a node has of the bus.
 
 use switchboard::{
-    bus::{Bus, Inbox, Received},
+    bus::{Bus, BusError, Inbox, Received},
     connection::Instance,
     link::Servers,
     metrics::Metrics,
+    registry::keys::Shard,
 };
 use tokio::time::timeout;
 
@@ -72,6 +73,24 @@ impl Node {
         timeout(PATIENCE, gap).await.expect("a gap").unwrap();
     }
 
+    /// Publishes to one node; says whether it listens.
+    pub(crate) async fn says(&self, to: &Instance, payload: &[u8]) -> Result<bool, BusError> {
+        self.says_in(Shard::FIRST, to, payload).await
+    }
+
+    pub(crate) async fn says_in(
+        &self,
+        shard: Shard,
+        to: &Instance,
+        payload: &[u8],
+    ) -> Result<bool, BusError> {
+        let heard = self
+            .bus
+            .publish(shard, std::slice::from_ref(to), payload)
+            .await?;
+        Ok(heard == [true])
+    }
+
     pub(crate) async fn hears(&mut self) -> Vec<u8> {
         self.receives().await.payload
     }
@@ -101,14 +120,11 @@ impl Node {
 
 /// Both ways between two nodes.
 pub(crate) async fn talk(a: &mut Node, b: &mut Node) {
-    assert!(
-        a.bus
-            .publish_to(&b.instance, b"to b".to_vec())
-            .await
-            .unwrap()
-    );
+    assert!(a.says(&b.instance, b"to b").await.unwrap());
     assert_eq!(b.hears().await, b"to b");
-    assert_eq!(b.bus.publish_all(b"to all".to_vec()).await.unwrap(), 2);
+    a.bus.post(&b.instance, b"by the way");
+    assert_eq!(b.hears().await, b"by the way");
+    assert_eq!(b.bus.publish_all(b"to all").await.unwrap(), 2);
     assert_eq!(a.hears().await, b"to all");
     assert_eq!(b.hears().await, b"to all");
 }

@@ -2,16 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
     scene::Scene,
     support::{
         bounds::{ensure, seconds, within},
-        client::Client,
+        client::{Client, Hello},
         fleet::Plan,
         run::Run,
+        token::fresh_token,
     },
 };
 
@@ -63,6 +65,69 @@ async fn k4_a_node_hangs_and_wakes_after_its_lease() {
 #[tokio::test]
 async fn k4_a_node_hangs_and_wakes_after_its_lease_tokens_revoked() {
     hang("k4 revoked", true, Duration::from_secs(14)).await;
+}
+
+/// The id of a token.
+fn token_id(token: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap());
+    let claims: Value = serde_json::from_slice(&claims.unwrap()).unwrap();
+    claims["jti"].as_str().unwrap().to_owned()
+}
+
+/// Whatever ends a connection says what it could not confirm, and by whatever its node ends it when it wakes.
+#[tokio::test]
+async fn k4_every_end_names_what_a_hung_node_has_not_confirmed() {
+    let run = Run::begin("k4 ends");
+    let mut scene = Scene::set(&run, Plan::of(2), 10).await;
+    let hung = scene.fleet[0].addr;
+    let (banned, revoked) = (
+        Client::of(hung, "banned").await,
+        Client::of(hung, "revoked").await,
+    );
+    let single = Client::of(hung, "single").await;
+    let token = fresh_token("by-token");
+    let by_token = Client::connect(hung, &Hello::with(token.clone()))
+        .await
+        .unwrap();
+
+    scene.fleet.freeze(0);
+    let api = &scene.fleet[1].api;
+    let (ban, revoke) = ("/v1/users/banned/ban", "/v1/users/revoked/revoke-tokens");
+    let delete = format!("/v1/connections/{}", single.id);
+    let jti = json!({ "jti": token_id(&token) });
+    let (ban, revoke, delete, jti) = tokio::join!(
+        api.call("PUT", ban, None),
+        api.post(revoke, json!({})),
+        api.call("DELETE", &delete, None),
+        api.post("/v1/tokens/revoke", jti),
+    );
+    for (answer, client) in [(ban, &banned), (revoke, &revoked), (delete, &single)] {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let ended = ["disconnected", "nodes", "remaining"].map(|field| &answer.body[field]);
+        let expected = [&json!(0), &json!(0), &json!([client.id])];
+        assert_eq!(ended, expected, "{answer:?}");
+    }
+    // Nobody but the node itself knows whom it holds by that token.
+    let jti = jti.unwrap();
+    assert_eq!(jti.status, 202, "{jti:?}");
+    let expected = json!({ "disconnected": 0, "nodes": 0, "remaining": [], "unconfirmed": 1 });
+    assert_eq!(jti.body, expected);
+
+    scene.fleet.wake(0);
+    let ban = "/v1/users/banned/ban";
+    scene.fleet[1].api.call("DELETE", ban, None).await.unwrap();
+    for (client, code) in [
+        (banned, 4501),
+        (revoked, 4502),
+        (single, 4500),
+        (by_token, 4502),
+    ] {
+        let end = client.ended(seconds(2.0)).await;
+        assert_eq!((end.code(), end.packet), (code, true), "{end:?}");
+    }
+    scene.back().await;
+    scene.close().await;
 }
 
 /// A lease that is over before the promise is says nothing of the node's clients: they are named all the same.

@@ -335,7 +335,10 @@ async fn a_guest_that_is_ended_while_it_becomes_its_user_s_is_ended() {
         run.tell(format!("round {round}: {answer:?}"));
         assert_eq!(
             (answer.status, &answer.body),
-            (200, &json!({ "disconnected": 1 }))
+            (
+                200,
+                &json!({ "disconnected": 1, "nodes": 1, "remaining": [] })
+            )
         );
         assert_eq!(fleet[1].api.connections_of(&user).await.unwrap(), []);
         let end = until(&mut socket, "42/public,[\"forceDisconnect\"").await;

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod ends;
 mod node;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod sends;
 
 use redis_server::Server;
 use serde_json::{Value, json};
@@ -173,9 +175,9 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
     let mut device: Client = nodes[0].connect("a").await;
     let garbage: [&[u8]; 6] = [
         b"",
-        b"\x02",
-        b"\x03\x92",
-        b"\x02\x92\x01\x81\xa7Command\xc0",
+        b"\x03",
+        b"\x02\x81\xa1f\xc3",
+        b"\x03\x82\xa1n\x01\xa1d\xc3",
         b"hello",
         &[0xff; 4096],
     ];
@@ -183,7 +185,7 @@ async fn what_is_no_message_on_the_bus_is_counted_and_changes_nothing() {
     let all = "switchboard:{nodes}:bus:all";
     let mad = Seal::new(&Instance::random(), &[node::SECRET.into()]);
     for payload in garbage {
-        let sealed = mad.seal(all, payload.to_vec());
+        let sealed = mad.seal(all, payload);
         for payload in [&sealed[..], payload] {
             assert_eq!(redis.publish(all, payload).await, 2);
         }

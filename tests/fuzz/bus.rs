@@ -155,7 +155,7 @@ async fn channels(redis: &Server) -> Vec<Channel> {
 /// Publishes what a node has sealed that has gone mad.
 async fn publish_sealed(redis: &Server, to: &Channel, payload: &[u8]) -> u64 {
     let mad = Seal::new(&Instance::random(), &[SECRET.into()]);
-    publish(redis, to, &mad.seal(&to.1, payload.to_vec())).await
+    publish(redis, to, &mad.seal(&to.1, payload)).await
 }
 
 async fn publish(redis: &Server, (command, channel): &Channel, payload: &[u8]) -> u64 {

@@ -6,6 +6,7 @@ import jwt from 'jsonwebtoken';
 import { clockPasses, connect, connected, eventually, expectProblem, JWT_SECRET, onBothRegistries, Polling, segment, someone, soon, test, token } from './harness.mjs';
 
 const NOT_BANNED = { banned: false, reason: null, until: null };
+const NOBODY = { disconnected: 0, nodes: 0, remaining: [] };
 const iso = (seconds) => new Date(seconds * 1000).toISOString();
 /** A token as it would have been issued `seconds` ago. */
 const issued = (user, seconds, claims = {}) => token(user, { iat: soon(-seconds), ...claims });
@@ -30,7 +31,7 @@ onBothRegistries((world) => {
     const bystander = await connected(world.door, { user: someone('bystander') });
     const clients = await everywhere(user);
     assert.deepEqual(await world.api.banOf(user), NOT_BANNED);
-    assert.deepEqual(await world.api.ban(user, { reason: 'spam' }), { banned: true, reason: 'spam', until: null });
+    assert.deepEqual(await world.api.ban(user, { reason: 'spam' }), { banned: true, reason: 'spam', until: null, disconnected: clients.length, nodes: world.count, remaining: [] });
     assert.equal((await world.api.user(user)).online, false, 'expected nobody to be listed once the ban has answered');
     for (const client of clients) await client.kicked(4501, 'spam');
     assert.deepEqual(await world.api.banOf(user), { banned: true, reason: 'spam', until: null });
@@ -51,14 +52,14 @@ onBothRegistries((world) => {
   test('a ban without a reason says "User banned"', async () => {
     const user = someone('banned');
     const client = await connected(world.door, { user });
-    assert.deepEqual(await world.api.ban(user), { banned: true, reason: null, until: null });
+    assert.deepEqual(await world.api.ban(user), { banned: true, reason: null, until: null, disconnected: 1, nodes: 1, remaining: [] });
     await client.kicked(4501, 'User banned');
   });
 
   test('a second ban replaces the first', async () => {
     const user = someone('banned');
     await world.api.ban(user, { reason: 'first', until: iso(soon(600)) });
-    assert.deepEqual(await world.api.ban(user, { reason: 'second' }), { banned: true, reason: 'second', until: null });
+    assert.deepEqual(await world.api.ban(user, { reason: 'second' }), { banned: true, reason: 'second', until: null, ...NOBODY });
     assert.deepEqual(await world.api.banOf(user), { banned: true, reason: 'second', until: null });
   });
 
@@ -140,7 +141,7 @@ onBothRegistries((world) => {
     const clients = await everywhere(user, { token: old });
     const before = Date.now();
     const answer = await world.api.revokeTokens(user);
-    assert.deepEqual(Object.keys(answer).sort(), ['disconnected', 'revokedBefore']);
+    assert.deepEqual(Object.keys(answer).sort(), ['disconnected', 'nodes', 'remaining', 'revokedBefore']);
     assert.equal(answer.disconnected, 3);
     const revokedBefore = Date.parse(answer.revokedBefore);
     assert.ok(revokedBefore >= before - 1000 && revokedBefore <= Date.now() + 1000, `expected revokedBefore to be now, got ${answer.revokedBefore}`);
@@ -222,19 +223,19 @@ onBothRegistries((world) => {
     const [one, two] = [token(user, { jti: `${user}-1` }), token(user, { jti: `${user}-2` })];
     const gone = await Promise.all([world.door, world.desk].map((at) => connected(at, { token: one })));
     const stays = await connected(world.door, { token: two });
-    assert.deepEqual(await world.api.revokeToken(`${user}-1`), { disconnected: 2 });
+    assert.deepEqual(await world.api.revokeToken(`${user}-1`), { disconnected: 2, nodes: world.count, remaining: [] });
     for (const client of gone) await client.kicked(4502, 'Token revoked');
     await refusedEverywhere('Token revoked', { token: one });
     await connected(world.desk, { token: two });
     await connected(world.desk, { user });
     assert.equal(stays.count('disconnect'), 0);
-    assert.deepEqual(await world.api.revokeToken(`${user}-1`), { disconnected: 0 }, 'expected it to be repeatable');
+    assert.deepEqual(await world.api.revokeToken(`${user}-1`), NOBODY, 'expected it to be repeatable');
   });
 
   test('tokens/revoke: a jti that nobody uses yet, and the same jti of another user', async () => {
     const [user, other] = [someone('jti'), someone('jti')];
     const jti = `${user}-shared`;
-    assert.deepEqual(await world.api.revokeToken(jti, { expiresAt: iso(soon(3600)) }), { disconnected: 0 });
+    assert.deepEqual(await world.api.revokeToken(jti, { expiresAt: iso(soon(3600)) }), NOBODY);
     await refusedEverywhere('Token revoked', { token: token(user, { jti }) });
     await refusedEverywhere('Token revoked', { token: token(other, { jti }) });
   });

@@ -16,14 +16,13 @@ use std::{
 use axum::{Router, extract::Request, routing::any};
 use futures_util::SinkExt;
 use rand::Rng;
-use serde_json::json;
 use switchboard::{
     auth::Authenticator,
     bus::Bus,
     config::{Config, RunningConfig},
     connection::{Instance, UserId},
     ending::Ending,
-    gateway::{Gateway, Message, Parts, Target},
+    gateway::{Gateway, Json, Message, Parts, Target},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry},
     transport::listener::{self, ListenerLimits},
@@ -231,7 +230,7 @@ async fn f16_panics_leave_no_ghost_and_the_node_goes_on() {
             let message = Message {
                 namespace: "/".into(),
                 event: "e".into(),
-                data: Some(json!(1)),
+                data: Some(Json::of(&1).unwrap()),
             };
             call.send(&Target::User(user), &message).await.ok();
         });

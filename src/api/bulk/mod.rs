@@ -16,7 +16,7 @@ use super::{
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{Delivery, Message, Target};
-use order::{CONCURRENCY, hand_over, is_unavailable};
+use order::{CONCURRENCY, hand_over, is_unavailable, is_unknown};
 
 /// What names of rooms begin with that nobody can be in.
 const DEVICE_ROOM: &str = "device:";
@@ -103,7 +103,8 @@ impl From<Result<Delivery, ApiError>> for BulkResult {
 /// Each has a result of its own, in the order of the request; a bad one does not keep the others from being sent. A client
 /// gets its events in the order given, whatever says that they are for it: those for different users, or for different
 /// connections, are sent at once; where `user`, `connection` and `room` take turns, and from one `room` to the next, each
-/// waits for the one before. When Redis is the reason why none of them was handed over, the answer as a whole is 503.
+/// waits for the one before. When Redis is the reason why surely none of them was handed over, the answer as a whole is 503. A
+/// result whose error is `unavailable` has reached nobody, and one whose error is `outcome_unknown` may have been sent.
 #[utoipa::path(
     post,
     path = "/events",
@@ -182,9 +183,10 @@ fn target(
     }
 }
 
-/// The error of Redis, if there is one and nothing was handed over.
+/// The error of Redis, if there is one and surely nothing was handed over.
 fn redis_stopped_all(results: &[Result<Delivery, ApiError>]) -> Option<&ApiError> {
-    if results.iter().any(Result::is_ok) {
+    let may_be_sent = |result: &_| Result::is_ok(result) || is_unknown(result);
+    if results.iter().any(may_be_sent) {
         return None;
     }
     results
@@ -261,6 +263,8 @@ mod tests {
         assert_eq!(redis_stopped_all(&[]), None);
         assert_eq!(redis_stopped_all(&[bad(), bad()]), None);
         assert_eq!(redis_stopped_all(&[Ok(ONE), away()]), None);
+        let unknown = || Err(ApiError::outcome_unknown());
+        assert_eq!(redis_stopped_all(&[unknown(), away()]), None);
         assert!(redis_stopped_all(&[bad(), away()]).is_some());
     }
 

@@ -22,8 +22,8 @@ type Placed = (usize, Target, Message);
 type Lanes = BTreeMap<String, Vec<Placed>>;
 
 /// Dispatches what can be, so that each client gets its messages in order, and puts the results back in order. What is on its
-/// way keeps its place: the next message does not wait for where it went. After the first that Redis refuses, the rest is
-/// refused untried: a thousand timeouts in a row help nobody.
+/// way keeps its place: the next message does not wait for where it went. After the first that Redis refuses or leaves unanswered,
+/// the rest is refused untried: a thousand timeouts in a row help nobody.
 pub(super) async fn hand_over<F, Fut, Sent>(
     messages: Vec<Result<(Target, Message), ApiError>>,
     dispatch: F,
@@ -54,7 +54,7 @@ where
                     } else {
                         dispatch(target, message).await
                     };
-                    if is_unavailable(&sent) {
+                    if is_unavailable(&sent) || is_unknown(&sent) {
                         away.store(true, Ordering::Relaxed);
                     }
                     results.push((place, sent));
@@ -107,6 +107,11 @@ fn lane(target: &Target, message: &Message) -> String {
         Target::Connection(id) => id.to_string(),
         Target::Room(_) => message.namespace.clone(),
     }
+}
+
+/// Whether a message may have been handed over, and nobody can say.
+pub(super) fn is_unknown<T>(result: &Result<T, ApiError>) -> bool {
+    matches!(result, Err(error) if error.code == ErrorCode::OutcomeUnknown)
 }
 
 /// Whether Redis is the reason why a message was not handed over.
@@ -273,5 +278,16 @@ mod tests {
         .await;
         assert_eq!(results.len(), 100);
         assert!(results.iter().all(is_unavailable));
+    }
+
+    #[tokio::test]
+    async fn after_redis_has_left_one_unanswered_the_rest_is_surely_not_sent() {
+        let messages = (0..10).map(|_| to("a", "e")).collect();
+        let results = hand_over(messages, |_, _| async {
+            Err::<Ready<Delivery>, _>(ApiError::outcome_unknown())
+        })
+        .await;
+        assert!(is_unknown(&results[0]));
+        assert!(results[1..].iter().all(is_unavailable));
     }
 }

@@ -158,7 +158,7 @@ async fn for_ever_is_a_time() {
         let answer = call_at(&router, "PUT", "/v1/users/7/ban", body).await;
         assert_eq!(answer.status, 200, "{until} {}", answer.text);
         let ban = json!({"banned": true, "reason": null, "until": FOR_EVER});
-        assert_eq!(answer.json(), ban, "{until}");
+        assert_eq!(answer.json()["until"], FOR_EVER, "{until}");
         let told = call_at(&router, "GET", "/v1/users/7/ban", Value::Null).await;
         assert_eq!(told.json(), ban, "{until}");
     }

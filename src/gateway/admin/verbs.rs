@@ -17,7 +17,7 @@ use crate::{
     ending::Ending,
     gateway::{
         GatewayError, Inner,
-        message::{Message, Target},
+        message::{Json, Message, Target},
     },
     registry::{Ban, EndTarget, Fence},
 };
@@ -80,6 +80,7 @@ impl Inner {
             namespace,
             ack,
         } = arguments(argument)?;
+        let data = data.as_ref().map(Json::of).transpose()?;
         let message = Message {
             event,
             data,
@@ -146,8 +147,15 @@ impl Inner {
         if ban.until.is_some_and(|until| until <= Timestamp::now()) {
             return Err(Denied::Unacceptable("until: in the past".into()));
         }
-        self.ban(&user, &ban).await?;
-        Ok(json!({ "banned": true, "reason": ban.reason, "until": ban.until }))
+        let ended = self.ban(&user, &ban).await?;
+        Ok(json!({
+            "banned": true,
+            "reason": ban.reason,
+            "until": ban.until,
+            "disconnected": ended.disconnected,
+            "nodes": ended.nodes,
+            "remaining": ended.remaining,
+        }))
     }
 
     pub(super) async fn unban_one(&self, argument: Value) -> Result<Value, Denied> {
@@ -165,9 +173,12 @@ impl Inner {
             issued_before,
         } = arguments(argument)?;
         let revoked = self.revoke_tokens(&user, issued_before).await?;
+        let ended = revoked.disconnected;
         Ok(json!({
             "revokedBefore": revoked.revoked_before,
-            "disconnected": revoked.disconnected.disconnected,
+            "disconnected": ended.disconnected,
+            "nodes": ended.nodes,
+            "remaining": ended.remaining,
         }))
     }
 }

@@ -8,6 +8,7 @@
 //! `websocket` and `polling` are the ways a session may begin and go on, `post` is what it sends while it polls, `upgrade` the move
 //! from the second to the first.
 
+mod adapter;
 mod polling;
 mod post;
 mod upgrade;
@@ -30,8 +31,7 @@ use http::{Method, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use parking_lot::Mutex;
-use socketioxide::{adapter::Emitter, service::SocketIoService};
-use socketioxide_redis::CustomRedisAdapter;
+use socketioxide::service::SocketIoService;
 use tokio::time::Instant;
 
 use super::{
@@ -43,10 +43,9 @@ use super::{
     request::{Query, cut, forbidden, numbered, refused},
     session::{Handshake, Session, SessionEvents, SessionId},
 };
-use crate::{auth::KeptHeaders, bus::Bus, config::RunningConfig, connection::TransportKind};
+use crate::{auth::KeptHeaders, config::RunningConfig, connection::TransportKind};
 
-/// The adapter that all namespaces use.
-pub type Adapter = CustomRedisAdapter<Emitter, Bus>;
+pub use adapter::{Adapter, ThisNode};
 
 /// socketioxide's service, which runs the protocol.
 pub type Protocol = SocketIoService<NotFoundService, Adapter>;
