@@ -12,7 +12,8 @@
 //! - [`config`] — every key, its default, and when to change it.
 //! - [`auth`] — credentials of a handshake → an identity, or a typed refusal.
 //! - [`registry`] — who is connected, where: in process memory or in Redis.
-//! - [`bus`] — node to node: the Socket.IO adapter's driver, and a channel for each node.
+//! - [`link`] — connects to Redis: one server, Sentinel or Cluster.
+//! - [`bus`] — node to node: sealed messages, over channels of each node's own and one of all.
 //! - [`transport`] — the TCP side: accept loop, WebSocket upgrade, polling sessions, the kill switch.
 //! - [`gateway`] — the life of a connection, and the verbs a backend has.
 //! - [`api`] — HTTP: `/v1`, health, metrics, OpenAPI.

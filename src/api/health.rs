@@ -26,6 +26,15 @@ pub struct Unready {
     problems: Vec<&'static str>,
 }
 
+/// A node that takes connections, though not of every user.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Degraded {
+    ready: bool,
+    degraded: bool,
+    /// The shards of the registry that can't be reached, less than half of them.
+    shards: Vec<String>,
+}
+
 /// Whether the process lives
 ///
 /// Looks at nothing else: a node whose Redis is away must not be restarted for it.
@@ -42,7 +51,8 @@ pub async fn healthz() -> &'static str {
 
 /// Whether the node takes connections
 ///
-/// It does when it listens, is not draining, and its links to Redis work.
+/// It does when it listens, is not draining, and its links to Redis work. In a Redis Cluster some of whose masters are away it does
+/// for the users of the others: the answer is then JSON with `degraded` and the shards that are away, as long as most are there.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -55,12 +65,20 @@ pub async fn healthz() -> &'static str {
     security(()),
 )]
 pub async fn readyz(State(state): State<ApiState>) -> Response {
-    readiness(state.gateway.unready())
+    readiness(state.gateway.unready(), state.gateway.shards_away())
 }
 
-fn readiness(problems: Vec<&'static str>) -> Response {
-    if problems.is_empty() {
+fn readiness(problems: Vec<&'static str>, shards: Vec<String>) -> Response {
+    if problems.is_empty() && shards.is_empty() {
         return "ready".into_response();
+    }
+    if problems.is_empty() {
+        let degraded = Degraded {
+            ready: true,
+            degraded: true,
+            shards,
+        };
+        return Json(degraded).into_response();
     }
     let unready = Unready {
         ready: false,
@@ -111,8 +129,9 @@ mod tests {
 
     use super::*;
 
-    async fn shown(problems: Vec<&'static str>) -> (u16, String) {
-        let response = readiness(problems);
+    async fn shown(problems: Vec<&'static str>, away: &[&str]) -> (u16, String) {
+        let away = away.iter().map(|shard| (*shard).to_owned());
+        let response = readiness(problems, away.collect());
         let status = response.status().as_u16();
         let body = to_bytes(response.into_body(), 1000).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -120,9 +139,16 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_says_what_is_wrong() {
-        assert_eq!(shown(Vec::new()).await, (200, "ready".into()));
+        assert_eq!(shown(Vec::new(), &[]).await, (200, "ready".into()));
         assert_eq!(
-            shown(vec!["draining", "bus"]).await,
+            shown(Vec::new(), &["0", "a"]).await,
+            (
+                200,
+                r#"{"ready":true,"degraded":true,"shards":["0","a"]}"#.into()
+            )
+        );
+        assert_eq!(
+            shown(vec!["draining", "bus"], &["0"]).await,
             (
                 503,
                 r#"{"ready":false,"problems":["draining","bus"]}"#.into()

@@ -5,6 +5,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::auth::{AuthError, json::Object};
 
@@ -18,6 +19,30 @@ const NOT_UNDERSTOOD: [&str; 4] = ["crit", "b64", "zip", "enc"];
 /// What `typ` may say of an access token (RFC 7519 §5.1, RFC 9068 §2.1), without `application/`. Tokens for other
 /// purposes come from the same issuer and key: `logout+jwt`, `secevent+jwt`, `dpop+jwt` (RFC 8725 §3.11).
 const TYPES: [&str; 2] = ["jwt", "at+jwt"];
+
+/// What tells a token from all others, on every node. Neither the token nor its signature can be had back from it.
+///
+/// It is of the part that is signed. The signature itself says the same in several ways: of ECDSA, a holder can make a second one
+/// that verifies as well (`s` and `n - s`), and would have a second digest by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenDigest([u8; 9]);
+
+impl TokenDigest {
+    /// The digest of a token in the compact form.
+    pub(crate) fn of(token: &str) -> Self {
+        let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+        let mut digest = [0; 9];
+        digest.copy_from_slice(&Sha256::digest(signed)[..9]);
+        Self(digest)
+    }
+}
+
+/// 12 characters, as of every digest that the registry keeps.
+impl fmt::Display for TokenDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
 
 /// Why a token is refused: for a client no more than the [`AuthError`], for operators the reason too. Shows nothing of
 /// the token.
@@ -155,6 +180,14 @@ mod tests {
         ] {
             assert!(read(&json!({"alg": "HS256", "typ": typ})).is_err(), "{typ}");
         }
+    }
+
+    #[test]
+    fn a_token_has_one_digest_whatever_its_signature_is_written_like() {
+        let digest = TokenDigest::of("e30.e30.c2ln");
+        assert_eq!(digest, TokenDigest::of("e30.e30.b3RoZXI"));
+        assert_ne!(digest, TokenDigest::of("e30.e31.c2ln"));
+        assert_eq!(digest.to_string().len(), 12);
     }
 
     #[test]

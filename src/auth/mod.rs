@@ -49,7 +49,7 @@ pub use cookie::SessionId;
 pub use credentials::{Credentials, device_id, is_device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use family_seal::FamilyKey;
-pub use jwt::Refusal;
+pub use jwt::{Refusal, TokenDigest};
 pub use kept::KeptHeaders;
 pub use payload::ConnectPayload;
 pub use refresh::{RefreshToken, SuccessorKey};
@@ -77,6 +77,8 @@ pub struct Identity {
     pub issued_at: Option<Timestamp>,
     /// `jti`.
     pub token_id: Option<String>,
+    /// What tells the token from all others. None for a session cookie.
+    pub digest: Option<TokenDigest>,
     /// What it ends with, besides.
     pub session: Option<SessionRef>,
 }

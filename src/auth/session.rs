@@ -86,6 +86,7 @@ impl Reader {
                 expires_at: None,
                 issued_at: None,
                 token_id: None,
+                digest: None,
                 session: None,
             },
         })

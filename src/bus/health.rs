@@ -18,6 +18,7 @@ use crate::{
 pub(super) struct Health {
     state: Mutex<State>,
     up: AtomicBool,
+    mostly_up: AtomicBool,
     gaps: watch::Sender<u64>,
     up_gauge: Gauge,
     reconnects: Counter,
@@ -30,7 +31,7 @@ struct State {
     needed: Option<BTreeSet<Address>>,
     /// The bus has been up before.
     was_up: bool,
-    /// Messages may have been missed since the bus was up.
+    /// Messages may have been missed, of a server that is none of these any more.
     missed: bool,
 }
 
@@ -42,6 +43,8 @@ struct Links {
     listening: bool,
     /// Every channel that is wanted of this server is confirmed on the subscribing link.
     subscribed: bool,
+    /// Messages of this server's may have been missed since it was up.
+    missed: bool,
 }
 
 impl Links {
@@ -59,6 +62,7 @@ impl Health {
         Self {
             state: Mutex::default(),
             up: AtomicBool::new(false),
+            mostly_up: AtomicBool::new(false),
             gaps: watch::Sender::new(0),
             up_gauge,
             reconnects,
@@ -68,6 +72,11 @@ impl Health {
     /// Whether messages go out and come in, on every server that has a wanted channel.
     pub(super) fn is_up(&self) -> bool {
         self.up.load(Ordering::Acquire)
+    }
+
+    /// The same on more than half of those servers.
+    pub(super) fn is_mostly_up(&self) -> bool {
+        self.mostly_up.load(Ordering::Acquire)
     }
 
     pub(super) fn gaps(&self) -> watch::Receiver<u64> {
@@ -83,7 +92,9 @@ impl Health {
             .collect();
         self.update(|state| {
             state.needed = needed;
-            state.servers.retain(|server, _| servers.contains(server));
+            let gone = |server: &Address| !servers.contains(server);
+            let missed = state.servers.extract_if(.., |server, _| gone(server));
+            state.missed |= missed.filter(|(_, links)| links.missed).count() > 0;
             for server in servers {
                 state.servers.entry(server.clone()).or_default();
             }
@@ -92,11 +103,9 @@ impl Health {
 
     /// The server has been given channels that another one had: what was published meanwhile may be lost.
     pub(super) fn given(&self, server: &Address) {
-        self.update(|state| {
-            state.missed = true;
-            if let Some(links) = state.servers.get_mut(server) {
-                links.subscribed = false;
-            }
+        self.update_one(server, |links| {
+            links.missed = true;
+            links.subscribed = false;
         });
     }
 
@@ -112,22 +121,21 @@ impl Health {
 
     /// Every channel that is wanted of the server is confirmed, or it refuses some.
     pub(super) fn subscribed(&self, server: &Address, all: bool) {
-        self.update(|state| {
-            if let Some(links) = state.servers.get_mut(server) {
-                state.missed |= links.subscribed && !all;
-                links.subscribed = all;
-            }
+        self.update_one(server, |links| {
+            links.missed |= links.subscribed && !all;
+            links.subscribed = all;
         });
     }
 
     /// The server's subscribing link is gone, and with it what was published since, if it had heard any channel.
     pub(super) fn deaf(&self, server: &Address, had_heard: bool) {
-        self.update(|state| {
-            state.missed |= had_heard;
-            if let Some(links) = state.servers.get_mut(server) {
+        self.update(|state| match state.servers.get_mut(server) {
+            Some(links) => {
+                links.missed |= had_heard;
                 links.listening = false;
                 links.subscribed = false;
             }
+            None => state.missed |= had_heard,
         });
     }
 
@@ -147,23 +155,29 @@ impl Health {
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let is_up = |server| state.servers.get(server).is_some_and(Links::are_up);
+        let is_up = |server: &Address| state.servers.get(server).is_some_and(Links::are_up);
         let up = state
             .needed
             .as_ref()
             .is_some_and(|all| all.iter().all(is_up));
+        let mostly = state.needed.as_ref().is_some_and(|all| {
+            let there = all.iter().filter(|server| is_up(server)).count();
+            2 * there > all.len()
+        });
+        self.mostly_up.store(mostly, Ordering::Release);
         let changed = up != self.up.swap(up, Ordering::AcqRel);
         if changed {
             self.up_gauge.set(if up { 1 } else { 0 });
         }
-        if !up {
-            return;
-        }
-        if changed && std::mem::replace(&mut state.was_up, true) {
+        if changed && up && std::mem::replace(&mut state.was_up, true) {
             self.reconnects.increment(1);
         }
-        // Last, so that whoever wakes up by it finds the bus up.
-        if std::mem::take(&mut state.missed) {
+        // Of each server as soon as it is back, whatever the others do. Last, so that whoever wakes up by it finds it up.
+        let mut missed = up && std::mem::take(&mut state.missed);
+        for links in state.servers.values_mut().filter(|links| links.are_up()) {
+            missed |= std::mem::take(&mut links.missed);
+        }
+        if missed {
             self.gaps.send_modify(|gaps| *gaps += 1);
         }
     }

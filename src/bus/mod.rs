@@ -150,6 +150,14 @@ impl Bus {
         }
     }
 
+    /// The same as far as more than half of the servers of Redis go: of a cluster some of whose masters are away the rest works on.
+    pub fn is_mostly_up(&self) -> bool {
+        match self {
+            Self::Memory(bus) => bus.is_up(),
+            Self::Redis(bus) => bus.is_mostly_up(),
+        }
+    }
+
     /// Counts the times after which this node may have missed messages. Starts at 0. After a broken link it goes up once
     /// the bus is up again, so that what is read then is complete; for a message dropped on a full queue it goes up at once.
     pub fn gaps(&self) -> watch::Receiver<u64> {

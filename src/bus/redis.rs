@@ -311,6 +311,10 @@ impl RedisBus {
         self.links.health.is_up()
     }
 
+    pub(super) fn is_mostly_up(&self) -> bool {
+        self.links.health.is_mostly_up()
+    }
+
     pub(super) fn gaps(&self) -> watch::Receiver<u64> {
         self.links.health.gaps()
     }

@@ -119,7 +119,7 @@ impl Inner {
         match command {
             Command::Deliver { to, message, ack } => {
                 // What comes while this node has no lease may be for those who are to be gone.
-                if let Err(error) = self.vouch_for_its_own() {
+                if let Err(error) = self.vouch(to.shard()) {
                     self.metrics.messages_dropped("no_lease").increment(1);
                     tracing::debug!(%error, "a message is dropped");
                     let withheld = true;
@@ -166,9 +166,9 @@ impl Inner {
                 );
                 tokio::spawn(self.clone().confirm_ended(from, receipt, ended));
             }
-            Command::Beat { .. } | Command::Farewell if from == self.instance => {}
-            Command::Beat { lost } => self.asked_to_beat(lost),
-            Command::Farewell => self.others.has_left(&from),
+            Command::Beat | Command::Farewell if from == self.instance => {}
+            Command::Beat => self.beat_now.notify_one(),
+            Command::Farewell => self.registry.has_left(&from),
         }
     }
 

@@ -209,7 +209,9 @@ impl Inner {
         let Some((whom, shard)) = self.recipients(target).await? else {
             return Ok(None);
         };
-        let mut holders = self.vouched(self.registry.holders(&whom)).await?;
+        let mut holders = self
+            .vouched(Some(shard), self.registry.holders(&whom))
+            .await?;
         holders.retain(|holder| *holder != self.instance);
         if holders.is_empty() {
             return Ok(None);
@@ -236,7 +238,10 @@ impl Inner {
             }
             Target::Connection(id) => match self.hub.get(id) {
                 Some(live) => live.entry(),
-                None => match self.vouched(self.registry.connection(id)).await? {
+                None => match self
+                    .vouched(Shard::of_id(id), self.registry.connection(id))
+                    .await?
+                {
                     Some(Connection { id, user_id, .. }) => Entry { user: user_id, id },
                     None => return Ok(None),
                 },
@@ -252,10 +257,10 @@ impl Inner {
         &self,
         command: &Command<'_>,
     ) -> Result<(Request<'_>, Asked), GatewayError> {
-        self.vouch_for_its_own()?;
+        self.vouch(None)?;
         let (request, payload) = self.request(command);
         let heard = self.bus.publish_all(&payload).await?;
-        let mut nodes = self.others.known();
+        let mut nodes = self.registry.known();
         nodes.insert(self.instance.clone());
         Ok((request, Asked::all(nodes, heard as usize)))
     }

@@ -5,13 +5,14 @@
 //! as often as it takes. [`Inner::release`] is for a guest whose client goes on as somebody.
 
 use std::{
+    collections::HashMap,
     num::NonZeroU32,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::join_all};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use socketioxide::{
     handler::DisconnectHandler,
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use super::{Inner, connect::Current, expiry::Watch, live::Live};
 use crate::{
     ending::{Breach, Ending},
-    registry::RegistryError,
+    registry::{RegistryError, keys::Shard},
     transport::{Session, engine::Adapter, parted::Removal},
 };
 
@@ -225,16 +226,13 @@ impl Inner {
         guest: &Arc<Live>,
         live: &Arc<Live>,
     ) -> Result<(), RegistryError> {
-        let entry = guest.entry();
-        if self.registry.release(&self.lease(), &entry).await? {
+        let Some(ending) = self.registry.release(&self.lease(), &guest.entry()).await? else {
             self.hub.forget(guest);
             guest.unregistered.cancel();
             return Ok(());
-        }
-        for (_, ending) in self.registry.orders(&[entry]).await? {
-            self.end_all(std::slice::from_ref(live), &ending);
-            live.closed().await;
-        }
+        };
+        self.end_all(std::slice::from_ref(live), &ending);
+        live.closed().await;
         self.unregister(guest);
         Ok(())
     }
@@ -250,36 +248,60 @@ impl Inner {
         });
     }
 
-    /// Tells the registry who is out, until the node is gone.
+    /// Tells the registry who is out, until the node is gone. Those of a shard that can't be reached wait, and keep nobody else.
     pub(super) async fn unregister_all(
         self: Arc<Self>,
         mut departures: mpsc::UnboundedReceiver<Arc<Live>>,
     ) {
+        let mut waiting: HashMap<Option<Shard>, Vec<Arc<Live>>> = HashMap::new();
         let mut batch = Vec::with_capacity(BATCH);
-        while departures.recv_many(&mut batch, BATCH).await > 0 {
-            let entries: Vec<_> = batch.iter().map(|live| live.entry()).collect();
-            // A panic is an error like another: who comes after these is to get out too.
-            let unregistered = async || {
-                let call = async { self.registry.unregister(&self.lease(), &entries).await };
-                match AssertUnwindSafe(call).catch_unwind().await {
-                    Ok(Ok(())) => true,
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
-                        false
-                    }
-                    Err(_) => {
-                        tracing::error!(connections = entries.len(), "unregistering panicked");
-                        false
-                    }
-                }
+        loop {
+            let received = departures.recv_many(&mut batch, BATCH);
+            let received = match waiting.is_empty() {
+                true => received.await,
+                false => tokio::time::timeout(RETRY, received).await.unwrap_or(1),
             };
-            while !unregistered().await {
-                tokio::time::sleep(RETRY).await;
+            if received == 0 {
+                return;
             }
             for live in batch.drain(..) {
-                self.hub.forget(&live);
-                live.unregistered.cancel();
+                let shard = Shard::of_id(&live.id);
+                waiting.entry(shard).or_default().push(live);
+            }
+            let telling = waiting.drain().map(async |(shard, lives)| {
+                let done = self.tell_departed(&lives).await;
+                (!done).then_some((shard, lives))
+            });
+            let failed = join_all(telling).await;
+            waiting = failed.into_iter().flatten().collect();
+            if !waiting.is_empty() {
+                tokio::time::sleep(RETRY).await;
             }
         }
+    }
+
+    /// Tells the registry that connections of one shard are out. Returns whether it could. A panic is a failure like another: who
+    /// comes after these is to get out too.
+    async fn tell_departed(&self, lives: &[Arc<Live>]) -> bool {
+        for some in lives.chunks(BATCH) {
+            let entries: Vec<_> = some.iter().map(|live| live.entry()).collect();
+            let call = async { self.registry.unregister(&self.lease(), &entries).await };
+            match AssertUnwindSafe(call).catch_unwind().await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
+                    return false;
+                }
+                Err(_) => {
+                    tracing::error!(connections = entries.len(), "unregistering panicked");
+                    return false;
+                }
+            }
+        }
+        for live in lives {
+            self.hub.forget(live);
+            live.unregistered.cancel();
+        }
+        true
     }
 }

@@ -57,6 +57,8 @@ impl Inner {
         }
         self.leaving.cancel();
         let lease = self.lease();
+        // Whoever comes yet would stay behind in the registry.
+        self.set_left();
         match tokio::time::timeout(LAST, self.registry.leave(&lease)).await {
             Ok(Ok(())) => self.tell_all(Command::Farewell).await,
             Ok(Err(error)) => tracing::warn!(%error, "can't leave; the lease runs out"),

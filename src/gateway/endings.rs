@@ -22,7 +22,7 @@ use crate::{
     bus::BusError,
     connection::{ConnectionId, Instance},
     ending::Ending,
-    registry::{EndOrder, EndTarget, Entry, Fence, Listed, RegistryError, keys::Shard},
+    registry::{EndOrder, EndTarget, Fence, Listed, RegistryError, keys::Shard},
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -112,33 +112,6 @@ impl Inner {
         }
     }
 
-    /// Ends those of `lives` that have been ordered to end. Returns them.
-    pub(super) async fn ordered(
-        self: &Arc<Self>,
-        lives: Vec<Arc<Live>>,
-    ) -> Result<Vec<Arc<Live>>, RegistryError> {
-        let entries: Vec<_> = lives.iter().map(|live| live.entry()).collect();
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut ended = Vec::new();
-        for (entry, ending) in self.registry.orders(&entries).await? {
-            if let Some(live) = lives.iter().find(|live| live.id == entry.id) {
-                ended.push((live.clone(), ending));
-            }
-        }
-        // One session's connections end together, so that none of them takes the others for staying.
-        for (live, ending) in &ended {
-            let same: Vec<_> = ended
-                .iter()
-                .filter(|(other, how)| other.session.id == live.session.id && how == ending)
-                .map(|(other, _)| other.clone())
-                .collect();
-            self.end_all(&same, ending);
-        }
-        Ok(ended.into_iter().map(|(live, _)| live).collect())
-    }
-
     /// Ends the connections of this node that came in by a token. Returns them.
     pub(super) fn end_token(self: &Arc<Self>, token_id: &str) -> Vec<Arc<Live>> {
         let mut lives = self.hub.all();
@@ -172,7 +145,11 @@ impl Inner {
             fence: fence.as_ref(),
             ending,
         };
-        self.vouch()?;
+        let shard = match &target {
+            EndTarget::Connection(entry) => Shard::of_id(&entry.id),
+            target => target.user().map(Shard::of_user),
+        };
+        self.vouch(shard)?;
         let ordered = self.registry.order_end(order).await?;
         let listed = ordered.connections;
         let request = self.requests.open();
@@ -191,10 +168,13 @@ impl Inner {
             .collect();
         self.end_all(&here, ending);
         // What the registry has lost meanwhile is not in the list. What is has been told.
-        self.vouch()?;
+        self.vouch(shard)?;
         let mut open: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
         let entries: Vec<_> = listed.iter().map(|it| it.entry.clone()).collect();
-        let still_open = async || self.still_open(&target, &entries).await;
+        let still_open = async || {
+            let listed = self.vouched(shard, self.registry.listed(&entries)).await?;
+            Ok(listed.into_iter().map(|entry| entry.id).collect())
+        };
         settle(&mut open, here, (&request, asked), still_open, deadline).await;
         Ok((outcome(&listed, &open), ordered.revoked_before))
     }
@@ -234,7 +214,7 @@ impl Inner {
         let deadline = Instant::now() + PROMISE;
         let token_id = Cow::Borrowed(token_id);
         let (request, command) = self.request(&Command::EndToken { token_id });
-        let mut nodes = self.others.known();
+        let mut nodes = self.registry.known();
         nodes.insert(self.instance.clone());
         let heard = match self.bus.publish_all(&command).await {
             Ok(heard) => heard as usize,
@@ -250,31 +230,6 @@ impl Inner {
             disconnected: said(&collected.receipts),
             unconfirmed: collected.unconfirmed,
         })
-    }
-
-    /// Which of the connections that were ordered to end can't be said to have. Those that the registry lists; and those whose
-    /// order stands, as it does until their own node has taken them out. A lease that runs out meanwhile takes a connection out of
-    /// the list, and says nothing of its client.
-    async fn still_open(
-        &self,
-        target: &EndTarget,
-        ordered: &[Entry],
-    ) -> Result<HashSet<ConnectionId>, RegistryError> {
-        // Before the list, which is refused if the registry has lost anything until then.
-        let orders = self.registry.orders(ordered).await?;
-        let listed = match target {
-            EndTarget::Connection(entry) => {
-                let connection = self.vouched(self.registry.connection(&entry.id)).await?;
-                Vec::from_iter(connection)
-            }
-            target => match target.user() {
-                Some(user) => self.vouched(self.registry.user(user)).await?.connections,
-                None => Vec::new(),
-            },
-        };
-        let listed = listed.into_iter().map(|connection| connection.id);
-        let orders = orders.into_iter().map(|(entry, _)| entry.id);
-        Ok(listed.chain(orders).collect())
     }
 }
 

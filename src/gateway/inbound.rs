@@ -22,7 +22,7 @@ use socketioxide::{
 };
 
 use super::{Inner, admin, connect::Current, events::Verdict, live::Live, own};
-use crate::{ending::Ending, registry::RegistryError, transport::engine::Adapter};
+use crate::{ending::Ending, registry::keys::Shard, transport::engine::Adapter};
 
 /// What a client is told of an event that is refused for their number.
 const TOO_MANY: &str = "Too many events";
@@ -214,7 +214,7 @@ impl Inner {
             Err(denied) => return acknowledge(ack, Err(denied.to_string())),
         };
         let outcome = match asked.verb {
-            verb if self.vouch_for(verb).is_err() => Err(UNAVAILABLE.to_owned()),
+            _ if self.vouch(Shard::of_id(&live.id)).is_err() => Err(UNAVAILABLE.to_owned()),
             Verb::Own(verb) => {
                 let socket = SocketRef::from(socket.clone());
                 self.carry_out_own(verb, &live, &socket, given.first)
@@ -227,16 +227,6 @@ impl Inner {
                 .map_err(|denied| denied.to_string()),
         };
         acknowledge(ack, outcome);
-    }
-
-    /// What a verb needs this node to vouch for: what is about the caller's own connection, nothing of other nodes'.
-    fn vouch_for(&self, verb: Verb) -> Result<(), RegistryError> {
-        match verb {
-            Verb::Own(own::Verb::RefreshToken | own::Verb::Authenticate) => {
-                self.vouch_for_its_own()
-            }
-            Verb::Own(_) | Verb::Admin(_) => self.vouch(),
-        }
     }
 
     /// Holds an inbound event to the limits. Returns whether it is to be handled.

@@ -1,11 +1,17 @@
-//! What a node knows of its own lease: whether it holds, and whether what was ordered while it did not is carried out.
+//! What a node knows of its own lease: whether it holds, and in which shards what was ordered while it did not is carried out.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Inner;
-use crate::{connection::Instance, registry::Lease};
+use crate::{
+    connection::Instance,
+    registry::{Lease, RegistryError, keys::Shard},
+};
+
+/// How often each shard has been lost to this node: with its lease, or with its data.
+pub(super) type Losses = [u64; Shard::COUNT as usize];
 
 /// What this node knows of its lease.
 pub(super) struct LeaseState {
@@ -13,10 +19,9 @@ pub(super) struct LeaseState {
     joined: bool,
     /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
     renewed: Option<Instant>,
-    /// How often the lease has been over, in the whole registry or in a part of it.
-    lost: u64,
+    lost: Losses,
     /// After how many of these the orders of the meantime have been carried out.
-    caught_up: u64,
+    caught_up: Losses,
 }
 
 impl LeaseState {
@@ -26,8 +31,8 @@ impl LeaseState {
             lease: Lease { instance, epoch: 1 },
             joined: false,
             renewed: None,
-            lost: 0,
-            caught_up: 0,
+            lost: Losses::default(),
+            caught_up: Losses::default(),
         }
     }
 
@@ -37,8 +42,10 @@ impl LeaseState {
         self.joined && renewed.is_some_and(|renewed| renewed.elapsed() < lease)
     }
 
-    fn is_settled(&self) -> bool {
-        self.caught_up == self.lost
+    fn lose(&mut self) {
+        for lost in &mut self.lost {
+            *lost += 1;
+        }
     }
 }
 
@@ -55,12 +62,18 @@ impl Inner {
         self.membership.lock().joined = true;
     }
 
+    /// The lease is about to be given up.
+    pub(super) fn set_left(&self) {
+        self.membership.lock().joined = false;
+    }
+
+    /// The lease is buried: the next one is another.
     pub(super) fn next_epoch(&self) {
         let mut membership = self.membership.lock();
         membership.lease.epoch += 1;
         membership.joined = false;
         membership.renewed = None;
-        membership.lost += 1;
+        membership.lose();
     }
 
     /// A heartbeat has been confirmed. Returns whether the lease had been over before.
@@ -68,48 +81,68 @@ impl Inner {
         let mut membership = self.membership.lock();
         let was_over =
             !membership.holds(self.config().registry.lease) && membership.renewed.is_some();
-        membership.lost += u64::from(was_over);
+        if was_over {
+            membership.lose();
+        }
         membership.renewed = Some(sent);
         was_over
     }
 
-    /// The lease is over in a part of the registry.
-    pub(super) fn lost_in_part(&self) {
-        self.membership.lock().lost += 1;
+    /// These shards have lost what this node had put in.
+    pub(super) fn lost(&self, shards: &[Shard]) {
+        let mut membership = self.membership.lock();
+        for shard in shards {
+            membership.lost[shard.index()] += 1;
+        }
     }
 
-    /// How often the lease has been over, in the whole registry or in a part of it.
-    pub(super) fn losses(&self) -> u64 {
+    /// How often each shard has been lost.
+    pub(super) fn losses(&self) -> Losses {
         self.membership.lock().lost
     }
 
-    /// [`Inner::losses`]; none while the lease is over.
-    pub(super) fn times_lost(&self) -> Option<u64> {
-        let membership = self.membership.lock();
-        let holds = membership.holds(self.config().registry.lease);
-        holds.then_some(membership.lost)
-    }
-
-    /// The orders are carried out that were given while the lease was over for the `lost`th time, and before. Returns whether
-    /// that is news.
-    pub(super) fn caught_up(&self, lost: u64) -> bool {
+    /// The orders for a shard are carried out that were given while it was lost for so many times, and before. Not if the lease has
+    /// run out meanwhile: then there may be more.
+    pub(super) fn caught_up(&self, shard: Shard, lost: &Losses) {
         let mut membership = self.membership.lock();
-        std::mem::replace(&mut membership.caught_up, lost) != lost
-    }
-
-    /// Whether this node holds its lease, and has carried out what was ordered while it did not.
-    pub(super) fn is_current(&self) -> bool {
-        let membership = self.membership.lock();
-        membership.holds(self.config().registry.lease) && membership.is_settled()
-    }
-
-    /// Whether what was ordered while there was no lease is carried out, and what was lost is put back.
-    pub(super) fn is_settled(&self) -> bool {
-        self.membership.lock().is_settled()
+        if membership.holds(self.config().registry.lease) {
+            membership.caught_up[shard.index()] = lost[shard.index()];
+        }
     }
 
     /// Whether others still believe in this node.
     pub(super) fn holds_lease(&self) -> bool {
         self.membership.lock().holds(self.config().registry.lease)
+    }
+
+    /// Refuses what this node can't answer for, of users in a shard, or for none of all of them: while its lease is over the registry
+    /// says of its connections that they are gone, and they are here; and until it has caught up, it may not know whom others have
+    /// ordered to be gone. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said.
+    pub(super) fn vouch(&self, shard: Option<Shard>) -> Result<(), RegistryError> {
+        let membership = self.membership.lock();
+        let current = |shard: usize| membership.caught_up[shard] == membership.lost[shard];
+        let current = match shard {
+            Some(shard) => current(shard.index()),
+            None => Shard::all().any(|shard| current(shard.index())),
+        };
+        match membership.holds(self.config().registry.lease) && current {
+            true => Ok(()),
+            false => Err(RegistryError::Unavailable(
+                "this node has no lease, or has just got it back".to_owned(),
+            )),
+        }
+    }
+
+    /// Asks the registry for what this node vouches for, before the question and after the answer: of what was lost in between
+    /// the answer may know nothing.
+    pub(super) async fn vouched<T>(
+        &self,
+        shard: Option<Shard>,
+        answer: impl Future<Output = Result<T, RegistryError>>,
+    ) -> Result<T, RegistryError> {
+        self.vouch(shard)?;
+        let answer = answer.await?;
+        self.vouch(shard)?;
+        Ok(answer)
     }
 }

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::connection::{ConnectionId, UserId};
+use crate::{
+    connection::{ConnectionId, UserId},
+    registry::keys::Shard,
+};
 
 /// Event names that mean something to Socket.IO's clients and servers themselves; `socket.io-client` throws on them.
 pub const RESERVED_EVENTS: [&str; 6] = [
@@ -46,6 +49,15 @@ impl Target {
         match device {
             Some(device) => Self::Device(user, device),
             None => Self::User(user),
+        }
+    }
+
+    /// The registry's shard of whom it is for; none if it may be any.
+    pub(crate) fn shard(&self) -> Option<Shard> {
+        match self {
+            Self::User(user) | Self::Device(user, _) => Some(Shard::of_user(user)),
+            Self::Connection(id) => Shard::of_id(id),
+            Self::Room(_) => None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The life of a connection, and the verbs a backend has.
 //!
 //! ```text
-//!  CONNECT ─▶ connect ─▶ registry.register ─▶ ack, `ready` ─▶ live in the hub
+//!  CONNECT ─▶ connect ─▶ registry.assert ───▶ ack, `ready` ─▶ live in the hub
 //!                                                               │  deliver ◀── send, broadcast (API, other nodes)
 //!                                                               │  endings ◀── disconnect, limits, drain
 //!  whatever ends it ───────────────────────────────────────▶ departure ─▶ registry.unregister
@@ -19,8 +19,8 @@
 //! - `memory` keeps the node below `limits.memory`.
 //! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
 //!   its state.
-//! - `membership` keeps the node's lease, and `resync` makes the registry exact again after a gap; `lease` is what the node
-//!   knows of it, and `others` are whom it waits for then. `drain` is how a node goes.
+//! - `membership` keeps the node's lease, and `resync` keeps the registry true to the node; `lease` is what the node
+//!   knows of it. `drain` is how a node goes.
 
 pub mod access;
 mod acks;
@@ -42,7 +42,6 @@ mod membership;
 mod memory;
 pub mod message;
 mod mount;
-mod others;
 mod own;
 mod readiness;
 mod receipts;
@@ -55,19 +54,24 @@ mod settings;
 mod verbs;
 mod wire;
 
-use std::sync::{Arc, OnceLock, atomic::AtomicBool};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
 
 use futures_util::FutureExt;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use socketioxide::SocketIo;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    carriers::Events, expiry::Watch, hub::Hub, lease::LeaseState, live::Live, others::Others,
-    receipts::Requests,
+    carriers::Events, expiry::Watch, hub::Hub, lease::LeaseState, live::Live, receipts::Requests,
 };
 use crate::{
     auth::{Authenticator, token::MintError},
@@ -75,7 +79,7 @@ use crate::{
     config::RunningConfig,
     connection::{Instance, NodeId},
     metrics::Metrics,
-    registry::{Registry, RegistryError, Updated},
+    registry::{Registry, RegistryError, keys::Shard},
     transport::{Engine, door::Door, engine::Adapter},
 };
 
@@ -147,11 +151,14 @@ struct Inner {
     watches: mpsc::UnboundedSender<Watch>,
     ended_lines: DefaultDirectRateLimiter,
     membership: Mutex<LeaseState>,
-    others: Others,
+    /// When all nodes were last told that something was lost.
+    told: Mutex<Option<Instant>>,
     /// Has the next heartbeat sent at once.
     beat_now: Notify,
-    /// The registry may not hold just this node's connections, or orders that this node has not seen.
-    inexact: AtomicBool,
+    /// The shards that may not hold just this node's connections, or orders that this node has not seen.
+    inexact: Mutex<BTreeSet<Shard>>,
+    /// The connections that are to be asserted once more, in turn.
+    to_repair: Mutex<resync::Repair>,
     draining: AtomicBool,
     /// Ends the heartbeats: a node that has left must not join again.
     leaving: CancellationToken,
@@ -193,9 +200,10 @@ impl Gateway {
             departures,
             watches,
             ended_lines: departure::limit_lines(),
-            others: Others::default(),
+            told: Mutex::default(),
             beat_now: Notify::new(),
-            inexact: AtomicBool::new(true),
+            inexact: Mutex::new(Shard::all().collect()),
+            to_repair: Mutex::default(),
             draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),
@@ -258,21 +266,13 @@ impl Inner {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
-    /// Has the registry told what a connection is like now.
+    /// Has the registry told what a connection is like now. What fails is made good by the next repair.
     fn update(self: &Arc<Self>, live: &Arc<Live>) {
+        live.changed();
         let (gateway, live) = (self.clone(), live.clone());
         tokio::spawn(async move {
-            let (lease, record) = (gateway.lease(), live.record(&gateway.node_id));
-            match gateway
-                .registry
-                .update(&lease, &record, &live.grant())
-                .await
-            {
-                Ok(Updated::Done | Updated::Gone) => {}
-                Ok(Updated::Refused(bar)) => gateway.end_all(&[live], &bar.ending()),
-                Err(error) => {
-                    tracing::warn!(connection = %live.id, %error, "can't update a connection");
-                }
+            if let Err(error) = gateway.assert_again(&live).await {
+                tracing::warn!(connection = %live.id, %error, "can't update a connection");
             }
         });
     }

@@ -18,7 +18,7 @@ use crate::{
     auth::{AuthError, Identity},
     connection::{Connection, ConnectionId, Tally},
     ending::Ending,
-    registry::{Admission, EndTarget, Entry, RegistryError, Updated},
+    registry::{Admission, Assertion, EndTarget, Entry, RegistryError, keys::Shard},
     telemetry::AUDIT,
     transport::engine::Adapter,
 };
@@ -146,22 +146,31 @@ impl Inner {
         // Through the registry before it counts here: a token that has been revoked renews nothing.
         let mut record = live.record(&self.node_id);
         record.expires_at = expires_at;
-        match self
-            .registry
-            .update(&self.lease(), &record, &refusal::grant(&identity))
-            .await?
-        {
-            Updated::Done => {}
-            Updated::Gone => return Err(Refusal::Unavailable.into()),
-            Updated::Refused(bar) => return Err(Refusal::Bar(bar).into()),
+        live.changed();
+        let assertion = Assertion {
+            connection: &record,
+            grant: &refusal::grant(&identity),
+            version: live.version(),
+            start: live.start(),
+            limit: None,
+            again: true,
+        };
+        match self.registry.assert(&self.lease(), &assertion).await? {
+            Admission::Admitted { .. } => {}
+            Admission::Refused(bar) => return Err(Refusal::Bar(bar).into()),
+            Admission::Ended(ending) => {
+                self.end_all(std::slice::from_ref(live), &ending);
+                return Err(Refusal::Unavailable.into());
+            }
         }
         live.renew(identity);
+        live.changed();
         self.watch(live);
-        // Whoever has revoked this token since then has looked for it on a connection that still had the one before.
-        let renewed = [(live.entry(), live.grant())];
-        if let Some((_, bar)) = self.registry.standing(&renewed).await?.first() {
-            self.end_all(std::slice::from_ref(live), &bar.ending());
-            return Err(Refusal::Bar(*bar).into());
+        // Whoever has revoked this token since then has looked for it on a connection that still had the one before; and what was
+        // said of that one meanwhile may have come last.
+        self.assert_again(live).await?;
+        if live.ending().is_some() {
+            return Err(AuthError::Revoked.into());
         }
         Ok(json!({ "expiresAt": expires_at }))
     }
@@ -170,7 +179,11 @@ impl Inner {
     async fn devices(&self, live: &Live, asked: Value) -> Result<Value, Denied> {
         let page = DevicesPage::of(asked)?;
         let connections = match live.user() {
-            Some(user) => self.vouched(self.registry.user(user)).await?.connections,
+            Some(user) => {
+                self.vouched(Some(Shard::of_user(user)), self.registry.user(user))
+                    .await?
+                    .connections
+            }
             // Nobody but the guest itself is known to be the guest's.
             None => vec![live.record(&self.node_id)],
         };
@@ -190,7 +203,7 @@ impl Inner {
             return Err(Denied::UnknownConnection);
         }
         let connection = self
-            .vouched(self.registry.connection(&id))
+            .vouched(Shard::of_id(&id), self.registry.connection(&id))
             .await?
             .filter(|connection| connection.user_id.as_ref() == Some(user))
             .ok_or(Denied::UnknownConnection)?;
@@ -280,19 +293,34 @@ impl Inner {
         let mut limit = self.user_limit();
         let (record, admission) = loop {
             let (losses, lease) = (self.losses(), self.lease());
-            let record = live.record(&self.node_id);
-            let admission = self
-                .registry
-                .register(&lease, &record, &live.grant(), Some(limit))
-                .await;
-            if let Ok(Admission::Admitted { evicted: more, .. }) = &admission {
+            let (record, grant) = (live.record(&self.node_id), live.grant());
+            let assertion = Assertion {
+                connection: &record,
+                grant: &grant,
+                version: live.version(),
+                start: live.start(),
+                limit: Some(limit),
+                again: false,
+            };
+            let admission = match self.holds_lease() {
+                true => self.registry.assert(&lease, &assertion).await,
+                false => Err(RegistryError::Unavailable(
+                    "this node has no lease".to_owned(),
+                )),
+            };
+            if let Ok(Admission::Admitted {
+                start,
+                evicted: more,
+                ..
+            }) = &admission
+            {
                 evicted.extend(more.iter().cloned());
-                // It has come once, however often it is registered.
+                // It has come once, however often it is asserted.
                 limit.newcomers = 0;
                 // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
-                live.set_registered();
+                live.set_registered(*start);
             }
-            // A lease that was lost meanwhile takes the entry along, and whoever made the registry exact did not know of it.
+            // A lease or data that was lost meanwhile took the entry along, and whoever made the registry exact did not know of it.
             if admission.is_err() || live.is_gone() || losses == self.losses() {
                 break (record, admission);
             }
@@ -300,6 +328,10 @@ impl Inner {
         let tally = match admission {
             Ok(Admission::Admitted { tally, .. }) => tally,
             Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),
+            Ok(Admission::Ended(ending)) => {
+                tracing::debug!(connection = %live.id, ?ending, "ordered to end while it came");
+                return Err(Refusal::Unavailable);
+            }
             Err(error) => {
                 tracing::warn!(connection = %live.id, %error, "can't register a connection");
                 return Err(Refusal::Unavailable);

@@ -9,6 +9,15 @@ impl Gateway {
     pub fn unready(&self) -> Vec<&'static str> {
         self.inner.unready()
     }
+
+    /// The shards of the registry that can't be reached, by their hexadecimal digit: what the users in them ask for is refused, and
+    /// all others are served.
+    pub fn shards_away(&self) -> Vec<String> {
+        let away = self.inner.registry.away();
+        away.iter()
+            .map(|shard| format!("{:x}", shard.index()))
+            .collect()
+    }
 }
 
 impl Inner {
@@ -24,7 +33,7 @@ impl Inner {
         let wrong = [
             (self.is_draining(), "draining"),
             (!self.registry.is_up(), "the registry is unavailable"),
-            (!self.bus.is_up(), "the bus is down"),
+            (!self.bus.is_mostly_up(), "the bus is down"),
             (!self.holds_lease(), "no lease"),
         ];
         wrong

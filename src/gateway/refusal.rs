@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     auth::{AuthError, Identity, SessionRef},
-    registry::{Bar, Grant},
+    registry::{Ahead, Bar, Grant},
 };
 
 /// Why a CONNECT packet, or a token later on, is refused. `Display` is the contract's text of the `connect_error`.
@@ -82,5 +82,14 @@ pub(crate) fn grant(identity: &Identity) -> Grant {
             SessionRef::Cookie(id) => id.expose().into(),
             SessionRef::Family(id) => id.as_str().into(),
         }),
+        // For every token, however old: a revocation that came between its first use and its `iat` is held against it for as long
+        // as it lives. One without `iat` is refused after any revocation.
+        ahead: match (identity.issued_at, identity.digest, identity.expires_at) {
+            (Some(_), Some(digest), Some(expires_at)) => Some(Ahead {
+                digest: digest.to_string(),
+                expires_at,
+            }),
+            _ => None,
+        },
     }
 }

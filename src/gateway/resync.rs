@@ -1,74 +1,180 @@
-//! Putting right what the registry has of this node, after a gap.
+//! Keeping the registry true to this node: after a loss or a gap all at once, and slowly all the time.
+//!
+//! Both are the same: each connection is asserted, which puts back what is missing and carries out what was ordered meanwhile; and
+//! what the registry has of this node and the node does not is removed.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::join_all, stream};
+use tokio::time::{Instant, timeout};
 
 use super::{Inner, live::Live};
-use crate::registry::{Admission, Entry, Lease, RegistryError};
+use crate::{
+    connection::ConnectionId,
+    registry::{Admission, Assertion, Entry, Lease, RegistryError, keys::Shard},
+};
 
-/// How many connections are put back at once. Measured with 100,000: 6.0 s, and 10.2 s where all are asked for together, as calls
-/// then wait for longer than their deadline and are made again.
+/// How many connections a fleet puts back at once, all nodes together. Measured with 100,000 of one node: 6.0 s, and 10.2 s where all
+/// are asked for together, as calls then wait for longer than their deadline and are made again.
 const AT_ONCE: usize = 256;
 
-impl Inner {
-    /// Makes the registry hold just this node's connections, and carries out the orders that it has missed.
-    pub(super) async fn resync(self: &Arc<Self>) -> Result<(), RegistryError> {
-        let lease = self.lease();
-        let (before, departing) = (self.registered(), self.hub.departing());
-        let held = self.held(&lease).await?;
-        let stale: Vec<_> = held
-            .iter()
-            .filter(|entry| !self.hub.knows(&entry.id))
-            .cloned()
-            .collect();
-        if !stale.is_empty() {
-            self.registry.unregister(&lease, &stale).await?;
-        }
-        let mut missing = lacking(before, &held);
-        // Those that came meanwhile may be in the registry since, or may have been lost.
-        let mut come = lacking(self.registered(), &held);
-        let known: HashSet<_> = missing.iter().map(|live| live.id.clone()).collect();
-        come.retain(|live| !known.contains(&live.id));
-        if !come.is_empty() {
-            missing.extend(lacking(come, &self.held(&lease).await?));
-        }
-        let again: Vec<_> = missing
-            .iter()
-            .map(|live| self.register_again(&lease, live))
-            .collect();
-        // To the end, also when one of them has failed: a call that is given up may be carried out all the same.
-        let again: Vec<_> = stream::iter(again)
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        again.into_iter().collect::<Result<(), _>>()?;
+/// How long it takes until each connection has been asserted once more, up to [`FEW`] connections in the fleet; with more,
+/// accordingly longer, up to [`LONGEST`].
+const ROUND: Duration = Duration::from_secs(50);
+const FEW: u64 = 100_000;
+const LONGEST: Duration = Duration::from_secs(500);
 
-        let lives = self.registered();
-        self.ordered(lives.clone()).await?;
-        let grants: Vec<_> = lives
+/// The connections that are to be asserted once more, in turn.
+#[derive(Default)]
+pub(super) struct Repair {
+    queue: VecDeque<ConnectionId>,
+    /// When some of them last were.
+    last: Option<Instant>,
+}
+
+impl Inner {
+    /// Makes these shards hold just this node's connections. Returns those that could not be reached; there is the rest to do.
+    pub(super) async fn resync(self: &Arc<Self>, shards: BTreeSet<Shard>) -> BTreeSet<Shard> {
+        // As of now: what is asserted under another lease or generation says nothing of these.
+        let (lost, lease) = (self.losses(), self.lease());
+        let generations: HashMap<_, _> = shards
             .iter()
-            .map(|live| (live.entry(), live.grant()))
+            .map(|shard| (*shard, self.registry.generation(*shard)))
             .collect();
-        for (entry, bar) in self.registry.standing(&grants).await? {
-            if let Some(live) = self.hub.get(&entry.id) {
-                self.end_all(&[live], &bar.ending());
+        let departing = self.hub.departing();
+        let mut failed = self.assert_all(self.registered(), &shards).await;
+        let exact: Vec<_> = shards.difference(&failed).copied().collect();
+        let finishing = exact.into_iter().map(async |shard| {
+            let generation = generations[&shard].as_deref();
+            let finished = self.finish(&lease, shard, generation, &departing);
+            match timeout(self.config().registry.lease, finished).await {
+                Ok(Ok(())) => {
+                    self.caught_up(shard, &lost);
+                    return None;
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, shard = shard.index(), "a shard can't be made exact yet");
+                }
+                Err(_) => tracing::debug!(shard = shard.index(), "somebody in a shard does not get closed"),
+            }
+            Some(shard)
+        });
+        failed.extend(join_all(finishing).await.into_iter().flatten());
+        let done = shards.len() - failed.len();
+        if done > 0 && self.hub.len() > 0 {
+            tracing::info!(
+                shards = done,
+                connections = self.hub.len(),
+                "the registry is exact again"
+            );
+        }
+        failed
+    }
+
+    /// Asserts connections of these shards. Returns the shards of those that could not be.
+    async fn assert_all(
+        self: &Arc<Self>,
+        lives: Vec<Arc<Live>>,
+        shards: &BTreeSet<Shard>,
+    ) -> BTreeSet<Shard> {
+        let nodes = self.registry.known().len().max(1);
+        let lives = lives.into_iter().filter_map(|live| {
+            let shard = Shard::of_id(&live.id)?;
+            shards.contains(&shard).then_some((shard, live))
+        });
+        // To the end, also when one of them has failed: a call that is given up may be carried out all the same.
+        let asserted = stream::iter(lives)
+            .map(async |(shard, live)| {
+                self.assert_again(&live)
+                    .await
+                    .err()
+                    .map(|error| (shard, error))
+            })
+            .buffer_unordered((AT_ONCE / nodes).max(16));
+        let failed: HashMap<_, _> = asserted.filter_map(async |it| it).collect().await;
+        for (shard, error) in &failed {
+            tracing::debug!(%error, shard = shard.index(), "can't assert a connection yet");
+        }
+        failed.into_keys().collect()
+    }
+
+    /// All of this node's connections of a shard are asserted: removes what else it has, and says that it has all.
+    async fn finish(
+        self: &Arc<Self>,
+        lease: &Lease,
+        shard: Shard,
+        generation: Option<&str>,
+        departing: &[Arc<Live>],
+    ) -> Result<(), RegistryError> {
+        self.remove_stale(shard).await?;
+        // Those that depart are not put back, and nobody else knows that they are not closed yet.
+        for live in departing.iter().chain(&self.hub.departing()) {
+            if Shard::of_id(&live.id) == Some(shard) {
+                live.unregistered.cancelled().await;
             }
         }
-        // Those that depart are not put back, and nobody else knows that they are not closed yet.
-        let departing = departing.into_iter().chain(self.hub.departing());
-        for live in lacking(departing, &held) {
-            live.unregistered.cancelled().await;
+        let entered = match generation {
+            Some(generation) => self.registry.entered(lease, shard, generation).await?,
+            None => false,
+        };
+        match entered {
+            true => Ok(()),
+            false => Err(RegistryError::Unavailable(
+                "it was lost once more".to_owned(),
+            )),
         }
-        if !lives.is_empty() {
-            tracing::info!(connections = lives.len(), "the registry is exact again");
+    }
+
+    /// Removes what the registry has of this node and the node does not.
+    async fn remove_stale(&self, shard: Shard) -> Result<(), RegistryError> {
+        let lease = self.lease();
+        let mut stale: Vec<Entry> = self.registry.held(&lease, shard).await?;
+        stale.retain(|entry| !self.hub.knows(&entry.id));
+        if !stale.is_empty() {
+            self.registry.unregister(&lease, &stale).await?;
         }
         Ok(())
     }
 
-    /// What the registry has of this node.
-    async fn held(&self, lease: &Lease) -> Result<HashSet<Entry>, RegistryError> {
-        Ok(self.registry.held(lease).await?.into_iter().collect())
+    /// Asserts the next few connections, and now and then looks for what is stale: for losses that nobody has seen.
+    pub(super) async fn repair(self: &Arc<Self>, fleet: u64) {
+        let round = ROUND
+            .mul_f64((fleet as f64 / FEW as f64).max(1.0))
+            .min(LONGEST)
+            .max(self.config().registry.heartbeat);
+        let beats = round.as_secs_f64() / self.config().registry.heartbeat.as_secs_f64();
+        let (due, begins) = {
+            let mut repair = self.to_repair.lock();
+            // Heartbeats that come sooner than they are due do not hurry it.
+            let due = self.config().registry.heartbeat.mul_f64(0.8);
+            if repair.last.is_some_and(|last| last.elapsed() < due) {
+                return;
+            }
+            repair.last = Some(Instant::now());
+            let queue = &mut repair.queue;
+            let begins = queue.is_empty();
+            if begins {
+                queue.extend(self.registered().into_iter().map(|live| live.id.clone()));
+            }
+            let share = (queue.len().max(self.hub.len()) as f64 / beats).ceil() as usize;
+            let due: Vec<_> = (0..share).map_while(|_| queue.pop_front()).collect();
+            (due, begins)
+        };
+        let due = due.iter().filter_map(|id| self.hub.get(id)).collect();
+        let all = Shard::all().collect();
+        let mut failed = self.assert_all(due, &all).await;
+        if begins {
+            for shard in Shard::all() {
+                if let Err(error) = self.remove_stale(shard).await {
+                    tracing::debug!(%error, shard = shard.index(), "what is stale");
+                    failed.insert(shard);
+                }
+            }
+        }
     }
 
     /// This node's connections that the registry has been told of.
@@ -78,21 +184,26 @@ impl Inner {
         lives
     }
 
-    /// Puts a connection back that the registry has lost.
-    async fn register_again(
+    /// Tells the registry what a connection is like, and does what comes of it.
+    pub(super) async fn assert_again(
         self: &Arc<Self>,
-        lease: &Lease,
         live: &Arc<Live>,
     ) -> Result<(), RegistryError> {
         if live.is_gone() {
             return Ok(());
         }
+        let version = live.version();
         let record = live.record(&self.node_id);
-        // It has been let in before: the limit is not held against it.
-        let admission = self
-            .registry
-            .register(lease, &record, &live.grant(), None)
-            .await;
+        let grant = live.grant();
+        let assertion = Assertion {
+            connection: &record,
+            grant: &grant,
+            version,
+            start: live.start(),
+            limit: None,
+            again: true,
+        };
+        let admission = self.registry.assert(&self.lease(), &assertion).await;
         if live.is_gone() {
             // What its end tells the registry may have come before this, which may have been carried out even if it failed.
             let (gateway, live) = (self.clone(), live.clone());
@@ -102,22 +213,10 @@ impl Inner {
             });
         }
         match admission? {
-            Admission::Refused(bar) => {
-                self.end_all(std::slice::from_ref(live), &bar.ending());
-            }
-            // Upgraded while the registry was being told.
-            Admission::Admitted { .. } if record.transport != live.session.kind() => {
-                self.update(live);
-            }
             Admission::Admitted { .. } => {}
+            Admission::Refused(bar) => self.end_all(std::slice::from_ref(live), &bar.ending()),
+            Admission::Ended(ending) => self.end_all(std::slice::from_ref(live), &ending),
         }
         Ok(())
     }
-}
-
-/// Those of some connections that are not among these entries.
-fn lacking(lives: impl IntoIterator<Item = Arc<Live>>, held: &HashSet<Entry>) -> Vec<Arc<Live>> {
-    let mut lives = Vec::from_iter(lives);
-    lives.retain(|live| !held.contains(&live.entry()));
-    lives
 }

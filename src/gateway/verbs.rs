@@ -12,7 +12,9 @@ use super::{
 use crate::{
     connection::{Connection, ConnectionId, UserId},
     ending::Ending,
-    registry::{EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage},
+    registry::{
+        EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage, keys::Shard,
+    },
 };
 
 impl Gateway {
@@ -58,7 +60,7 @@ impl Gateway {
     /// A user's connections.
     pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
         let read = self.inner.registry.user(user);
-        Ok(self.inner.vouched(read).await?)
+        Ok(self.inner.vouched(Some(Shard::of_user(user)), read).await?)
     }
 
     /// Everybody online, a page at a time.
@@ -68,13 +70,13 @@ impl Gateway {
         limit: usize,
     ) -> Result<UsersPage, GatewayError> {
         let read = self.inner.registry.users(cursor, limit);
-        Ok(self.inner.vouched(read).await?)
+        Ok(self.inner.vouched(None, read).await?)
     }
 
     /// The presence of users, in the order asked for.
     pub async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, GatewayError> {
         let read = self.inner.registry.presence(users);
-        Ok(self.inner.vouched(read).await?)
+        Ok(self.inner.vouched(None, read).await?)
     }
 
     /// Ends a user's connections on every node, and answers when they are closed and out of the registry, or after 5 s. With
@@ -97,16 +99,23 @@ impl Gateway {
     /// One connection.
     pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
         let read = self.inner.registry.connection(id);
-        Ok(self.inner.vouched(read).await?)
+        Ok(self.inner.vouched(Shard::of_id(id), read).await?)
     }
 
-    /// Ends one connection, with the same promise. None if there is no such connection.
+    /// Ends one connection, with the same promise. None if there is no such connection; one that comes back under this id within an
+    /// hour, with a node that was taken for dead, is ended then.
     pub async fn disconnect_connection(
         &self,
         id: &ConnectionId,
         ending: &Ending,
     ) -> Result<Option<Disconnected>, GatewayError> {
         let Some(connection) = self.connection(id).await? else {
+            // Its node may be taken for dead, and come back with it.
+            let target = EndTarget::Connection(Entry {
+                user: None,
+                id: id.clone(),
+            });
+            self.inner.disconnect(target, None, ending).await?;
             return Ok(None);
         };
         let target = EndTarget::Connection(Entry {
@@ -119,7 +128,7 @@ impl Gateway {
     /// The live nodes.
     pub async fn nodes(&self) -> Result<Vec<Node>, GatewayError> {
         let read = self.inner.registry.nodes();
-        let mut nodes = self.inner.vouched(read).await?;
+        let mut nodes = self.inner.vouched(None, read).await?;
         let own = self.inner.report();
         if let Some(node) = nodes
             .iter_mut()
@@ -133,7 +142,7 @@ impl Gateway {
     /// The cluster in three numbers.
     pub async fn totals(&self) -> Result<Totals, GatewayError> {
         let read = self.inner.registry.totals();
-        Ok(self.inner.vouched(read).await?)
+        Ok(self.inner.vouched(None, read).await?)
     }
 
     /// Whether the configuration has the namespace.

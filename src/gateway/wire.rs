@@ -10,7 +10,7 @@
 //! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the data `j` (JSON text; none: no argument), and collect answers for `k` ms |
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
 //! | `t` | end what came in by the token of this id |
-//! | `b` | send a heartbeat now; true: the registry has lost something |
+//! | `b` | true: the registry has lost something, send a heartbeat now |
 //! | `f` | true: the sender has left |
 //! | `r` | receipts, each a [`Receipt`] as a map |
 
@@ -22,6 +22,7 @@ use super::message::{Answer, Json, Message, Target};
 use crate::{
     connection::{ConnectionId, UserId},
     ending::Ending,
+    registry::keys::Shard,
 };
 
 /// The first byte of every message. A node does not read what begins otherwise.
@@ -41,6 +42,16 @@ pub(super) enum Recipients<'a> {
     All,
 }
 
+impl Recipients<'_> {
+    /// The registry's shard of whom it is for; none if it may be any.
+    pub(super) fn shard(&self) -> Option<Shard> {
+        match self {
+            Self::Of(target) => target.shard(),
+            Self::All => None,
+        }
+    }
+}
+
 /// What a node can be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Command<'a> {
@@ -57,9 +68,9 @@ pub(super) enum Command<'a> {
     },
     /// End the connections that came in by a token.
     EndToken { token_id: Cow<'a, str> },
-    /// Send a heartbeat at once. All are told so: by a node that has found a lease of its own lost, as theirs may be too, or by
-    /// one that has just come, for them to know it. Nobody waits for a receipt.
-    Beat { lost: bool },
+    /// Send a heartbeat at once: a node has found that the registry has lost data, and the others have lost the same. Nobody waits
+    /// for a receipt.
+    Beat,
     /// The node that says so has left the cluster: nobody is to wait for it.
     Farewell,
 }
@@ -242,7 +253,7 @@ pub(super) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
             });
         }
         Command::EndToken { token_id } => envelope.end_token = Some(token_id),
-        Command::Beat { lost } => envelope.beat = Some(*lost),
+        Command::Beat => envelope.beat = Some(true),
         Command::Farewell => envelope.farewell = true,
     }
     written(&envelope)
@@ -296,9 +307,7 @@ pub(super) fn read(payload: &[u8]) -> Option<Said> {
         } => Command::EndToken {
             token_id: Cow::Owned(id.to_owned()),
         },
-        Envelope {
-            beat: Some(lost), ..
-        } => Command::Beat { lost },
+        Envelope { beat: Some(_), .. } => Command::Beat,
         Envelope { farewell: true, .. } => Command::Farewell,
         Envelope { receipts, .. } if !receipts.is_empty() => {
             return Some(Said::Receipts(receipts.into_owned()));

@@ -20,6 +20,7 @@
 //!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
+mod alone;
 mod aside;
 mod ask;
 mod clock;
@@ -45,6 +46,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use alone::Alone;
 pub use aside::Aside;
 pub(crate) use clock::time;
 pub use map::{Address, Map};

@@ -172,7 +172,7 @@ impl Servers {
     }
 
     /// Whether servers answer for each other, and for nothing while they don't see each other.
-    pub(super) fn is_cluster(&self) -> bool {
+    pub(crate) fn is_cluster(&self) -> bool {
         self.shared.cluster
     }
 

@@ -97,7 +97,7 @@ impl Metrics {
         for counter in counters {
             counter.increment(0);
         }
-        for operation in ["register", "unregister", "heartbeat"] {
+        for operation in ["assert", "unregister", "heartbeat"] {
             let labels = vec![Label::new("operation", operation)];
             self.counter("switchboard_registry_errors_total", labels.clone())
                 .increment(0);

@@ -7,8 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::Entry;
-use crate::{connection::Tally, ending::Ending};
+use super::{Entry, TOKEN_MARGIN};
+use crate::{
+    connection::{Connection, Tally},
+    ending::Ending,
+};
 
 /// The id of a login: of a refresh family, or of a session whose cookie a client has. Whoever knows that of a cookie is half
 /// way into the session, so `Debug` shows a digest, and so does the registry keep it.
@@ -63,6 +66,25 @@ pub struct Grant {
     pub token_id: Option<String>,
     /// The login that it stems from.
     pub session: Option<SessionId>,
+    /// What tells a token from all others, where its `iat` may be of the future, and when it expires.
+    pub ahead: Option<Ahead>,
+}
+
+/// A token that may say it is of the future.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ahead {
+    /// A digest of the token.
+    pub digest: String,
+    /// When it expires.
+    pub expires_at: Timestamp,
+}
+
+impl Ahead {
+    /// Until when its first use is remembered: for as long as any node lets it in.
+    pub(super) fn kept_until(&self) -> Timestamp {
+        let end = self.expires_at.checked_add(TOKEN_MARGIN);
+        end.unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// What is done about a user who has as many connections as a user may have.
@@ -117,30 +139,42 @@ impl Bar {
     }
 }
 
-/// What becomes of a connection that is registered.
+/// A connection that is to be in the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct Assertion<'a> {
+    /// What it is like.
+    pub connection: &'a Connection,
+    /// What it was let in by.
+    pub grant: &'a Grant,
+    /// Counts the changes of these two: what was said of an earlier one and comes late changes nothing.
+    pub version: u64,
+    /// When it began, as an earlier [`Admission::Admitted`] said; none if there was none.
+    pub start: Option<Timestamp>,
+    /// What is held against a newcomer; none for any number.
+    pub limit: Option<UserLimit>,
+    /// Whether it has been let in before: no limit is held against it, nobody is evicted for it, and its tally is not counted.
+    pub again: bool,
+}
+
+/// What becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It is in.
     Admitted {
-        /// What its user has with it, without those that are evicted; a guest has itself.
+        /// When it began, by the registry's clock: it is meant by every kick from then on.
+        start: Timestamp,
+        /// What its user has with it, without those that are evicted; a guest has itself. Beyond 256 connections each further one
+        /// counts as a device of its own.
         tally: Tally,
         /// Connections that have been ordered to end ([`Ending::LIMIT`]) to make room. Their nodes have not been told: that
-        /// is the caller's. Also those that an earlier call evicted and that are still there, as its caller may have failed.
+        /// is the caller's. Where there is no room besides them, also those that an earlier call evicted and that are still
+        /// there, as its caller may have failed.
         evicted: Vec<Entry>,
     },
-    /// It is not, and nothing has changed.
+    /// It may not be there. An entry that is there stays until it is unregistered.
     Refused(Bar),
-}
-
-/// What becomes of a connection that is written anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Updated {
-    /// It is as it was given.
-    Done,
-    /// It is not there under this lease, and is not brought back.
-    Gone,
-    /// Its grant does not hold. It is there as it was before.
-    Refused(Bar),
+    /// It has been ordered to end. An entry that is there stays until it is unregistered.
+    Ended(Ending),
 }
 
 #[cfg(test)]

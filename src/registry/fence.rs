@@ -63,7 +63,7 @@ pub enum EndTarget {
         except: Vec<ConnectionId>,
     },
     /// Those of a user's that the revocation of the user's tokens is held against: the one that comes with the order, or else
-    /// an earlier one. What that means is known where the order is given; other nodes ask for the [`super::Registry::orders`].
+    /// an earlier one. Which those are is known where the order is given.
     Revoked {
         /// Whose.
         user: UserId,

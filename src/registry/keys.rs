@@ -2,29 +2,37 @@
 //!
 //! | name | what |
 //! |---|---|
-//! | `P:{sX}:conns` | ZSET, all scores 0: the entries of a shard in the order of their users |
-//! | `P:{sX}:n:<lease>` | HASH id → user: the entries of a shard that belong to a lease |
-//! | `P:{sX}:users` | STRING: how many users have an entry in the shard |
-//! | `P:{sX}:seen:<user>` | STRING: when a user's last connection ended, in ms; expires |
-//! | `P:{sX}:ending` | HASH id → order to end; expires |
-//! | `P:{sX}:ban:<user>` | STRING: a ban; expires with it |
-//! | `P:{sX}:revoked:<user>` | STRING: grants issued before this, in ms, are refused; expires |
-//! | `P:{sX}:jti:<digest>` | STRING: a token that is revoked, in all shards; expires |
-//! | `P:{sX}:over:<user>\0<digest>` | STRING: a session that has ended; expires |
-//! | `P:{sX}:rate:<user>` | STRING: how many newcomers a user has had in the last seconds; expires |
-//! | `P:{sX}:family:<id>` | HASH: a refresh family; expires |
-//! | `P:{sX}:leases` | ZSET lease → when it runs out in the shard, in ms of Redis's clock |
-//! | `P:{sX}:notes` | HASH lease → last heartbeat, a colon, name of the node |
-//! | `P:{nodes}:leases` | the same, of all nodes |
-//! | `P:{nodes}:notes` | HASH lease → last heartbeat, a colon, report |
-//! | `P:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
-//! | `P:{nodes}:bus:all` | shard channel of all nodes |
+//! | `P:2:{sX}:conns` | ZSET, all scores 0: the entries of a shard in the order of their users |
+//! | `P:2:{sX}:n:<lease>` | HASH id → user: the entries of a shard that belong to a lease |
+//! | `P:2:{sX}:moved` | HASH id → user: those of the entries whose ids do not say which node has them |
+//! | `P:2:{sX}:users` | STRING: how many users have an entry in the shard |
+//! | `P:2:{sX}:generation` | STRING: a random name, another one whenever the shard has lost its data |
+//! | `P:2:{sX}:in:<generation>` | SET: the leases all of whose entries are in the shard |
+//! | `P:2:{sX}:seen:<user>` | STRING: when a user's last connection ended, in ms; expires |
+//! | `P:2:{sX}:kick:<user>` | LIST: orders to end all of a user's connections up to a time; expires |
+//! | `P:2:{sX}:end:<id>` | STRING: the order to end one connection; expires |
+//! | `P:2:{sX}:ban:<user>` | STRING: a ban; expires with it |
+//! | `P:2:{sX}:revoked:<user>` | STRING: grants issued before this, in ms, are refused; expires |
+//! | `P:2:{sX}:jti:<digest>` | STRING: a token that is revoked, in all shards; expires |
+//! | `P:2:{sX}:ahead:<digest>` | STRING: when a token was first seen that says it is of the future, in ms; expires |
+//! | `P:2:{sX}:over:<user>\0<digest>` | STRING: a session that has ended; expires |
+//! | `P:2:{sX}:rate:<user>` | STRING: how many newcomers a user has had in the last seconds; expires |
+//! | `P:2:{sX}:family:<id>` | HASH: a refresh family; expires |
+//! | `P:2:{sX}:carried` | STRING: what the first layout held against the users of a shard has been carried over |
+//! | `P:2:{nodesY}:leases` | HASH lease → when it runs out, last heartbeat, report; one copy, or three in a cluster |
+//! | `P:2:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
+//! | `P:2:{nodes}:bus:all` | shard channel of all nodes |
 //!
-//! `P` is `registry.prefix`; `X` is the shard, `0` to `f`. What the braces hold is all that Redis Cluster hashes, so the keys
-//! and channels of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no brace
-//! itself. A shard and the nodes are the [`Place`]s; whatever one command or script touches is of one place.
+//! `P` is `registry.prefix`, and 2 the layout; `X` is the shard, `0` to `f`. What the braces hold is all that Redis Cluster hashes,
+//! so the keys and channels of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no
+//! brace itself.
+//!
+//! The first layout had `P:{sX}:…` and `P:{nodes}:…`. Nothing reads those, but for what [`Keys::copy_of`] names, once.
 //!
 //! Users are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
 
 use super::{Entry, Family, Lease, RegistryError, SessionId};
 use crate::{
@@ -36,14 +44,15 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Shard(u8);
 
-/// Where a lease is kept: each place has its own word on whether it holds there, as each may be on another server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Place {
-    /// A shard.
-    Shard(Shard),
-    /// The nodes and what they say of themselves.
-    Nodes,
-}
+/// The braces of the copies of the table of leases: in a cluster whose slots are dealt out evenly, on three masters.
+const COPIES: [&str; 3] = ["nodes", "n1", "n2"];
+
+/// The layout of keys and entries; another one is another registry.
+const LAYOUT: u8 = 2;
+
+/// What is carried over from the first layout, by how its names begin: what is held against users and tokens, and the refresh
+/// families. Their slots and their values are the same in both layouts.
+const CARRIED: [&[u8]; 5] = [b"ban:", b"revoked:", b"jti:", b"over:", b"family:"];
 
 /// Length of a [`ConnectionId`]: the shard's digit and 128 bits as URL-safe base64.
 const ID_LENGTH: usize = 23;
@@ -63,11 +72,6 @@ impl Shard {
     /// This one and those that follow it.
     pub fn and_later(self) -> impl Iterator<Item = Self> {
         (self.0..Self::COUNT).map(Self)
-    }
-
-    /// The places that leases are kept in: every shard, and last the nodes.
-    pub fn places() -> impl Iterator<Item = Place> {
-        Self::all().map(Place::Shard).chain([Place::Nodes])
     }
 
     /// Its number, below [`Shard::COUNT`].
@@ -101,8 +105,15 @@ impl Shard {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
         match digit.as_bytes() {
-            [digit @ b'0'..=b'9'] if shaped => Some(Self(digit - b'0')),
-            [digit @ b'a'..=b'f'] if shaped => Some(Self(digit - b'a' + 10)),
+            [digit] if shaped => Self::of_digit(*digit),
+            _ => None,
+        }
+    }
+
+    fn of_digit(digit: u8) -> Option<Self> {
+        match digit {
+            b'0'..=b'9' => Some(Self(digit - b'0')),
+            b'a'..=b'f' => Some(Self(digit - b'a' + 10)),
             _ => None,
         }
     }
@@ -116,10 +127,20 @@ impl Shard {
         }
     }
 
-    /// A new id: in its user's shard, or for a guest in any.
-    pub fn new_id(user: Option<&UserId>) -> ConnectionId {
+    /// A new id: in its user's shard, or for a guest in any. It says which node has it, if that is known.
+    pub fn new_id(user: Option<&UserId>, node: Option<&Instance>) -> ConnectionId {
         let shard = user.map_or_else(|| Self(rand::random::<u8>() % Self::COUNT), Self::of_user);
-        ConnectionId::random(shard.digit())
+        let id = ConnectionId::random(shard.digit());
+        match node {
+            Some(node) => format!(
+                "{}{}{}",
+                shard.digit(),
+                mark(node),
+                &id.as_str()[1 + MARK..]
+            )
+            .into(),
+            None => id,
+        }
     }
 
     /// A new id for a family of `user`, of the same shape.
@@ -145,6 +166,25 @@ impl Shard {
     fn digit(self) -> char {
         char::from(b"0123456789abcdef"[usize::from(self.0)])
     }
+}
+
+/// Characters of an id that stand for the node that gave it out: which of a hundred nodes has it is then one look.
+const MARK: usize = 3;
+
+/// What ids of a node have behind their shard's digit.
+pub(super) fn mark(node: &Instance) -> String {
+    let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(node.as_str()));
+    digest[..MARK].to_owned()
+}
+
+/// The mark that an id has.
+pub(super) fn mark_of(id: &ConnectionId) -> Option<&str> {
+    id.as_str().get(1..=MARK)
+}
+
+/// Whether an id has this mark: its node may be the one that gave it out.
+pub(super) fn is_marked(id: &ConnectionId, mark: &str) -> bool {
+    mark_of(id) == Some(mark)
 }
 
 /// Text as bytes without a zero: 0x00 becomes 0x01 0x01, and 0x01 becomes 0x01 0x02. Keeps the order of texts.
@@ -192,25 +232,17 @@ impl Keys {
         }
     }
 
+    fn named(&self, braced: &str, name: &str) -> String {
+        format!("{}:{LAYOUT}:{{{braced}}}:{name}", self.prefix)
+    }
+
     fn shard(&self, shard: Shard, name: &str) -> String {
-        self.place(Place::Shard(shard), name)
-    }
-
-    fn place(&self, place: Place, name: &str) -> String {
-        match place {
-            Place::Shard(shard) => format!("{}:{{s{:x}}}:{name}", self.prefix, shard.0),
-            Place::Nodes => format!("{}:{{nodes}}:{name}", self.prefix),
-        }
-    }
-
-    /// The slot that all keys and channels of a place are in.
-    pub fn slot(&self, place: Place) -> Slot {
-        Slot::of(self.place(place, "").as_bytes())
+        self.named(&format!("s{:x}", shard.0), name)
     }
 
     /// The slot that all keys and channels of a shard are in.
     pub fn slot_of(&self, shard: Shard) -> Slot {
-        self.slot(Place::Shard(shard))
+        Slot::of(self.shard(shard, "").as_bytes())
     }
 
     /// The entries of a shard.
@@ -279,19 +311,75 @@ impl Keys {
         self.shard(shard, &format!("family:{}", id.as_str()))
     }
 
-    /// The orders to end connections of a shard.
-    pub fn ending(&self, shard: Shard) -> String {
-        self.shard(shard, "ending")
+    /// Those of a shard's entries whose ids do not say which node has them.
+    pub fn moved(&self, shard: Shard) -> String {
+        self.shard(shard, "moved")
     }
 
-    /// When leases run out in a place.
-    pub fn leases(&self, place: Place) -> String {
-        self.place(place, "leases")
+    /// The generation of a shard.
+    pub fn generation(&self, shard: Shard) -> String {
+        self.shard(shard, "generation")
     }
 
-    /// What a place notes of leases: when they were last renewed, and the node's name or report.
-    pub fn notes(&self, place: Place) -> String {
-        self.place(place, "notes")
+    /// The leases all of whose entries are in a shard of this generation.
+    pub fn entered(&self, shard: Shard, generation: &str) -> String {
+        self.shard(shard, &format!("in:{generation}"))
+    }
+
+    /// The orders to end all of a user's connections. Takes the user as [`escape`] gave it.
+    pub fn kicks(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "kick:", escaped)
+    }
+
+    /// The order to end one connection.
+    pub fn end(&self, shard: Shard, id: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "end:", id)
+    }
+
+    /// What all of [`Keys::end`] begin with, for scripts that learn the id.
+    pub fn end_prefix(&self, shard: Shard) -> String {
+        self.shard(shard, "end:")
+    }
+
+    /// When a token of the future was first seen, by its digest; empty for none, whose key nobody writes.
+    pub fn ahead(&self, shard: Shard, digest: &str) -> String {
+        self.shard(shard, &format!("ahead:{digest}"))
+    }
+
+    /// Set when what the first layout held against the users of a shard has been carried over.
+    pub fn carried(&self, shard: Shard) -> String {
+        self.shard(shard, "carried")
+    }
+
+    /// The pattern, as SCAN takes it, of all keys of the first layout.
+    pub fn first_layout(&self) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + 3);
+        for char in self.prefix.chars() {
+            if matches!(char, '*' | '?' | '[' | ']' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern + ":{*"
+    }
+
+    /// The shard of a key of the first layout, and the key that its copy has in this one. None if it is not carried over.
+    pub fn copy_of(&self, key: &[u8]) -> Option<(Shard, Vec<u8>)> {
+        let rest = key.strip_prefix(self.prefix.as_bytes())?;
+        let (digit, rest) = rest.strip_prefix(b":{s")?.split_first()?;
+        let (shard, name) = (Shard::of_digit(*digit)?, rest.strip_prefix(b"}:")?);
+        let is_carried = CARRIED.iter().any(|begin| name.starts_with(begin));
+        is_carried.then(|| (shard, self.of_user(shard, "", name)))
+    }
+
+    /// The first copy of the table of leases, and in a cluster two more; each with its slot.
+    pub fn tables(&self, cluster: bool) -> Vec<(Slot, String)> {
+        let copies = if cluster { COPIES.len() } else { 1 };
+        let tables = COPIES[..copies].iter().map(|braced| {
+            let key = self.named(braced, "leases");
+            (Slot::of(key.as_bytes()), key)
+        });
+        tables.collect()
     }
 
     /// The channel of one node in a shard.
@@ -301,7 +389,7 @@ impl Keys {
 
     /// The channel that all nodes listen on.
     pub fn all_channel(&self) -> String {
-        self.place(Place::Nodes, "bus:all")
+        self.named("nodes", "bus:all")
     }
 }
 
@@ -336,6 +424,31 @@ mod tests {
     const SHARDS_OF_RELEASED_VERSIONS: [u8; 5] = [2, 4, 2, 15, 8];
 
     #[test]
+    fn of_the_first_layout_only_what_is_held_against_users_has_a_copy() {
+        let keys = Keys::new("g*w");
+        assert_eq!(keys.first_layout(), "g\\*w:{*");
+        let of = |key: &[u8]| keys.copy_of(key);
+        let copy = |shard, key: &[u8]| Some((Shard(shard), key.to_vec()));
+        assert_eq!(
+            of(b"g*w:{sa}:ban:x}:\x01"),
+            copy(10, b"g*w:2:{sa}:ban:x}:\x01")
+        );
+        assert_eq!(of(b"g*w:{s0}:over:u\0d"), copy(0, b"g*w:2:{s0}:over:u\0d"));
+        assert_eq!(of(b"g*w:{sf}:family:f1"), copy(15, b"g*w:2:{sf}:family:f1"));
+        for other in [
+            &b"g*w:{s0}:conns"[..],
+            b"g*w:{s0}:n:a.1",
+            b"g*w:{sg}:ban:x",
+            b"g*w:{nodes}:leases",
+            b"g*w:2:{s0}:ban:x",
+            b"gxw:{s0}:ban:x",
+            b"",
+        ] {
+            assert_eq!(of(other), None);
+        }
+    }
+
+    #[test]
     fn users_spread_over_the_shards() {
         let mut counts = [0_u32; Shard::COUNT as usize];
         for user in 0..16_000 {
@@ -350,9 +463,9 @@ mod tests {
     #[test]
     fn an_id_leads_to_its_users_shard_and_made_up_ones_lead_nowhere() {
         let user = UserId::from("42");
-        let id = Shard::new_id(Some(&user));
+        let id = Shard::new_id(Some(&user), None);
         assert_eq!(Shard::of_id(&id), Some(Shard::of_user(&user)));
-        assert!(Shard::of_id(&Shard::new_id(None)).is_some());
+        assert!(Shard::of_id(&Shard::new_id(None, None)).is_some());
         let entry = Entry {
             user: Some(user.clone()),
             id,
@@ -383,15 +496,32 @@ mod tests {
     }
 
     #[test]
+    fn the_copies_of_the_table_are_on_three_masters() {
+        let thirds = Keys::new("gw").tables(true);
+        let mut thirds: Vec<_> = thirds
+            .iter()
+            .map(|(slot, _)| slot.number() / (Slot::COUNT / 3 + 1))
+            .collect();
+        thirds.sort_unstable();
+        assert_eq!(thirds, [0, 1, 2]);
+    }
+
+    #[test]
+    fn an_id_says_which_node_gave_it_out() {
+        let (one, two) = (Instance::from("one"), Instance::from("two"));
+        let id = Shard::new_id(None, Some(&one));
+        assert!(Shard::of_id(&id).is_some());
+        assert!(is_marked(&id, &mark(&one)) && !is_marked(&id, &mark(&two)));
+    }
+
+    #[test]
     fn a_key_names_its_prefix_and_its_slot() {
         let keys = Keys::new("gw");
         let shard = Shard(10);
-        assert_eq!(keys.conns(shard), "gw:{sa}:conns");
-        assert_eq!(keys.seen(shard, b"u{1}"), b"gw:{sa}:seen:u{1}");
-        assert_eq!(keys.leases(Place::Nodes), "gw:{nodes}:leases");
-        assert_eq!(keys.leases(Place::Shard(shard)), "gw:{sa}:leases");
-        assert_eq!(keys.node_channel(shard, &"abc".into()), "gw:{sa}:bus:abc");
-        assert_eq!(keys.all_channel(), "gw:{nodes}:bus:all");
+        assert_eq!(keys.conns(shard), "gw:2:{sa}:conns");
+        assert_eq!(keys.seen(shard, b"u{1}"), b"gw:2:{sa}:seen:u{1}");
+        assert_eq!(keys.node_channel(shard, &"abc".into()), "gw:2:{sa}:bus:abc");
+        assert_eq!(keys.all_channel(), "gw:2:{nodes}:bus:all");
         assert_eq!(keys.slot_of(shard), Slot::of(b"sa"));
         let channel = keys.node_channel(shard, &"{sb}".into());
         assert_eq!(Slot::of(channel.as_bytes()), keys.slot_of(shard));

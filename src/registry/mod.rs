@@ -6,19 +6,21 @@
 //!
 //! # The contract
 //!
-//! - A node holds a [`Lease`], renewed by [`Registry::heartbeat`], and every entry belongs to a lease. An entry whose lease
-//!   has run out is left out of every answer at once, whether or not anybody has reaped it yet.
-//! - A lease that has run out never comes back: the node joins with the next epoch and registers its connections anew.
-//!   Whoever reaps the old epoch can therefore not hit the new entries.
-//! - A handle that a node has joined through answers that node only. Where its own lease does not hold, it neither says who is
-//!   there nor confirms that an order was given, but is unavailable: the registry may have lost what else it held, too. Handles
-//!   that nobody joined through, or whose node has left, answer as anybody would be.
-//! - Every write can be repeated: a call that timed out may have happened, and is made again.
-//! - `register`, `update` and `order_end` of one user have one order. Whoever registered before the order is in its list;
-//!   whoever comes after it meets the fence that was put up with it. Nobody is neither.
-//! - What is held against a user (bans, revocations, ended sessions) is so by the registry's clock, on every node, and
+//! - A node holds a [`Lease`], renewed by [`Registry::heartbeat`], and every entry belongs to a lease. Every node knows who holds
+//!   one, from its last heartbeat: an entry whose lease has run out is left out of every answer at once, whether or not anybody has
+//!   reaped it yet.
+//! - A lease that is buried never comes back: its node joins with the next epoch and asserts its connections anew. Whoever reaps
+//!   the old epoch can therefore not hit the new entries. A lease that is late and not buried is renewed as if it were not.
+//! - The registry has parts ([`keys::Shard`]), and says of each whether it is whole. Of one that has lost data and does not have it
+//!   back from every node, it says nothing, and is unavailable.
+//! - One verb, [`Registry::assert`], makes an entry be there: when its connection comes, after a loss, and again and again. It can
+//!   be repeated, and answers what has been ordered meanwhile. Every other write can be repeated too: a call that timed out may
+//!   have happened, and is made again.
+//! - `assert` and `order_end` of one user have one order. Whoever came before the order is ended, by its node or by the next
+//!   `assert`; whoever comes after it meets the fence that was put up with it. Nobody is neither.
+//! - What is held against a user (kicks, bans, revocations, ended sessions) is so by the registry's clock, on every node, and
 //!   outlives them all.
-//! - Reads never ask another node, and never scan: each costs what its answer weighs, plus the number of nodes.
+//! - Reads never ask another node, and never scan: each costs what its answer weighs.
 
 mod admission;
 mod cursor;
@@ -27,6 +29,8 @@ mod fence;
 pub mod keys;
 pub mod memory;
 pub mod redis;
+
+use std::{collections::HashSet, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -38,8 +42,10 @@ use crate::{
     ending::Ending,
 };
 
+use keys::Shard;
+
 pub use admission::{
-    Admission, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, Updated, UserLimit,
+    Admission, Ahead, Assertion, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, UserLimit,
 };
 pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
 pub use fence::{
@@ -81,34 +87,23 @@ impl std::str::FromStr for Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// Its name.
+    #[serde(rename = "n")]
     pub node_id: NodeId,
     /// Its version of Switchboard.
+    #[serde(rename = "v")]
     pub version: String,
     /// When it started.
+    #[serde(rename = "s")]
     pub started_at: Timestamp,
     /// Its connections.
+    #[serde(rename = "c")]
     pub connections: u64,
     /// Users with a connection on it.
+    #[serde(rename = "u")]
     pub users: u64,
     /// Whether it is sending its clients away.
+    #[serde(rename = "d", default)]
     pub draining: bool,
-    /// Whether the registry holds all that it should of this node. Not while the node puts back what was lost with its lease.
-    #[serde(default = "settled")]
-    pub settled: bool,
-}
-
-/// The nodes whose leases hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// Those whose leases hold in every part of the registry, and who say that they are settled.
-    pub wholly: Vec<Instance>,
-    /// The others: they are at it.
-    pub partly: Vec<Instance>,
-}
-
-/// A node that says nothing of it.
-fn settled() -> bool {
-    true
 }
 
 impl NodeReport {
@@ -151,15 +146,19 @@ pub struct Node {
 /// The answer to a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Whether the lease still held, and has been prolonged. If not, nothing was changed: the node joins anew.
+    /// Whether the lease holds, and has been prolonged. If not, it is buried: the node joins anew.
     pub held: bool,
-    /// Whether it held in a part of the registry only. Entries may be missing in the rest: the node lets the lease
-    /// [`Registry::resume`] there, and compares what is [`Registry::held`] with its own.
-    pub partly: bool,
-    /// The leases that hold as of now, where the nodes are listed.
-    pub holding: Vec<Lease>,
-    /// Leases that have run out and are not reaped yet. Any node may reap them; the first one to ask does.
+    /// The shards that do not have all entries of this lease: new to it, or lost since the last heartbeat. The node asserts its
+    /// connections of these, and then says [`Registry::entered`].
+    pub lacking: Vec<Shard>,
+    /// The shards that were found just now to have lost what they held.
+    pub emptied: Vec<Shard>,
+    /// Whether any were, or the table of leases was.
+    pub lost: bool,
+    /// Leases that are for this node to reap.
     pub lapsed: Vec<Lease>,
+    /// How soon the next heartbeat would see something more of the others; none: nothing.
+    pub next: Option<Duration>,
 }
 
 /// What names an entry: its connection, and the user it is kept under.
@@ -220,6 +219,16 @@ pub enum Whom {
     Connection(Entry),
 }
 
+impl Whom {
+    /// The shard of whom it names.
+    pub fn shard(&self) -> Option<Shard> {
+        match self {
+            Self::User(user) => Some(Shard::of_user(user)),
+            Self::Connection(entry) => Shard::of_id(&entry.id),
+        }
+    }
+}
+
 /// Why the registry can't answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
@@ -237,13 +246,14 @@ pub enum RegistryError {
 /// The contract; see the module.
 #[async_trait]
 pub trait Registry: Families + 'static {
-    /// A new id for a connection of `user`. It may carry a routing hint, so ids that others made up are never registered.
+    /// A new id for a connection of `user`. It carries routing hints, so ids that others made up are never registered.
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId;
 
-    /// Takes up a new lease. The node has none, or has lost the one before, which counts as run out from here on.
-    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
+    /// Takes up a new lease. The node has none, or has lost the one before, which counts as buried from here on. False if this one
+    /// is buried already, as an earlier call took it up in part: then the next epoch may be joined with.
+    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<bool, RegistryError>;
 
-    /// Prolongs the lease and renews the node's report.
+    /// Renews the lease and the node's report, and hears of all others.
     async fn heartbeat(
         &self,
         lease: &Lease,
@@ -251,56 +261,50 @@ pub trait Registry: Families + 'static {
     ) -> Result<Heartbeat, RegistryError>;
 
     /// Writes anew what the node says of itself, for [`Registry::nodes`] to tell without waiting for its next heartbeat. Changes
-    /// nothing if the lease does not hold, and does not prolong it.
+    /// nothing if the lease is buried, and does not renew it.
     async fn report(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
 
-    /// Takes a lease up again where it has run out or was lost, as it holds elsewhere. The report is there first: where it says
-    /// that the node is not settled, nobody takes it for settled once its lease is everywhere.
-    async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError>;
+    /// The generation of a shard, as the last heartbeat saw it: what is asserted is asserted under that. None if none was seen.
+    fn generation(&self, shard: Shard) -> Option<String>;
 
-    /// Which nodes are there, and of which of them the registry holds all. Answers also a node whose own lease does not hold.
-    async fn settled(&self) -> Result<Settled, RegistryError>;
+    /// All of the node's connections of a shard have been asserted under this lease and generation. Returns false, and notes
+    /// nothing, if the shard has another one by now: it has lost its data since, and the next heartbeat says so.
+    async fn entered(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+        generation: &str,
+    ) -> Result<bool, RegistryError>;
 
     /// Gives the lease up: whatever is left of its entries is gone, and the node is out of every answer.
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError>;
 
-    /// Removes the entries of a lease that has run out, and the lease. Returns how many entries this call removed: each
-    /// is removed by one node only. Does nothing to a lease that still holds. Orders to end stay: the node may come back.
+    /// Another node has left, with nobody on it: nothing of it is waited for.
+    fn has_left(&self, node: &Instance);
+
+    /// Buries a lease that has run out, and removes its entries. Returns how many entries this call removed. Does nothing to a
+    /// lease that holds. What is ordered to end stays so: the node may come back.
     async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError>;
 
-    /// Adds a connection, or puts it back as it is now, unless something is held against its user or grant. One round trip.
-    /// Unavailable, and nothing added, if the lease does not hold. Times are kept to the millisecond.
+    /// Makes a connection be there as it is given, unless something is held against it. One round trip. Unavailable, and nothing
+    /// changed, where the shard has lost its data since the last heartbeat. Times are kept to the millisecond.
     ///
-    /// An id that is there already is not counted twice, and not refused for its number. (It counts as a newcomer each time.) One that was let in before and is not
-    /// there any more, as its node had lost its lease, is registered without a limit.
-    ///
-    /// A guest that turns out to be a user is registered as a new connection, whose id is another, and then the guest is
-    /// released.
-    async fn register(
+    /// A guest that turns out to be a user is asserted as a new connection, whose id is another, and then the guest is released.
+    async fn assert(
         &self,
         lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-        limit: Option<UserLimit>,
+        assertion: &Assertion<'_>,
     ) -> Result<Admission, RegistryError>;
-
-    /// Writes a connection anew (another transport, a refreshed token) if it is there and its grant holds.
-    async fn update(
-        &self,
-        lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-    ) -> Result<Updated, RegistryError>;
 
     /// Removes connections; those that are gone already count as removed.
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError>;
 
-    /// Removes a connection whose client goes on as another one, unless it has been ordered to end. Returns whether this lease has it
-    /// no longer.
-    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError>;
+    /// Removes a connection whose client goes on as another one, unless it has been ordered to end: then it stays, and how it is to
+    /// end is returned.
+    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<Option<Ending>, RegistryError>;
 
-    /// Every entry of a lease: what a node compares with its own connections after it lost sight of the registry.
-    async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError>;
+    /// Every entry of a lease in one shard: what a node compares with its own connections.
+    async fn held(&self, lease: &Lease, shard: Shard) -> Result<Vec<Entry>, RegistryError>;
 
     /// A user's connections.
     async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError>;
@@ -317,27 +321,30 @@ pub trait Registry: Families + 'static {
     /// The live nodes, by name.
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError>;
 
+    /// The runs of the live nodes, as the last heartbeat knew them, the own among them. Never waits.
+    fn known(&self) -> HashSet<Instance>;
+
     /// The cluster in three numbers. Reaps what is in the way of an exact count, as [`Registry::reap`] does, and says so in the
     /// log.
     async fn totals(&self) -> Result<Totals, RegistryError>;
 
-    /// The live nodes that hold a connection that is meant, each once and in the order of their names. The node that asks is
-    /// among them if it holds one: who is online is the registry's to say, and only the asker knows which of the answers is
-    /// itself.
+    /// The live nodes that hold a connection that is meant, each once, the asker's own among them. Costs those connections, not
+    /// the fleet.
     async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError>;
 
-    /// Orders the end of connections, in one go: puts up the fence, lists them, and writes the order down for each, so that a
-    /// node that is never told finds it with [`Registry::orders`]. Telling the nodes is the caller's. An order is forgotten when
-    /// its connection is unregistered, and after an hour. It is also written for entries whose lease has run out, in case their
-    /// node comes back with them; those are not in the list.
+    /// Orders the end of connections, in one go: puts up the fence, writes the order down as a fact, and lists whom it means. The
+    /// fact is kept for an hour, and holds for whoever comes back with a connection from before it ([`Registry::assert`]), listed or
+    /// not. Where the shard is not whole, or the lease of the node that asks has run out, fact and fence are written all the
+    /// same, and the answer is unavailable.
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError>;
 
-    /// Which of `entries` have been ordered to end, and how.
-    async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError>;
+    /// Which of `entries`, which have been ordered to end, can't be said to have: those that are there, whatever their leases, and
+    /// those that their own node has not taken out.
+    async fn listed(&self, entries: &[Entry]) -> Result<Vec<Entry>, RegistryError>;
 
-    /// Which of `connections` may not be there, and why: what a node asks for its own after it lost sight of the registry, and
-    /// for one before it does something that takes a right. [`Bar::TooMany`] and [`Bar::TooOften`] are not among the answers. No
-    /// round trip for each, and no scan. The ids are not looked at.
+    /// Which of `connections` may not be there, and why: what a node asks for one before it does something that takes a right.
+    /// [`Bar::TooMany`] and [`Bar::TooOften`] are not among the answers. No round trip for each, and no scan. The ids are not
+    /// looked at.
     async fn standing(
         &self,
         connections: &[(Entry, Grant)],
@@ -350,7 +357,7 @@ pub trait Registry: Families + 'static {
     async fn unban(&self, user: &UserId) -> Result<bool, RegistryError>;
 
     /// Revokes one token by its `jti`, for whatever user, until it expires (and [`TOKEN_MARGIN`]); none: for [`TOKEN_KEPT`].
-    /// Never shortens. When this answers, no connection is registered by it any more; those that are there are for every node
+    /// Never shortens. When this answers, no connection is asserted by it any more; those that are there are for every node
     /// to find among its own, as no index leads to them.
     async fn revoke_token(
         &self,
@@ -358,6 +365,12 @@ pub trait Registry: Families + 'static {
         until: Option<Timestamp>,
     ) -> Result<(), RegistryError>;
 
-    /// Whether the last that was heard of the registry was good. Reads a flag; never waits.
+    /// Whether the last that was heard of the registry was good, as far as most of it goes. Reads a flag; never waits.
     fn is_up(&self) -> bool;
+
+    /// The shards that can't be reached, by what was last heard. Never waits.
+    fn away(&self) -> Vec<Shard>;
+
+    /// Returns when something was seen that a heartbeat would clear up.
+    async fn amiss(&self);
 }

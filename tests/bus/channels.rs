@@ -13,7 +13,7 @@ use crate::{
     server::{PATIENCE, Server, until},
 };
 
-const ALL: &str = "test:{nodes}:bus:all";
+const ALL: &str = "test:2:{nodes}:bus:all";
 
 /// The seal of a node that has no bus.
 fn another() -> Seal {
@@ -159,7 +159,7 @@ async fn close_unsubscribes_and_ends_what_is_read() {
     let server = Server::start().await;
     let (mut node, other) = (server.node_up().await, server.node_up().await);
     node.bus.close().await;
-    assert_eq!(server.subscribers("test:{nodes}:bus:all").await, 1);
+    assert_eq!(server.subscribers("test:2:{nodes}:bus:all").await, 1);
     assert!(!other.says(&node.instance, b"").await.unwrap());
     assert!(node.inbox.recv().await.is_none());
     assert!(!node.bus.is_up());

@@ -22,12 +22,12 @@ async fn every_broken_subscription_heals_and_is_a_gap() {
 async fn messages_still_go_out_while_none_come_in() {
     let server = Server::start().await;
     server
-        .run::<()>("ACL SETUSER half on nopass ~* +@all resetchannels &test:{nodes}:bus:all")
+        .run::<()>("ACL SETUSER half on nopass ~* +@all resetchannels &test:2:{nodes}:bus:all")
         .await;
     let mut whole = server.node_up().await;
     let half = server.node_as("half:x@");
     until("the permitted channel is heard", async || {
-        server.subscribers("test:{nodes}:bus:all").await == 2
+        server.subscribers("test:2:{nodes}:bus:all").await == 2
     })
     .await;
     assert!(!half.bus.is_up());
@@ -46,7 +46,7 @@ async fn messages_still_go_out_while_none_come_in() {
 async fn a_forbidden_channel_is_asked_for_until_it_is_granted() {
     let server = Server::start().await;
     server
-        .run::<()>("ACL SETUSER node on nopass ~* +@all resetchannels &test:{s*")
+        .run::<()>("ACL SETUSER node on nopass ~* +@all resetchannels &test:2:{s*")
         .await;
     let node = server.node_as("node:x@");
     until("what is permitted is heard", async || {
@@ -57,7 +57,7 @@ async fn a_forbidden_channel_is_asked_for_until_it_is_granted() {
     .await;
     assert!(!node.bus.is_up());
     server
-        .run::<()>("ACL SETUSER node &test:{nodes}:bus:all")
+        .run::<()>("ACL SETUSER node &test:2:{nodes}:bus:all")
         .await;
     node.up().await;
     assert_eq!(node.bus.publish_all(b"").await.unwrap(), 1);

@@ -15,7 +15,7 @@ use crate::{
     server::{PATIENCE, Server, until},
 };
 
-const ALL: &str = "test:{nodes}:bus:all";
+const ALL: &str = "test:2:{nodes}:bus:all";
 
 /// Whoever has Redis' password.
 struct Attacker {

@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use serde_json::json;
-use switchboard::registry::keys::{Keys, Place, Shard};
+use switchboard::registry::keys::{Keys, Shard};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -45,9 +45,8 @@ impl Loss {
                 fleet.redis.launch().await;
             }
             Self::ShardOf(user) => {
-                let leases =
-                    Keys::new("switchboard").leases(Place::Shard(Shard::of_user(&user.into())));
-                let (before, tagged) = leases.split_once('{').unwrap();
+                let conns = Keys::new("switchboard").conns(Shard::of_user(&user.into()));
+                let (before, tagged) = conns.split_once('{').unwrap();
                 let tag = tagged.split_once('}').unwrap().0;
                 let found: Vec<String> = fleet.redis.run(&format!("KEYS {before}{{{tag}}}*")).await;
                 assert!(found.len() > 2, "{found:?}");
@@ -156,9 +155,10 @@ async fn forgotten(name: &'static str, loss: Loss, [stays, kicked]: [&str; 2]) {
         };
         let limit = LATER + seconds(EXACT);
         let ((took, answer), ()) = tokio::join!(within(limit, "the kick is answered", kick), heal);
-        assert_eq!(
-            (answer.status, &answer.body["disconnected"]),
-            (200, &json!(1)),
+        // One that was refused is written down all the same, and may have been carried out by now.
+        let disconnected = answer.body["disconnected"].as_u64();
+        assert!(
+            answer.status == 200 && disconnected.is_some_and(|it| it <= 1),
             "round {round}, {took:?}: {answer:?}"
         );
         assert_eq!(victim.ended(seconds(1.0)).await.code(), 4500);
@@ -229,10 +229,11 @@ async fn f3_a_node_that_starts_while_another_puts_back_what_was_lost_waits_for_i
         ..Weather::FAIR
     };
     let () = fleet.redis.run("FLUSHALL").await;
-    let leases = Keys::new("switchboard").leases(Place::Nodes);
+    let table = Keys::new("switchboard").tables(false).remove(0).1;
     let joined = async || {
-        let count: usize = fleet.redis.run(&format!("ZCOUNT {leases} 1 +inf")).await;
-        ensure(count == 1, || format!("{count} leases"))
+        let fields: Vec<String> = fleet.redis.run(&format!("HKEYS {table}")).await;
+        let leases = fields.iter().filter(|field| field.contains('.')).count();
+        ensure(leases == 1, || format!("{fields:?}"))
     };
     within(seconds(10.0), "the node has joined anew", joined).await;
     // It has its lease, and does not get to put back what was lost.

@@ -110,6 +110,7 @@ describe('a message between two nodes', () => {
           await reaches();
         }
       }
+      await client.wait('news', { nth: sent });
       assert.equal(client.count('news'), sent);
       for (const node of pair) assert.doesNotMatch(node.log, /fleet's seal|0123456789abcdef|fedcba/);
     } finally {

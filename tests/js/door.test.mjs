@@ -67,7 +67,7 @@ for (const kind of ['raw', 'stock']) {
       ready.catch(() => {});
       // Until the node knows that the registry is away: the call that was under way has failed by then.
       await eventually('the node is not ready', async () => (await door.api.request('GET', '/readyz', { key: null })).status === 503, { ms: 20000 });
-      await eventually('what was asked of the registry has failed', async () => (await metric(door, 'switchboard_registry_errors_total', { operation: 'register' })) > 0, { ms: 20000 });
+      await eventually('what was asked of the registry has failed', async () => (await metric(door, 'switchboard_registry_errors_total', { operation: 'assert' })) > 0, { ms: 20000 });
     } finally {
       store.server.signal('SIGCONT');
     }

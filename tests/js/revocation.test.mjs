@@ -170,6 +170,31 @@ onBothRegistries((world) => {
     await refusedEverywhere('Token revoked', { token: same });
   });
 
+  test('revoke-tokens: a token whose iat is yet to come is as old as its first use', async () => {
+    const user = someone('ahead');
+    // Two seconds are inside the leeway: by an issuer whose clock is ahead, every token is like that.
+    const ahead = issued(user, -2);
+    const refused = issued(user, -2, { jti: `${user}-refused` });
+    await world.api.ban(user);
+    await connect(world.door, { token: refused }).refused('User banned');
+    await world.api.unban(user);
+    const clients = await everywhere(user, { token: ahead });
+    const { disconnected, revokedBefore } = await world.api.revokeTokens(user);
+    assert.ok(jwt.decode(ahead).iat * 1000 > Date.parse(revokedBefore), 'expected the token to say that it is newer than the call');
+    assert.equal(disconnected, clients.length);
+    for (const client of clients) await client.kicked(4502, 'Token revoked');
+    const remain = async () => {
+      for (const token of [ahead, refused]) await refusedEverywhere('Token revoked', { token });
+    };
+    await remain();
+    // Of the same issuer, but first used after the call.
+    const fresh = await connected(world.desk, { token: issued(user, -2, { jti: `${user}-fresh` }) });
+    await clockPasses((jwt.decode(ahead).iat + 1) * 1000);
+    await remain();
+    await connected(world.door, { token: token(user) });
+    assert.equal(fresh.count('disconnect'), 0, `expected a token of after the call to hold; history: ${fresh.history()}`);
+  });
+
   test('revoke-tokens with issuedBefore: exactly those', async () => {
     const user = someone('before');
     const [older, newer] = [issued(user, 100), issued(user, 20)];
@@ -312,11 +337,11 @@ test('what is kept of revocations goes away with the tokens that it is about', a
   const door = await node({ redis: store });
   await door.api.revokeToken('a-jti-that-ends-soon', { expiresAt: iso(soon(2)) });
   await door.api.ban('a-user-that-is-banned-for-a-moment', { until: iso(soon(3)) });
-  assert.ok((await store.everything()).includes('a-user-that-is-banned-for-a-moment'), 'expected this look into Redis to find a ban that holds');
+  assert.ok((await store.everything()).includes('ban:a-user-that-is-banned-for-a-moment'), 'expected this look into Redis to find a ban that holds');
   await eventually('Redis holds nothing of them', async () => {
     const held = await store.everything();
     assert.ok(!held.includes('a-jti-that-ends-soon'), 'the jti is held');
-    assert.ok(!held.includes('a-user-that-is-banned-for-a-moment'), 'the ban is held');
+    assert.ok(!held.includes('ban:a-user-that-is-banned-for-a-moment'), 'the ban is held');
   }, { ms: 30000, every: 500 });
 });
 

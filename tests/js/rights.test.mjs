@@ -90,6 +90,7 @@ onBothRegistries((world) => {
     await client.granted('refreshToken', token(user, { role: role('cashier') }));
     assert.deepEqual(await reach(...rooms), [1, 2, 0, 0]);
     await bystander.wait('to-room', { nth: 5 });
+    await client.wait('to-room', { nth: 10 });
     const got = client.seen.filter(({ name }) => name === 'to-room').map(({ args }) => args[0]);
     assert.deepEqual(got, [0, 1, 3, 0, 2, 3, 0, 0, 0, 1].map((at) => rooms[at]));
   });

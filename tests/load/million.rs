@@ -18,8 +18,8 @@ use switchboard::{
     connection::{Connection, Instance, TransportKind, UserId},
     metrics::Metrics,
     registry::{
-        Admission, Entry, Grant, Lease, NodeReport, Registry, RegistryError, Totals, Whom,
-        keys::Shard, redis::RedisRegistry,
+        Admission, Assertion, Entry, Grant, Lease, NodeReport, Registry, RegistryError, Totals,
+        Whom, keys::Shard, redis::RedisRegistry,
     },
 };
 
@@ -37,7 +37,7 @@ const ROUNDS: usize = 50;
 
 /// What Redis may take for one entry, in bytes, where a node holds some hundreds in each shard. From 512 on (Redis's
 /// `hash-max-listpack-entries`) its list there is a hash table, which takes more: measured with a million, 434.
-const WEIGHT: f64 = 400.0;
+const WEIGHT: f64 = 410.0;
 
 /// What a command may keep Redis from all else, in µs.
 const SLOW: u32 = 10_000;
@@ -90,7 +90,6 @@ fn report(number: usize) -> NodeReport {
         connections: 0,
         users: 0,
         draining: false,
-        settled: true,
     }
 }
 
@@ -110,6 +109,7 @@ fn grant() -> Grant {
         issued_at: Some(Timestamp::now()),
         token_id: Some("6f1d8c1e-4f0a-4b8e-9a51-0123456789ab".to_owned()),
         session: None,
+        ahead: None,
     }
 }
 
@@ -155,7 +155,7 @@ impl Crowd {
 
     fn connection(&self, user: UserId, number: usize, node: usize) -> Connection {
         Connection {
-            id: self.registry.new_id(Some(&user)),
+            id: Shard::new_id(Some(&user), Some(&self.leases[node].instance)),
             user_id: Some(user),
             namespace: "/".into(),
             node_id: report(node).node_id,
@@ -182,14 +182,14 @@ impl Crowd {
             }
         }
         let grown = new.len();
-        let registering = new
+        let asserting = new
             .iter()
-            .map(|(node, connection)| self.register(&self.leases[*node], connection));
-        let mut registering = stream::iter(registering).buffer_unordered(256);
-        while let Some(registered) = registering.next().await {
-            registered.unwrap();
+            .map(|(node, connection)| self.assert(&self.leases[*node], connection, false));
+        let mut asserting = stream::iter(asserting).buffer_unordered(256);
+        while let Some(asserted) = asserting.next().await {
+            asserted.unwrap();
         }
-        drop(registering);
+        drop(asserting);
         for (node, connection) in new {
             self.held[node].push(connection);
         }
@@ -197,15 +197,27 @@ impl Crowd {
         let rate = grown as f64 / start.elapsed().as_secs_f64();
         let total = self.entries();
         self.run
-            .tell(format!("{total} entries; {rate:.0} registers a second"));
+            .tell(format!("{total} entries; {rate:.0} asserts a second"));
     }
 
-    async fn register(&self, lease: &Lease, connection: &Connection) -> Result<(), RegistryError> {
+    async fn assert(
+        &self,
+        lease: &Lease,
+        connection: &Connection,
+        again: bool,
+    ) -> Result<(), RegistryError> {
         let grant = grant();
-        let admission = self.registry.register(lease, connection, &grant, None);
-        match admission.await? {
+        let assertion = Assertion {
+            connection,
+            grant: &grant,
+            version: 1,
+            start: None,
+            limit: None,
+            again,
+        };
+        match self.registry.assert(lease, &assertion).await? {
             Admission::Admitted { .. } => Ok(()),
-            Admission::Refused(bar) => panic!("{bar:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -293,9 +305,9 @@ impl Crowd {
                 .await,
             ),
             (
-                "register and unregister",
+                "assert and unregister",
                 self.cost(async || {
-                    self.register(lease, &passing).await?;
+                    self.assert(lease, &passing, false).await?;
                     registry.unregister(lease, &[entry(&passing)]).await
                 })
                 .await,
@@ -319,7 +331,7 @@ impl Crowd {
             rounds += 1;
             let again = missing
                 .iter()
-                .map(|connection| self.register(lease, connection));
+                .map(|connection| self.assert(lease, connection, true));
             let done = try_join_all(again).await;
             assert!(
                 start.elapsed() < Duration::from_secs(300),
@@ -340,11 +352,11 @@ impl Crowd {
         ));
         let again = mine
             .iter()
-            .map(|connection| self.register(lease, connection));
+            .map(|connection| self.assert(lease, connection, true));
         let start = Instant::now();
         let mut again = stream::iter(again).buffer_unordered(256);
-        while let Some(registered) = again.next().await {
-            registered.unwrap();
+        while let Some(asserted) = again.next().await {
+            asserted.unwrap();
         }
         self.run.tell(format!(
             "the same again, 256 at a time: {:.2?}",
@@ -361,8 +373,12 @@ impl Crowd {
     async fn held_by(&self, lease: &Lease) -> std::collections::HashSet<String> {
         // Late is no answer: asked again, as a node does.
         loop {
-            match self.registry.held(lease).await {
-                Ok(held) => return held.iter().map(|entry| entry.id.to_string()).collect(),
+            let shards = Shard::all().map(|shard| self.registry.held(lease, shard));
+            match try_join_all(shards).await {
+                Ok(held) => {
+                    let held = held.iter().flatten();
+                    return held.map(|entry| entry.id.to_string()).collect();
+                }
                 Err(error) => self.run.note(error),
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
@@ -463,6 +479,8 @@ async fn grows(name: &'static str, small: usize, large: usize) {
         "{gone} of a node that leaves reaped in {:.2?}",
         start.elapsed()
     ));
+    let (lease, report) = (&crowd.leases[0], report(0));
+    crowd.registry.heartbeat(lease, &report).await.unwrap();
     let after = Totals {
         nodes: NODES as u64 - 1,
         connections: (large - gone) as u64,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use switchboard::{
     config,
     link::{Link, Servers, Slot},
     metrics::Metrics,
+    registry::keys::{Keys, Shard},
 };
 
 use crate::{
@@ -33,6 +34,79 @@ async fn around_sentinels() {
 async fn around_a_cluster() {
     let cluster = Cluster::start(0).await;
     a_day(&cluster.config()).await;
+}
+
+/// One of three masters is stopped: whoever is in the shards of the others is served all along (foundation H4).
+#[tokio::test]
+async fn a_cluster_without_one_of_its_masters_serves_the_users_of_the_others() {
+    let cluster = Cluster::start(0).await;
+    for server in 0..3 {
+        let () = cluster
+            .run(server, "CONFIG SET cluster-require-full-coverage no")
+            .await;
+    }
+    let nodes = fleet_of(&cluster.config(), 2).await;
+    let slot = |user: &str| Keys::new("switchboard").slot_of(Shard::of_user(&user.into()));
+    let stopped = cluster.master_of(slot("stopped")).await.unwrap();
+    let (mut served, mut unserved) = (Vec::new(), Vec::new());
+    for user in (0..24).map(|n| format!("user-{n}")) {
+        let client = nodes[0].connect(&user).await;
+        match cluster.master_of(slot(&user)).await == Some(stopped) {
+            true => unserved.push((user, client)),
+            false => served.push((user, client)),
+        }
+    }
+    assert!(!served.is_empty() && !unserved.is_empty());
+    cluster.signal(stopped, "STOP");
+    for node in &nodes {
+        until("a node says that it is degraded", async || {
+            let answer = node.call(Method::GET, "/readyz", Value::Null).await;
+            answer.status() == StatusCode::OK
+                && answer
+                    .json::<Value>()
+                    .await
+                    .is_ok_and(|answer| answer["degraded"] == true)
+        })
+        .await;
+    }
+    let message = json!({ "event": "e", "data": 1 });
+    // For longer than a lease, so that nobody lives on what was known before.
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_secs(12) {
+        for (user, client) in &mut served {
+            let path = format!("/v1/users/{user}/events");
+            let sent = nodes[1].post(&path, message.clone());
+            let expected = json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 });
+            assert_eq!(sent.await, expected, "{user}");
+            assert_eq!(client.next_event().await, json!(["e", 1]));
+            let read = nodes[1].get(&format!("/v1/users/{user}")).await;
+            assert_eq!(read["online"], true, "{user}");
+        }
+    }
+    for (user, _) in &unserved {
+        let path = format!("/v1/users/{user}/events");
+        let answer = nodes[1].call(Method::POST, &path, message.clone()).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{user}");
+    }
+    // Who comes and who goes among the others.
+    let (user, _) = &served[0];
+    let _second = nodes[1].connect(user).await;
+    let path = format!("/v1/users/{user}/disconnect");
+    let kicked = nodes[1].post(&path, json!({}));
+    assert_eq!(kicked.await["disconnected"], 2);
+    cluster.signal(stopped, "CONT");
+    for (user, _) in &unserved {
+        until("everybody is served", async || {
+            let path = format!("/v1/users/{user}");
+            let read = nodes[1].call(Method::GET, &path, Value::Null).await;
+            read.status() == StatusCode::OK
+                && read
+                    .json::<Value>()
+                    .await
+                    .is_ok_and(|read| read["online"] == true)
+        })
+        .await;
+    }
 }
 
 async fn a_day(redis: &config::Redis) {

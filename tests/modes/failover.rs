@@ -66,6 +66,10 @@ impl Scene {
             assert!(answer.headers().contains_key("retry-after"));
             return None;
         }
+        // Its server has died with the publish.
+        if answer.status() == StatusCode::GATEWAY_TIMEOUT {
+            return None;
+        }
         assert_eq!(answer.status(), StatusCode::OK);
         Some(answer.json().await.unwrap())
     }

@@ -1,8 +1,11 @@
 //! A registry whose calls panic now and then, before they do anything or after they have done it all.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -13,10 +16,9 @@ use switchboard::{
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
     registry::{
-        Admission, Ban, Bar, EndOrder, Entry, Families, Family, FamilyToken, Grant, Heartbeat,
-        Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation,
-        SessionId, Settled, Totals, Turn, Updated, UserEntry, UserLimit, UsersPage, Whom,
-        memory::MemoryRegistry,
+        Admission, Assertion, Ban, Bar, EndOrder, Entry, Families, Family, FamilyToken, Grant,
+        Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation,
+        SessionId, Totals, Turn, UserEntry, UsersPage, Whom, keys::Shard, memory::MemoryRegistry,
     },
 };
 
@@ -117,8 +119,31 @@ macro_rules! passed_on {
                 self.inner.new_id(user)
             }
 
+            fn has_left(&self, node: &Instance) {
+                self.faults.may_panic("has_left");
+                self.inner.has_left(node);
+            }
+
+            fn known(&self) -> HashSet<Instance> {
+                self.faults.may_panic("known");
+                self.inner.known()
+            }
+
+            fn generation(&self, shard: Shard) -> Option<String> {
+                self.faults.may_panic("generation");
+                self.inner.generation(shard)
+            }
+
             fn is_up(&self) -> bool {
                 true
+            }
+
+            fn away(&self) -> Vec<Shard> {
+                Vec::new()
+            }
+
+            async fn amiss(&self) {
+                self.inner.amiss().await;
             }
 
             $(async fn $name(&self, $($argument: $kind),*) -> $answer {
@@ -132,20 +157,16 @@ macro_rules! passed_on {
 }
 
 passed_on! {
-    join(lease: &Lease, report: &NodeReport) -> Answer<()>;
+    join(lease: &Lease, report: &NodeReport) -> Answer<bool>;
     heartbeat(lease: &Lease, report: &NodeReport) -> Answer<Heartbeat>;
-    resume(lease: &Lease, report: &NodeReport) -> Answer<()>;
     report(lease: &Lease, report: &NodeReport) -> Answer<()>;
-    settled() -> Answer<Settled>;
+    entered(lease: &Lease, shard: Shard, generation: &str) -> Answer<bool>;
     leave(lease: &Lease) -> Answer<()>;
     reap(lapsed: &Lease) -> Answer<u64>;
-    register(
-        lease: &Lease, connection: &Connection, grant: &Grant, limit: Option<UserLimit>
-    ) -> Answer<Admission>;
-    update(lease: &Lease, connection: &Connection, grant: &Grant) -> Answer<Updated>;
+    assert(lease: &Lease, assertion: &Assertion<'_>) -> Answer<Admission>;
     unregister(lease: &Lease, entries: &[Entry]) -> Answer<()>;
-    release(lease: &Lease, entry: &Entry) -> Answer<bool>;
-    held(lease: &Lease) -> Answer<Vec<Entry>>;
+    release(lease: &Lease, entry: &Entry) -> Answer<Option<Ending>>;
+    held(lease: &Lease, shard: Shard) -> Answer<Vec<Entry>>;
     user(user: &UserId) -> Answer<UserEntry>;
     presence(users: &[UserId]) -> Answer<Vec<Presence>>;
     users(cursor: Option<&str>, limit: usize) -> Answer<UsersPage>;
@@ -154,7 +175,7 @@ passed_on! {
     totals() -> Answer<Totals>;
     holders(whom: &Whom) -> Answer<Vec<Instance>>;
     order_end(order: EndOrder<'_>) -> Answer<Ordered>;
-    orders(entries: &[Entry]) -> Answer<Vec<(Entry, Ending)>>;
+    listed(entries: &[Entry]) -> Answer<Vec<Entry>>;
     standing(connections: &[(Entry, Grant)]) -> Answer<Vec<(Entry, Bar)>>;
     ban_of(user: &UserId) -> Answer<Option<Ban>>;
     unban(user: &UserId) -> Answer<bool>;

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use switchboard::{
     connection::{Connection, ConnectionId, TransportKind},
-    registry::{Grant, RegistryError, Updated, UserEntry},
+    registry::{Grant, RegistryError, UserEntry},
 };
 
-use super::home::{Home, LONG, entry, fleet, tally};
+use super::home::{Home, LONG, entry, fleet, is_in, tally};
 
 pub(super) async fn a_registered_connection_is_listed_until_it_is_unregistered(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
@@ -155,7 +155,7 @@ pub(super) async fn any_text_can_be_a_user(home: &dyn Home) {
     let paged: BTreeSet<_> = page.users.iter().map(|(user, _)| user.as_str()).collect();
     assert_eq!(paged, users.into_iter().collect());
     assert_eq!(page.users.len(), users.len());
-    let held = b.registry.held(&a.lease).await.unwrap();
+    let held = b.held_by(&a.lease).await;
     assert_eq!(
         held.into_iter().collect::<BTreeSet<_>>(),
         connections.iter().map(entry).collect()
@@ -195,43 +195,40 @@ pub(super) async fn a_guest_is_found_by_its_id_only(home: &dyn Home) {
     assert_eq!(b.registry.totals().await.unwrap().connections, 2);
 }
 
-pub(super) async fn an_update_changes_what_is_there_and_brings_nothing_back(home: &dyn Home) {
+pub(super) async fn what_is_asserted_again_is_as_it_is_by_its_last_version(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let none = Grant::default();
-    let connection = a.connect("42").await;
-    let upgraded = Connection {
-        expires_at: None,
-        transport: TransportKind::Polling,
-        ..connection.clone()
-    };
-    for _ in 0..2 {
-        assert_eq!(a.update(&upgraded, &none).await, Updated::Done);
+    for connection in [a.connect("42").await, a.guest()] {
+        let first = a.admit(&connection, &none, None).await.unwrap();
+        let start = a.start_of(&connection).unwrap();
+        assert!(is_in(&first));
+        let upgraded = Connection {
+            expires_at: None,
+            transport: TransportKind::Polling,
+            ..connection.clone()
+        };
+        let there = async || b.registry.connection(&connection.id).await.unwrap();
+        for _ in 0..2 {
+            assert!(is_in(&a.again(&upgraded, &none, 2).await));
+            assert_eq!(there().await.as_ref(), Some(&upgraded));
+        }
+        // What was said before comes late.
+        assert!(is_in(&a.again(&connection, &none, 1).await));
+        assert!(is_in(&a.admit(&connection, &none, None).await.unwrap()));
+        assert_eq!(there().await.as_ref(), Some(&upgraded));
+        assert!(is_in(&a.again(&connection, &none, 3).await));
+        assert_eq!(there().await.as_ref(), Some(&connection));
+        assert_eq!(a.start_of(&connection), Some(start), "it began once");
+
+        // It is put back where it is missing, as it was last.
+        a.unregister(&[&connection]).await;
+        assert_eq!(there().await, None);
+        assert!(is_in(&a.again(&upgraded, &none, 4).await));
+        assert_eq!(there().await, Some(upgraded));
+        assert_eq!(a.start_of(&connection), Some(start));
+        assert_eq!(b.registry.totals().await.unwrap().connections, 1);
+        a.unregister(&[&connection]).await;
     }
-    assert_eq!(
-        b.registry.user(&"42".into()).await.unwrap().connections,
-        [upgraded]
-    );
-
-    // Not this node's: left as it is.
-    let stolen = Connection {
-        namespace: "/b".into(),
-        ..connection.clone()
-    };
-    assert_eq!(b.update(&stolen, &none).await, Updated::Gone);
-    assert_eq!(
-        b.registry
-            .connection(&connection.id)
-            .await
-            .unwrap()
-            .unwrap()
-            .namespace,
-        "/"
-    );
-
-    a.unregister(&[&connection]).await;
-    assert_eq!(a.update(&connection, &none).await, Updated::Gone);
-    assert_eq!(b.registry.user(&"42".into()).await.unwrap().connections, []);
-    assert_eq!(b.registry.connection(&connection.id).await.unwrap(), None);
 }
 
 pub(super) async fn an_id_that_others_made_up_is_never_registered(home: &dyn Home) {
@@ -278,7 +275,7 @@ pub(super) async fn many_are_unregistered_at_once(home: &dyn Home) {
     assert_eq!(b.ids("many").await, [stays.id.to_string()]);
     let totals = b.registry.totals().await.unwrap();
     assert_eq!((totals.connections, totals.users), (1, 1));
-    assert_eq!(b.registry.held(&a.lease).await.unwrap(), []);
+    assert_eq!(b.held_by(&a.lease).await, []);
     a.unregister(&[]).await;
 }
 
@@ -292,7 +289,7 @@ pub(super) async fn a_lease_lists_what_it_holds(home: &dyn Home) {
     let guest = a.guest();
     a.register(&guest).await;
     expected.insert(entry(&guest));
-    let held = b.registry.held(&a.lease).await.unwrap();
+    let held = b.held_by(&a.lease).await;
     assert_eq!(held.len(), 5);
     assert_eq!(held.into_iter().collect::<BTreeSet<_>>(), expected);
     assert_eq!(

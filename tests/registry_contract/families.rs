@@ -92,6 +92,7 @@ pub(super) fn by(family: &Family) -> Grant {
         issued_at: Some(Timestamp::now() + SignedDuration::from_secs(60)),
         token_id: None,
         session: Some(family.id.clone()),
+        ahead: None,
     }
 }
 

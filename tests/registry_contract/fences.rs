@@ -8,12 +8,12 @@ use switchboard::{
     connection::{Connection, ConnectionId},
     ending::Ending,
     registry::{
-        Admission, Ban, Bar, EndTarget, Fence, Grant, Ordered, SessionId, TOKEN_MARGIN, Updated,
+        Admission, Ahead, Ban, Bar, EndTarget, Fence, Grant, Ordered, SessionId, TOKEN_MARGIN,
         UserEntry,
     },
 };
 
-use super::home::{Home, LONG, Peer, all_of, entry, eventually, fleet};
+use super::home::{Home, LONG, all_of, entry, eventually, fleet, is_in, ordered};
 
 fn now() -> Timestamp {
     Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap()
@@ -67,15 +67,9 @@ fn listed_by(order: &Ordered) -> BTreeSet<ConnectionId> {
     listed.map(|it| it.entry.id.clone()).collect()
 }
 
-/// Which of these have an order to end.
-async fn ordered(peer: &Peer, connections: &[&Connection]) -> BTreeSet<ConnectionId> {
-    let entries: Vec<_> = connections.iter().map(|it| entry(it)).collect();
-    let orders = peer.registry.orders(&entries).await.unwrap();
-    orders.into_iter().map(|(entry, _)| entry.id).collect()
-}
-
 pub(super) async fn a_ban_keeps_out_until_it_is_lifted(home: &dyn Home) {
-    let [a, b] = fleet(home, LONG, LONG).await;
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
     let connections = [a.connect("42").await, b.connect("42").await];
     b.connect("43").await;
     let ban = Ban {
@@ -90,10 +84,7 @@ pub(super) async fn a_ban_keeps_out_until_it_is_lifted(home: &dyn Home) {
     let order = a.order(&all_of("42"), Some(&fence), &banned()).await;
     assert_eq!(listed_by(&order), ids(&connections));
     assert_eq!(order.revoked_before, None);
-    assert_eq!(
-        ordered(&b, &connections.each_ref()).await,
-        ids(&connections)
-    );
+    assert_eq!(ordered(&fleet, &connections).await, ids(&connections));
     for peer in [&a, &b] {
         assert_eq!(peer.bar("42", &Grant::default()).await, Some(Bar::Banned));
         assert_eq!(peer.bar("42", &issued(now())).await, Some(Bar::Banned));
@@ -101,8 +92,8 @@ pub(super) async fn a_ban_keeps_out_until_it_is_lifted(home: &dyn Home) {
         assert_eq!(peer.bar("4", &Grant::default()).await, None);
     }
     // Also for what was there before, and comes back.
-    let back = a.admit(&connections[0], &old(), None).await.unwrap();
-    assert_eq!(back, Admission::Refused(Bar::Banned));
+    let back = a.again(&connections[0], &old(), 1).await;
+    assert_eq!(back, Admission::Ended(banned()));
     assert!(user().await.unwrap().banned);
     assert_eq!(b.registry.ban_of(&"42".into()).await.unwrap(), Some(ban));
     assert_eq!(b.registry.ban_of(&"43".into()).await.unwrap(), None);
@@ -127,7 +118,8 @@ pub(super) async fn a_ban_keeps_out_until_it_is_lifted(home: &dyn Home) {
 }
 
 pub(super) async fn a_ban_runs_out(home: &dyn Home) {
-    let [a, b] = fleet(home, LONG, LONG).await;
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
     let connection = b.connect("42").await;
     let until = now() + Duration::from_millis(700);
     let ban = Ban {
@@ -159,7 +151,7 @@ pub(super) async fn a_ban_runs_out(home: &dyn Home) {
     a.registry.unban(&"42".into()).await.unwrap();
     let connection = b.connect("42").await;
     assert_eq!(put(&ban).await, Ordered::default());
-    assert_eq!(ordered(&b, &[&connection]).await, BTreeSet::new());
+    assert_eq!(ordered(&fleet, [&connection]).await, BTreeSet::new());
     put(&Ban::default()).await;
     assert_eq!(b.bar("42", &old()).await, Some(Bar::Banned));
     assert_eq!(put(&ban).await, Ordered::default());
@@ -212,7 +204,8 @@ pub(super) async fn a_revocation_only_goes_forward(home: &dyn Home) {
 }
 
 pub(super) async fn a_revocation_ends_what_is_older(home: &dyn Home) {
-    let [a, b] = fleet(home, LONG, LONG).await;
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
     let target = EndTarget::Revoked { user: "42".into() };
     let time = ahead(now(), -60);
     let older = b.connect_by("42", &old()).await;
@@ -227,7 +220,7 @@ pub(super) async fn a_revocation_ends_what_is_older(home: &dyn Home) {
     let fence = Fence::RevokeBefore(Some(time));
     let order = a.order(&target, Some(&fence), &revoked()).await;
     assert_eq!(listed_by(&order), ids([&older, &undated]));
-    assert_eq!(ordered(&b, &all).await, ids([&older, &undated]));
+    assert_eq!(ordered(&fleet, all).await, ids([&older, &undated]));
     // Without a fence it means those that an earlier one is held against.
     a.unregister(&[&undated]).await;
     let order = a.order(&target, None, &revoked()).await;
@@ -237,11 +230,12 @@ pub(super) async fn a_revocation_ends_what_is_older(home: &dyn Home) {
     let fence = Fence::RevokeBefore(None);
     let order = a.order(&target, Some(&fence), &revoked()).await;
     assert_eq!(listed_by(&order), ids([&same]));
-    assert_eq!(ordered(&b, &all).await, ids([&same]));
+    assert_eq!(ordered(&fleet, all).await, ids([&same]));
 }
 
 pub(super) async fn a_kick_that_revokes_means_everybody_but_those_that_stay(home: &dyn Home) {
-    let [a, b] = fleet(home, LONG, LONG).await;
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
     let older = b.connect_by("42", &old()).await;
     // By an issuer whose clock is ahead.
     let newer = a.connect_by("42", &issued(ahead(now(), 60))).await;
@@ -257,7 +251,7 @@ pub(super) async fn a_kick_that_revokes_means_everybody_but_those_that_stay(home
     assert_eq!(listed_by(&order), ids([&older, &newer]));
     assert!(order.revoked_before.is_some());
     assert_eq!(
-        ordered(&b, &[&older, &newer, &stays]).await,
+        ordered(&fleet, [&older, &newer, &stays]).await,
         ids([&older, &newer])
     );
     // It stays until somebody looks.
@@ -285,7 +279,7 @@ pub(super) async fn a_token_is_revoked_for_whoever_has_it(home: &dyn Home) {
     assert_eq!(b.bar("42", &old()).await, None);
     let guest = b.guest();
     let admission = b.admit(&guest, &by_token("t1"), None).await.unwrap();
-    assert!(matches!(admission, Admission::Admitted { .. }));
+    assert!(is_in(&admission));
 
     let margin = SignedDuration::try_from(TOKEN_MARGIN).unwrap();
     let over = now() - margin;
@@ -299,7 +293,8 @@ pub(super) async fn a_token_is_revoked_for_whoever_has_it(home: &dyn Home) {
 }
 
 pub(super) async fn a_session_that_has_ended_stays_ended(home: &dyn Home) {
-    let [a, b] = fleet(home, LONG, LONG).await;
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
     let long = "s".repeat(3000);
     for session in ["s1", "a\0b", "{x}", &long] {
         let grant = by_session(session);
@@ -317,7 +312,7 @@ pub(super) async fn a_session_that_has_ended_stays_ended(home: &dyn Home) {
         let order = a.order(&target, Some(&fence), &ending).await;
         assert_eq!(listed_by(&order), ids([&mine, &theirs]));
         let all = [&mine, &theirs, &other, &none, &namesake];
-        assert_eq!(ordered(&b, &all).await, ids([&mine, &theirs]));
+        assert_eq!(ordered(&fleet, all).await, ids([&mine, &theirs]));
         assert_eq!(b.bar("42", &grant).await, Some(Bar::SessionEnded));
         let new = Grant {
             issued_at: Some(now()),
@@ -340,7 +335,7 @@ pub(super) async fn a_session_that_has_ended_stays_ended(home: &dyn Home) {
     );
 }
 
-pub(super) async fn an_update_is_held_against_the_fences_too(home: &dyn Home) {
+pub(super) async fn what_is_asserted_again_is_held_against_the_fences_too(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let connection = a.connect_by("42", &old()).await;
     let stays = a.connect_by("42", &old()).await;
@@ -358,11 +353,11 @@ pub(super) async fn an_update_is_held_against_the_fences_too(home: &dyn Home) {
     };
     let kept = async || b.registry.connection(&connection.id).await.unwrap();
     for grant in [old(), Grant::default()] {
-        let refused = a.update(&refreshed, &grant).await;
-        assert_eq!(refused, Updated::Refused(Bar::Revoked));
+        let refused = a.again(&refreshed, &grant, 2).await;
+        assert_eq!(refused, Admission::Refused(Bar::Revoked));
         assert_eq!(kept().await, Some(connection.clone()));
     }
-    assert_eq!(a.update(&refreshed, &issued(now())).await, Updated::Done);
+    assert!(is_in(&a.again(&refreshed, &issued(now()), 2).await));
     assert_eq!(kept().await, Some(refreshed.clone()));
     // It is the new grant that counts from here on.
     let order = b.order(&revocation, None, &revoked()).await;
@@ -373,13 +368,15 @@ pub(super) async fn an_update_is_held_against_the_fences_too(home: &dyn Home) {
         issued_at: Some(now()),
         ..by_token("t")
     };
-    let refused = a.update(&refreshed, &new).await;
-    assert_eq!(refused, Updated::Refused(Bar::Revoked));
+    let refused = a.again(&refreshed, &new, 3).await;
+    assert_eq!(refused, Admission::Refused(Bar::Revoked));
     let new = Grant {
         issued_at: Some(now()),
         ..by_session("s")
     };
-    assert_eq!(a.update(&refreshed, &new).await, Updated::Done);
+    assert!(is_in(&a.again(&refreshed, &new, 4).await));
+    // What was said before it and comes late is not what counts then.
+    assert!(is_in(&a.again(&connection, &issued(now()), 2).await));
     let target = EndTarget::Session {
         user: "42".into(),
         session: "s".into(),
@@ -387,14 +384,76 @@ pub(super) async fn an_update_is_held_against_the_fences_too(home: &dyn Home) {
     let fence = Fence::EndSession("s".into());
     let order = b.order(&target, Some(&fence), &revoked()).await;
     assert_eq!(listed_by(&order), ids([&connection]));
-    let refused = a.update(&refreshed, &new).await;
-    assert_eq!(refused, Updated::Refused(Bar::SessionEnded));
+    // It has been ordered to end itself.
+    let ended = a.again(&refreshed, &new, 4).await;
+    assert_eq!(ended, Admission::Ended(revoked()));
+    assert_eq!(b.bar("42", &new).await, Some(Bar::SessionEnded));
     let fence = Fence::Ban(Ban::default());
-    b.order(&all_of("42"), Some(&fence), &banned()).await;
-    let refused = a.update(&refreshed, &issued(now())).await;
-    assert_eq!(refused, Updated::Refused(Bar::Banned));
-    a.unregister(&[&connection]).await;
-    assert_eq!(a.update(&refreshed, &issued(now())).await, Updated::Gone);
+    let last = a.connect_by("42", &issued(now())).await;
+    let spares_it = EndTarget::User {
+        user: "42".into(),
+        except: vec![last.id.clone()],
+    };
+    b.order(&spares_it, Some(&fence), &banned()).await;
+    let refused = a.again(&last, &issued(now()), 2).await;
+    assert_eq!(refused, Admission::Refused(Bar::Banned));
+    assert!(b.ids("42").await.contains(&last.id.to_string()));
+}
+
+/// An issuer's clock may be ahead of the registry's.
+pub(super) async fn a_token_of_the_future_is_as_old_as_it_was_when_it_was_first_seen(
+    home: &dyn Home,
+) {
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
+    let expires_at = ahead(now(), 1200);
+    let future = |digest: &str| Grant {
+        ahead: Some(Ahead {
+            digest: digest.into(),
+            expires_at,
+        }),
+        ..issued(ahead(now(), 600))
+    };
+    let target = EndTarget::Revoked { user: "42".into() };
+    let revoke = async || {
+        // A revocation counts in milliseconds: one passes first.
+        let seen = now();
+        eventually("a moment has passed", async || now() > seen).await;
+        let fence = Fence::RevokeBefore(None);
+        a.order(&target, Some(&fence), &revoked()).await
+    };
+    let there = b.connect_by("42", &future("one")).await;
+    assert_eq!(a.bar("42", &future("two")).await, None);
+    assert_eq!(a.bar("43", &future("two")).await, None);
+
+    let order = revoke().await;
+    assert_eq!(listed_by(&order), ids([&there]));
+    assert_eq!(ordered(&fleet, [&there]).await, ids([&there]));
+    let old = ["one", "two"].map(future);
+    for peer in &fleet {
+        for grant in &old {
+            assert_eq!(peer.bar("42", grant).await, Some(Bar::Revoked));
+            assert_eq!(peer.bar("43", grant).await, None);
+        }
+    }
+    let asked = old.map(|grant| (entry(&there), grant));
+    let standing = a.registry.standing(&asked).await.unwrap();
+    assert_eq!(standing.len(), 2);
+
+    // One that nobody has seen before is new, until the next.
+    assert_eq!(b.bar("42", &future("three")).await, None);
+    let newer = b.connect_by("42", &future("three")).await;
+    let asked = [(entry(&newer), future("three"))];
+    assert_eq!(a.registry.standing(&asked).await.unwrap(), []);
+    assert!(is_in(&b.again(&newer, &future("three"), 2).await));
+    b.unregister(&[&there]).await;
+    let order = revoke().await;
+    assert_eq!(listed_by(&order), ids([&newer]));
+    assert_eq!(a.bar("42", &future("three")).await, Some(Bar::Revoked));
+    // It is not asserted back either.
+    b.unregister(&[&newer]).await;
+    let again = b.again(&newer, &future("three"), 2).await;
+    assert!(!is_in(&again), "{again:?}");
 }
 
 pub(super) async fn nothing_is_held_against_a_guest(home: &dyn Home) {
@@ -413,8 +472,8 @@ pub(super) async fn nothing_is_held_against_a_guest(home: &dyn Home) {
         for grant in [Grant::default(), by_session("s"), by_token("t")] {
             let other = b.guest();
             let admission = b.admit(&other, &grant, None).await.unwrap();
-            assert!(matches!(admission, Admission::Admitted { .. }));
-            assert_eq!(b.update(&other, &grant).await, Updated::Done);
+            assert!(is_in(&admission));
+            assert!(is_in(&b.again(&other, &grant, 2).await));
             let standing = b.registry.standing(&[(entry(&other), grant)]).await;
             assert_eq!(standing.unwrap(), []);
         }
@@ -525,6 +584,7 @@ pub(super) async fn nobody_slips_in_behind_a_fence(home: &dyn Home) {
                 Either::Left(Admission::Admitted { .. }) => {
                     entered.insert(comers.next().unwrap().1.id.clone());
                 }
+                Either::Left(Admission::Ended(ending)) => panic!("{ending:?}"),
                 Either::Left(Admission::Refused(why)) => {
                     assert_eq!(why, bar);
                     comers.next().unwrap();

@@ -1,6 +1,7 @@
-//! The two homes of a registry, and the nodes that share one.
+//! The homes of a registry, and fleets that share one.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     net::TcpListener,
     process::{Child, Command, Stdio},
@@ -8,22 +9,20 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use switchboard::{
     config::{self, Presence, RegistryTiming},
-    connection::{Connection, Instance, Tally, TransportKind, UserId},
-    ending::Ending,
+    connection::{Connection, ConnectionId, Tally},
     link::{Servers, Slot},
     metrics::Metrics,
     registry::{
-        Admission, Bar, EndOrder, EndTarget, Entry, Fence, Grant, Lease, Listed, NodeReport,
-        Ordered, Registry, RegistryError, Updated, UserLimit,
+        Admission, EndTarget, Entry, Registry,
         keys::{Keys, Shard},
         memory::MemoryRegistry,
         redis::RedisRegistry,
     },
 };
 
+pub(super) use super::peer::Peer;
 use crate::{cluster::Cluster, redis_server::program};
 
 /// Longer than any case takes.
@@ -32,30 +31,39 @@ pub(super) const LONG: Duration = Duration::from_secs(600);
 /// Short enough to wait for, long enough to join and register within.
 pub(super) const SHORT: Duration = Duration::from_millis(1500);
 
-/// What makes registries. Both handles share one that is new.
+/// What makes registries. The handles share one that is new.
 pub(super) trait Home {
-    fn open(&self, timing: [RegistryTiming; 2], presence: &Presence) -> [Arc<dyn Registry>; 2];
+    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>>;
 }
 
 /// In process memory.
 pub(super) struct Memory;
 
 impl Home for Memory {
-    fn open(&self, [a, b]: [RegistryTiming; 2], presence: &Presence) -> [Arc<dyn Registry>; 2] {
-        let first = MemoryRegistry::new(&a, presence);
-        let second = first.sharing(&b);
-        [Arc::new(first), Arc::new(second)]
+    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
+        let first = MemoryRegistry::new(&timing[0], presence);
+        let handles = timing.iter().map(|timing| first.sharing(timing));
+        handles.map(|handle| Arc::new(handle) as _).collect()
     }
 }
 
 /// In a Redis.
 pub(super) struct Redis {
     url: String,
+    metrics: Metrics,
 }
 
 impl Redis {
     pub(super) fn of(server: &RedisServer) -> Self {
-        Self { url: server.url() }
+        Self {
+            url: server.url(),
+            metrics: Metrics::new().unwrap(),
+        }
+    }
+
+    /// Of all of its handles.
+    pub(super) fn metrics(&self) -> Metrics {
+        self.metrics.clone()
     }
 
     pub(super) fn client(&self) -> redis::Client {
@@ -68,14 +76,14 @@ impl Redis {
             ..config::Redis::default()
         };
         let servers = Servers::new(&config).unwrap();
-        let metrics = Metrics::new().unwrap();
-        RedisRegistry::new(&servers, timing, presence, metrics).unwrap()
+        RedisRegistry::new(&servers, timing, presence, self.metrics()).unwrap()
     }
 }
 
 impl Home for Redis {
-    fn open(&self, timing: [RegistryTiming; 2], presence: &Presence) -> [Arc<dyn Registry>; 2] {
-        timing.map(|timing| Arc::new(self.registry(&timing, presence)) as _)
+    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
+        let handles = timing.iter().map(|timing| self.registry(timing, presence));
+        handles.map(|handle| Arc::new(handle) as _).collect()
     }
 }
 
@@ -93,22 +101,27 @@ impl InCluster {
         }
     }
 
+    pub(super) fn keys(&self) -> Keys {
+        Keys::new(&self.prefix)
+    }
+
     pub(super) fn slot_of(&self, shard: Shard) -> Slot {
-        Keys::new(&self.prefix).slot_of(shard)
+        self.keys().slot_of(shard)
     }
 }
 
 impl Home for InCluster {
-    fn open(&self, timing: [RegistryTiming; 2], presence: &Presence) -> [Arc<dyn Registry>; 2] {
-        timing.map(|timing| {
+    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
+        let handles = timing.iter().map(|timing| {
             let timing = RegistryTiming {
                 prefix: self.prefix.clone(),
-                ..timing
+                ..timing.clone()
             };
             let servers = Servers::new(&self.config).unwrap();
             let metrics = Metrics::new().unwrap();
             Arc::new(RedisRegistry::new(&servers, &timing, presence, metrics).unwrap()) as _
-        })
+        });
+        handles.collect()
     }
 }
 
@@ -209,13 +222,6 @@ pub(super) fn timing(lease: Duration) -> RegistryTiming {
     }
 }
 
-/// A node's view of the registry.
-pub(super) struct Peer {
-    pub(super) registry: Arc<dyn Registry>,
-    pub(super) lease: Lease,
-    pub(super) report: NodeReport,
-}
-
 /// Two nodes that have joined a new registry; their leases last this long.
 pub(super) async fn fleet(home: &dyn Home, a: Duration, b: Duration) -> [Peer; 2] {
     fleet_keeping(home, a, b, &Presence::default()).await
@@ -227,203 +233,44 @@ pub(super) async fn fleet_keeping(
     b: Duration,
     presence: &Presence,
 ) -> [Peer; 2] {
-    let [a, b] = home.open([timing(a), timing(b)], presence);
+    fleet_of(home, [timing(a), timing(b)], presence).await
+}
+
+/// Two nodes of other timings.
+pub(super) async fn fleet_by(home: &dyn Home, timings: [RegistryTiming; 2]) -> [Peer; 2] {
+    fleet_of(home, timings, &Presence::default()).await
+}
+
+async fn fleet_of(home: &dyn Home, [a, b]: [RegistryTiming; 2], presence: &Presence) -> [Peer; 2] {
+    let mut handles = home.open(&[a, b, timing(LONG)], presence);
+    let spare = handles.pop();
+    let mut handles = handles.into_iter();
+    let (a, b) = (handles.next().unwrap(), handles.next().unwrap());
     // The longer lease first: the shorter one is to be as fresh as can be.
     let b = Peer::join(b, "b").await;
-    let a = Peer::join(a, "a").await;
+    let mut a = Peer::join(a, "a").await;
+    a.spare = spare;
     [a, b]
 }
 
-impl Peer {
-    pub(super) async fn join(registry: Arc<dyn Registry>, name: &str) -> Self {
-        let peer = Self {
-            registry,
-            lease: Lease {
-                instance: Instance::random(),
-                epoch: 1,
-            },
-            report: NodeReport {
-                node_id: name.into(),
-                version: "1.2.3".into(),
-                started_at: Timestamp::from_second(1_790_000_000).unwrap(),
-                connections: 0,
-                users: 0,
-                draining: false,
-                settled: true,
-            },
-        };
-        // A cluster has to be found first.
-        eventually("the registry is there", async || {
-            let joined = peer.registry.join(&peer.lease, &peer.report).await;
-            joined.is_ok()
-        })
-        .await;
-        peer
-    }
-
-    /// The same node once it has lost its lease. Its new one is kept as long as `by`'s.
-    pub(super) async fn rejoin_with(&self, by: &Self) -> Self {
-        let next = Self {
-            registry: Arc::clone(&by.registry),
-            lease: Lease {
-                epoch: self.lease.epoch + 1,
-                ..self.lease.clone()
-            },
-            report: self.report.clone(),
-        };
-        next.registry.join(&next.lease, &next.report).await.unwrap();
-        next
-    }
-
-    /// Says that the node lives; whether its lease held.
-    pub(super) async fn beat(&self) -> bool {
-        self.registry
-            .heartbeat(&self.lease, &self.report)
-            .await
-            .unwrap()
-            .held
-    }
-
-    /// A connection of this node that is not registered yet.
-    pub(super) fn guest(&self) -> Connection {
-        self.new_connection(None)
-    }
-
-    pub(super) fn connection(&self, user: &str) -> Connection {
-        self.new_connection(Some(user.into()))
-    }
-
-    fn new_connection(&self, user: Option<UserId>) -> Connection {
-        Connection {
-            id: self.registry.new_id(user.as_ref()),
-            user_id: user,
-            namespace: "/".into(),
-            node_id: self.report.node_id.clone(),
-            transport: TransportKind::Websocket,
-            connected_at: Timestamp::from_millisecond(1_790_000_000_123).unwrap(),
-            expires_at: Some(Timestamp::from_second(1_790_000_900).unwrap()),
-            device_id: None,
-            remote_addr: Some("203.0.113.7".into()),
-            user_agent: Some("test/1".into()),
+/// Which of these connections, which are there, have an order to end.
+pub(super) async fn ordered<'a>(
+    fleet: &[Peer; 2],
+    connections: impl IntoIterator<Item = &'a Connection>,
+) -> BTreeSet<ConnectionId> {
+    let mut ordered = BTreeSet::new();
+    for connection in connections {
+        let holds = |peer: &&Peer| peer.report.node_id == connection.node_id;
+        let holder = fleet.iter().find(holds).unwrap();
+        if holder.end_of(connection).await.is_some() {
+            ordered.insert(connection.id.clone());
         }
     }
+    ordered
+}
 
-    pub(super) async fn register(&self, connection: &Connection) -> Tally {
-        self.try_register(connection).await.unwrap()
-    }
-
-    pub(super) async fn try_register(
-        &self,
-        connection: &Connection,
-    ) -> Result<Tally, RegistryError> {
-        match self.admit(connection, &Grant::default(), None).await? {
-            Admission::Admitted { tally, .. } => Ok(tally),
-            Admission::Refused(bar) => panic!("{bar:?}"),
-        }
-    }
-
-    pub(super) async fn admit(
-        &self,
-        connection: &Connection,
-        grant: &Grant,
-        limit: Option<UserLimit>,
-    ) -> Result<Admission, RegistryError> {
-        self.registry
-            .register(&self.lease, connection, grant, limit)
-            .await
-    }
-
-    /// What keeps a new connection of a user out; if nothing does, it is gone again.
-    pub(super) async fn bar(&self, user: &str, grant: &Grant) -> Option<Bar> {
-        let connection = self.connection(user);
-        match self.admit(&connection, grant, None).await.unwrap() {
-            Admission::Admitted { .. } => {
-                self.unregister(&[&connection]).await;
-                None
-            }
-            Admission::Refused(bar) => Some(bar),
-        }
-    }
-
-    /// A new connection of a user that came in by a grant, registered.
-    pub(super) async fn connect_by(&self, user: &str, grant: &Grant) -> Connection {
-        let connection = self.connection(user);
-        let admission = self.admit(&connection, grant, None).await.unwrap();
-        assert!(
-            matches!(admission, Admission::Admitted { .. }),
-            "{admission:?}"
-        );
-        connection
-    }
-
-    pub(super) async fn update(&self, connection: &Connection, grant: &Grant) -> Updated {
-        self.registry
-            .update(&self.lease, connection, grant)
-            .await
-            .unwrap()
-    }
-
-    /// A connection of this node, as an order lists it.
-    pub(super) fn lists(&self, connection: &Connection) -> Listed {
-        Listed {
-            entry: entry(connection),
-            instance: self.lease.instance.clone(),
-        }
-    }
-
-    /// Orders the end of connections.
-    pub(super) async fn order(
-        &self,
-        target: &EndTarget,
-        fence: Option<&Fence>,
-        ending: &Ending,
-    ) -> Ordered {
-        let order = EndOrder {
-            target,
-            fence,
-            ending,
-        };
-        self.registry.order_end(order).await.unwrap()
-    }
-
-    /// A new connection of a user, registered.
-    pub(super) async fn connect(&self, user: &str) -> Connection {
-        let connection = self.connection(user);
-        self.register(&connection).await;
-        connection
-    }
-
-    pub(super) async fn unregister(&self, connections: &[&Connection]) {
-        let entries: Vec<_> = connections.iter().map(|it| entry(it)).collect();
-        self.registry
-            .unregister(&self.lease, &entries)
-            .await
-            .unwrap();
-    }
-
-    /// The ids of a user's connections.
-    pub(super) async fn ids(&self, user: &str) -> Vec<String> {
-        let entry = self.registry.user(&user.into()).await.unwrap();
-        entry
-            .connections
-            .iter()
-            .map(|it| it.id.to_string())
-            .collect()
-    }
-
-    /// Waits until a lease, of which nobody says any more that its node lives, has run out.
-    pub(super) async fn sees_lapse_of(&self, lease: &Lease) {
-        eventually("the lease runs out", async || {
-            let heartbeat = self
-                .registry
-                .heartbeat(&self.lease, &self.report)
-                .await
-                .unwrap();
-            assert!(heartbeat.held, "the long lease holds");
-            heartbeat.lapsed.contains(lease)
-        })
-        .await;
-    }
+pub(super) fn is_in(admission: &Admission) -> bool {
+    matches!(admission, Admission::Admitted { .. })
 }
 
 pub(super) fn entry(connection: &Connection) -> Entry {

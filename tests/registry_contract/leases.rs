@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use switchboard::{
     ending::Ending,
-    registry::{Ban, EndOrder, Fence, Grant, NodeReport, RegistryError, Updated, UserEntry, Whom},
+    registry::{Ban, EndOrder, Fence, NodeReport, RegistryError, UserEntry, Whom, keys::Shard},
 };
 
-use super::home::{Home, LONG, Peer, SHORT, all_of, fleet, tally};
+use super::home::{Home, LONG, Peer, SHORT, all_of, entry, eventually, fleet, tally};
 
 pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dyn Home) {
     let [a, b] = fleet(home, SHORT, LONG).await;
@@ -17,13 +17,6 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
     b.sees_lapse_of(&a.lease).await;
 
     // Nobody has reaped it.
-    assert!(
-        !a.registry
-            .heartbeat(&a.lease, &a.report)
-            .await
-            .unwrap()
-            .held
-    );
     assert_eq!(b.ids("both").await, [stays.id.to_string()]);
     assert_eq!(b.ids("only").await, [""; 0]);
     assert_eq!(b.registry.connection(&mine.id).await.unwrap(), None);
@@ -61,11 +54,15 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
     // Totals are exact, whether or not that takes reaping.
     let totals = b.registry.totals().await.unwrap();
     assert_eq!((totals.nodes, totals.connections, totals.users), (1, 2, 1));
+    assert!(!a.beat().await, "that was final");
     b.registry.reap(&a.lease).await.unwrap();
     b.unregister(&[&only]).await;
     assert_eq!(b.registry.totals().await.unwrap(), totals);
-    assert_eq!(b.registry.held(&a.lease).await.unwrap(), []);
+    assert_eq!(b.held_by(&a.lease).await, []);
 }
+
+/// Which of the answers of [`asked_by`] is about nodes, and not about who is on them.
+pub(super) const NODES: usize = 4;
 
 /// What a node is told that asks who is there, or orders that somebody is to go.
 pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), RegistryError>> {
@@ -107,7 +104,6 @@ pub(super) async fn a_node_without_a_lease_is_told_nothing_of_who_is_there(home:
             "question {number}: {answer:?}"
         );
     }
-    assert_eq!(b.registry.ban_of(&"42".into()).await.unwrap(), None);
     assert_eq!(b.ids("42").await.len(), 1);
 
     // Whoever is not of the fleet, or not any more, is told what the others are.
@@ -166,22 +162,81 @@ pub(super) async fn a_lease_that_holds_is_not_reaped(home: &dyn Home) {
     );
 }
 
-pub(super) async fn nothing_is_registered_under_a_lapsed_lease(home: &dyn Home) {
+pub(super) async fn a_lease_that_is_late_goes_on_unless_it_is_buried(home: &dyn Home) {
     let [a, b] = fleet(home, SHORT, LONG).await;
+    let [mine, theirs] = [a.connect("42").await, b.connect("42").await];
     b.sees_lapse_of(&a.lease).await;
-    let late = a.connection("42");
-    let refused = a.try_register(&late).await;
-    assert!(
-        matches!(refused, Err(RegistryError::Unavailable(_))),
-        "{refused:?}"
-    );
-    // Nor does joining again bring the lease back.
-    a.registry.join(&a.lease, &a.report).await.unwrap();
+    assert_eq!(b.ids("42").await, [theirs.id.to_string()]);
+    assert!(a.beat().await, "it is late, and that is all");
+    let heartbeat = b.registry.heartbeat(&b.lease, &b.report).await.unwrap();
+    assert_eq!(heartbeat.lapsed, []);
+    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 0);
+    assert_eq!(b.ids("42").await.len(), 2);
+    assert_eq!(a.held().await, [entry(&mine)]);
+    // Nothing is lacking that was there.
+    let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
+    assert!(heartbeat.held && !heartbeat.lost);
+    assert_eq!(heartbeat.lacking, []);
+}
+
+pub(super) async fn a_buried_epoch_never_comes_back(home: &dyn Home) {
+    let [a, b] = fleet(home, SHORT, LONG).await;
+    let [old, back] = [a.connect("42").await, a.connect("43").await];
+    b.sees_lapse_of(&a.lease).await;
+    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 2);
+    // Its node has not noticed yet.
+    a.back(&old).await;
+    a.report().await;
+    assert_eq!(b.ids("42").await, [""; 0]);
     assert!(!a.beat().await);
-    b.registry.reap(&a.lease).await.unwrap();
-    assert!(a.try_register(&late).await.is_err());
-    assert_eq!(b.registry.totals().await.unwrap().connections, 0);
-    assert_eq!(b.registry.held(&a.lease).await.unwrap(), []);
+    assert!(!a.beat().await);
+    assert_eq!(b.registry.nodes().await.unwrap().len(), 1);
+    assert_eq!(b.ids("42").await, [""; 0]);
+
+    let again = a.rejoin_for_long().await;
+    assert!(!a.registry.join(&a.lease, &a.report).await.unwrap());
+    assert!(!a.beat().await);
+    again.back(&back).await;
+    again.enter().await;
+    let lapsed = async || {
+        let heartbeat = b.registry.heartbeat(&b.lease, &b.report).await.unwrap();
+        heartbeat.lapsed.contains(&a.lease)
+    };
+    eventually("what was left under it is to be reaped", async || {
+        lapsed().await || {
+            // It may be the turn of the node itself.
+            let heartbeat = again.registry.heartbeat(&again.lease, &again.report).await;
+            heartbeat.unwrap().lapsed.contains(&a.lease)
+        }
+    })
+    .await;
+    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
+    assert_eq!(b.registry.reap(&again.lease).await.unwrap(), 0);
+    assert_eq!(b.ids("42").await, [""; 0]);
+    assert_eq!(b.ids("43").await, [back.id.to_string()]);
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.nodes, totals.connections, totals.users), (2, 1, 1));
+}
+
+pub(super) async fn a_node_that_joins_anew_lacks_all_until_it_has_entered(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let lacking = async |peer: &Peer| {
+        let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
+        heartbeat.unwrap().lacking
+    };
+    // Who has just started has nobody to put in.
+    assert_eq!(lacking(&a).await, []);
+    b.connect("42").await;
+    let again = a.rejoin().await;
+    let mut all: Vec<_> = Shard::all().collect();
+    assert_eq!(lacking(&again).await, all);
+    while let Some(shard) = all.pop() {
+        let entered = again.entered(shard).await;
+        assert!(entered.unwrap());
+        assert_eq!(lacking(&again).await, all);
+    }
+    assert_eq!(again.ids("42").await.len(), 1);
+    assert_eq!(lacking(&b).await, []);
 }
 
 pub(super) async fn reaping_the_old_epoch_leaves_the_new_one_alone(home: &dyn Home) {
@@ -192,9 +247,10 @@ pub(super) async fn reaping_the_old_epoch_leaves_the_new_one_alone(home: &dyn Ho
     let lost = a.connect("43").await;
     b.sees_lapse_of(&a.lease).await;
 
-    let again = a.rejoin_with(&b).await;
-    assert_eq!(again.register(&back).await, tally(1, 1));
-    assert_eq!(again.register(&guest).await, tally(1, 1));
+    let again = a.rejoin_for_long().await;
+    again.back(&back).await;
+    again.back(&guest).await;
+    again.enter().await;
     assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
     assert_eq!(b.ids("42").await, [back.id.to_string()]);
     assert_eq!(b.ids("43").await, [""; 0]);
@@ -209,17 +265,17 @@ pub(super) async fn reaping_the_old_epoch_leaves_the_new_one_alone(home: &dyn Ho
     assert_eq!(b.registry.connection(&lost.id).await.unwrap(), None);
     let totals = b.registry.totals().await.unwrap();
     assert_eq!((totals.nodes, totals.connections, totals.users), (2, 2, 1));
-    assert_eq!(b.registry.held(&again.lease).await.unwrap().len(), 2);
+    assert_eq!(b.held_by(&again.lease).await.len(), 2);
 }
 
 pub(super) async fn unregistering_under_the_old_epoch_leaves_the_new_one_alone(home: &dyn Home) {
     let [a, b] = fleet(home, SHORT, LONG).await;
     let back = a.connect("42").await;
     b.sees_lapse_of(&a.lease).await;
-    let again = a.rejoin_with(&b).await;
-    again.register(&back).await;
+    let again = a.rejoin_for_long().await;
+    again.back(&back).await;
+    again.enter().await;
     a.unregister(&[&back]).await;
-    assert_eq!(a.update(&back, &Grant::default()).await, Updated::Gone);
     assert_eq!(b.ids("42").await, [back.id.to_string()]);
     again.unregister(&[&back]).await;
     assert_eq!(b.ids("42").await, [""; 0]);
@@ -250,7 +306,6 @@ pub(super) async fn leaving_takes_everything_along(home: &dyn Home) {
         []
     );
     assert!(!a.beat().await);
-    assert!(a.try_register(&mine).await.is_err());
     let gone = b.registry.user(&"43".into()).await.unwrap();
     assert!(gone.last_seen.unwrap().as_millisecond() >= before.as_millisecond());
     assert_ne!(gone, UserEntry::default());
@@ -263,7 +318,6 @@ pub(super) async fn nodes_are_what_their_last_heartbeat_said(home: &dyn Home) {
         connections: 7,
         users: 3,
         draining: true,
-        settled: true,
         ..a.report.clone()
     };
     assert!(a.registry.heartbeat(&a.lease, &report).await.unwrap().held);
@@ -309,6 +363,9 @@ pub(super) async fn a_report_between_heartbeats_does_not_prolong_the_lease(home:
     assert_eq!(after.last_heartbeat, before.last_heartbeat);
 
     b.sees_lapse_of(&a.lease).await;
+    a.registry.report(&a.lease, &report).await.unwrap();
+    assert!(listed().await.is_none());
+    b.registry.reap(&a.lease).await.unwrap();
     a.registry.report(&a.lease, &report).await.unwrap();
     assert!(listed().await.is_none());
     assert!(!a.registry.heartbeat(&a.lease, &report).await.unwrap().held);

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use switchboard::{
-    connection::{Connection, ConnectionId},
+    connection::{Connection, ConnectionId, Tally},
     ending::Ending,
     registry::{Admission, Bar, EndTarget, Entry, Grant, LimitPolicy, UserLimit},
 };
 
-use super::home::{Home, LONG, Peer, SHORT, entry, eventually, fleet, tally};
+use super::home::{Home, LONG, Peer, SHORT, entry, eventually, fleet, ordered, tally};
 
 fn reject(max: u32) -> Option<UserLimit> {
     Some(UserLimit {
@@ -28,28 +28,35 @@ fn evict(max: u32) -> Option<UserLimit> {
     })
 }
 
-async fn admit(peer: &Peer, connection: &Connection, limit: Option<UserLimit>) -> Admission {
-    peer.admit(connection, &Grant::default(), limit)
-        .await
-        .unwrap()
+/// How many connections the user has, and who makes room.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    In(Tally, Vec<Entry>),
+    Out(Bar),
 }
 
-fn admitted(connections: u64, evicted: &[&Connection]) -> Admission {
-    Admission::Admitted {
-        tally: tally(connections, connections),
-        evicted: evicted.iter().map(|it| entry(it)).collect(),
+async fn admit(peer: &Peer, connection: &Connection, limit: Option<UserLimit>) -> Outcome {
+    let admission = peer.admit(connection, &Grant::default(), limit).await;
+    match admission.unwrap() {
+        Admission::Admitted { tally, evicted, .. } => Outcome::In(tally, evicted),
+        Admission::Refused(bar) => Outcome::Out(bar),
+        Admission::Ended(ending) => panic!("{ending:?}"),
     }
 }
 
-const TOO_MANY: Admission = Admission::Refused(Bar::TooMany);
+fn admitted(connections: u64, evicted: &[&Connection]) -> Outcome {
+    let evicted = evicted.iter().map(|it| entry(it));
+    Outcome::In(tally(connections, connections), evicted.collect())
+}
+
+const TOO_MANY: Outcome = Outcome::Out(Bar::TooMany);
 
 /// One that began so many seconds after the others might have.
 fn aged(peer: &Peer, user: &str, seconds: i64) -> Connection {
     let connection = peer.connection(user);
-    Connection {
-        connected_at: connection.connected_at + SignedDuration::from_secs(seconds),
-        ..connection
-    }
+    let start = Timestamp::now() - SignedDuration::from_hours(1);
+    peer.began(&connection, start + SignedDuration::from_secs(seconds));
+    connection
 }
 
 pub(super) async fn one_too_many_is_refused(home: &dyn Home) {
@@ -104,8 +111,8 @@ pub(super) async fn those_that_are_ordered_to_end_do_not_count(home: &dyn Home) 
     assert_eq!(admit(&a, &fourth, reject(2)).await, TOO_MANY);
     // The one that goes anyway makes no room, and keeps its order.
     assert_eq!(admit(&a, &fourth, evict(2)).await, admitted(3, &[&second]));
-    let orders = a.registry.orders(&[entry(&first)]).await.unwrap();
-    assert_eq!(orders[0].1.code, Ending::LOGGED_OUT);
+    let ends = a.end_of(&first).await;
+    assert_eq!(ends, Some(Ending::of(Ending::LOGGED_OUT)));
 }
 
 pub(super) async fn the_oldest_make_room(home: &dyn Home) {
@@ -123,11 +130,8 @@ pub(super) async fn the_oldest_make_room(home: &dyn Home) {
     let fourth = aged(&a, "42", 5);
     let expected = admitted(3, &[&oldest]);
     assert_eq!(admit(&a, &fourth, evict(3)).await, expected);
-    let orders = b.registry.orders(&[&oldest, &middle].map(entry)).await;
-    assert_eq!(
-        orders.unwrap(),
-        [(entry(&oldest), Ending::of(Ending::LIMIT))]
-    );
+    assert_eq!(b.end_of(&oldest).await, Some(Ending::of(Ending::LIMIT)));
+    assert_eq!(b.end_of(&middle).await, None);
     assert!(b.ids("42").await.contains(&oldest.id.to_string()));
 
     // As the first answer may be lost, so may the word to the node of the evicted: it is named until it is gone.
@@ -153,11 +157,15 @@ pub(super) async fn the_oldest_make_room(home: &dyn Home) {
 pub(super) async fn equals_make_room_in_the_order_of_their_ids(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let mut ids = Vec::new();
+    let start = Timestamp::now() - SignedDuration::from_secs(1);
     for _ in 0..5 {
-        ids.push(b.connect("42").await.id);
+        let connection = b.connection("42");
+        b.began(&connection, start);
+        b.register(&connection).await;
+        ids.push(connection.id);
     }
     ids.sort();
-    let Admission::Admitted { evicted, .. } = admit(&a, &a.connection("42"), evict(4)).await else {
+    let Outcome::In(_, evicted) = admit(&a, &a.connection("42"), evict(4)).await else {
         panic!("refused");
     };
     let evicted: Vec<_> = evicted.into_iter().map(|entry| entry.id).collect();
@@ -174,11 +182,95 @@ pub(super) async fn a_dead_nodes_connections_do_not_count(home: &dyn Home) {
     b.unregister(&[&next]).await;
     assert_eq!(admit(&b, &next, reject(1)).await, admitted(1, &[]));
     // What was let in before comes back without being asked; if it is still known, with being asked.
-    let again = a.rejoin_with(&b).await;
+    let again = a.rejoin_for_long().await;
     assert_eq!(admit(&again, &back, reject(1)).await, admitted(2, &[]));
     again.unregister(&[&back]).await;
     assert_eq!(admit(&again, &back, reject(1)).await, TOO_MANY);
     assert_eq!(admit(&again, &back, None).await, admitted(2, &[]));
+}
+
+pub(super) async fn who_was_let_in_before_is_held_to_no_limit(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let none = Grant::default();
+    let [one, two] = [aged(&a, "42", 0), aged(&a, "42", 1)];
+    admit(&a, &one, None).await;
+    admit(&a, &two, None).await;
+    a.unregister(&[&one]).await;
+    for limit in [reject(1), evict(1)] {
+        let limit = limit.map(|limit| UserLimit {
+            newcomers: 1,
+            ..limit
+        });
+        for connection in [&one, &two, &one, &two] {
+            let again = a.assert(connection, &none, 1, limit, true).await.unwrap();
+            let Admission::Admitted { evicted, .. } = again else {
+                panic!("{again:?}");
+            };
+            assert_eq!(evicted, []);
+        }
+        for connection in [&one, &two] {
+            assert_eq!(a.end_of(connection).await, None);
+        }
+        assert_eq!(b.ids("42").await.len(), 2);
+        a.unregister(&[&one]).await;
+    }
+    // And nobody has been counted as a newcomer for it.
+    let limit = reject(5).map(|limit| UserLimit {
+        newcomers: 1,
+        ..limit
+    });
+    let newcomer = b.connection("42");
+    assert_eq!(admit(&b, &newcomer, limit).await, admitted(2, &[]));
+}
+
+pub(super) async fn many_connections_of_one_user_are_counted(home: &dyn Home) {
+    let fleet = fleet(home, LONG, LONG).await;
+    let [a, b] = &fleet;
+    let mut oldest = aged(a, "42", -60);
+    for n in 0..400_u64 {
+        let connection = match n {
+            0 => oldest.clone(),
+            _ => fleet[n as usize % 2].connection("42"),
+        };
+        // Devices are told apart as far as that goes.
+        let connection = Connection {
+            device_id: (n < 200).then(|| "tv".into()),
+            ..connection
+        };
+        if n == 0 {
+            oldest = connection.clone();
+        }
+        let peer = &fleet[n as usize % 2];
+        let tally = match admit(peer, &connection, reject(400)).await {
+            Outcome::In(tally, evicted) => {
+                assert_eq!(evicted, []);
+                tally
+            }
+            out => panic!("{out:?}"),
+        };
+        assert_eq!(tally.connections, n + 1);
+        match n {
+            0..200 => assert_eq!(tally.devices, 1),
+            200..256 => assert_eq!(tally.devices, n - 198),
+            _ => assert!((n - 198..=n + 1).contains(&tally.devices), "{tally:?}"),
+        }
+    }
+    for limit in [reject(400), reject(399)] {
+        assert_eq!(admit(a, &a.connection("42"), limit).await, TOO_MANY);
+    }
+    let presence = b.registry.presence(&["42".into()]).await.unwrap();
+    assert_eq!(presence[0].tally, self::tally(400, 201));
+    let newest = a.connection("42");
+    match admit(a, &newest, evict(400)).await {
+        Outcome::In(tally, evicted) => {
+            assert_eq!(evicted, [entry(&oldest)]);
+            assert_eq!(tally.connections, 400);
+        }
+        out => panic!("{out:?}"),
+    }
+    assert_eq!(b.ids("42").await.len(), 401);
+    let totals = b.registry.totals().await.unwrap();
+    assert_eq!((totals.connections, totals.users), (401, 1));
 }
 
 /// Many at once, on both nodes; who was let in, and who was evicted.
@@ -199,11 +291,11 @@ async fn rush(
     let (mut entered, mut left) = (BTreeSet::new(), BTreeSet::new());
     for ((_, connection), admission) in comers.iter().zip(admissions.await) {
         match admission {
-            Admission::Admitted { evicted, .. } => {
+            Outcome::In(_, evicted) => {
                 entered.insert(connection.id.clone());
                 left.extend(evicted.into_iter().map(|it| it.id));
             }
-            Admission::Refused(bar) => assert_eq!(bar, Bar::TooMany),
+            Outcome::Out(bar) => assert_eq!(bar, Bar::TooMany),
         }
     }
     (entered, left)
@@ -221,12 +313,7 @@ pub(super) async fn a_rush_does_not_get_past_the_limit(home: &dyn Home) {
         let (entered, left) = rush(&fleet, &user, evict(3)).await;
         assert_eq!(entered.len(), 24);
         let listed = fleet[1].registry.user(&user.as_str().into()).await.unwrap();
-        let listed: Vec<_> = listed.connections.iter().map(entry).collect();
-        let ordered = fleet[1].registry.orders(&listed).await.unwrap();
-        let ordered: BTreeSet<_> = ordered
-            .into_iter()
-            .map(|(Entry { id, .. }, _)| id)
-            .collect();
+        let ordered = ordered(&fleet, &listed.connections).await;
         assert_eq!(ordered, left, "each is told of");
         assert_eq!(entered.difference(&left).count(), 3);
     }
@@ -241,25 +328,25 @@ pub(super) async fn newcomers_are_counted_together_for_a_while(home: &dyn Home) 
     });
     for peer in [&a, &b, &a] {
         let admission = admit(peer, &peer.connection("42"), limit).await;
-        assert!(matches!(admission, Admission::Admitted { .. }));
+        assert!(matches!(admission, Outcome::In(..)));
     }
     for peer in [&a, &b] {
         let admission = admit(peer, &peer.connection("42"), limit).await;
-        assert_eq!(admission, Admission::Refused(Bar::TooOften));
+        assert_eq!(admission, Outcome::Out(Bar::TooOften));
     }
     assert_eq!(a.ids("42").await.len(), 3, "nothing was added");
     for other in [a.connection("43"), a.guest(), a.connection("42")] {
         let limit = limit.filter(|_| other.user_id != Some("42".into()));
         let admission = admit(&a, &other, limit).await;
-        assert!(matches!(admission, Admission::Admitted { .. }), "{other:?}");
+        assert!(matches!(admission, Outcome::In(..)), "{other:?}");
     }
     eventually("the next one gets in", async || {
         let next = admit(&b, &b.connection("42"), limit).await;
         assert!(matches!(
             next,
-            Admission::Admitted { .. } | Admission::Refused(Bar::TooOften)
+            Outcome::In(..) | Outcome::Out(Bar::TooOften)
         ));
-        matches!(next, Admission::Admitted { .. })
+        matches!(next, Outcome::In(..))
     })
     .await;
     // One too many counts as a newcomer as well.
@@ -267,5 +354,5 @@ pub(super) async fn newcomers_are_counted_together_for_a_while(home: &dyn Home) 
         assert_eq!(admit(&a, &a.connection("42"), limit).await, TOO_MANY);
     }
     let admission = admit(&a, &a.connection("42"), limit).await;
-    assert_eq!(admission, Admission::Refused(Bar::TooOften));
+    assert_eq!(admission, Outcome::Out(Bar::TooOften));
 }

@@ -14,10 +14,12 @@ mod leases;
 mod limits;
 mod lost_rotations;
 mod orders;
+mod peer;
 mod reads;
 mod redis;
 mod redis_cluster;
 mod redis_fences;
+mod redis_losses;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod unreadable;
@@ -62,7 +64,7 @@ conformance! {
         writes_can_be_repeated
         any_text_can_be_a_user
         a_guest_is_found_by_its_id_only
-        an_update_changes_what_is_there_and_brings_nothing_back
+        what_is_asserted_again_is_as_it_is_by_its_last_version
         an_id_that_others_made_up_is_never_registered
         many_are_unregistered_at_once
         a_lease_lists_what_it_holds;
@@ -71,7 +73,9 @@ conformance! {
         a_node_without_a_lease_is_told_nothing_of_who_is_there
         two_reapers_remove_each_entry_once
         a_lease_that_holds_is_not_reaped
-        nothing_is_registered_under_a_lapsed_lease
+        a_lease_that_is_late_goes_on_unless_it_is_buried
+        a_buried_epoch_never_comes_back
+        a_node_that_joins_anew_lacks_all_until_it_has_entered
         reaping_the_old_epoch_leaves_the_new_one_alone
         unregistering_under_the_old_epoch_leaves_the_new_one_alone
         leaving_takes_everything_along
@@ -91,14 +95,18 @@ conformance! {
         the_holder_of_a_connection_is_the_node_that_holds_it
         an_order_lists_what_it_means_and_is_found_by_whoever_missed_it
         an_order_can_mean_one_connection
-        an_order_is_forgotten_with_its_connection
-        an_order_outlives_the_reaping_of_its_node;
+        an_order_stands_until_its_node_has_carried_it_out
+        an_order_outlives_the_reaping_of_its_node
+        a_kick_means_who_was_there_and_nobody_who_comes_after
+        a_kick_is_given_up_for_one_that_says_more;
     limits:
         one_too_many_is_refused
         those_that_are_ordered_to_end_do_not_count
         the_oldest_make_room
         equals_make_room_in_the_order_of_their_ids
         a_dead_nodes_connections_do_not_count
+        who_was_let_in_before_is_held_to_no_limit
+        many_connections_of_one_user_are_counted
         a_rush_does_not_get_past_the_limit
         newcomers_are_counted_together_for_a_while;
     fences:
@@ -109,7 +117,8 @@ conformance! {
         a_kick_that_revokes_means_everybody_but_those_that_stay
         a_token_is_revoked_for_whoever_has_it
         a_session_that_has_ended_stays_ended
-        an_update_is_held_against_the_fences_too
+        what_is_asserted_again_is_held_against_the_fences_too
+        a_token_of_the_future_is_as_old_as_it_was_when_it_was_first_seen
         nothing_is_held_against_a_guest
         a_node_learns_which_of_its_connections_may_not_be_there
         nobody_slips_in_behind_a_fence;

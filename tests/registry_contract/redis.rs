@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncCommands, aio::MultiplexedConnection};
 use switchboard::{
     config::{Presence, RegistryTiming},
     connection::Connection,
@@ -21,9 +21,8 @@ use switchboard::{
 
 use crate::redis_server::patient;
 
-use super::{
-    home::{Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, tally, timing},
-    leases::asked_by,
+use super::home::{
+    Home, LONG, Peer, Redis, RedisServer, all_of, entry, eventually, fleet, is_in, tally, timing,
 };
 
 const BROWSER: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36";
@@ -102,10 +101,11 @@ async fn a_connection_weighs_at_most_400_bytes() {
                 token_id: Some(format!("6f1d8c1e-4f0a-4b8e-9a51-{n:012}")),
                 // One of four, but not the ones with a device alone.
                 session: (n % 4 == n / 4 % 4).then(|| format!("session-{n}").into()),
+                ahead: None,
             };
             async move {
                 let admission = peer.admit(&connection, &grant, LIMIT).await.unwrap();
-                assert!(matches!(admission, Admission::Admitted { .. }));
+                assert!(is_in(&admission));
             }
         })
         .await;
@@ -131,7 +131,7 @@ async fn a_refusal_for_coming_too_often_costs_the_same_at_any_number() {
     let mut raw = raw(&home).await;
     reset_stats(&mut raw).await;
     let admission = a.admit(&a.connection("42"), &Grant::default(), limit).await;
-    assert!(matches!(admission, Ok(Admission::Admitted { .. })));
+    assert!(is_in(&admission.unwrap()));
     println!(
         "admitted: {}",
         info(&mut raw, "commandstats").await["cmdstat_evalsha"]
@@ -144,7 +144,11 @@ async fn a_refusal_for_coming_too_often_costs_the_same_at_any_number() {
     let stats = info(&mut raw, "commandstats").await;
     println!("refused: {}", stats["cmdstat_evalsha"]);
     assert_eq!(calls(&stats, "evalsha"), Some(100));
-    assert_eq!(calls(&stats, "zrangebylex"), None);
+    // Each looks whether it is there already.
+    assert_eq!(calls(&stats, "zrangebylex"), Some(100));
+    for other in ["zlexcount", "zcard", "zadd"] {
+        assert_eq!(calls(&stats, other), None, "{other}");
+    }
 }
 
 #[tokio::test]
@@ -157,6 +161,7 @@ async fn registering_is_one_command() {
         issued_at: Some(Timestamp::now()),
         token_id: Some("t".into()),
         session: Some("s".into()),
+        ahead: None,
     };
     a.admit(&a.connection("42"), &grant, limit).await.unwrap();
     let mut raw = raw(&home).await;
@@ -167,7 +172,7 @@ async fn registering_is_one_command() {
         let admission = a.admit(&connection, &grant, limit).await.unwrap();
         made_room += match admission {
             Admission::Admitted { evicted, .. } => evicted.len(),
-            Admission::Refused(bar) => panic!("{bar:?}"),
+            other => panic!("{other:?}"),
         };
     }
     assert!(made_room > 0);
@@ -178,17 +183,58 @@ async fn registering_is_one_command() {
     }
 }
 
+/// Whatever a user has, a newcomer of its is answered in a few words.
+#[tokio::test]
+async fn an_answer_does_not_grow_with_what_its_user_has() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let raw = raw(&home).await;
+    let sent = async |mut raw: MultiplexedConnection| -> u64 {
+        let stats = info(&mut raw, "stats").await;
+        stats["total_net_output_bytes"].parse().unwrap()
+    };
+    let mut costs = Vec::new();
+    for there in [10, 3000] {
+        let user = format!("user{there}");
+        stream::iter(0..there)
+            .for_each_concurrent(50, |_| async {
+                a.connect(&user).await;
+            })
+            .await;
+        let limit = LIMIT.map(|limit| UserLimit {
+            max: there + 1000,
+            ..limit
+        });
+        let before = sent(raw.clone()).await;
+        let mut last = 0;
+        for _ in 0..100 {
+            let connection = a.connection(&user);
+            let admission = a.admit(&connection, &Grant::default(), limit).await;
+            match admission.unwrap() {
+                Admission::Admitted { tally, .. } => last = tally.connections,
+                other => panic!("{other:?}"),
+            }
+            a.back(&connection).await;
+        }
+        assert_eq!(last, u64::from(there) + 100);
+        costs.push(sent(raw.clone()).await - before);
+    }
+    // The numbers in them have more digits.
+    assert!(costs[1] < costs[0] + 100 * 20, "{costs:?}");
+}
+
 /// Every key begins with the prefix, and the tag of the nodes or of a shard.
 pub(super) fn assert_named(names: &[Vec<u8>], prefix: &str) {
     for name in names {
         let shown = String::from_utf8_lossy(name).into_owned();
         let rest = shown
-            .strip_prefix(&format!("{prefix}:{{"))
+            .strip_prefix(&format!("{prefix}:2:{{"))
             .unwrap_or_else(|| panic!("{shown}"));
         let (tag, _) = rest.split_once("}:").unwrap_or_else(|| panic!("{shown}"));
         let digit = tag.strip_prefix('s').filter(|it| it.len() == 1);
         assert!(
-            tag == "nodes"
+            ["nodes", "n1", "n2"].contains(&tag)
                 || digit.is_some_and(|it| it.parse::<u8>().is_ok() || "abcdef".contains(it)),
             "{shown}"
         );
@@ -217,20 +263,27 @@ async fn every_key_carries_the_prefix_and_a_hash_tag() {
     let names = key_names(&mut raw).await;
     assert!(names.len() > 20, "all kinds of keys are there");
     assert_named(&names, "gw-7");
-    // Nothing is left behind but what is to be: the times at which users were last seen.
+    // Nothing is left behind but what is to be: what is forgotten in the end, and what says that the rest is whole.
     a.unregister(&kept.iter().collect::<Vec<_>>()).await;
     a.registry.leave(&a.lease).await.unwrap();
     for name in key_names(&mut raw).await {
         let shown = String::from_utf8_lossy(&name).into_owned();
-        let value: Option<String> = redis::cmd("GET")
-            .arg(&name)
-            .query_async(&mut raw)
-            .await
-            .unwrap();
-        assert!(
-            shown.contains("}:seen:") || value.as_deref() == Some("0"),
-            "{shown}"
-        );
+        let (_, part) = shown.split_once("}:").unwrap();
+        match part {
+            "users" => {
+                let count: String = raw.get(&name).await.unwrap();
+                assert_eq!(count, "0");
+            }
+            "leases" => {
+                let fields: Vec<String> = raw.hkeys(&name).await.unwrap();
+                assert!(!fields.contains(&a.lease.to_string()), "{fields:?}");
+            }
+            "generation" | "carried" => {}
+            _ => {
+                let ttl: i64 = raw.ttl(&name).await.unwrap();
+                assert!(ttl > 0, "{shown}: {ttl}");
+            }
+        }
     }
 }
 
@@ -240,7 +293,7 @@ async fn scripts_come_back_after_a_flush() {
     let home = Redis::of(&server);
     let [a, b] = fleet(&home, LONG, LONG).await;
     let connection = a.connect("42").await;
-    let mut raw = raw(&home).await;
+    let raw = raw(&home).await;
     let flush = async |mut raw: MultiplexedConnection| {
         let _: () = redis::cmd("SCRIPT")
             .arg("FLUSH")
@@ -251,12 +304,12 @@ async fn scripts_come_back_after_a_flush() {
     flush(raw.clone()).await;
     assert_eq!(a.register(&connection).await, tally(1, 1));
     flush(raw.clone()).await;
+    assert!(a.beat().await);
+    flush(raw.clone()).await;
     assert_eq!(b.ids("42").await, [connection.id.to_string()]);
     flush(raw.clone()).await;
     a.unregister(&[&connection]).await;
-    let _: () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
-    flush(raw.clone()).await;
-    assert!(!a.beat().await);
+    assert_eq!(b.ids("42").await, [""; 0]);
 }
 
 #[tokio::test]
@@ -281,28 +334,6 @@ async fn scripts_that_are_forgotten_again_and_again_are_carried_out() {
         assert!(registered.is_ok(), "call {number}: {registered:?}");
     }
     forgetting.abort();
-}
-
-#[tokio::test]
-async fn an_emptied_redis_confirms_nothing_to_nodes_that_have_not_noticed() {
-    let server = RedisServer::start().await;
-    let home = Redis::of(&server);
-    let [a, b] = fleet(&home, LONG, LONG).await;
-    let connection = a.connect("42").await;
-    let mut raw = raw(&home).await;
-    let () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
-    for peer in [&a, &b] {
-        for (number, answer) in asked_by(peer, "42").await.into_iter().enumerate() {
-            assert!(
-                matches!(answer, Err(RegistryError::Unavailable(_))),
-                "question {number}: {answer:?}"
-            );
-        }
-    }
-    assert!(!a.beat().await);
-    let a = a.rejoin_with(&a).await;
-    a.register(&connection).await;
-    assert_eq!(a.ids("42").await, [connection.id.to_string()]);
 }
 
 /// As a Redis does that is told to make room, by a `maxmemory-policy` that it should not have.
@@ -336,35 +367,6 @@ async fn a_count_that_is_lost_is_right_again_once_its_shard_is_empty() {
     }
     a.connect("42").await;
     assert_eq!(b.registry.totals().await.unwrap().users, 1);
-}
-
-#[tokio::test]
-async fn a_node_that_comes_back_to_an_empty_redis_leaves_nothing_of_its_old_lease() {
-    let server = RedisServer::start().await;
-    let home = Redis::of(&server);
-    let [a, b] = fleet(&home, LONG, LONG).await;
-    let connection = a.connect("42").await;
-    let mut raw = raw(&home).await;
-    let _: () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
-    assert!(a.try_register(&connection).await.is_err(), "no lease");
-    assert!(!a.beat().await);
-    let again = a.rejoin_with(&a).await;
-    again.register(&connection).await;
-    assert!(!b.beat().await);
-    let b = b.rejoin_with(&b).await;
-    let lapsed = b
-        .registry
-        .heartbeat(&b.lease, &b.report)
-        .await
-        .unwrap()
-        .lapsed;
-    assert_eq!(lapsed.len(), 2, "the lease before of either");
-    for lease in &lapsed {
-        assert_eq!(b.registry.reap(lease).await.unwrap(), 0);
-    }
-    assert_eq!(b.ids("42").await, [connection.id.to_string()]);
-    let totals = b.registry.totals().await.unwrap();
-    assert_eq!((totals.nodes, totals.connections, totals.users), (2, 1, 1));
 }
 
 #[tokio::test]
@@ -403,45 +405,69 @@ async fn what_timed_out_can_be_made_again() {
 }
 
 #[tokio::test]
-async fn orders_that_nobody_fetched_are_cleared_away() {
+async fn orders_to_end_are_kept_for_an_hour() {
     let server = RedisServer::start().await;
     let home = Redis::of(&server);
     let [a, _b] = fleet(&home, LONG, LONG).await;
     let connection = a.connect("42").await;
-    let mut old = entry(&connection);
-    old.id = a.registry.new_id(old.user.as_ref());
-    let key = Keys::new("switchboard").ending(Shard::of_entry(&old).unwrap());
-    let mut raw = raw(&home).await;
-    // As if it had been given in 1970.
-    let mut order = redis::cmd("HSET");
-    order.arg(&key).arg(old.id.as_str()).arg("1:whatever");
-    let _: () = order.query_async(&mut raw).await.unwrap();
-    assert_eq!(
-        a.registry.orders(std::slice::from_ref(&old)).await.unwrap(),
-        []
-    );
-
     let target = EndTarget::Connection(entry(&connection));
     a.order(&target, None, &Ending::of(4500)).await;
-    let left: Vec<String> = redis::cmd("HKEYS")
-        .arg(&key)
-        .query_async(&mut raw)
-        .await
-        .unwrap();
-    assert_eq!(left, [connection.id.to_string()]);
-    let ttl: i64 = redis::cmd("TTL")
-        .arg(&key)
-        .query_async(&mut raw)
-        .await
-        .unwrap();
-    assert!((1..=3600).contains(&ttl), "{ttl}");
+    a.order(&all_of("42"), None, &Ending::of(4500)).await;
+    let (keys, shard) = (
+        Keys::new("switchboard"),
+        Shard::of_entry(&entry(&connection)).unwrap(),
+    );
+    let mut raw = raw(&home).await;
+    for key in [
+        keys.end(shard, connection.id.as_str().as_bytes()),
+        keys.kicks(shard, b"42"),
+    ] {
+        let ttl: i64 = raw.ttl(&key).await.unwrap();
+        assert!((3500..=3600).contains(&ttl), "{ttl}");
+    }
+}
+
+/// As written by a Redis whose clock was set back since.
+#[tokio::test]
+async fn a_clock_that_is_set_back_puts_nobody_on_the_wrong_side_of_a_kick() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let (keys, shard) = (Keys::new("switchboard"), Shard::of_user(&"42".into()));
+    let mut raw = raw(&home).await;
+    let before = a.connect("42").await;
+    a.order(&all_of("42"), None, &Ending::of(4500)).await;
+    let kicks = keys.kicks(shard, b"42");
+    let kick: Vec<Vec<u8>> = raw.lrange(&kicks, 0, -1).await.unwrap();
+    let [kick] = kick.as_slice() else {
+        panic!("{kick:?}");
+    };
+    let rest = kick.iter().position(|byte| *byte == 0).unwrap();
+    let soon = (Timestamp::now() + Duration::from_secs(600)).as_millisecond();
+    let ahead = [soon.to_string().as_bytes(), &kick[rest..]].concat();
+    let () = raw.lset(&kicks, 0, ahead).await.unwrap();
+
+    let newcomer = b.connect("42").await;
+    assert!(b.start_of(&newcomer).unwrap().as_millisecond() > soon);
+    assert_eq!(b.end_of(&newcomer).await, None);
+    assert!(a.end_of(&before).await.is_some());
+    // Also those that the next one meets, whether or not their entries are there.
+    let missing = b.connect("42").await;
+    b.unregister(&[&newcomer, &missing]).await;
+    let code = async |peer: &Peer, connection| peer.end_of(connection).await.map(|it| it.code);
+    b.order(&all_of("42"), None, &Ending::of(4501)).await;
+    assert_eq!(code(&b, &missing).await, Some(4501));
+    let last = b.connect("42").await;
+    assert_eq!(code(&b, &last).await, None);
+    b.order(&all_of("42"), None, &Ending::of(4502)).await;
+    assert_eq!(code(&b, &last).await, Some(4502));
 }
 
 #[tokio::test]
 async fn redis_may_go_and_come_back() {
     let server = RedisServer::start().await;
     let home = Redis::of(&server);
-    let [a, _b] = fleet(&home, LONG, LONG).await;
+    let [a, b] = fleet(&home, LONG, LONG).await;
     let connection = a.connect("42").await;
     a.registry.users(None, 10).await.unwrap();
     eventually("it is up", async || a.registry.is_up()).await;
@@ -467,12 +493,22 @@ async fn redis_may_go_and_come_back() {
     );
 
     let _server = RedisServer::start_again_on(port).await;
-    eventually("it is up again", async || a.registry.is_up()).await;
-    assert!(!a.beat().await, "this Redis is empty");
-    let again = a.rejoin_with(&a).await;
-    assert_eq!(again.register(&connection).await, tally(1, 1));
-    assert_eq!(again.ids("42").await, [connection.id.to_string()]);
-    assert_eq!(again.registry.users(None, 10).await.unwrap().users.len(), 1);
+    eventually("it is up again", async || {
+        a.registry.is_up() && b.registry.is_up()
+    })
+    .await;
+    // This Redis is empty.
+    for peer in [&a, &b] {
+        let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
+        let heartbeat = heartbeat.unwrap();
+        assert!(heartbeat.held && heartbeat.lost);
+        assert_eq!(heartbeat.lacking.len(), usize::from(Shard::COUNT));
+    }
+    b.enter().await;
+    a.back(&connection).await;
+    a.enter().await;
+    assert_eq!(b.ids("42").await, [connection.id.to_string()]);
+    assert_eq!(b.registry.users(None, 10).await.unwrap().users.len(), 1);
 }
 
 #[tokio::test]
@@ -481,7 +517,7 @@ async fn a_node_can_start_before_redis_does() {
     let server = RedisServer::start_again_on(port).await;
     let home = Redis::of(&server);
     drop(server);
-    let [registry, _] = home.open([timing(LONG), timing(LONG)], &Presence::default());
+    let registry = home.open(&[timing(LONG)], &Presence::default()).remove(0);
     assert!(!registry.is_up());
     assert!(registry.totals().await.is_err());
     let _server = RedisServer::start_again_on(port).await;

@@ -1,109 +1,29 @@
 //! What becomes of the registry when a part of it is lost, or is somewhere else. Shards are parts also on one server.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use redis::aio::MultiplexedConnection;
-use switchboard::registry::{
-    NodeReport, RegistryError,
-    keys::{Keys, Place, Shard},
+use switchboard::{
+    connection::Connection,
+    ending::Ending,
+    registry::{Admission, EndOrder, EndTarget, Grant, RegistryError, keys::Shard},
 };
 
 use super::{
     cluster::Cluster,
-    home::{Home, InCluster, LONG, Peer, Redis, RedisServer, eventually, fleet, tally},
-    redis::raw,
+    home::{Home, InCluster, LONG, Peer, entry, eventually, fleet},
 };
 
 /// One user of each shard.
-fn users() -> Vec<String> {
+pub(super) fn users() -> Vec<String> {
     let found = Shard::all().map(|shard| {
         let mut users = (0..).map(|n| format!("user-{n}"));
         users.find(|user| Shard::of_user(&user.as_str().into()) == shard)
     });
     found.flatten().collect()
-}
-
-/// Has a lease run out in one shard, as if that had been on a server that was away for long.
-async fn lapse(raw: &mut MultiplexedConnection, peer: &Peer, shard: Shard) {
-    let leases = Keys::new("switchboard").leases(Place::Shard(shard));
-    let mut run_out = redis::cmd("ZADD");
-    run_out
-        .arg(leases)
-        .arg("XX")
-        .arg(1)
-        .arg(peer.lease.to_string());
-    let () = run_out.query_async(raw).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_lease_that_has_run_out_in_one_shard_is_taken_up_again_there() {
-    let server = RedisServer::start().await;
-    let home = Redis::of(&server);
-    let [a, b] = fleet(&home, LONG, LONG).await;
-    let mut connections = Vec::new();
-    for user in users() {
-        connections.push(a.connect(&user).await);
-    }
-    let (shard, user) = (Shard::FIRST, &users()[0]);
-    let mut raw = raw(&home).await;
-    lapse(&mut raw, &a, shard).await;
-    assert_eq!(b.ids(user).await, [""; 0]);
-    let refused = a.try_register(&a.connection(user)).await;
-    assert!(
-        matches!(refused, Err(RegistryError::Unavailable(_))),
-        "{refused:?}"
-    );
-    for user in &users()[1..] {
-        assert_eq!(b.ids(user).await.len(), 1, "{user} is in another shard");
-    }
-
-    // Its node is there all the same, so nobody reaps it.
-    let heartbeat = b.registry.heartbeat(&b.lease, &b.report).await.unwrap();
-    assert_eq!(heartbeat.lapsed, []);
-    let totals = b.registry.totals().await.unwrap();
-    assert_eq!((totals.nodes, totals.connections), (2, 16));
-    let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
-    assert!(heartbeat.held && heartbeat.partly);
-    assert_eq!(b.ids(user).await, [""; 0], "it is the node that resumes");
-    a.registry.resume(&a.lease, &a.report).await.unwrap();
-    assert_eq!(b.ids(user).await, [connections[0].id.to_string()]);
-    let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
-    assert!(heartbeat.held && !heartbeat.partly);
-
-    // If somebody does begin to, the node finds out what is missing.
-    lapse(&mut raw, &a, shard).await;
-    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
-    let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
-    assert!(heartbeat.held && heartbeat.partly);
-    a.registry.resume(&a.lease, &a.report).await.unwrap();
-    assert_eq!(a.registry.held(&a.lease).await.unwrap().len(), 15);
-    assert_eq!(a.register(&connections[0]).await, tally(1, 1));
-    assert_eq!(b.registry.totals().await.unwrap(), totals);
-}
-
-#[tokio::test]
-async fn a_reaper_closes_the_lease_for_good_before_it_takes_anything() {
-    let server = RedisServer::start().await;
-    let home = Redis::of(&server);
-    let [a, b] = fleet(&home, LONG, LONG).await;
-    let user = &users()[0];
-    a.connect(user).await;
-    let mut raw = raw(&home).await;
-    lapse(&mut raw, &a, Shard::FIRST).await;
-    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 1);
-    let leases = Keys::new("switchboard").leases(Place::Shard(Shard::FIRST));
-    let mut score = redis::cmd("ZSCORE");
-    score.arg(leases).arg(a.lease.to_string());
-    let score: Option<f64> = score.query_async(&mut raw).await.unwrap();
-    assert_eq!(score, None, "closed, and with its last entry forgotten");
-    assert!(a.try_register(&a.connection(user)).await.is_err());
-    // Where it holds, it is left alone.
-    assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 0);
-    a.connect(&users()[1]).await;
-    assert!(a.beat().await);
 }
 
 #[tokio::test]
@@ -125,38 +45,42 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
         }
     }
     assert!((1..16).contains(&lost.len()), "{lost:?}");
+    let mut lacking = BTreeSet::new();
     for peer in [&a, &b] {
         let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
         let heartbeat = heartbeat.unwrap();
-        assert!(heartbeat.held && heartbeat.partly);
+        assert!(heartbeat.held && heartbeat.lost);
         assert_eq!(heartbeat.lapsed, []);
+        lacking = heartbeat.lacking.into_iter().collect();
     }
-    // What is lost is said to be so until each node has taken its lease up again, and then has put back what was there.
-    let settled = async || {
-        let mut settled = a.registry.settled().await.unwrap().wholly;
-        settled.sort();
-        settled
+    let user_of = |connection: &Connection| connection.user_id.clone().unwrap();
+    let shards_of_lost = lost
+        .iter()
+        .map(|user| Shard::of_user(&user.as_str().into()));
+    assert_eq!(lacking, shards_of_lost.collect());
+    let (put_back, there): (Vec<_>, Vec<_>) = connections
+        .iter()
+        .partition(|it| lacking.contains(&Shard::of_user(&user_of(it))));
+    assert_eq!(a.held().await.len(), there.len());
+    // What is lost is said to be so until each node has put back what was there.
+    let not_whole = async || {
+        for connection in &put_back {
+            let asked = b.registry.user(&user_of(connection)).await;
+            assert!(matches!(asked, Err(RegistryError::Unavailable(_))));
+        }
+        assert!(b.registry.totals().await.is_err());
     };
-    assert_eq!(settled().await, []);
-    let behind = NodeReport {
-        settled: false,
-        ..a.report.clone()
-    };
-    a.registry.resume(&a.lease, &behind).await.unwrap();
-    b.registry.resume(&b.lease, &b.report).await.unwrap();
-    assert_eq!(settled().await, std::slice::from_ref(&b.lease.instance));
-    assert!(a.beat().await);
-    let mut both = [&a, &b].map(|peer| peer.lease.instance.clone());
-    both.sort();
-    assert_eq!(settled().await, both);
-    for peer in [&a, &b] {
-        let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
-        assert!(!heartbeat.unwrap().partly);
+    not_whole().await;
+    for shard in &lacking {
+        assert!(b.entered(*shard).await.unwrap());
     }
-    let held = a.registry.held(&a.lease).await.unwrap();
-    assert_eq!(held.len(), 16 - lost.len());
-    for connection in &connections {
-        assert_eq!(a.register(connection).await, tally(1, 1));
+    not_whole().await;
+    for connection in &put_back {
+        a.back(connection).await;
+    }
+    not_whole().await;
+    for shard in &lacking {
+        assert!(a.entered(*shard).await.unwrap());
     }
     for user in users() {
         assert_eq!(b.ids(&user).await.len(), 1, "{user}");
@@ -166,23 +90,121 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
         (totals.nodes, totals.connections, totals.users),
         (2, 16, 16)
     );
+    let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
+    assert!(heartbeat.held && !heartbeat.lost);
+    assert_eq!(heartbeat.lacking, []);
 }
 
-#[tokio::test]
-async fn without_one_of_its_servers_the_rest_works_on() {
-    let mut cluster = Cluster::start(0).await;
+/// Starts three masters that go on without one of them, and two nodes with a user of a's in each shard.
+async fn of_three() -> (Cluster, InCluster, [Peer; 2]) {
+    let cluster = Cluster::start(0).await;
     for server in 0..3 {
         let keep_on = "CONFIG SET cluster-require-full-coverage no";
         let () = cluster.run(server, keep_on).await;
     }
     let home = InCluster::of(&cluster);
-    let [a, b] = fleet(&home, LONG, LONG).await;
+    let fleet = fleet(&home, LONG, LONG).await;
     for user in users() {
-        a.connect(&user).await;
+        fleet[0].connect(&user).await;
     }
+    for peer in &fleet {
+        assert!(peer.beat().await);
+        peer.registry.totals().await.unwrap();
+    }
+    (cluster, home, fleet)
+}
+
+#[tokio::test]
+async fn without_a_copy_of_the_table_the_others_will_do() {
+    let (cluster, home, [a, b]) = of_three().await;
+    for (copy, (slot, _)) in home.keys().tables(true).into_iter().enumerate() {
+        let stopped = cluster.master_of(slot).await.unwrap();
+        cluster.signal(stopped, "STOP");
+        let mut elsewhere = Vec::new();
+        for user in users() {
+            let slot = home.slot_of(Shard::of_user(&user.as_str().into()));
+            if cluster.master_of(slot).await != Some(stopped) {
+                elsewhere.push(user);
+            }
+        }
+        assert!((1..16).contains(&elsewhere.len()), "{elsewhere:?}");
+        // What is asked for while the machine is busy with other things may take longer than it should.
+        eventually("it is noticed", async || {
+            !a.registry.away().is_empty() && !b.registry.away().is_empty()
+        })
+        .await;
+        for peer in [&a, &b] {
+            eventually("it lives", async || {
+                let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
+                heartbeat.is_ok_and(|it| {
+                    assert!(it.held && !it.lost, "copy {copy}");
+                    assert_eq!(it.lapsed, []);
+                    true
+                })
+            })
+            .await;
+        }
+        for user in &elsewhere {
+            let count = async |peer: &Peer| {
+                let found = peer.registry.user(&user.as_str().into()).await.ok()?;
+                Some(found.connections.len())
+            };
+            eventually("it is there", async || {
+                count(&b).await.is_some_and(|count| {
+                    assert_eq!(count, 1, "{user}");
+                    true
+                })
+            })
+            .await;
+            let newcomer = b.connection(user);
+            eventually("another one comes", async || {
+                b.try_register(&newcomer).await.is_ok()
+            })
+            .await;
+            eventually("it is seen", async || count(&a).await == Some(2)).await;
+            let target = EndTarget::Connection(entry(&newcomer));
+            let order = EndOrder {
+                target: &target,
+                fence: None,
+                ending: &Ending::of(4500),
+            };
+            eventually("it is ordered to end", async || {
+                let ordered = a.registry.order_end(order).await;
+                ordered.is_ok_and(|it| it.connections == [b.lists(&newcomer)])
+            })
+            .await;
+            let (entries, none) = ([entry(&newcomer)], Grant::default());
+            eventually("it learns of that", async || {
+                let again = b.assert(&newcomer, &none, 1, None, true).await;
+                again.is_ok_and(|it| matches!(it, Admission::Ended(_)))
+            })
+            .await;
+            eventually("it goes", async || {
+                b.registry.unregister(&b.lease, &entries).await.is_ok()
+            })
+            .await;
+        }
+        eventually("both are listed", async || {
+            let nodes = b.registry.nodes().await;
+            nodes.is_ok_and(|nodes| nodes.len() == 2)
+        })
+        .await;
+        cluster.signal(stopped, "CONT");
+        cluster.all_say("cluster_state:ok").await;
+        eventually("all is as before", async || {
+            let totals = b.registry.totals().await;
+            totals.is_ok_and(|it| (it.nodes, it.connections, it.users) == (2, 16, 16))
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn without_one_of_its_servers_the_rest_works_on() {
+    let (mut cluster, _home, [a, b]) = of_three().await;
     eventually("it is up", async || b.registry.is_up()).await;
     cluster.kill(1);
-    eventually("it is noticed", async || !b.registry.is_up()).await;
+    eventually("it is noticed", async || !b.registry.away().is_empty()).await;
     let mut lost = 0;
     for user in users() {
         let asked = Instant::now();
@@ -198,18 +220,19 @@ async fn without_one_of_its_servers_the_rest_works_on() {
         );
     }
     assert!((1..16).contains(&lost), "{lost} of 16");
-    // What needs all of them says so, and what it could do is done.
+    // What needs all of them says so, and what can go on does.
     assert!(a.registry.totals().await.is_err());
-    assert!(a.registry.heartbeat(&a.lease, &a.report).await.is_err());
+    for peer in [&a, &b] {
+        assert!(peer.beat().await);
+    }
     cluster.launch(1).await;
-    eventually("it is up again", async || b.registry.is_up()).await;
-    eventually("the lease is taken up there", async || {
+    eventually("it is up again", async || b.registry.away().is_empty()).await;
+    eventually("what it had is seen to be lost", async || {
         let heartbeat = a.registry.heartbeat(&a.lease, &a.report).await;
-        heartbeat.is_ok_and(|heartbeat| heartbeat.held && heartbeat.partly)
+        heartbeat.is_ok_and(|it| it.held && it.lacking.len() == lost)
     })
     .await;
-    let held = a.registry.held(&a.lease).await.unwrap();
-    assert_eq!(held.len(), 16 - lost);
+    assert_eq!(a.held().await.len(), 16 - lost);
 }
 
 #[tokio::test]
@@ -218,9 +241,9 @@ async fn calls_follow_a_slot_that_moves() {
     let home = InCluster::of(&cluster);
     let presence = switchboard::config::Presence::default();
     let timings = [LONG, LONG].map(super::home::timing);
-    let [registry, other] = home.open(timings, &presence);
-    let a = Peer::join(Arc::clone(&registry), "a").await;
-    let b = Peer::join(other, "b").await;
+    let handles = home.open(&timings, &presence);
+    let a = Peer::join(Arc::clone(&handles[0]), "a").await;
+    let b = Peer::join(Arc::clone(&handles[1]), "b").await;
     let user = users().remove(0);
     let slot = home.slot_of(Shard::FIRST);
     let from = cluster.master_of(slot).await.unwrap();

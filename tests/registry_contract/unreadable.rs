@@ -4,14 +4,15 @@ use redis::{ToRedisArgs, aio::MultiplexedConnection};
 use switchboard::{
     connection::{Connection, UserId},
     ending::Ending,
+    metrics::Metrics,
     registry::{
-        Admission, Bar, Fence, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
-        keys::{Keys, Place, Shard},
+        Bar, EndTarget, Fence, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
+        keys::{Keys, Shard},
     },
 };
 
 use super::{
-    home::{LONG, Peer, Redis, RedisServer, all_of, entry, fleet},
+    home::{LONG, Peer, Redis, RedisServer, all_of, entry, fleet, is_in},
     redis::raw,
 };
 
@@ -21,6 +22,8 @@ struct Scene {
     b: Peer,
     raw: MultiplexedConnection,
     keys: Keys,
+    /// Of both nodes.
+    metrics: Metrics,
     _server: RedisServer,
 }
 
@@ -40,6 +43,7 @@ impl Scene {
             b,
             raw: raw(&home).await,
             keys: Keys::new("switchboard"),
+            metrics: home.metrics(),
             _server: server,
         }
     }
@@ -58,11 +62,11 @@ impl Scene {
                 user.as_bytes(),
                 id,
                 lease.as_bytes(),
-                b"/",
                 b"",
                 b"mubbs7ln",
                 b"mubbs7i8",
                 b"",
+                b"1",
                 rest,
             ];
             fields.join(&0)
@@ -139,7 +143,7 @@ async fn an_entry_fails_no_others() {
     };
     let third = a.connection(USER);
     let admission = a.admit(&third, &Grant::default(), Some(limit)).await;
-    assert!(matches!(admission, Ok(Admission::Admitted { .. })));
+    assert!(is_in(&admission.unwrap()));
 
     let ending = Ending::of(Ending::DISCONNECTED);
     let fence = Fence::RevokeBefore(None);
@@ -159,44 +163,112 @@ async fn an_entry_fails_no_others() {
 async fn a_lease_or_a_report_fails_no_others() {
     let mut scene = Scene::set().await;
     let connection = scene.b.connect(USER).await;
-    for place in Shard::places() {
-        let (leases, notes) = (scene.keys.leases(place), scene.keys.notes(place));
-        for (score, lease) in [
-            (&b"0"[..], &b"gone"[..]),
-            (b"0", b"\xff\xfe.1"),
-            (b"99999999999999", b"there"),
-            (b"99999999999999", b"\xff\xfe.2"),
-            (b"99999999999999", b"odd.1"),
-        ] {
-            scene.write("ZADD", &leases, &[score, lease]).await;
-            scene.write("HSET", &notes, &[lease, b"\xff\xfe"]).await;
-        }
+    let (_, table) = scene.keys.tables(false).remove(0);
+    let report = br#"99999999999999:1790000000000:{"what":1}"#;
+    for (lease, row) in [
+        (&b"gone"[..], &b"\xff\xfe"[..]),
+        (b"\xff\xfe.1", report),
+        (b"there.1", b""),
+        (b"there.x", report),
+        (b"odd.1", report),
+        (b"odd.2", b"99999999999999:1790000000000"),
+        (b"odd.3", b":::"),
+        (b"odd.4", b"99999999999999999999999999:1:{}"),
+        (b"odd.5", b"soon:1790000000000:{}"),
+        (b"", b""),
+    ] {
+        scene.write("HSET", &table, &[lease, row]).await;
     }
-    // A node of another version: its report can't be read, its lease can.
-    let notes = scene.keys.notes(Place::Nodes);
-    let lease = scene.a.lease.to_string();
-    let report = b"1790000000000:{\"what\":1}";
-    scene
-        .write("HSET", &notes, &[lease.as_bytes(), report])
-        .await;
-
+    let metrics = scene.metrics.clone();
     let Scene { a, b, .. } = &scene;
-    let nodes = b.registry.nodes().await.unwrap();
-    let names: Vec<_> = nodes.iter().map(|node| node.node_id.to_string()).collect();
-    assert_eq!(names, ["b"]);
-    let settled = b.registry.settled().await.unwrap();
-    assert!(settled.wholly.contains(&b.lease.instance), "{settled:?}");
-    assert!(settled.partly.contains(&a.lease.instance), "{settled:?}");
-    b.registry.totals().await.unwrap();
     for peer in [a, b] {
         assert!(peer.beat().await);
+        assert!(peer.beat().await);
+        let nodes = peer.registry.nodes().await.unwrap();
+        let names: Vec<_> = nodes.iter().map(|node| node.node_id.to_string()).collect();
+        assert_eq!(names, ["a", "b"]);
+        let totals = peer.registry.totals().await.unwrap();
+        assert_eq!((totals.nodes, totals.connections), (2, 1));
         assert_eq!(peer.ids(USER).await, [connection.id.to_string()]);
         let found = peer.registry.connection(&connection.id).await.unwrap();
         assert_eq!(found, Some(connection.clone()));
-        peer.connect("newcomer").await;
+        peer.report().await;
+        let newcomer = peer.connect("newcomer").await;
+        peer.unregister(&[&newcomer]).await;
+        let unknown = "odd.1".parse().unwrap();
+        assert_eq!(peer.registry.reap(&unknown).await.unwrap(), 0);
     }
-    let nodes = b.registry.nodes().await.unwrap();
-    assert_eq!(nodes.len(), 2, "a has said anew what it is");
+    assert!(counted(&metrics, "lease") >= 9);
+    // What the own row says is written anew.
+    let lease = scene.a.lease.to_string();
+    for row in [&b""[..], b"\xff\xfe", b"9:9:9"] {
+        scene.write("HSET", &table, &[lease.as_bytes(), row]).await;
+        assert!(scene.a.beat().await);
+        let nodes = scene.b.registry.nodes().await.unwrap();
+        assert_eq!(nodes.len(), 2, "{row:?}");
+    }
+    scene.write("HSET", &table, &[b"generation", b""]).await;
+    scene.write("HSET", &table, &[b"beat", b"never"]).await;
+    assert!(scene.a.beat().await);
+    assert!(scene.b.beat().await);
+    let again = scene.a.rejoin().await;
+    again.enter().await;
+    scene.b.registry.leave(&scene.b.lease).await.unwrap();
+    assert_eq!(again.registry.nodes().await.unwrap().len(), 1);
+}
+
+/// How many were skipped of a kind.
+fn counted(metrics: &Metrics, what: &str) -> u64 {
+    let rendered = metrics.render();
+    let line = rendered
+        .lines()
+        .find(|line| line.contains("unreadable") && line.contains(&format!("\"{what}\"")));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    value.and_then(|value| value.parse().ok()).unwrap_or(0)
+}
+
+#[tokio::test]
+async fn a_kick_fails_no_others() {
+    let mut scene = Scene::set().await;
+    let [first, second] = [scene.a.connect(USER).await, scene.a.connect(USER).await];
+    let kicks = scene.keys.kicks(shard(), USER.as_bytes());
+    let garbage: [&[u8]; 6] = [
+        b"",
+        b"\xff\xfe",
+        b"soon\0\0\0",
+        b"99999999999999",
+        b"99999999999999\0",
+        b"-1\0\0",
+    ];
+    scene.write("RPUSH", &kicks, &garbage).await;
+    for connection in [&first, &second] {
+        assert_eq!(scene.a.end_of(connection).await, None);
+    }
+    let target = EndTarget::User {
+        user: USER.into(),
+        except: vec![first.id.clone()],
+    };
+    let ending = Ending::of(Ending::BANNED);
+    let ordered = scene.b.order(&target, None, &ending).await;
+    assert_eq!(ordered.connections, [scene.a.lists(&second)]);
+    scene.write("LPUSH", &kicks, &garbage).await;
+    assert_eq!(scene.a.end_of(&first).await, None);
+    assert_eq!(scene.a.end_of(&second).await, Some(ending));
+    let third = scene.b.connect(USER).await;
+    assert_eq!(scene.b.end_of(&third).await, None);
+
+    // One of which nobody can tell how it is to end: it is to end.
+    let odd = [
+        b"99999999999999\0",
+        first.id.as_str().as_bytes(),
+        b"\x01\0\xc1",
+    ]
+    .concat();
+    scene.write("LPUSH", &kicks, &[&odd]).await;
+    let ended = scene.b.end_of(&third).await;
+    assert_eq!(ended, Some(Ending::of(Ending::DISCONNECTED)));
+    assert_eq!(scene.a.end_of(&first).await, None);
+    assert!(counted(&scene.metrics, "order") >= 1);
 }
 
 #[tokio::test]
@@ -208,13 +280,10 @@ async fn what_is_held_against_one_user_fails_no_other() {
         scene.keys.revoked(shard, user),
         scene.keys.seen(shard, user),
     );
-    let ending = scene.keys.ending(shard);
-    let id = spoilt.id.to_string();
+    let ending = scene.keys.end(shard, spoilt.id.as_str().as_bytes());
     scene.write("SET", revoked, &[b"soon"]).await;
     scene.write("SET", seen, &[b"yesterday"]).await;
-    scene
-        .write("HSET", &ending, &[id.as_bytes(), b"later"])
-        .await;
+    scene.write("SET", &ending, &[b"later"]).await;
 
     let Scene { a, keys, .. } = &scene;
     let banned = keys.ban(Shard::of_user(&"banned".into()), b"banned");
@@ -225,9 +294,9 @@ async fn what_is_held_against_one_user_fails_no_other() {
     assert_eq!(standing, expected.collect::<Vec<_>>());
     assert_eq!(a.bar(USER, &Grant::default()).await, Some(Bar::Revoked));
     assert_eq!(a.bar("43", &Grant::default()).await, None);
-    let orders = a.registry.orders(&connections).await.unwrap();
     let default = Ending::of(Ending::DISCONNECTED);
-    assert_eq!(orders, [(connections[0].clone(), default)]);
+    assert_eq!(a.end_of(&spoilt).await, Some(default));
+    assert_eq!(a.end_of(&other).await, None);
 
     scene.write("SET", banned, &[b"{"]).await;
     let Scene { a, .. } = &scene;

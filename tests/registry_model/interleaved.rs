@@ -11,15 +11,16 @@ use switchboard::{
     connection::{Connection, ConnectionId, Instance, TransportKind, UserId},
     ending::Ending,
     registry::{
-        Admission, Ban, EndOrder, EndTarget, Fence, Grant, Lease, LimitPolicy, NodeReport,
-        Registry, RegistryError, UserLimit,
+        Admission, Assertion, Ban, EndOrder, EndTarget, Fence, Grant, Lease, LimitPolicy,
+        NodeReport, Registry, RegistryError, UserLimit, keys::Shard,
     },
 };
 
+use tokio::task::JoinHandle;
+
 use super::{
     home::{Home, NODES},
-    model::entry,
-    world::USERS,
+    world::{USERS, entry},
 };
 
 /// What one caller does, on whichever node it is.
@@ -72,7 +73,7 @@ struct Known {
     admitted: BTreeSet<(UserId, ConnectionId)>,
     /// That somebody asked to be gone.
     unregistered: BTreeSet<ConnectionId>,
-    /// That an order of a ban listed.
+    /// That an order listed.
     listed: BTreeSet<ConnectionId>,
     banned: BTreeSet<UserId>,
     /// Of these, there may be more than the limit.
@@ -115,19 +116,29 @@ impl Caller {
         // Those that are ordered to end don't count towards a limit.
         self.known.lock().unlimited.insert(user.clone());
         let ordered = self.registry.order_end(order).await?;
+        let mut known = self.known.lock();
         if fence.is_some() {
-            let mut known = self.known.lock();
             known.banned.insert(user.clone());
-            known
-                .listed
-                .extend(ordered.connections.into_iter().map(|it| it.entry.id));
         }
+        let listed = ordered.connections.into_iter().map(|it| it.entry.id);
+        known.listed.extend(listed);
         Ok(())
     }
 
-    /// Does its acts one by one. A lease that runs out under it is no error.
-    async fn act(&self, acts: &[Act]) -> Result<(), RegistryError> {
-        let mut mine: Vec<Connection> = Vec::new();
+    fn assertion<'a>(connection: &'a Connection, grant: &'a Grant) -> Assertion<'a> {
+        Assertion {
+            connection,
+            grant,
+            version: 1,
+            start: None,
+            limit: None,
+            again: false,
+        }
+    }
+
+    /// Does its acts one by one. A lease that runs out under it is no error. Returns whom it still has, and since when.
+    async fn act(&self, acts: &[Act]) -> Result<Vec<(Connection, Timestamp)>, RegistryError> {
+        let mut mine: Vec<(Connection, Timestamp)> = Vec::new();
         for act in acts {
             match *act {
                 Act::Register { user, limited } => {
@@ -142,20 +153,22 @@ impl Caller {
                         self.known.lock().unlimited.insert(user.clone());
                     }
                     let grant = Grant::default();
-                    let admission = self
-                        .registry
-                        .register(&self.lease, &connection, &grant, limit);
+                    let assertion = Assertion {
+                        limit,
+                        ..Self::assertion(&connection, &grant)
+                    };
+                    let admission = self.registry.assert(&self.lease, &assertion);
                     match forgiven(admission.await)? {
-                        Some(Admission::Admitted { .. }) => {
+                        Some(Admission::Admitted { start, .. }) => {
                             let id = connection.id.clone();
                             self.known.lock().admitted.insert((user, id));
-                            mine.push(connection);
+                            mine.push((connection, start));
                         }
-                        Some(Admission::Refused(_)) | None => {}
+                        Some(Admission::Refused(_) | Admission::Ended(_)) | None => {}
                     }
                 }
                 Act::Unregister { of, twice } if !mine.is_empty() => {
-                    let gone = mine.swap_remove(usize::from(of) % mine.len());
+                    let (gone, _) = mine.swap_remove(usize::from(of) % mine.len());
                     self.known.lock().unregistered.insert(gone.id.clone());
                     let entries = [entry(&gone)];
                     let once = || self.registry.unregister(&self.lease, &entries);
@@ -192,6 +205,27 @@ impl Caller {
                 }
             }
         }
+        Ok(mine)
+    }
+
+    /// Once all is quiet: who was there when an order was given is told of it, and nobody else.
+    async fn again(
+        &self,
+        mine: &[(Connection, Timestamp)],
+        known: &Known,
+    ) -> Result<(), TestCaseError> {
+        let grant = Grant::default();
+        for (connection, start) in mine {
+            let assertion = Assertion {
+                start: Some(*start),
+                again: true,
+                ..Self::assertion(connection, &grant)
+            };
+            let admission = self.registry.assert(&self.lease, &assertion).await;
+            let ends = matches!(admission.map_err(failed)?, Admission::Ended(_));
+            let listed = known.listed.contains(&connection.id);
+            prop_assert_eq!(ends, listed, "{} is to end", connection.id);
+        }
         Ok(())
     }
 }
@@ -227,7 +261,6 @@ pub(super) async fn carry_out(home: &Home, (acts, dies): &Rush) -> Result<(), Te
             connections: 0,
             users: 0,
             draining: false,
-            settled: true,
         };
         registry.join(&lease, &report).await.map_err(failed)?;
         nodes.push((lease, report));
@@ -241,49 +274,76 @@ pub(super) async fn carry_out(home: &Home, (acts, dies): &Rush) -> Result<(), Te
             known: Arc::clone(&known),
         };
         let acts = acts.clone();
-        tokio::spawn(async move { caller.act(&acts).await })
+        tokio::spawn(async move { caller.act(&acts).await.map(|mine| (caller, mine)) })
     });
-    let mut tasks: Vec<_> = callers.collect();
-    if let Some(dies) = dies {
+    let tasks: Vec<_> = callers.collect();
+    let death = dies.map(|dies| {
         // Two nodes find it dead at the same moment, while the others go on.
-        let (lease, report) = nodes[usize::from(*dies)].clone();
+        let (lease, report) = nodes[usize::from(dies)].clone();
         let dying = Arc::clone(&home.dying);
         let reapers = [Arc::clone(&home.nodes[0]), Arc::clone(&home.nodes[1])];
-        tasks.push(tokio::spawn(async move {
+        tokio::spawn(async move {
             dying.heartbeat(&lease, &report).await?;
-            tokio::try_join!(reapers[0].reap(&lease), reapers[1].reap(&lease))?;
-            Ok(())
-        }));
-    }
+            tokio::try_join!(reapers[0].reap(&lease), reapers[1].reap(&lease))
+        })
+    });
+    let mut callers = Vec::new();
     for task in tasks {
-        let done = task
-            .await
-            .map_err(|died| TestCaseError::fail(died.to_string()))?;
-        done.map_err(failed)?;
+        callers.push(joined(task).await?);
+    }
+    if let (Some(death), Some(dies)) = (death, dies) {
+        joined(death).await?;
+        // What was written since goes with its next lease.
+        let (lease, report) = &nodes[usize::from(*dies)];
+        let next = Lease {
+            epoch: 2,
+            ..lease.clone()
+        };
+        let node = &home.nodes[usize::from(*dies)];
+        node.join(&next, report).await.map_err(failed)?;
+        home.nodes[0].reap(lease).await.map_err(failed)?;
+        for shard in Shard::all() {
+            let generation = node.generation(shard).unwrap();
+            let entered = node.entered(&next, shard, &generation).await;
+            prop_assert!(entered.map_err(failed)?, "nothing is lost");
+        }
+        nodes[usize::from(*dies)].0 = next;
     }
     let known = std::mem::take(&mut *known.lock());
     quiet(home, &known, dies.is_some()).await?;
+    if dies.is_none() {
+        for (caller, mine) in &callers {
+            caller.again(mine, &known).await?;
+        }
+        quiet(home, &known, false).await?;
+    }
     for (lease, _) in &nodes {
         home.nodes[0].leave(lease).await.map_err(failed)?;
     }
     if let Some(redis) = &home.redis {
         let left = redis.orphans().await;
-        let orders_only = left.iter().all(|key| key.ends_with("}:ending"));
-        prop_assert!(orders_only, "left in Redis: {:?}", left);
+        prop_assert!(left.is_empty(), "left in Redis: {:?}", left);
     }
     Ok(())
+}
+
+async fn joined<T>(task: JoinHandle<Result<T, RegistryError>>) -> Result<T, TestCaseError> {
+    let done = task
+        .await
+        .map_err(|died| TestCaseError::fail(died.to_string()))?;
+    done.map_err(failed)
 }
 
 /// What holds whatever the order was.
 async fn quiet(home: &Home, known: &Known, died: bool) -> Result<(), TestCaseError> {
     let registry = &home.reader;
     let totals = registry.totals().await.map_err(failed)?;
-    prop_assert_eq!(totals.nodes, NODES as u64 - u64::from(died));
+    prop_assert_eq!(totals.nodes, NODES as u64);
     let (mut connections, mut users) = (0, 0);
     for user in USERS.map(UserId::from) {
         let read = registry.user(&user).await.map_err(failed)?.connections;
         connections += read.len() as u64;
-        users += u64::from(!read.is_empty());
+        users += i64::from(!read.is_empty());
         for connection in &read {
             let known_of = known
                 .admitted
@@ -313,15 +373,17 @@ async fn quiet(home: &Home, known: &Known, died: bool) -> Result<(), TestCaseErr
         }
     }
     prop_assert_eq!(
-        (totals.connections, totals.users),
+        (totals.connections, totals.users as i64),
         (connections, users),
         "totals"
     );
     if let Some(redis) = &home.redis {
-        let counts = (connections, users as i64);
+        let counted = redis.counted().await;
+        let entries: u64 = counted.iter().map(|(entries, _)| entries).sum();
+        let counted: i64 = counted.iter().filter_map(|(_, users)| *users).sum();
         prop_assert_eq!(
-            redis.counted().await,
-            counts,
+            (entries, counted),
+            (connections, users),
             "entries and users as Redis counts them"
         );
     }

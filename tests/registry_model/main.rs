@@ -1,5 +1,5 @@
-//! The registry against a small model of it: random operations, crashes and losses, in memory and in a real Redis, with
-//! what every read says compared after each step, and the plan that fails made as short as it can be.
+//! The registry in a real Redis against the one in memory, which is the model: random operations, crashes and losses in both, with
+//! what every call says compared, and every read after each step; and the plan that fails made as short as it can be.
 //!
 //! `PROPTEST_CASES` says how many plans each test makes. A plan that failed is in `proptest-regressions` beside this file, and
 //! is run first from then on.
@@ -8,7 +8,6 @@
 
 mod home;
 mod interleaved;
-mod model;
 mod plan;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
@@ -51,33 +50,17 @@ async fn carry_out(home: &Home, plan: &[Op]) -> Result<(), TestCaseError> {
     world.end().await
 }
 
-#[test]
-fn memory_is_what_the_model_says() {
+fn with_redis() -> (Runtime, redis_server::Server) {
     let runtime = Runtime::new().unwrap();
-    let told = runner(400).run(&plan::plan(), |plan| {
-        runtime.block_on(carry_out(&Home::memory(), &plan))
-    });
-    if let Err(error) = told {
-        panic!("{error}");
-    }
-}
-
-/// A Redis, three nodes around it, and what they run on.
-fn with_redis() -> (Runtime, redis_server::Server, Home) {
-    let runtime = Runtime::new().unwrap();
-    let (server, home) = runtime.block_on(async {
-        let server = redis_server::Server::start().await;
-        let home = Home::redis(&server).await;
-        (server, home)
-    });
-    (runtime, server, home)
+    let server = runtime.block_on(redis_server::Server::start());
+    (runtime, server)
 }
 
 #[test]
-fn redis_is_what_the_model_says() {
-    let (runtime, _server, home) = with_redis();
+fn redis_is_what_memory_is() {
+    let (runtime, server) = with_redis();
     let told = runner(100).run(&plan::plan(), |plan| {
-        runtime.block_on(carry_out(&home, &plan))
+        runtime.block_on(async { carry_out(&Home::compared(&server).await, &plan).await })
     });
     if let Err(error) = told {
         panic!("{error}");
@@ -97,9 +80,9 @@ fn memory_keeps_its_promises_to_many_at_once() {
 
 #[test]
 fn redis_keeps_its_promises_to_many_at_once() {
-    let (runtime, _server, home) = with_redis();
+    let (runtime, server) = with_redis();
     let told = runner(200).run(&interleaved::rush(), |rush| {
-        runtime.block_on(interleaved::carry_out(&home, &rush))
+        runtime.block_on(async { interleaved::carry_out(&Home::redis(&server).await, &rush).await })
     });
     if let Err(error) = told {
         panic!("{error}");
@@ -132,7 +115,8 @@ fn memory_takes_any_text() {
 
 #[test]
 fn redis_takes_any_text() {
-    let (runtime, _server, home) = with_redis();
+    let (runtime, server) = with_redis();
+    let home = runtime.block_on(Home::redis(&server));
     let told = runner(200).run(&any_text(), |text| {
         runtime.block_on(texts::carry_out(&home, &text))
     });

@@ -41,23 +41,33 @@ pub(super) enum Op {
         /// None: a guest.
         user: Option<u8>,
         device: u8,
+        /// When it began: 0 is now, then ever later times of yesterday.
         age: u8,
         grant: GrantPick,
         limit: Option<LimitPick>,
         /// The call is made again, as if its answer had been lost.
         twice: bool,
     },
-    /// A node puts back a connection of its own, which may be there, or be gone.
+    /// A node asserts a connection that it ever had, which may be there, or be gone.
     Again {
         node: u8,
         of: u16,
+        /// Of one that has been let in; else as of a newcomer.
+        known: bool,
         limit: Option<LimitPick>,
     },
-    Update {
+    /// `version`: 0 is one before the last, 1 the last, 2 the next.
+    Change {
         node: u8,
         of: u16,
         device: u8,
         grant: GrantPick,
+        version: u8,
+        twice: bool,
+    },
+    Release {
+        node: u8,
+        of: u16,
         twice: bool,
     },
     /// `stale`: under the lease before.
@@ -70,7 +80,11 @@ pub(super) enum Op {
     Beat {
         node: u8,
     },
-    /// The next epoch, and what the node knows is registered again.
+    Report {
+        node: u8,
+        connections: u8,
+    },
+    /// The next epoch, and what the node knows is asserted again.
     Recover {
         node: u8,
         twice: bool,
@@ -126,6 +140,11 @@ pub(super) enum Op {
         token: u8,
         twice: bool,
     },
+    Rewrite {
+        family: u8,
+        from: u8,
+        to: u8,
+    },
     Totals,
     /// Goes on where the last one was.
     Page {
@@ -136,16 +155,9 @@ pub(super) enum Op {
     },
     ScriptFlush,
     FlushAll,
-    /// A failover of one master of a cluster, to a replica that had nothing. 0 to 15: that shard; else what is known of the
-    /// nodes. `noticed`: the next heartbeat of each node comes before anything else.
+    /// What nodes can put back is lost: 0 to 15: the connections of that shard; else the table of leases.
     Lose {
         part: u8,
-        noticed: bool,
-    },
-    /// One master of a cluster was away, with all it has, until all leases had run out there.
-    Away {
-        part: u8,
-        noticed: bool,
     },
 }
 
@@ -187,12 +199,16 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         12 => (node(), option::weighted(0.9, user()), 0..4_u8, 0..3_u8, grant(), limit(), any::<bool>()).prop_map(
             |(node, user, device, age, grant, limit, twice)| Op::Register { node, user, device, age, grant, limit, twice }
         ),
-        3 => (node(), any::<u16>(), limit()).prop_map(|(node, of, limit)| Op::Again { node, of, limit }),
-        2 => (node(), any::<u16>(), 0..4_u8, grant(), any::<bool>())
-            .prop_map(|(node, of, device, grant, twice)| Op::Update { node, of, device, grant, twice }),
+        4 => (node(), any::<u16>(), any::<bool>(), limit())
+            .prop_map(|(node, of, known, limit)| Op::Again { node, of, known, limit }),
+        3 => (node(), any::<u16>(), 0..4_u8, grant(), 0..3_u8, any::<bool>()).prop_map(
+            |(node, of, device, grant, version, twice)| Op::Change { node, of, device, grant, version, twice }
+        ),
+        2 => (node(), any::<u16>(), any::<bool>()).prop_map(|(node, of, twice)| Op::Release { node, of, twice }),
         4 => (node(), vec(any::<u16>(), 1..4), any::<bool>(), any::<bool>())
             .prop_map(|(node, of, stale, twice)| Op::Unregister { node, of, stale, twice }),
         2 => node().prop_map(|node| Op::Beat { node }),
+        1 => (node(), any::<u8>()).prop_map(|(node, connections)| Op::Report { node, connections }),
         3 => (node(), any::<bool>()).prop_map(|(node, twice)| Op::Recover { node, twice }),
         2 => node().prop_map(|node| Op::Hang { node }),
         1 => node().prop_map(|node| Op::Restart { node }),
@@ -207,13 +223,13 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             |(family, presented, successor, renew)| Op::Rotate { family, presented, successor, renew }
         ),
         1 => (any::<u8>(), 0..4_u8, any::<bool>()).prop_map(|(family, token, twice)| Op::Close { family, token, twice }),
+        1 => (any::<u8>(), 0..2_u8, 0..2_u8).prop_map(|(family, from, to)| Op::Rewrite { family, from, to }),
         1 => Just(Op::Totals),
         3 => (1..4_u8).prop_map(|limit| Op::Page { limit }),
         1 => (0..4_u8).prop_map(|limit| Op::Everybody { limit }),
         1 => Just(Op::ScriptFlush),
         1 => Just(Op::FlushAll),
-        1 => (0..20_u8, any::<bool>()).prop_map(|(part, noticed)| Op::Lose { part, noticed }),
-        1 => (0..20_u8, any::<bool>()).prop_map(|(part, noticed)| Op::Away { part, noticed }),
+        1 => (0..18_u8).prop_map(|part| Op::Lose { part }),
     ]
 }
 

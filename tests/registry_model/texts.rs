@@ -79,7 +79,12 @@ pub(super) async fn carry_out(home: &Home, text: &str) -> Result<(), TestCaseErr
         ] {
             assert!(registry.holders(&whom).await?.is_empty());
         }
-        registry.orders(&[entry.clone(), guest.clone()]).await?;
+        assert!(
+            registry
+                .listed(&[entry.clone(), guest.clone()])
+                .await?
+                .is_empty()
+        );
         registry.revoke_token(text, None).await?;
         let order = switchboard::registry::EndOrder {
             target: &EndTarget::Connection(entry),

@@ -1,111 +1,48 @@
-//! Carries a plan out, in a registry and in the model, and compares what they say after each step.
+//! Carries a plan out in both homes, and compares what they say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+mod clock;
+mod compare;
+mod losses;
 
-use futures_util::future::try_join_all;
+use std::{collections::BTreeSet, time::Duration};
+
 use jiff::{SignedDuration, Timestamp};
 use proptest::{prelude::*, test_runner::TestCaseError};
 use switchboard::{
-    connection::{Connection, ConnectionId, Instance, TransportKind, UserId},
+    connection::{Connection, Instance, Tally, TransportKind, UserId},
     ending::Ending,
     registry::{
-        Admission, Ban, EndOrder, EndTarget, Entry, Family, FamilyToken, Fence, Grant, Lease,
-        LimitPolicy, NodeReport, Ordered, Registry, RegistryError, SessionId, Turn, UserLimit,
-        Whom,
-        keys::{Place, Shard},
+        Admission, Ahead, Assertion, Ban, EndOrder, EndTarget, Entry, Family, FamilyToken, Fence,
+        Grant, Lease, LimitPolicy, NodeReport, RegistryError, SessionId, Turn, UserLimit,
+        keys::Shard,
     },
 };
 
 use super::{
     home::{Home, NODES},
-    model::{Kept, Model, Moment, entry},
     plan::{FencePick, GrantPick, LimitPick, Op, TargetPick},
 };
+use clock::{Clock, RENEWED, Timed};
+use compare::Walk;
 
-type Outcome<T = ()> = Result<T, TestCaseError>;
+pub(super) type Outcome<T = ()> = Result<T, TestCaseError>;
 
 /// Of several shards, and such that what separates fields and slots is in them. The first two are of one shard.
 pub(super) const USERS: [&str; 6] = ["1", "user:7", "a\0b", "a", "{nodes}", "é😀\u{1}"];
 const DEVICES: [Option<&str>; 4] = [None, Some(""), Some("phone"), Some("tab\0let")];
 const TOKENS: [Option<&str>; 4] = [None, Some(""), Some("t1"), Some("t2")];
 
-pub(super) struct Node {
-    pub(super) registry: Arc<dyn Registry>,
-    pub(super) lease: Lease,
-    pub(super) report: NodeReport,
-    /// What this run ever had, and what it has, as far as it knows.
-    ever: Vec<usize>,
-    mine: BTreeSet<usize>,
-}
-
-/// A walk through the pages of everybody.
-#[derive(Default)]
-struct Walk {
-    cursor: Option<String>,
-    seen: BTreeSet<UserId>,
-    /// Online all along.
-    stayed: BTreeSet<UserId>,
-}
-
-pub(super) struct World<'a> {
-    home: &'a Home,
-    pub(super) nodes: Vec<Node>,
-    model: Model,
-    /// All there ever were, as they were written last.
-    connections: Vec<(Connection, Grant)>,
-    families: Vec<SessionId>,
-    walk: Option<Walk>,
-    /// How often everything has been compared.
-    compared: usize,
-    base: Timestamp,
-}
-
-fn unavailable<T>(answer: Result<T, RegistryError>) -> Outcome<Option<T>> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(RegistryError::Unavailable(why)) if why.contains("run out") => Ok(None),
-        Err(error) => Err(TestCaseError::fail(error.to_string())),
+pub(super) fn entry(connection: &Connection) -> Entry {
+    Entry {
+        user: connection.user_id.clone(),
+        id: connection.id.clone(),
     }
-}
-
-/// What a call answered, and when.
-async fn timed<T>(call: impl Future<Output = Result<T, RegistryError>>) -> Outcome<(T, Moment)> {
-    let before = now();
-    let answer = call
-        .await
-        .map_err(|error| TestCaseError::fail(error.to_string()))?;
-    Ok((answer, (before, now())))
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap()
 }
 
 fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut items: Vec<_> = items.into_iter().collect();
     items.sort();
     items
-}
-
-fn admission_sorted(admission: Admission) -> Admission {
-    match admission {
-        Admission::Admitted { tally, evicted } => Admission::Admitted {
-            tally,
-            evicted: sorted(evicted),
-        },
-        refused => refused,
-    }
-}
-
-fn place(part: u8) -> Place {
-    match Shard::all().nth(part.into()) {
-        Some(shard) => Place::Shard(shard),
-        None => Place::Nodes,
-    }
 }
 
 /// One of four tokens of any family: two have the number 0, two the number 1.
@@ -116,31 +53,106 @@ fn token_of(pick: u8) -> FamilyToken {
     }
 }
 
+fn claims(pick: u8) -> serde_json::Value {
+    serde_json::json!({ "name": "é\0", "pick": pick })
+}
+
+struct Node {
+    lease: Lease,
+    report: NodeReport,
+    /// What this run ever had.
+    ever: Vec<usize>,
+    /// Its lease is reaped.
+    reaped: bool,
+}
+
+/// A connection as its node knows it.
+#[derive(Clone)]
+struct Known {
+    connection: Connection,
+    grant: Grant,
+    version: u64,
+    /// Once it has been let in.
+    start: Option<Timestamp>,
+}
+
+pub(super) struct World<'a> {
+    /// In memory.
+    model: Home,
+    /// In Redis.
+    home: &'a Home,
+    clock: Clock,
+    nodes: Vec<Node>,
+    /// All there ever were.
+    connections: Vec<Known>,
+    families: Vec<Family>,
+    /// In either home, as cursors are its own.
+    walks: [Option<Walk>; 2],
+    /// How often everything has been compared.
+    compared: usize,
+    /// All there ever were.
+    leases: BTreeSet<Lease>,
+    base: Timestamp,
+}
+
+/// What a home answers; `Err` if the lease of the node that asked has run out.
+fn answered<T>(answer: Result<T, RegistryError>) -> Outcome<Result<T, String>> {
+    match answer {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(RegistryError::Unavailable(why)) if why.contains("run out") => Ok(Err(why)),
+        Err(error) => Err(TestCaseError::fail(error.to_string())),
+    }
+}
+
+/// Makes a call in both homes, in a time of its own. What they answer must be the same, and is returned; none if the lease of the
+/// node that asked has run out.
+macro_rules! both {
+    ($world:expr, $what:expr, |$home:ident| $call:expr) => {{
+        $world.clock.begin();
+        let expected = {
+            let $home = &$world.model;
+            $call
+        };
+        let answer = {
+            let $home = $world.home;
+            $call
+        };
+        $world.clock.end();
+        let expected = answered(expected)?.rounded(&$world.clock);
+        let answer = answered(answer)?.rounded(&$world.clock);
+        prop_assert_eq!(&answer, &expected, "{}", $what);
+        answer.ok()
+    }};
+}
+pub(super) use both;
+
 impl<'a> World<'a> {
     pub(super) async fn new(home: &'a Home) -> Outcome<World<'a>> {
         if let Some(redis) = &home.redis {
             redis.flush_all().await;
         }
         let mut world = Self {
+            model: Home::model(),
             home,
+            clock: Clock::default(),
             nodes: Vec::new(),
-            model: Model::default(),
             connections: Vec::new(),
             families: Vec::new(),
-            walk: None,
+            walks: [None, None],
             compared: 0,
-            base: now() - SignedDuration::from_hours(24),
+            leases: BTreeSet::new(),
+            base: clock::now() - SignedDuration::from_hours(24),
         };
         for number in 0..NODES {
             world.start(number).await?;
         }
+        world.vouch().await?;
         Ok(world)
     }
 
     /// A new run of a node.
     async fn start(&mut self, number: usize) -> Outcome {
         let node = Node {
-            registry: Arc::clone(&self.home.nodes[number]),
             lease: Lease {
                 instance: Instance::random(),
                 epoch: 1,
@@ -152,34 +164,56 @@ impl<'a> World<'a> {
                 connections: number as u64,
                 users: 0,
                 draining: number == 1,
-                settled: number != 1,
             },
             ever: Vec::new(),
-            mine: BTreeSet::new(),
+            reaped: false,
         };
-        let at = timed(node.registry.join(&node.lease, &node.report))
-            .await?
-            .1;
-        self.model.join(&node.lease, &node.report.node_id, at);
         if number < self.nodes.len() {
             self.nodes[number] = node;
         } else {
             self.nodes.push(node);
         }
+        self.join(number).await
+    }
+
+    /// Takes a node's lease up, and makes it last.
+    async fn join(&mut self, number: usize) -> Outcome {
+        let (lease, report) = self.named(number);
+        self.leases.insert(lease.clone());
+        let joined = both!(self, "join", |home| home.nodes[number]
+            .join(&lease, &report)
+            .await);
+        prop_assert_eq!(joined, Some(true));
+        self.prolong(number).await
+    }
+
+    async fn prolong(&mut self, number: usize) -> Outcome {
+        let (lease, report) = self.named(number);
+        let held = both!(self, "prolong", |home| home
+            .lasting
+            .heartbeat(&lease, &report)
+            .await
+            .map(|it| it.held));
+        prop_assert_eq!(held, Some(true), "{} holds", lease);
         Ok(())
     }
 
-    fn node(&self, node: u8) -> &Node {
-        &self.nodes[usize::from(node)]
+    fn named(&self, number: usize) -> (Lease, NodeReport) {
+        let node = &self.nodes[number];
+        (node.lease.clone(), node.report.clone())
     }
 
     fn user(&self, user: u8) -> UserId {
         USERS[usize::from(user)].into()
     }
 
+    fn hours(&self, hours: i64) -> Timestamp {
+        self.base + SignedDuration::from_hours(hours)
+    }
+
     fn issued(&self, pick: u8) -> Option<Timestamp> {
         let hours = [None, Some(0), Some(1), Some(2), Some(48)];
-        hours[usize::from(pick)].map(|hours| self.base + SignedDuration::from_hours(hours))
+        hours[usize::from(pick)].map(|hours| self.hours(hours))
     }
 
     /// 0 is none, 1 and 2 are two cookies, the others are the first families.
@@ -188,15 +222,24 @@ impl<'a> World<'a> {
             0 => None,
             1 => Some("".into()),
             2 => Some("s\0".into()),
-            family => self.families.get(usize::from(family) - 3).cloned(),
+            family => self
+                .families
+                .get(usize::from(family) - 3)
+                .map(|family| family.id.clone()),
         }
     }
 
+    /// Two of them whose `iat` is of the future are one if token and session are.
     fn grant(&self, pick: GrantPick) -> Grant {
+        let ahead = Ahead {
+            digest: format!("{} {}", pick.token, pick.session),
+            expires_at: self.hours(72),
+        };
         Grant {
             issued_at: self.issued(pick.issued),
             token_id: TOKENS[usize::from(pick.token)].map(Into::into),
             session: self.session(pick.session),
+            ahead: (pick.issued == 4).then_some(ahead),
         }
     }
 
@@ -214,37 +257,110 @@ impl<'a> World<'a> {
     /// Any connection there ever was.
     fn any(&self, of: u16) -> Option<&Connection> {
         let count = self.connections.len();
-        (count > 0).then(|| &self.connections[usize::from(of) % count].0)
+        (count > 0).then(|| &self.connections[usize::from(of) % count].connection)
     }
 
     /// One that this run of the node ever had.
     fn own(&self, node: u8, of: u16) -> Option<usize> {
-        let ever = &self.node(node).ever;
+        let ever = &self.nodes[usize::from(node)].ever;
         (!ever.is_empty()).then(|| ever[usize::from(of) % ever.len()])
     }
 
-    async fn register(&mut self, node: u8, number: usize, limit: Option<UserLimit>) -> Outcome {
-        let (connection, grant) = &self.connections[number];
-        let it = &self.nodes[usize::from(node)];
-        let answer = it
-            .registry
-            .register(&it.lease, connection, grant, limit)
-            .await;
-        let answer = unavailable(answer)?.map(admission_sorted);
-        let expected = self.model.register(&it.lease, connection, grant, limit);
-        prop_assert_eq!(&answer, &expected.map(admission_sorted), "register");
-        let mine = &mut self.nodes[usize::from(node)].mine;
-        match answer {
-            Some(Admission::Admitted { .. }) => mine.insert(number),
-            Some(Admission::Refused(_)) => mine.remove(&number),
-            None => false,
-        };
-        Ok(())
+    /// Has the handles of a node know who lives, as with a heartbeat.
+    async fn look(&self, number: usize) {
+        let _ = self.home.nodes[number].nodes().await;
+    }
+
+    /// Asserts a connection as it is given, which its node then remembers, if it is in and no later one is.
+    async fn assert(
+        &mut self,
+        number: usize,
+        which: usize,
+        given: Known,
+        limit: Option<UserLimit>,
+        again: bool,
+    ) -> Outcome<Admission> {
+        self.look(number).await;
+        let (lease, _) = self.named(number);
+        let entry = entry(&given.connection);
+        let shard = Shard::of_entry(&entry).unwrap();
+        let held = self.model.nodes[number].held(&lease, shard).await.unwrap();
+        let stale = given.version < self.connections[which].version;
+        // Nobody counts for one who is in already, nor does a node that is gone.
+        let uncounted = again || stale || self.nodes[number].reaped;
+        let admission = both!(self, "assert", |home| {
+            let assertion = Assertion {
+                connection: &given.connection,
+                grant: &given.grant,
+                version: given.version,
+                start: given.start,
+                limit,
+                again,
+            };
+            let admission = home.nodes[number].assert(&lease, &assertion).await;
+            admission.map(|admission| match admission {
+                Admission::Admitted {
+                    start,
+                    tally,
+                    evicted,
+                } => Admission::Admitted {
+                    start,
+                    tally: if uncounted { Tally::default() } else { tally },
+                    evicted: sorted(evicted),
+                },
+                kept_out => kept_out,
+            })
+        });
+        let admission = admission.ok_or_else(|| TestCaseError::fail("it looks at no lease"))?;
+        if let Admission::Admitted { start, .. } = admission
+            && !(stale && held.contains(&entry))
+        {
+            self.connections[which] = Known {
+                start: Some(start),
+                ..given
+            };
+        }
+        Ok(admission)
     }
 
     pub(super) async fn step(&mut self, op: &Op) -> Outcome {
-        let times = |twice: &bool| 0..1 + usize::from(*twice);
         match op {
+            Op::Register { .. } | Op::Again { .. } | Op::Change { .. } => {
+                let node = self.comes(op).await?;
+                // What is written under a lease that is reaped is gone with the next one.
+                if self.nodes[node].reaped {
+                    self.recover(node, false).await?;
+                }
+            }
+            Op::Release { .. } | Op::Unregister { .. } => self.goes(op).await?,
+            Op::Beat { .. }
+            | Op::Report { .. }
+            | Op::Recover { .. }
+            | Op::Hang { .. }
+            | Op::Restart { .. }
+            | Op::Leave { .. }
+            | Op::Reap { .. } => self.lives(op).await?,
+            Op::Order { .. } | Op::Unban { .. } | Op::RevokeToken { .. } => self.bars(op).await?,
+            Op::Open { .. } | Op::Rotate { .. } | Op::Close { .. } | Op::Rewrite { .. } => {
+                self.turns(op).await?;
+            }
+            Op::Totals => self.totals().await?,
+            Op::Page { limit } => self.page((*limit).into()).await?,
+            Op::Everybody { limit } => self.everybody((*limit).into()).await?,
+            Op::ScriptFlush => {
+                if let Some(redis) = &self.home.redis {
+                    redis.flush_scripts().await;
+                }
+            }
+            Op::FlushAll => self.lose_all().await?,
+            Op::Lose { part } => self.lose(*part).await?,
+        }
+        self.compare().await
+    }
+
+    /// Returns on which node.
+    async fn comes(&mut self, op: &Op) -> Outcome<usize> {
+        Ok(match op {
             Op::Register {
                 node,
                 user,
@@ -254,61 +370,89 @@ impl<'a> World<'a> {
                 limit,
                 twice,
             } => {
-                let it = self.node(*node);
+                let number = usize::from(*node);
                 let user = user.map(|user| self.user(user));
-                let connection = Connection {
-                    id: it.registry.new_id(user.as_ref()),
-                    user_id: user,
-                    namespace: "/a\0".into(),
-                    node_id: it.report.node_id.clone(),
-                    transport: TransportKind::Polling,
-                    connected_at: self.base + SignedDuration::from_secs((*age).into()),
-                    expires_at: None,
-                    device_id: DEVICES[usize::from(*device)].map(Into::into),
-                    remote_addr: Some("2001:db8::1".into()),
-                    user_agent: None,
+                let started = self.base + SignedDuration::from_secs((*age).into());
+                let new = Known {
+                    connection: Connection {
+                        id: self.home.nodes[number].new_id(user.as_ref()),
+                        user_id: user,
+                        namespace: "/a\0".into(),
+                        node_id: self.nodes[number].report.node_id.clone(),
+                        transport: TransportKind::Polling,
+                        connected_at: started,
+                        expires_at: None,
+                        device_id: DEVICES[usize::from(*device)].map(Into::into),
+                        remote_addr: Some("2001:db8::1".into()),
+                        user_agent: None,
+                    },
+                    grant: self.grant(*grant),
+                    version: 1,
+                    start: (*age > 0).then_some(started),
                 };
-                let number = self.connections.len();
-                self.connections.push((connection, self.grant(*grant)));
-                self.nodes[usize::from(*node)].ever.push(number);
-                for _ in times(twice) {
-                    self.register(*node, number, Self::limit(*limit)).await?;
+                let which = self.connections.len();
+                self.connections.push(new.clone());
+                for _ in 0..1 + usize::from(*twice) {
+                    self.nodes[number].ever.push(which);
+                    self.assert(number, which, new.clone(), Self::limit(*limit), false)
+                        .await?;
                 }
+                number
             }
-            Op::Again { node, of, limit } => {
-                if let Some(number) = self.own(*node, *of) {
-                    self.register(*node, number, Self::limit(*limit)).await?;
+            Op::Again {
+                node,
+                of,
+                known,
+                limit,
+            } => {
+                if let Some(which) = self.own(*node, *of) {
+                    let given = self.connections[which].clone();
+                    let limit = Self::limit(*limit);
+                    self.assert((*node).into(), which, given, limit, *known)
+                        .await?;
                 }
+                (*node).into()
             }
-            Op::Update {
+            Op::Change {
                 node,
                 of,
                 device,
                 grant,
+                version,
                 twice,
             } => {
-                let Some(number) = self.own(*node, *of) else {
+                let Some(which) = self.own(*node, *of) else {
+                    return Ok((*node).into());
+                };
+                let mut given = self.connections[which].clone();
+                given.connection.transport = TransportKind::Websocket;
+                given.connection.expires_at = Some(self.hours(30));
+                given.connection.device_id = DEVICES[usize::from(*device)].map(Into::into);
+                given.grant = self.grant(*grant);
+                given.version = (given.version + u64::from(*version)).saturating_sub(1);
+                for _ in 0..1 + usize::from(*twice) {
+                    self.assert((*node).into(), which, given.clone(), None, true)
+                        .await?;
+                }
+                (*node).into()
+            }
+            _ => unreachable!(),
+        })
+    }
+
+    async fn goes(&mut self, op: &Op) -> Outcome {
+        match op {
+            Op::Release { node, of, twice } => {
+                let Some(which) = self.own(*node, *of) else {
                     return Ok(());
                 };
-                let (mut connection, grant) =
-                    (self.connections[number].0.clone(), self.grant(*grant));
-                connection.transport = TransportKind::Websocket;
-                connection.expires_at = Some(self.base + SignedDuration::from_hours(30));
-                connection.device_id = DEVICES[usize::from(*device)].map(Into::into);
-                for _ in times(twice) {
-                    let it = &self.nodes[usize::from(*node)];
-                    let (answer, _) =
-                        timed(it.registry.update(&it.lease, &connection, &grant)).await?;
-                    let expected = self.model.update(&it.lease, &connection, &grant);
-                    prop_assert_eq!(answer, expected, "update");
-                }
-                if self
-                    .model
-                    .entries
-                    .get(&entry(&connection))
-                    .is_some_and(|it| it.connection == connection)
-                {
-                    self.connections[number] = (connection, grant);
+                let number = usize::from(*node);
+                let (lease, _) = self.named(number);
+                let entry = entry(&self.connections[which].connection);
+                for _ in 0..1 + usize::from(*twice) {
+                    both!(self, "release", |home| home.nodes[number]
+                        .release(&lease, &entry)
+                        .await);
                 }
             }
             Op::Unregister {
@@ -317,59 +461,157 @@ impl<'a> World<'a> {
                 stale,
                 twice,
             } => {
-                let numbers: BTreeSet<_> =
-                    of.iter().filter_map(|of| self.own(*node, *of)).collect();
-                let entries: Vec<_> = numbers
+                let number = usize::from(*node);
+                let which: BTreeSet<_> = of.iter().filter_map(|of| self.own(*node, *of)).collect();
+                let entries: Vec<_> = which
                     .iter()
-                    .map(|number| entry(&self.connections[*number].0))
+                    .map(|which| entry(&self.connections[*which].connection))
                     .collect();
-                let it = &mut self.nodes[usize::from(*node)];
-                let epoch = it.lease.epoch.saturating_sub(u64::from(*stale)).max(1);
-                let lease = Lease {
-                    epoch,
-                    ..it.lease.clone()
-                };
-                for _ in times(twice) {
-                    let at = timed(it.registry.unregister(&lease, &entries)).await?.1;
-                    self.model.unregister(&lease, &entries, at);
+                let (mut lease, _) = self.named(number);
+                lease.epoch = lease.epoch.saturating_sub(u64::from(*stale)).max(1);
+                for _ in 0..1 + usize::from(*twice) {
+                    both!(self, "unregister", |home| home.nodes[number]
+                        .unregister(&lease, &entries)
+                        .await);
                 }
-                it.mine.retain(|number| !numbers.contains(number));
             }
-            Op::Beat { node } => self.beat(*node).await?,
-            Op::Recover { node, twice } => self.recover(*node, *twice).await?,
-            Op::Hang { node } => self.lapse(*node).await?,
+            _ => unreachable!(),
+        }
+        Ok(())
+    }
+
+    async fn lives(&mut self, op: &Op) -> Outcome {
+        match op {
+            Op::Beat { node } => {
+                self.beat((*node).into()).await?;
+            }
+            Op::Report { node, connections } => {
+                let node = usize::from(*node);
+                self.nodes[node].report.connections = (*connections).into();
+                let (lease, report) = self.named(node);
+                both!(self, "report", |home| home.nodes[node]
+                    .report(&lease, &report)
+                    .await);
+            }
+            Op::Recover { node, twice } => self.recover((*node).into(), *twice).await?,
+            Op::Hang { node } => self.lapse((*node).into()).await?,
             Op::Restart { node } => {
-                self.lapse(*node).await?;
+                self.lapse((*node).into()).await?;
                 self.start((*node).into()).await?;
             }
             Op::Leave { node, twice } => {
-                let it = self.node(*node);
-                let lease = it.lease.clone();
-                for _ in times(twice) {
-                    let at = timed(self.node(*node).registry.leave(&lease)).await?.1;
-                    self.model.leave(&lease, at);
+                let node = usize::from(*node);
+                let (lease, _) = self.named(node);
+                for _ in 0..1 + usize::from(*twice) {
+                    both!(self, "leave", |home| home.nodes[node].leave(&lease).await);
                 }
-                self.start((*node).into()).await?;
+                self.start(node).await?;
             }
             Op::Reap { lease, by_two } => {
-                let leases: Vec<_> = self.model.leases.keys().cloned().collect();
-                if leases.is_empty() {
-                    return Ok(());
-                }
-                let lease = &leases[usize::from(*lease) % leases.len()];
-                let [a, b, _] = &self.home.nodes[..] else {
-                    unreachable!()
-                };
-                let reaped = match by_two {
-                    true => {
-                        let (a, b) = tokio::join!(a.reap(lease), b.reap(lease));
-                        a.and_then(|a| Ok(a + b?))
-                    }
-                    false => a.reap(lease).await,
-                };
-                let reaped = reaped.map_err(|error| TestCaseError::fail(error.to_string()))?;
-                prop_assert_eq!(reaped, self.model.reap(lease), "reap {}", lease);
+                let which = usize::from(*lease) % self.leases.len();
+                let lease = self.leases.iter().nth(which).unwrap().clone();
+                self.reap(&lease, *by_two).await?;
             }
+            _ => unreachable!(),
+        }
+        Ok(())
+    }
+
+    /// Whether the lease held; then it does so for longer.
+    async fn beat(&mut self, number: usize) -> Outcome<bool> {
+        let (lease, report) = self.named(number);
+        // Which leases have run out for long enough, and for whom they are to reap, is each home's own.
+        let mut said = Vec::new();
+        let held = both!(self, "heartbeat", |home| {
+            let beat = home.nodes[number].heartbeat(&lease, &report).await;
+            beat.map(|beat| {
+                said.push(BTreeSet::from_iter(beat.lapsed));
+                let lacking = beat.held.then_some(beat.lacking);
+                (beat.held, lacking, beat.lost)
+            })
+        });
+        prop_assert!(said[1].is_subset(&said[0]), "lapsed: {:?}", said);
+        let (held, lacking, lost) = held.ok_or_else(|| TestCaseError::fail("asked for itself"))?;
+        prop_assert!(!lost, "nothing was lost");
+        prop_assert!(lacking.is_none_or(|it| it.is_empty()), "it has entered");
+        if held {
+            self.prolong(number).await?;
+            self.look(number).await;
+            let known = self.home.nodes[number].known();
+            let living = self.model.nodes[number].known();
+            prop_assert!(living.is_subset(&known), "knows {:?}", known);
+        }
+        Ok(held)
+    }
+
+    /// The lease of a node runs out.
+    async fn lapse(&mut self, number: usize) -> Outcome {
+        if self.nodes[number].reaped {
+            return Ok(());
+        }
+        let (lease, report) = self.named(number);
+        let held = both!(self, "a last heartbeat", |home| home
+            .dying
+            .heartbeat(&lease, &report)
+            .await
+            .map(|it| it.held));
+        prop_assert_eq!(held, Some(true), "{} was there", lease);
+        Ok(())
+    }
+
+    async fn reap(&mut self, lease: &Lease, by_two: bool) -> Outcome {
+        for number in 0..2 {
+            self.look(number).await;
+        }
+        let reaped = both!(self, format!("reap {lease}"), |home| {
+            let [a, b, _] = &home.nodes[..] else {
+                unreachable!()
+            };
+            match by_two {
+                true => {
+                    let (a, b) = tokio::join!(a.reap(lease), b.reap(lease));
+                    a.and_then(|a| Ok(a + b?))
+                }
+                false => a.reap(lease).await,
+            }
+        });
+        prop_assert!(reaped.is_some(), "others are asked about as ever");
+        let nodes = self.model.reader.nodes().await.unwrap();
+        for node in &mut self.nodes {
+            let holds = nodes.iter().any(|it| it.node_id == node.report.node_id);
+            node.reaped |= node.lease == *lease && !holds;
+        }
+        Ok(())
+    }
+
+    /// What a node does that has lost its lease, or that fears so.
+    async fn recover(&mut self, number: usize, twice: bool) -> Outcome {
+        let (before, _) = self.named(number);
+        let mut entries = self.held_of(&before).await;
+        self.nodes[number].lease.epoch += 1;
+        self.nodes[number].reaped = false;
+        for _ in 0..1 + usize::from(twice) {
+            self.join(number).await?;
+        }
+        // What it lost with its lease it has still.
+        let ever = self.nodes[number].ever.clone();
+        let last = ever.iter().rev().take(2);
+        entries.extend(last.map(|which| entry(&self.connections[*which].connection)));
+        self.put_back(number, &entries, &Shard::all().collect::<Vec<_>>())
+            .await
+    }
+
+    /// The entries of a lease.
+    async fn held_of(&self, lease: &Lease) -> BTreeSet<Entry> {
+        let mut held = BTreeSet::new();
+        for shard in Shard::all() {
+            held.extend(self.model.reader.held(lease, shard).await.unwrap());
+        }
+        held
+    }
+
+    async fn bars(&mut self, op: &Op) -> Outcome {
+        match op {
             Op::Order {
                 node,
                 target,
@@ -377,15 +619,14 @@ impl<'a> World<'a> {
                 code,
                 twice,
             } => {
-                for _ in times(twice) {
-                    self.order(*node, *target, *fence, *code).await?;
+                for _ in 0..1 + usize::from(*twice) {
+                    self.order((*node).into(), *target, *fence, *code).await?;
                 }
             }
             Op::Unban { user, twice } => {
                 let user = self.user(*user);
-                for _ in times(twice) {
-                    let (answer, _) = timed(self.nodes[0].registry.unban(&user)).await?;
-                    prop_assert_eq!(answer, self.model.bans.remove(&user).is_some(), "unban");
+                for _ in 0..1 + usize::from(*twice) {
+                    both!(self, "unban", |home| home.nodes[0].unban(&user).await);
                 }
             }
             Op::RevokeToken {
@@ -394,178 +635,22 @@ impl<'a> World<'a> {
                 twice,
             } => {
                 let token = TOKENS[usize::from(*token)].unwrap_or("another");
-                let until = match until {
-                    0 => None,
-                    1 => Some(self.base + SignedDuration::from_hours(48)),
-                    _ => Some(self.base - SignedDuration::from_hours(240)),
-                };
-                for _ in times(twice) {
-                    timed(self.nodes[0].registry.revoke_token(token, until)).await?;
-                }
-                if until.is_none_or(|until| until > self.base) {
-                    let everywhere = Shard::all().map(|shard| (shard, token.to_owned()));
-                    self.model.tokens.extend(everywhere);
+                let until = [None, Some(48), Some(-240)][usize::from(*until)];
+                let until = until.map(|hours| self.hours(hours));
+                for _ in 0..1 + usize::from(*twice) {
+                    both!(self, "revoke a token", |home| home.nodes[0]
+                        .revoke_token(token, until)
+                        .await);
                 }
             }
-            Op::Open {
-                user,
-                expired,
-                token,
-            } => self.open(*user, *expired, *token).await?,
-            Op::Rotate {
-                family,
-                presented,
-                successor,
-                renew,
-            } => {
-                let Some(id) = self.family(*family) else {
-                    return Ok(());
-                };
-                let turn = Turn {
-                    presented: &token_of(*presented),
-                    successor: &token_of(*successor),
-                    grace: Duration::from_secs(3600),
-                    renew: renew.then_some(Duration::from_secs(7200)),
-                };
-                let ((rotation, at), _) = timed(self.nodes[1].registry.rotate(&id, turn)).await?;
-                let at =
-                    at.ok_or_else(|| TestCaseError::fail("a family of this shape has a time"))?;
-                prop_assert_eq!(rotation, self.model.rotate(&id, turn, at), "rotate");
-            }
-            Op::Close {
-                family,
-                token,
-                twice,
-            } => {
-                let Some(id) = self.family(*family) else {
-                    return Ok(());
-                };
-                for _ in times(twice) {
-                    let token = token_of(*token);
-                    let (closed, at) =
-                        timed(self.nodes[2].registry.close_family(&id, &token)).await?;
-                    prop_assert_eq!(closed, self.model.close(&id, &token, at.1), "close");
-                }
-            }
-            Op::Totals => self.totals().await?,
-            Op::Page { limit } => self.page((*limit).into()).await?,
-            Op::Everybody { limit } => {
-                let mut all = Vec::new();
-                let mut cursor = None;
-                loop {
-                    let (page, _) =
-                        timed(self.home.reader.users(cursor.as_deref(), (*limit).into())).await?;
-                    prop_assert!(
-                        page.users.len() <= usize::from(*limit).max(1),
-                        "a page of {}",
-                        page.users.len()
-                    );
-                    all.extend(page.users);
-                    cursor = page.next;
-                    if cursor.is_none() {
-                        break;
-                    }
-                }
-                let count = all.len();
-                let all: BTreeMap<_, _> = all.into_iter().collect();
-                prop_assert_eq!(all.len(), count, "each once");
-                prop_assert_eq!(all, self.model.online(), "everybody");
-            }
-            Op::ScriptFlush => {
-                if let Some(redis) = &self.home.redis {
-                    redis.flush_scripts().await;
-                }
-            }
-            Op::FlushAll => {
-                if let Some(redis) = &self.home.redis {
-                    redis.flush_all().await;
-                    self.model = Model::default();
-                    self.walk = None;
-                }
-            }
-            Op::Lose { part, noticed } => self.lose(*part, *noticed).await?,
-            Op::Away { part, noticed } => self.away(*part, *noticed).await?,
-        }
-        self.compare().await
-    }
-
-    /// A heartbeat, and what a node does that hears that its lease was lost in some places.
-    async fn beat(&mut self, node: u8) -> Outcome {
-        let it = self.node(node);
-        let (heartbeat, mut at) = timed(it.registry.heartbeat(&it.lease, &it.report)).await?;
-        if heartbeat.partly {
-            at = timed(it.registry.resume(&it.lease, &it.report)).await?.1;
-        }
-        let lease = it.lease.clone();
-        let mut lapsed = self.model.lapsed();
-        let (held, partly) = self.model.beat(&lease, at);
-        prop_assert_eq!(
-            (heartbeat.held, heartbeat.partly),
-            (held, partly),
-            "heartbeat of {}",
-            lease
-        );
-        lapsed.retain(|lapsed| *lapsed != lease || !held);
-        let named: BTreeSet<_> = heartbeat.lapsed.into_iter().collect();
-        for lease in &named {
-            prop_assert!(lapsed.contains(lease), "{} is called lapsed", lease);
-        }
-        for lease in lapsed {
-            let left = self.model.entries.values().any(|held| held.lease == lease);
-            prop_assert!(
-                !left || named.contains(&lease),
-                "{} has lapsed and is not named",
-                lease
-            );
-        }
-        if partly {
-            let it = self.node(node);
-            let held = timed(it.registry.held(&lease)).await?.0;
-            let mut missing = it.mine.clone();
-            missing.retain(|number| !held.contains(&entry(&self.connections[*number].0)));
-            for number in missing {
-                self.register(node, number, None).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The lease of a node runs out.
-    async fn lapse(&mut self, node: u8) -> Outcome {
-        let it = self.node(node);
-        let dying = &self.home.dying;
-        let (heartbeat, mut at) = timed(dying.heartbeat(&it.lease, &it.report)).await?;
-        if heartbeat.partly {
-            at = timed(dying.resume(&it.lease, &it.report)).await?.1;
-        }
-        let lease = it.lease.clone();
-        prop_assert_eq!(
-            heartbeat.held,
-            self.model.lapse(&lease, at),
-            "the last heartbeat of {}",
-            lease
-        );
-        Ok(())
-    }
-
-    /// What a node does that has lost its lease, or that fears so.
-    async fn recover(&mut self, node: u8, twice: bool) -> Outcome {
-        self.nodes[usize::from(node)].lease.epoch += 1;
-        for _ in 0..1 + usize::from(twice) {
-            let it = self.node(node);
-            let at = timed(it.registry.join(&it.lease, &it.report)).await?.1;
-            let (lease, name) = (it.lease.clone(), it.report.node_id.clone());
-            self.model.join(&lease, &name, at);
-        }
-        for number in self.node(node).mine.clone() {
-            self.register(node, number, None).await?;
+            _ => unreachable!(),
         }
         Ok(())
     }
 
     async fn order(
         &mut self,
-        node: u8,
+        number: usize,
         target: TargetPick,
         fence: Option<FencePick>,
         code: u8,
@@ -595,7 +680,7 @@ impl<'a> World<'a> {
             FencePick::Ban(until) => Fence::Ban(Ban {
                 reason: Some("é\0".into()),
                 until: [None, Some(48), Some(-24)][usize::from(until)]
-                    .map(|hours| self.base + SignedDuration::from_hours(hours)),
+                    .map(|hours| self.hours(hours)),
             }),
             FencePick::Revoke(before) => Fence::RevokeBefore(self.issued(before)),
             FencePick::EndSession(session) => {
@@ -609,319 +694,97 @@ impl<'a> World<'a> {
                 Ending::RECONNECT_REQUESTED,
             ][usize::from(code)],
         );
-        let order = EndOrder {
-            target: &target,
-            fence: fence.as_ref(),
-            ending: &ending,
-        };
-        let it = self.node(node);
-        let before = now();
-        let answer = it.registry.order_end(order).await;
-        let at = (before, now());
-        let believed = self.model.may_order(&it.lease, &target);
-        let Some(ordered) = unavailable(answer)? else {
-            prop_assert!(!believed, "{} holds and may give no order", it.lease);
-            return Ok(());
-        };
-        prop_assert!(believed, "an order by {}, which does not hold", it.lease);
-        let Ordered {
-            connections,
-            revoked_before,
-        } = ordered;
-        if let (Some(Fence::RevokeBefore(before)), Some(user)) = (&fence, target.user()) {
-            let earlier = self
-                .model
-                .revoked
-                .get(user)
-                .copied()
-                .unwrap_or(Timestamp::UNIX_EPOCH);
-            let (low, high) = before.map_or(at, |before| (before, before));
-            let got = revoked_before.ok_or_else(|| TestCaseError::fail("no word of when"))?;
-            prop_assert!(
-                (low.max(earlier)..=high.max(earlier)).contains(&got),
-                "revoked before {}",
-                got
-            );
-        } else {
-            prop_assert_eq!(revoked_before, None);
-        }
-        let meant = self
-            .model
-            .order(&target, fence.as_ref(), &ending, revoked_before, at.1);
-        let listed = connections.into_iter().map(|it| (it.entry, it.instance));
-        let expected = meant
-            .into_iter()
-            .map(|it| (entry(&it.connection), it.lease.instance));
-        prop_assert_eq!(sorted(listed), sorted(expected), "meant by {:?}", target);
-        Ok(())
-    }
-
-    fn family(&self, pick: u8) -> Option<SessionId> {
-        let count = self.families.len();
-        (count > 0).then(|| self.families[usize::from(pick) % count].clone())
-    }
-
-    async fn open(&mut self, user: u8, expired: bool, token: u8) -> Outcome {
-        let user = self.user(user);
-        let registry = Arc::clone(&self.nodes[0].registry);
-        let family = Family {
-            id: registry.new_family_id(&user),
-            user,
-            claims: serde_json::json!({ "name": "é\0" }),
-            expires_at: self.base + SignedDuration::from_hours(if expired { 1 } else { 48 }),
-        };
-        let (opened, at) = timed(registry.open_family(&family, &token_of(token))).await?;
-        prop_assert!(at.0 <= opened && opened <= at.1, "opened at {}", opened);
-        self.families.push(family.id.clone());
-        let (id, current) = (family.id.clone(), token_of(token));
-        let kept = Kept {
-            family,
-            opened,
-            current,
-            previous: None,
-            dead: None,
-        };
-        self.model.families.insert(id, kept);
-        Ok(())
-    }
-
-    async fn totals(&mut self) -> Outcome {
-        for lease in self.model.uncounted() {
-            self.model.reap(&lease);
-        }
-        let (totals, _) = timed(self.home.reader.totals()).await?;
-        let nodes = self.model.leases.keys();
-        let nodes = nodes
-            .filter(|it| self.model.holds(it, Place::Nodes))
-            .count() as u64;
-        // Those too that aren't believed where their lease has run out, while their node is there: it takes them up again.
-        let (connections, users) = self.model.counts();
-        prop_assert_eq!(
-            (totals.nodes, totals.connections, totals.users),
-            (nodes, connections, users),
-            "totals"
-        );
-        Ok(())
-    }
-
-    async fn page(&mut self, limit: usize) -> Outcome {
-        let mut walk = self.walk.take().unwrap_or_else(|| Walk {
-            stayed: self.model.online().into_keys().collect(),
-            ..Walk::default()
-        });
-        let (page, _) = timed(self.home.reader.users(walk.cursor.as_deref(), limit)).await?;
-        prop_assert!(page.users.len() <= limit, "a page of {}", page.users.len());
-        let online = self.model.online();
-        for (user, tally) in page.users {
-            prop_assert_eq!(Some(&tally), online.get(&user), "{} on a page", user);
-            prop_assert!(walk.seen.insert(user.clone()), "{} on two pages", user);
-        }
-        walk.cursor = page.next;
-        if walk.cursor.is_none() {
-            let missed = sorted(walk.stayed.difference(&walk.seen));
-            prop_assert_eq!(
-                missed,
-                Vec::<&UserId>::new(),
-                "online all along and on no page"
-            );
-        } else {
-            self.walk = Some(walk);
-        }
-        Ok(())
-    }
-
-    /// A master of a cluster is lost with all it held.
-    async fn lose(&mut self, part: u8, noticed: bool) -> Outcome {
-        let Some(redis) = self.home.redis.clone() else {
-            return Ok(());
-        };
-        let place = place(part);
-        match place {
-            Place::Shard(_) => redis.lose(&format!("s{part:x}")).await,
-            Place::Nodes => redis.lose("nodes").await,
-        }
-        self.model.lose(place);
-        self.walk = None;
-        self.notice(noticed).await
-    }
-
-    /// A master of a cluster was away for longer than leases hold.
-    async fn away(&mut self, part: u8, noticed: bool) -> Outcome {
-        let Some(redis) = self.home.redis.clone() else {
-            return Ok(());
-        };
-        redis.lapse_all(place(part)).await;
-        self.model.lapse_all(place(part));
-        self.notice(noticed).await
-    }
-
-    async fn notice(&mut self, noticed: bool) -> Outcome {
-        if noticed {
-            for node in 0..NODES as u8 {
-                self.beat(node).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What every read says is what the model says.
-    async fn compare(&mut self) -> Outcome {
-        self.compared += 1;
-        let online = self.model.online();
-        if let Some(walk) = &mut self.walk {
-            walk.stayed.retain(|user| online.contains_key(user));
-        }
-        let model = &self.model;
-        let reader = &self.home.reader;
-        let users: Vec<UserId> = USERS.iter().map(|user| (*user).into()).collect();
-        let (presence, _) = timed(reader.presence(&users)).await?;
-        let reads = try_join_all(users.iter().map(|user| timed(reader.user(user)))).await?;
-        for ((user, presence), (it, _)) in users.iter().zip(presence).zip(reads) {
-            prop_assert_eq!(presence.tally, model.tally(user), "tally of {}", user);
-            self.seen(user, presence.last_seen)?;
-            let live = model
-                .live_of(user)
-                .into_iter()
-                .map(|it| it.connection.clone());
-            prop_assert_eq!(
-                it.connections,
-                live.collect::<Vec<_>>(),
-                "connections of {}",
-                user
-            );
-            prop_assert_eq!(it.banned, model.bans.contains_key(user), "ban of {}", user);
-            self.seen(user, it.last_seen)?;
-        }
-        if let Some((connection, _)) = self.connections.last() {
-            self.compare_one(connection).await?;
-        }
-        let (mut nodes, _) = timed(reader.nodes()).await?;
-        nodes.sort_by(|a, b| {
-            a.node_id
-                .cmp(&b.node_id)
-                .then(a.last_heartbeat.cmp(&b.last_heartbeat))
-        });
-        let leases = model.leases.iter();
-        let live = leases.filter(|(lease, _)| model.holds(lease, Place::Nodes));
-        let live = sorted(live.map(|(_, it)| it.node.clone()));
-        prop_assert_eq!(
-            nodes.into_iter().map(|it| it.node_id).collect::<Vec<_>>(),
-            live,
-            "nodes"
-        );
-        // One node at a time: it is the one read that takes many round trips.
-        if let Some(node) = self.nodes.get(self.compared % NODES) {
-            let (held, _) = timed(node.registry.held(&node.lease)).await?;
-            let of_lease = model
-                .entries
-                .iter()
-                .filter(|(_, held)| held.lease == node.lease);
-            let of_lease = of_lease.map(|(entry, _)| entry.clone());
-            prop_assert_eq!(sorted(held), sorted(of_lease), "held by {}", node.lease);
-        }
-        let all: Vec<_> = self
-            .connections
-            .iter()
-            .map(|(it, grant)| (entry(it), grant.clone()))
-            .collect();
-        let entries: Vec<Entry> = all.iter().map(|(entry, _)| entry.clone()).collect();
-        let (orders, _) = timed(reader.orders(&entries)).await?;
-        let orders: BTreeMap<ConnectionId, Ending> = orders
-            .into_iter()
-            .map(|(entry, order)| (entry.id, order))
-            .collect();
-        prop_assert_eq!(&orders, &model.orders, "orders");
-        // And whoever came in by a family.
-        let by_family = model.families.values().map(|kept| {
-            let (user, id) = (kept.family.user.clone(), "any".into());
-            let grant = Grant {
-                issued_at: Some(Timestamp::MAX),
-                token_id: None,
-                session: Some(kept.family.id.clone()),
+        both!(self, format!("order to {target:?} {fence:?}"), |home| {
+            let order = EndOrder {
+                target: &target,
+                fence: fence.as_ref(),
+                ending: &ending,
             };
-            (
-                Entry {
-                    user: Some(user),
-                    id,
-                },
-                grant,
-            )
+            let ordered = home.nodes[number].order_end(order).await;
+            ordered.map(|ordered| {
+                let listed = ordered.connections.into_iter();
+                let listed = listed.map(|it| (it.entry, it.instance));
+                (sorted(listed), ordered.revoked_before)
+            })
         });
-        let all: Vec<_> = all.into_iter().chain(by_family).collect();
-        let (standing, _) = timed(reader.standing(&all)).await?;
-        let expected = all.iter().filter_map(|(entry, grant)| {
-            Some((entry.clone(), model.barred(entry.user.as_ref(), grant)?))
-        });
-        prop_assert_eq!(sorted(standing), sorted(expected), "standing");
-        if let Some(redis) = &self.home.redis {
-            let (entries, users) = model.counts();
-            prop_assert_eq!(
-                redis.counted().await,
-                (entries, users as i64),
-                "entries and users as Redis counts them"
-            );
-        }
         Ok(())
     }
 
-    /// One connection, and the ways that lead to it and its user.
-    async fn compare_one(&self, connection: &Connection) -> Outcome {
-        let reader = &self.home.reader;
-        let named = entry(connection);
-        let held = self.model.entries.get(&named);
-        let live = held.filter(|held| self.model.is_live(&named, held));
-        let (found, _) = timed(reader.connection(&connection.id)).await?;
-        prop_assert_eq!(
-            found.as_ref(),
-            live.map(|held| &held.connection),
-            "connection"
-        );
-        let holder = live.map(|held| held.lease.instance.clone());
-        let whom = Whom::Connection(entry(connection));
-        let (holders, _) = timed(reader.holders(&whom)).await?;
-        prop_assert_eq!(holders, Vec::from_iter(holder), "the holder of one");
-        if let Some(user) = &connection.user_id {
-            let (ban, _) = timed(reader.ban_of(user)).await?;
-            prop_assert_eq!(ban.as_ref(), self.model.bans.get(user), "ban");
-            let (holders, _) = timed(reader.holders(&Whom::User(user.clone()))).await?;
-            let live = self
-                .model
-                .live_of(user)
-                .into_iter()
-                .map(|it| it.lease.instance.clone());
-            let expected: BTreeSet<_> = live.collect();
-            prop_assert_eq!(holders, Vec::from_iter(expected), "holders");
-        }
-        Ok(())
-    }
-
-    fn seen(&self, user: &UserId, seen: Option<Timestamp>) -> Outcome {
-        let expected = self.model.last_seen(user);
-        let fits = match (seen, expected) {
-            (None, None) => true,
-            (Some(seen), Some((from, to))) => (from..=to).contains(&seen),
-            _ => false,
-        };
-        prop_assert!(
-            fits,
-            "{} was last seen at {:?}, not {:?}",
+    async fn turns(&mut self, op: &Op) -> Outcome {
+        if let Op::Open {
             user,
-            seen,
-            expected
-        );
+            expired,
+            token,
+        } = op
+        {
+            let user = self.user(*user);
+            let family = Family {
+                id: self.home.nodes[0].new_family_id(&user),
+                user,
+                claims: claims(0),
+                expires_at: self.hours(if *expired { 1 } else { 48 }),
+            };
+            both!(self, "open a family", |home| home.nodes[0]
+                .open_family(&family, &token_of(*token))
+                .await);
+            self.families.push(family);
+            return Ok(());
+        }
+        let count = self.families.len();
+        let (Op::Rotate { family, .. } | Op::Close { family, .. } | Op::Rewrite { family, .. }) =
+            op
+        else {
+            unreachable!()
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        let family = self.families[usize::from(*family) % count].clone();
+        let id = &family.id;
+        match op {
+            Op::Rotate {
+                presented,
+                successor,
+                renew,
+                ..
+            } => {
+                let turn = Turn {
+                    presented: &token_of(*presented),
+                    successor: &token_of(*successor),
+                    grace: Duration::from_secs(3600),
+                    renew: renew.then_some(RENEWED),
+                };
+                both!(self, "rotate", |home| home.nodes[1].rotate(id, turn).await);
+            }
+            Op::Close { token, twice, .. } => {
+                for _ in 0..1 + usize::from(*twice) {
+                    both!(self, "close", |home| home.nodes[2]
+                        .close_family(id, &token_of(*token))
+                        .await);
+                }
+            }
+            Op::Rewrite { from, to, .. } => {
+                let as_given = Family {
+                    claims: claims(*from),
+                    ..family.clone()
+                };
+                both!(self, "rewrite", |home| home.nodes[0]
+                    .rewrite_claims(&as_given, &claims(*to))
+                    .await);
+            }
+            _ => unreachable!(),
+        }
         Ok(())
     }
 
     /// Everybody goes, in order or not, and what is left in Redis is only what goes by itself.
     pub(super) async fn end(mut self) -> Outcome {
-        for node in 0..NODES as u8 {
-            self.beat(node).await?;
-            let lease = self.node(node).lease.clone();
-            let at = timed(self.node(node).registry.leave(&lease)).await?.1;
-            self.model.leave(&lease, at);
+        self.reap_all().await?;
+        for number in 0..NODES {
+            let (lease, _) = self.named(number);
+            both!(self, "leave", |home| home.nodes[number].leave(&lease).await);
         }
         self.totals().await?;
-        prop_assert_eq!(self.model.entries.len(), 0);
         self.compare().await?;
         if let Some(redis) = &self.home.redis {
             prop_assert_eq!(redis.orphans().await, Vec::<String>::new(), "left in Redis");

@@ -12,7 +12,7 @@ type Row = (String, Vec<u8>, Vec<u8>, Vec<u8>);
 pub(crate) struct Stored {
     /// Leases that hold, with the names of their nodes.
     pub(crate) live: BTreeMap<String, String>,
-    /// Leases that have run out and are not reaped.
+    /// Leases that have run out or are buried, and are not reaped.
     pub(crate) lapsed: BTreeSet<String>,
     /// The entries: id → user (none for guests) and lease.
     pub(crate) entries: BTreeMap<String, (String, String)>,
@@ -62,15 +62,17 @@ impl Stored {
     }
 
     /// The keys that nobody has a reason to keep while there is no connection: all but what expires, the counters (whose sum
-    /// is in [`Stored::users`]), and the leases of live nodes. `over`: no node lives either.
+    /// is in [`Stored::users`]), the names of shards and what they have carried, the table of leases, and which shards live nodes
+    /// are in. `over`: no node lives either.
     pub(crate) fn leftovers(&self, over: bool) -> Vec<String> {
         let mut left: Vec<_> = self
             .keys
             .iter()
             .filter(|(key, expires)| {
                 let name = key.rsplit_once('}').map_or("", |(_, name)| name);
-                let node = matches!(name, ":leases" | ":notes") && !over;
-                !(node || name == ":users" || **expires >= 0)
+                let kept = matches!(name, ":users" | ":generation" | ":carried" | ":leases");
+                let node = name.starts_with(":in:") && !over;
+                !(kept || node || **expires >= 0)
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -79,6 +81,9 @@ impl Stored {
                 .iter()
                 .map(|lease| format!("lapsed lease {lease}")),
         );
+        if over {
+            left.extend(self.live.keys().map(|lease| format!("live lease {lease}")));
+        }
         if self.users != 0 {
             left.push(format!("{} users are counted", self.users));
         }
@@ -94,12 +99,13 @@ local function row(kind, a, b, c)
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local leases = redis.call('ZRANGE', prefix .. ':{nodes}:leases', 0, -1, 'WITHSCORES')
+local leases = redis.call('HGETALL', prefix .. ':2:{nodes}:leases')
 for i = 1, #leases, 2 do
-  if tonumber(leases[i + 1]) > now then
-    local note = redis.call('HGET', prefix .. ':{nodes}:notes', leases[i]) or ''
-    local report = string.match(note, '^%d+:({.*})$')
-    row('live', leases[i], report and cjson.decode(report).node_id or '')
+  local ends, report = string.match(leases[i + 1], '^(%d+):%d+:({.*})$')
+  if not ends then
+    -- The table's own generation, and when it was last written.
+  elseif tonumber(ends) > now then
+    row('live', leases[i], cjson.decode(report).n)
   else
     row('lapsed', leases[i])
   end

@@ -14,7 +14,7 @@ use crate::{
     auth::{
         AuthConfigError, AuthError, Credentials, Identity, NamespaceRule, SessionStore,
         claims::{Check, UserClaim},
-        jwt::{Header, Refusal},
+        jwt::{Header, Refusal, TokenDigest},
         keys::KeyRing,
         rule::Intended,
         sessions::Sessions,
@@ -241,6 +241,7 @@ impl Inner {
             intended,
             bound,
             user: &self.user,
+            digest: TokenDigest::of(token),
         };
         check.identity(&payload)
     }

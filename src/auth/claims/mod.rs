@@ -15,7 +15,11 @@ use self::{
     user::text,
 };
 use crate::auth::{
-    AuthError, Identity, SessionRef, json::Object, jwt::Refusal, keys::Bound, rule::Intended,
+    AuthError, Identity, SessionRef,
+    json::Object,
+    jwt::{Refusal, TokenDigest},
+    keys::Bound,
+    rule::Intended,
 };
 
 pub(super) use self::{
@@ -39,6 +43,8 @@ pub(crate) struct Check<'a> {
     pub(crate) bound: &'a Bound,
     /// The user's claim.
     pub(crate) user: &'a UserClaim,
+    /// What tells the token from all others.
+    pub(crate) digest: TokenDigest,
 }
 
 impl Check<'_> {
@@ -69,6 +75,7 @@ impl Check<'_> {
             expires_at: Some(timestamp(expires_at)),
             issued_at: issued_at(claims),
             token_id,
+            digest: Some(self.digest),
             session: family(claims),
         })
     }

@@ -19,7 +19,7 @@ use crate::{
         GatewayError, Inner,
         message::{Json, Message, Target},
     },
-    registry::{Ban, EndTarget, Fence},
+    registry::{Ban, EndTarget, Fence, keys::Shard},
 };
 
 /// Users in one page, unless asked otherwise; and at the most.
@@ -37,7 +37,7 @@ impl Inner {
             return Err(Denied::Unacceptable(format!("limit: from 1 to {MAX_PAGE}")));
         }
         let page = self.registry.users(asked.cursor.as_deref(), limit);
-        let page = self.vouched(page).await.map_err(GatewayError::from)?;
+        let page = self.vouched(None, page).await.map_err(GatewayError::from)?;
         let users: Vec<_> = page
             .users
             .into_iter()
@@ -59,7 +59,10 @@ impl Inner {
     pub(super) async fn get_user(&self, argument: Value) -> Result<Value, Denied> {
         let OfUser { user } = arguments(argument)?;
         let entry = self.registry.user(&user);
-        let entry = self.vouched(entry).await.map_err(GatewayError::from)?;
+        let entry = self
+            .vouched(Some(Shard::of_user(&user)), entry)
+            .await
+            .map_err(GatewayError::from)?;
         let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
         Ok(json!({
             "userId": user,

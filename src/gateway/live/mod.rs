@@ -60,6 +60,10 @@ pub(crate) struct Live {
     state: Mutex<State>,
     ending: OnceLock<Ending>,
     registered: AtomicBool,
+    /// When it began, by the registry's clock.
+    start: OnceLock<Timestamp>,
+    /// How often its record or its grant has changed.
+    version: AtomicU64,
     departed: AtomicBool,
     /// Its session ends with it.
     last: AtomicBool,
@@ -91,6 +95,8 @@ impl Live {
             state: Mutex::new(State::arriving()),
             ending: OnceLock::new(),
             registered: AtomicBool::new(false),
+            start: OnceLock::new(),
+            version: AtomicU64::new(0),
             departed: AtomicBool::new(false),
             last: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
@@ -176,9 +182,25 @@ impl Live {
             .is_some_and(|socket| socket.transport_type() == TransportType::Websocket)
     }
 
-    /// The registry has it.
-    pub(crate) fn set_registered(&self) {
+    /// The registry has it, and says when it began.
+    pub(crate) fn set_registered(&self, start: Timestamp) {
+        let _ = self.start.set(start);
         self.registered.store(true, Ordering::Release);
+    }
+
+    /// When it began, by the registry's clock; none if the registry has not said.
+    pub(crate) fn start(&self) -> Option<Timestamp> {
+        self.start.get().copied()
+    }
+
+    /// Its record or its grant has changed.
+    pub(crate) fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often they have.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Whether the registry has it, as far as this node knows.

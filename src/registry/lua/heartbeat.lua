@@ -1,21 +1,44 @@
--- Prolongs a lease in one place: a shard, or among the nodes.
+-- Renews a node's lease in one copy of the table of leases, or puts it in, and answers the whole table.
 --
--- KEYS[1] leases of the place    KEYS[2] notes of the place
--- ARGV[1] lease    ARGV[2] how long it holds from now, in ms    ARGV[3] the note, as for join    ARGV[4] 1 to take it up again
--- where it has run out or was lost: it holds in another place, and its node will see what is missing here    ARGV[5] 1 to list
--- the leases that hold
+-- KEYS[1] the table: a hash of lease → when it runs out in ms (0: it is buried), a colon, when it was last renewed, a colon, the
+-- report of its node; and of `generation` and `beat`, when any node last sent a heartbeat
+-- ARGV[1] lease    ARGV[2] how long it holds from now, in ms    ARGV[3] report    ARGV[4] the table's generation that the node
+-- knows, or empty    ARGV[5] 1: the lease is a new one    ARGV[6] the lease before it, or empty    ARGV[7] the generation that a table
+-- without one gets    ARGV[8] after how long without any heartbeat Redis has stalled, in ms
 --
--- Answers 1 if it holds, else 0; the leases that have run out here and are not reaped; those that hold, or nothing.
+-- Answers the time; the generation; 'held', 'buried', or 'gone' (not there, in a table that the node knows: it was buried and
+-- reaped); and the table, field after field.
 
 local at = now()
-local ends = redis.call('ZSCORE', KEYS[1], ARGV[1])
-local held = ARGV[4] == '1' or ends and tonumber(ends) > at
-if held then
-  redis.call('ZADD', KEYS[1], at + ARGV[2], ARGV[1])
-  redis.call('HSET', KEYS[2], ARGV[1], note(at, ARGV[3]))
+local own, generation, beat = unpack(redis.call('HMGET', KEYS[1], ARGV[1], 'generation', 'beat'))
+if not generation then
+  generation = ARGV[7]
+  redis.call('HSET', KEYS[1], 'generation', generation)
 end
-local holding = {}
-if ARGV[5] == '1' then
-  holding = redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', at), '+inf')
+local ends = own and tonumber(string.match(own, '^(%d+):'))
+
+-- Nobody could renew anything: whoever wakes first is not to take the others for dead.
+beat = tonumber(beat)
+if ends and ends > 0 and beat and at - beat > tonumber(ARGV[8]) then
+  local rows = redis.call('HGETALL', KEYS[1])
+  for i = 1, #rows, 2 do
+    local its_end, rest = string.match(rows[i + 1], '^(%d+)(:%d+:.*)$')
+    if its_end and tonumber(its_end) > 0 then
+      redis.call('HSET', KEYS[1], rows[i], text(at + ARGV[2]) .. rest)
+    end
+  end
 end
-return { held and 1 or 0, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at), holding }
+
+if ARGV[6] ~= '' then
+  -- Whatever is left under the lease before is reaped.
+  local before = redis.call('HGET', KEYS[1], ARGV[6]) or ':' .. text(at) .. ':' .. ARGV[3]
+  redis.call('HSET', KEYS[1], ARGV[6], '0' .. string.match(before, '(:.*)$'))
+end
+local verdict = 'gone'
+if ends == 0 then
+  verdict = 'buried'
+elseif own or ARGV[5] == '1' or generation ~= ARGV[4] then
+  verdict = 'held'
+  redis.call('HSET', KEYS[1], ARGV[1], text(at + ARGV[2]) .. ':' .. text(at) .. ':' .. ARGV[3], 'beat', text(at))
+end
+return { text(at), generation, verdict, redis.call('HGETALL', KEYS[1]) }

@@ -1,74 +1,95 @@
--- Orders the end of connections: puts up a fence, and writes the order down for each.
+-- Orders the end of connections: puts up a fence, writes the order down as a fact, and lists those that it means.
 --
--- KEYS[1] conns of the shard    KEYS[2] leases of the shard    KEYS[3] orders to end of the shard    KEYS[4] ban of the user
+-- KEYS[1] conns of the shard    KEYS[2] generation of the shard    KEYS[3] kicks of the user    KEYS[4] ban of the user
 -- KEYS[5] revocation of the user    KEYS[6] end of the session of the fence    KEYS[7] the family of that id
--- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the order
--- ARGV[4] how long orders are kept, in ms    ARGV[5] 'revoked': only those with a grant that is; 'session': only those of the
--- session in ARGV[6]; 'all'
--- ARGV[7] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[8] the ban, or when grants are revoked in ms (empty: now)
--- ARGV[9] until when the fence is kept if it is a ban (empty: for ever), or else how long, in ms    ARGV[10] the lease of the
--- node that asks, or empty    ARGV[11…] ids that stay
+-- ARGV[1] user, empty for a guest    ARGV[2] id, or empty for all of the user's    ARGV[3] the ending    ARGV[4] how long orders are
+-- kept, in ms    ARGV[5] 'revoked': only those with a grant that is; 'session': only those of the session in ARGV[6]; 'all'
+-- ARGV[7] what the keys of ends begin with    ARGV[8] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[9] the ban, or when
+-- grants are revoked in ms (empty: now)    ARGV[10] until when the fence is kept if it is a ban (empty: for ever), or else how
+-- long, in ms    ARGV[11…] ids that stay
 --
--- Answers the entries in a lease that holds. Entries of leases that have run out get the order too: their node may come back
--- with them. Then, with 'revoke', before when grants are revoked. Nil, and does nothing, if the lease doesn't hold.
+-- Answers the entries that are meant, whatever their leases; before when grants are revoked, with 'revoke'; the shard's
+-- generation.
 
-if not may_ask(KEYS[2], ARGV[10]) then
-  return false
-end
-
-local live, at = holds(KEYS[2]), now()
+local at = now()
+local user = ARGV[1]
+local generation = redis.call('GET', KEYS[2]) or ''
 
 local revoked
-if ARGV[7] == 'ban' then
-  if ARGV[9] == '' then
-    redis.call('SET', KEYS[4], ARGV[8])
-  elseif tonumber(ARGV[9]) > at then
-    redis.call('SET', KEYS[4], ARGV[8], 'PXAT', ARGV[9])
+if ARGV[8] == 'ban' then
+  if ARGV[10] == '' then
+    redis.call('SET', KEYS[4], ARGV[9])
+  elseif tonumber(ARGV[10]) > at then
+    redis.call('SET', KEYS[4], ARGV[9], 'PXAT', ARGV[10])
   else
     redis.call('DEL', KEYS[4])
-    return { {}, false }
+    return { {}, false, generation }
   end
-elseif ARGV[7] == 'revoke' then
-  revoked = math.max(tonumber(ARGV[8]) or at, tonumber(redis.call('GET', KEYS[5])) or 0)
-  redis.call('SET', KEYS[5], string.format('%.0f', revoked), 'PX', ARGV[9])
-elseif ARGV[7] == 'session' then
-  redis.call('SET', KEYS[6], '', 'PX', ARGV[9])
-  if redis.call('HGET', KEYS[7], 'user') == ARGV[1] then
+elseif ARGV[8] == 'revoke' then
+  revoked = math.max(tonumber(ARGV[9]) or at, tonumber(redis.call('GET', KEYS[5])) or 0)
+  redis.call('SET', KEYS[5], text(revoked), 'PX', ARGV[10])
+elseif ARGV[8] == 'session' then
+  redis.call('SET', KEYS[6], '', 'PX', ARGV[10])
+  if redis.call('HGET', KEYS[7], 'user') == user then
     redis.call('HSET', KEYS[7], 'dead', 'over')
   end
 end
 
-local stays = {}
+local stay = {}
 for i = 11, #ARGV do
-  stays[ARGV[i]] = true
+  stay[#stay + 1] = ARGV[i] .. '\1'
 end
+stay = table.concat(stay)
 local before = revoked or redis.call('GET', KEYS[5])
 before = before and (tonumber(before) or math.huge)
 local function meant(id, issued, session)
   if ARGV[5] == 'revoked' then
-    return before and (tonumber(issued, 36) or -1) < before
+    return before and (time_of(issued) or -1) < before
   elseif ARGV[5] == 'session' then
     return session == ARGV[6]
   end
-  return not stays[id]
+  return not stays(stay, id)
 end
 
-local wanted = ARGV[1]
+local wanted = user
 if ARGV[2] ~= '' then
   wanted = wanted .. '\0' .. ARGV[2]
 end
-local ids, ordered = {}, {}
+local listed, last = {}, at
 for _, entry in ipairs(entries(KEYS[1], wanted)) do
-  local _, id, lease, _, _, _, issued, session = split(entry)
+  local _, id, _, _, start, issued, session = split(entry)
   if id and meant(id, issued, session) then
-    ids[#ids + 1] = id
-    if live(lease) then
-      ordered[#ordered + 1] = entry
-    end
+    listed[#listed + 1] = entry
+    last = math.max(last, time_of(start) or 0)
+    -- Stands until its own node has taken it out: that it is no longer listed may be its node's death, or a lease's.
+    redis.call('SET', ARGV[7] .. id, ARGV[3], 'PX', ARGV[4])
   end
 end
 
-if #ids > 0 then
-  give_order(KEYS[3], ids, ARGV[3], ARGV[4])
+-- The fact holds for those too that are not listed now: whose node was taken for dead, or whose entries were lost.
+if ARGV[2] ~= '' then
+  redis.call('SET', ARGV[7] .. ARGV[2], ARGV[3], 'PX', ARGV[4])
+elseif ARGV[5] == 'all' then
+  local keep = {}
+  for _, written in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
+    local until_, its_stay = kick(written)
+    -- Whoever came after it has begun then at the earliest, also by a clock that was set back.
+    last = math.max(last, (until_ or 0) + 1)
+    -- One that is over, or says less: whoever stays by the new one stays by the old one too.
+    local says_less = until_ == nil or until_ + ARGV[4] < at
+    if not says_less then
+      says_less = true
+      for id in string.gmatch(stay, '[^\1]+') do
+        says_less = says_less and stays(its_stay, id)
+      end
+    end
+    if not says_less then
+      keep[#keep + 1] = written
+    end
+  end
+  table.insert(keep, 1, text(last) .. '\0' .. stay .. '\0' .. ARGV[3])
+  -- In this order, as a full Redis refuses the first of them, or none.
+  redis.call('LTRIM', KEYS[3], redis.call('RPUSH', KEYS[3], unpack(keep)) - #keep, -1)
+  redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
-return { ordered, revoked or false }
+return { listed, revoked and text(revoked) or false, generation }

@@ -110,8 +110,8 @@ impl registry::Families for MemoryRegistry {
         }
         let grant = Grant {
             issued_at: Some(kept.opened),
-            token_id: None,
             session: Some(id.clone()),
+            ..Grant::default()
         };
         if let Some(bar) = store.fences.barred(&kept.family.user, &grant) {
             return answer(Rotation::Refused(bar));

@@ -57,6 +57,10 @@ pub(super) fn now() -> Timestamp {
     to_millisecond(Timestamp::now())
 }
 
+fn just_before(time: Timestamp) -> Timestamp {
+    time.checked_sub(Duration::from_millis(1)).unwrap_or(time)
+}
+
 /// The last of times if it is beyond them.
 pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
@@ -76,6 +80,8 @@ pub(super) struct Fences {
     revoked: Expiring<UserId, Timestamp>,
     tokens: Expiring<String, ()>,
     over: Expiring<(UserId, SessionId), ()>,
+    /// When tokens were first seen whose `iat` was of the future.
+    ahead: Expiring<String, Timestamp>,
 }
 
 impl Fences {
@@ -113,6 +119,36 @@ impl Fences {
         let until = later(now(), SESSION_KEPT);
         self.over
             .insert((user.clone(), session.clone()), (), Some(until));
+    }
+
+    /// A grant, with the time at which its token is first seen in place of one of the future. That is remembered.
+    pub(super) fn as_first_seen(&mut self, user: &UserId, grant: &Grant) -> Grant {
+        let now = now();
+        if let (Some(issued), Some(ahead)) = (grant.issued_at, &grant.ahead)
+            && issued > now
+            && self.ahead.get(&ahead.digest).is_none()
+        {
+            // A revocation of the same millisecond came before it if there is one already, and else after it.
+            let seen = match self.revoked.get(user) {
+                Some(before) if *before == now => now,
+                _ => just_before(now),
+            };
+            self.ahead
+                .insert(ahead.digest.clone(), seen, Some(ahead.kept_until()));
+        }
+        self.as_seen(grant)
+    }
+
+    /// The same for one that is only looked at.
+    pub(super) fn as_seen(&self, grant: &Grant) -> Grant {
+        let ahead = grant.ahead.as_ref();
+        let seen = ahead
+            .and_then(|ahead| self.ahead.get(&ahead.digest))
+            .copied();
+        Grant {
+            issued_at: grant.issued_at.map(|issued| seen.unwrap_or(issued)),
+            ..grant.clone()
+        }
     }
 
     pub(super) fn revoke_token(&mut self, token_id: &str, until: Option<Timestamp>) {
@@ -166,5 +202,6 @@ impl Fences {
         self.revoked.forget();
         self.tokens.forget();
         self.over.forget();
+        self.ahead.forget();
     }
 }

@@ -7,7 +7,12 @@ mod families;
 mod fences;
 mod store;
 
-use std::{collections::BTreeSet, ops::Bound, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -15,13 +20,13 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Listed, Node, NodeReport,
-    Ordered, Presence, Registry, RegistryError, Settled, Totals, Updated, UserEntry, UserLimit,
-    UsersPage, Whom, cursor, fence::to_millisecond, keys::Shard,
+    Admission, Assertion, Ban, Bar, EndOrder, EndTarget, Entry, Grant, Heartbeat, Lease, Listed,
+    Node, NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage,
+    Whom, cursor, fence::to_millisecond, keys::Shard,
 };
 use crate::{
     config,
-    connection::{Connection, ConnectionId, Instance, NodeId, Tally, UserId},
+    connection::{Connection, ConnectionId, Instance, Tally, UserId},
     ending::Ending,
 };
 use fences::Standing;
@@ -44,10 +49,9 @@ fn entry_of(connection: &Connection) -> Entry {
     }
 }
 
-/// The connection as it is kept, by this node.
-fn kept(connection: &Connection, node_id: NodeId) -> Connection {
+/// The connection as it is kept.
+fn kept(connection: &Connection) -> Connection {
     Connection {
-        node_id,
         connected_at: to_millisecond(connection.connected_at),
         expires_at: connection.expires_at.map(to_millisecond),
         ..connection.clone()
@@ -77,19 +81,26 @@ impl MemoryRegistry {
     /// The store for an answer to the node whose handle this is. Unavailable while its lease does not hold.
     fn believed(&self) -> Result<MutexGuard<'_, Store>, RegistryError> {
         let store = self.store.lock();
+        self.check(&store)?;
+        Ok(store)
+    }
+
+    fn check(&self, store: &Store) -> Result<(), RegistryError> {
         match &*self.own.lock() {
             Some(own) if store.live(own).is_none() => Err(RegistryError::Unavailable(format!(
                 "the lease {own} has run out"
             ))),
-            _ => Ok(store),
+            _ => Ok(()),
         }
     }
 
-    fn membership(&self, report: &NodeReport) -> Membership {
+    fn membership(&self, report: &NodeReport, entered: BTreeSet<Shard>) -> Membership {
         Membership {
             ends: Instant::now() + self.lease,
             renewed: to_millisecond(Timestamp::now()),
             report: report.clone(),
+            buried: false,
+            entered,
         }
     }
 }
@@ -97,23 +108,36 @@ impl MemoryRegistry {
 #[async_trait]
 impl Registry for MemoryRegistry {
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
-        Shard::new_id(user)
+        Shard::new_id(user, None)
     }
 
-    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
+    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<bool, RegistryError> {
         let mut store = self.store.lock();
         let before = lease.epoch.checked_sub(1).map(|epoch| Lease {
             epoch,
             ..lease.clone()
         });
-        if let Some(before) = before.and_then(|before| store.leases.get_mut(&before)) {
-            before.ends = before.ends.min(Instant::now());
+        // What is left under the lease before is reaped, also what came after it was.
+        if let Some(before) = before.filter(|before| before.epoch > 0) {
+            let membership = store.leases.entry(before);
+            let gone = membership.or_insert_with(|| self.membership(report, BTreeSet::new()));
+            gone.buried = true;
         }
-        if store.leases.get(lease).is_none_or(Membership::holds) {
-            store.leases.insert(lease.clone(), self.membership(report));
+        let known = store.leases.get(lease);
+        if known.is_some_and(|membership| membership.buried) {
+            return Ok(false);
         }
+        // A node that is new has nobody to put in.
+        let entered = match known {
+            Some(known) => known.entered.clone(),
+            None if lease.epoch == 1 => Shard::all().collect(),
+            None => BTreeSet::new(),
+        };
+        store
+            .leases
+            .insert(lease.clone(), self.membership(report, entered));
         *self.own.lock() = Some(lease.clone());
-        Ok(())
+        Ok(true)
     }
 
     async fn heartbeat(
@@ -122,55 +146,62 @@ impl Registry for MemoryRegistry {
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError> {
         let mut store = self.store.lock();
-        let held = store.live(lease).is_some();
+        let known = store.leases.get(lease).filter(|it| !it.buried);
+        let entered = known.map(|membership| membership.entered.clone());
+        let held = entered.is_some();
+        let entered = entered.unwrap_or_default();
+        let lacking = Shard::all().filter(|shard| !entered.contains(shard));
+        let lacking = lacking.collect();
         if held {
-            store.leases.insert(lease.clone(), self.membership(report));
+            store
+                .leases
+                .insert(lease.clone(), self.membership(report, entered));
         }
-        let now = Instant::now();
-        store.seen.retain(|_, (_, until)| now < *until);
-        store.orders.retain(|_, (_, until)| now < *until);
-        store.rates.retain(|_, (_, until)| now < *until);
-        store.fences.forget();
-        store.families.forget();
+        store.forget();
         Ok(Heartbeat {
             held,
-            partly: false,
-            holding: store.holding().map(|(lease, _)| lease.clone()).collect(),
+            lacking,
+            emptied: Vec::new(),
+            lost: false,
             lapsed: store.lapsed(),
+            next: None,
         })
     }
 
     async fn report(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
         let mut store = self.store.lock();
-        let membership = store.leases.get_mut(lease).filter(|it| it.holds());
+        let membership = store.leases.get_mut(lease).filter(|it| !it.buried);
         if let Some(membership) = membership {
             membership.report = report.clone();
         }
         Ok(())
     }
 
-    /// There is one part only.
-    async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
-        self.heartbeat(lease, report).await.map(drop)
+    /// There is one for all time: nothing is ever lost.
+    fn generation(&self, _shard: Shard) -> Option<String> {
+        Some(String::new())
     }
 
-    async fn settled(&self) -> Result<Settled, RegistryError> {
-        let store = self.store.lock();
-        let mut settled = Settled::default();
-        for (lease, membership) in store.holding() {
-            match membership.report.settled {
-                true => settled.wholly.push(lease.instance.clone()),
-                false => settled.partly.push(lease.instance.clone()),
-            }
+    async fn entered(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+        _generation: &str,
+    ) -> Result<bool, RegistryError> {
+        let mut store = self.store.lock();
+        if let Some(membership) = store.leases.get_mut(lease) {
+            membership.entered.insert(shard);
         }
-        Ok(settled)
+        Ok(true)
     }
+
+    fn has_left(&self, _node: &Instance) {}
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {
         let mut store = self.store.lock();
         self.own.lock().take_if(|own| own == lease);
         if let Some(membership) = store.leases.get_mut(lease) {
-            membership.ends = Instant::now();
+            membership.buried = true;
             membership.renewed = to_millisecond(Timestamp::now());
         }
         store.reap(lease, self.last_seen);
@@ -181,13 +212,12 @@ impl Registry for MemoryRegistry {
         Ok(self.store.lock().reap(lapsed, self.last_seen))
     }
 
-    async fn register(
+    async fn assert(
         &self,
         lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-        limit: Option<UserLimit>,
+        assertion: &Assertion<'_>,
     ) -> Result<Admission, RegistryError> {
+        let connection = assertion.connection;
         let entry = entry_of(connection);
         if Shard::of_entry(&entry).is_none() {
             return Err(RegistryError::Corrupt(format!(
@@ -196,62 +226,61 @@ impl Registry for MemoryRegistry {
             )));
         }
         let mut store = self.store.lock();
-        let Some(node_id) = store.live(lease).cloned() else {
-            return Err(RegistryError::Unavailable(format!(
-                "the lease {lease} has run out"
-            )));
+        let there = store.entries.get(&entry);
+        let newer = there.is_some_and(|it| it.lease == *lease && it.version > assertion.version);
+        let start = assertion
+            .start
+            .or(there.map(|held| held.start))
+            .map(to_millisecond);
+        if let Some(ending) = store.order_of(&entry, start) {
+            return Ok(Admission::Ended(ending.clone()));
+        }
+        let grant = match &entry.user {
+            Some(user) => store.fences.as_first_seen(user, assertion.grant),
+            None => assertion.grant.clone(),
         };
-        if let Some(bar) = store.barred(&entry, grant) {
+        if let Some(bar) = store.barred(&entry, &grant) {
             return Ok(Admission::Refused(bar));
         }
-        if !store.may_come(&entry, limit) {
-            return Ok(Admission::Refused(Bar::TooOften));
+        let limit = assertion.limit.filter(|_| !assertion.again);
+        let evicted = match newer {
+            true => Vec::new(),
+            false => {
+                if !store.may_come(&entry, limit) {
+                    return Ok(Admission::Refused(Bar::TooOften));
+                }
+                let Some(evicted) = store.make_room(&entry, limit) else {
+                    return Ok(Admission::Refused(Bar::TooMany));
+                };
+                evicted
+            }
+        };
+        let start = start.unwrap_or_else(|| store.start_of(&entry));
+        if !newer {
+            store.owners.insert(entry.id.clone(), entry.user.clone());
+            let held = Held {
+                lease: lease.clone(),
+                connection: kept(connection),
+                grant,
+                version: assertion.version,
+                start,
+            };
+            store.entries.insert(entry.clone(), held);
         }
-        let Some(evicted) = store.make_room(&entry, limit) else {
-            return Ok(Admission::Refused(Bar::TooMany));
-        };
-        store.owners.insert(entry.id.clone(), entry.user.clone());
-        let held = Held {
-            lease: lease.clone(),
-            connection: kept(connection, node_id),
-            grant: grant.clone(),
-        };
-        store.entries.insert(entry.clone(), held);
         let tally = match &entry.user {
             Some(user) => Tally::of(
                 store
                     .live_of(user)
-                    .map(|held| &held.connection)
-                    .filter(|it| evicted.iter().all(|evicted| evicted.id != it.id))
-                    .map(|it| it.device_id.as_deref()),
+                    .filter(|it| evicted.iter().all(|evicted| evicted.id != it.connection.id))
+                    .map(|it| it.connection.device_id.as_deref()),
             ),
             None => Tally::of([None]),
         };
-        Ok(Admission::Admitted { tally, evicted })
-    }
-
-    async fn update(
-        &self,
-        lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-    ) -> Result<Updated, RegistryError> {
-        let entry = entry_of(connection);
-        let mut store = self.store.lock();
-        let bar = store.barred(&entry, grant);
-        let Some(held) = store
-            .entries
-            .get_mut(&entry)
-            .filter(|held| held.lease == *lease)
-        else {
-            return Ok(Updated::Gone);
-        };
-        if let Some(bar) = bar {
-            return Ok(Updated::Refused(bar));
-        }
-        held.connection = kept(connection, held.connection.node_id.clone());
-        held.grant = grant.clone();
-        Ok(Updated::Done)
+        Ok(Admission::Admitted {
+            start,
+            tally,
+            evicted,
+        })
     }
 
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
@@ -260,31 +289,33 @@ impl Registry for MemoryRegistry {
         for entry in entries {
             store.remove(lease, entry, now, self.last_seen);
             if !store.entries.contains_key(entry) {
-                store.orders.remove(&entry.id);
+                store.ends.remove(&entry.id);
             }
         }
         Ok(())
     }
 
-    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError> {
+    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<Option<Ending>, RegistryError> {
         let mut store = self.store.lock();
-        if store.order_of(&entry.id).is_some() {
-            return Ok(false);
+        if let Some(ending) = store.end_of(&entry.id) {
+            return Ok(Some(ending.clone()));
         }
         let now = to_millisecond(Timestamp::now());
         store.remove(lease, entry, now, self.last_seen);
-        Ok(true)
+        Ok(None)
     }
 
-    async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
-        Ok(self.store.lock().entries_of(lease))
+    async fn held(&self, lease: &Lease, shard: Shard) -> Result<Vec<Entry>, RegistryError> {
+        let mut held = self.store.lock().entries_of(lease);
+        held.retain(|entry| Shard::of_entry(entry) == Some(shard));
+        Ok(held)
     }
 
     async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
         let store = self.believed()?;
         let connections: Vec<_> = store
             .live_of(user)
-            .map(|held| held.connection.clone())
+            .filter_map(|held| store.shown(held))
             .collect();
         let last_seen = match connections.as_slice() {
             [] if !self.last_seen.is_zero() => store.last_seen(user),
@@ -345,8 +376,7 @@ impl Registry for MemoryRegistry {
                 id: id.clone(),
             })
         });
-        let live = found.filter(|held| store.live(&held.lease).is_some());
-        Ok(live.map(|held| held.connection.clone()))
+        Ok(found.and_then(|held| store.shown(held)))
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
@@ -357,6 +387,12 @@ impl Registry for MemoryRegistry {
             .collect();
         nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         Ok(nodes)
+    }
+
+    fn known(&self) -> HashSet<Instance> {
+        let store = self.store.lock();
+        let holding = store.holding();
+        holding.map(|(lease, _)| lease.instance.clone()).collect()
     }
 
     async fn totals(&self) -> Result<Totals, RegistryError> {
@@ -396,19 +432,23 @@ impl Registry for MemoryRegistry {
     }
 
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
-        let mut store = self.believed()?;
+        if let EndTarget::Connection(entry) = order.target
+            && Shard::of_entry(entry).is_none()
+        {
+            // There can be none.
+            return Ok(Ordered::default());
+        }
+        let mut store = self.store.lock();
         let mut revoked_before = None;
         if let (Some(fence), Some(user)) = (order.fence, order.target.user()) {
             match store.put_up(user, fence) {
                 Standing::Up { revoked } => revoked_before = revoked,
-                Standing::Over => return Ok(Ordered::default()),
+                Standing::Over => return self.check(&store).map(|()| Ordered::default()),
             }
         }
         let meant = store.meant(order.target);
-        // Those whose lease has run out too: their node may come back with them.
-        for held in &meant {
-            store.order(held.connection.id.clone(), order.ending);
-        }
+        store.write_down(order.target, &meant, order.ending);
+        self.check(&store)?;
         let live = meant
             .into_iter()
             .filter(|held| store.live(&held.lease).is_some());
@@ -422,12 +462,12 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError> {
+    async fn listed(&self, entries: &[Entry]) -> Result<Vec<Entry>, RegistryError> {
         let store = self.store.lock();
-        let orders = entries
-            .iter()
-            .filter_map(|entry| Some((entry.clone(), store.order_of(&entry.id)?.clone())));
-        Ok(orders.collect())
+        let listed = entries.iter().filter(|entry| {
+            store.entries.contains_key(*entry) || store.end_of(&entry.id).is_some()
+        });
+        Ok(listed.cloned().collect())
     }
 
     async fn standing(
@@ -435,9 +475,10 @@ impl Registry for MemoryRegistry {
         connections: &[(Entry, Grant)],
     ) -> Result<Vec<(Entry, Bar)>, RegistryError> {
         let store = self.store.lock();
-        let standing = connections
-            .iter()
-            .filter_map(|(entry, grant)| Some((entry.clone(), store.barred(entry, grant)?)));
+        let standing = connections.iter().filter_map(|(entry, grant)| {
+            let grant = store.fences.as_seen(grant);
+            Some((entry.clone(), store.barred(entry, &grant)?))
+        });
         Ok(standing.collect())
     }
 
@@ -460,5 +501,14 @@ impl Registry for MemoryRegistry {
 
     fn is_up(&self) -> bool {
         true
+    }
+
+    fn away(&self) -> Vec<Shard> {
+        Vec::new()
+    }
+
+    /// Nothing ever is.
+    async fn amiss(&self) {
+        std::future::pending().await
     }
 }

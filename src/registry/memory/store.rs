@@ -1,7 +1,7 @@
 //! What the registry of one process remembers.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -13,13 +13,13 @@ use crate::{
     ending::Ending,
     registry::{
         Bar, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, RATE_WINDOW,
-        UserLimit, fence::ORDER_KEPT,
+        UserLimit, fence::ORDER_KEPT, keys::Shard,
     },
 };
 
 use super::{
     families::Families,
-    fences::{Fences, Standing},
+    fences::{Fences, Standing, later, now},
 };
 
 #[derive(Debug, Default)]
@@ -32,8 +32,10 @@ pub(super) struct Store {
     pub(super) owners: HashMap<ConnectionId, Option<UserId>>,
     /// When the last connection of each user ended, and when that is forgotten.
     pub(super) seen: HashMap<UserId, (Timestamp, Instant)>,
-    /// Orders to end, and when they are forgotten.
-    pub(super) orders: HashMap<ConnectionId, (Ending, Instant)>,
+    /// Orders to end single connections, and when they are forgotten.
+    pub(super) ends: HashMap<ConnectionId, (Ending, Instant)>,
+    /// Orders to end all of a user's connections, the latest first, and when they are forgotten.
+    pub(super) kicks: HashMap<UserId, Vec<(Kick, Instant)>>,
     /// How many newcomers each user has had, and until when they count.
     pub(super) rates: HashMap<UserId, (u32, Instant)>,
     /// What is held against users.
@@ -42,12 +44,24 @@ pub(super) struct Store {
     pub(super) families: Families,
 }
 
+/// An order to end those of a user's connections that had begun by then, but for some.
+#[derive(Clone, Debug)]
+pub(super) struct Kick {
+    before: Timestamp,
+    except: Vec<ConnectionId>,
+    ending: Ending,
+}
+
 /// What an entry is of.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) lease: Lease,
+    /// With whatever name its node had then.
     pub(super) connection: Connection,
+    /// With its token's first sight in place of an `iat` of the future.
     pub(super) grant: Grant,
+    pub(super) version: u64,
+    pub(super) start: Timestamp,
 }
 
 #[derive(Debug)]
@@ -55,11 +69,15 @@ pub(super) struct Membership {
     pub(super) ends: Instant,
     pub(super) renewed: Timestamp,
     pub(super) report: NodeReport,
+    /// It never holds again.
+    pub(super) buried: bool,
+    /// The shards that have all of its node's connections.
+    pub(super) entered: BTreeSet<Shard>,
 }
 
 impl Membership {
     pub(super) fn holds(&self) -> bool {
-        Instant::now() < self.ends
+        !self.buried && Instant::now() < self.ends
     }
 }
 
@@ -185,15 +203,89 @@ impl Store {
         self.fences.barred(entry.user.as_ref()?, grant)
     }
 
-    /// The order to end that a connection has.
-    pub(super) fn order_of(&self, id: &ConnectionId) -> Option<&Ending> {
-        let (ending, until) = self.orders.get(id)?;
+    /// The order to end one connection.
+    pub(super) fn end_of(&self, id: &ConnectionId) -> Option<&Ending> {
+        let (ending, until) = self.ends.get(id)?;
         (Instant::now() < *until).then_some(ending)
     }
 
-    pub(super) fn order(&mut self, id: ConnectionId, ending: &Ending) {
-        self.orders
+    fn kicks_of(&self, user: &UserId) -> impl Iterator<Item = &Kick> {
+        let kicks = self.kicks.get(user).into_iter().flatten();
+        kicks.filter_map(|(kick, until)| (Instant::now() < *until).then_some(kick))
+    }
+
+    /// The order to end that means a connection which began then; one that begins now is meant by none but its own.
+    pub(super) fn order_of(&self, entry: &Entry, start: Option<Timestamp>) -> Option<&Ending> {
+        if let Some(ending) = self.end_of(&entry.id) {
+            return Some(ending);
+        }
+        let mut kicks = self.kicks_of(entry.user.as_ref()?);
+        let kick = kicks.find(|kick| {
+            start.is_some_and(|start| start <= kick.before) && !kick.except.contains(&entry.id)
+        });
+        kick.map(|kick| &kick.ending)
+    }
+
+    /// When a connection that comes now begins: after every kick of its user.
+    pub(super) fn start_of(&self, entry: &Entry) -> Timestamp {
+        let kicks = entry.user.iter().flat_map(|user| self.kicks_of(user));
+        let last = kicks.map(|kick| kick.before).max();
+        let after = last.map(|last| later(last, Duration::from_millis(1)));
+        now().max(after.unwrap_or(Timestamp::MIN))
+    }
+
+    fn end(&mut self, id: ConnectionId, ending: &Ending) {
+        self.ends
             .insert(id, (ending.clone(), Instant::now() + ORDER_KEPT));
+    }
+
+    /// Writes an order down. It holds for those too that are not there now.
+    pub(super) fn write_down(&mut self, target: &EndTarget, meant: &[Held], ending: &Ending) {
+        for held in meant {
+            self.end(held.connection.id.clone(), ending);
+        }
+        match target {
+            EndTarget::Connection(entry) => self.end(entry.id.clone(), ending),
+            EndTarget::Revoked { .. } | EndTarget::Session { .. } => {}
+            EndTarget::User { user, except } => {
+                let starts = meant.iter().map(|held| held.start);
+                // Whoever came after an earlier one has begun then at the earliest, also by a clock that was set back.
+                let after = self.kicks_of(user);
+                let after = after.map(|kick| later(kick.before, Duration::from_millis(1)));
+                let kick = Kick {
+                    before: starts.chain(after).chain([now()]).max().unwrap_or_default(),
+                    except: except.clone(),
+                    ending: ending.clone(),
+                };
+                let kicks = self.kicks.entry(user.clone()).or_default();
+                // One that says less is over: whoever stays by the new one stays by the old one too.
+                kicks.retain(|(old, _)| !except.iter().all(|id| old.except.contains(id)));
+                kicks.insert(0, (kick, Instant::now() + ORDER_KEPT));
+            }
+        }
+    }
+
+    /// Frees what is over.
+    pub(super) fn forget(&mut self) {
+        let now = Instant::now();
+        self.seen.retain(|_, (_, until)| now < *until);
+        self.ends.retain(|_, (_, until)| now < *until);
+        self.kicks.retain(|_, kicks| {
+            kicks.retain(|(_, until)| now < *until);
+            !kicks.is_empty()
+        });
+        self.rates.retain(|_, (_, until)| now < *until);
+        self.fences.forget();
+        self.families.forget();
+    }
+
+    /// A connection as it is shown: by the name that its node has now. None if its lease does not hold.
+    pub(super) fn shown(&self, held: &Held) -> Option<Connection> {
+        let node_id = self.live(&held.lease)?.clone();
+        Some(Connection {
+            node_id,
+            ..held.connection.clone()
+        })
     }
 
     /// Counts a newcomer. Returns false if its user has had as many as may come together.
@@ -226,14 +318,15 @@ impl Store {
         };
         let full = Ending::of(Ending::LIMIT);
         let max = limit.max as usize;
+        if self.all_of(user).count() < max {
+            return Some(Vec::new());
+        }
         let (mut stay, mut gone) = (Vec::new(), Vec::new());
         for held in self.live_of(user) {
-            let Connection {
-                id, connected_at, ..
-            } = &held.connection;
-            match self.order_of(id) {
+            let id = &held.connection.id;
+            match self.end_of(id) {
                 _ if *id == newcomer.id => {}
-                None => stay.push((*connected_at, id.clone())),
+                None => stay.push((held.start, id.clone())),
                 Some(order) if *order == full => gone.push(id.clone()),
                 Some(_) => {}
             }
@@ -245,7 +338,7 @@ impl Store {
             }
             stay.sort();
             for (_, id) in stay.drain(..=stay.len() - max) {
-                self.order(id.clone(), &full);
+                self.end(id.clone(), &full);
                 gone.push(id);
             }
         }

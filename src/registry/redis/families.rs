@@ -76,6 +76,7 @@ impl Families for RedisRegistry {
         let Some(shard) = Shard::of_family(id) else {
             return Ok((Rotation::Unknown, None));
         };
+        self.carried(shard).await?;
         let (outcome, user, claims, expires, at): (String, Vec<u8>, Vec<u8>, Vec<u8>, String) =
             self.link
                 .query(
@@ -129,6 +130,7 @@ impl Families for RedisRegistry {
         let Some(shard) = Shard::of_family(id) else {
             return Ok(None);
         };
+        self.carried(shard).await?;
         let closed: Option<(Vec<u8>, Vec<u8>, Vec<u8>)> = self
             .link
             .query(
@@ -156,6 +158,7 @@ impl Families for RedisRegistry {
         claims: &serde_json::Value,
     ) -> Result<bool, RegistryError> {
         let shard = Shard::of_opened(family)?;
+        self.carried(shard).await?;
         Ok(self
             .link
             .query(

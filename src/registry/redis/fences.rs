@@ -13,18 +13,20 @@ use crate::{
     },
 };
 
-/// How many connections one MGET asks about, at four keys each: takes Redis well below a millisecond.
+/// How many connections one MGET asks about, at five keys each: takes Redis well below a millisecond.
 const ASKED_AT_ONCE: usize = 250;
 
-/// Whether a fence stands: the user's ban, the user's revocation, the token's, the session's end.
+/// Whether a fence stands: the user's ban, the user's revocation, the token's, the session's end; and when the token was first
+/// seen, if it is of the future.
 type Fences = (
+    Option<Vec<u8>>,
     Option<Vec<u8>>,
     Option<Vec<u8>>,
     Option<Vec<u8>>,
     Option<Vec<u8>>,
 );
 
-/// Reads what `barred` in `prelude.lua` says, or the limit of `register.lua`; none is an empty text.
+/// Reads what `barred` in `prelude.lua` says, or the limit of `assert.lua`; none is an empty text.
 pub(super) fn bar_of(text: &str) -> Result<Option<Bar>, RegistryError> {
     Ok(Some(match text {
         "" => return Ok(None),
@@ -77,8 +79,10 @@ impl RedisRegistry {
     }
 
     /// What is held against a grant. The same rule as `barred` in `prelude.lua`.
-    fn barred(&self, (ban, revoked, token, session): &Fences, grant: &Grant) -> Option<Bar> {
-        let issued = grant.issued_at.map(|time| time.as_millisecond().max(0));
+    fn barred(&self, (ban, revoked, token, session, seen): &Fences, grant: &Grant) -> Option<Bar> {
+        let seen = seen.clone().and_then(|ms| time(&text(ms)).ok());
+        let issued = grant.issued_at.map(|issued| seen.unwrap_or(issued));
+        let issued = issued.map(|time| time.as_millisecond().max(0));
         let revoked = || {
             let before = time(&text(revoked.clone()?));
             // One that can't be read is held against all.
@@ -98,6 +102,7 @@ impl RedisRegistry {
 
     pub(super) async fn read_ban(&self, user: &UserId) -> Result<Option<Ban>, RegistryError> {
         let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
+        self.carried(shard).await?;
         let mut get = redis::cmd("GET");
         get.arg(self.keys.ban(shard, &user));
         let ban: Option<Vec<u8>> = self
@@ -114,6 +119,7 @@ impl RedisRegistry {
 
     pub(super) async fn lift_ban(&self, user: &UserId) -> Result<bool, RegistryError> {
         let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
+        self.carried(shard).await?;
         let mut del = redis::cmd("DEL");
         del.arg(self.keys.ban(shard, &user));
         Ok(self
@@ -167,7 +173,9 @@ impl RedisRegistry {
             for chunk in of_shard.chunks(ASKED_AT_ONCE) {
                 let mut mget = redis::cmd("MGET");
                 for (entry, grant) in chunk {
-                    mget.arg(&self.fence_keys(shard, entry.user.as_ref(), grant));
+                    let ahead = grant.ahead.as_ref().map_or("", |ahead| &ahead.digest);
+                    mget.arg(&self.fence_keys(shard, entry.user.as_ref(), grant))
+                        .arg(self.keys.ahead(shard, ahead));
                 }
                 commands.push((self.keys.slot_of(shard), mget));
                 asked.extend(chunk);

@@ -1,9 +1,10 @@
 //! How a connection is written down: one member of its shard's `conns`.
 //!
-//! `user \0 id \0 lease \0 namespace \0 device \0 start \0 issued \0 session \0 rest`. What scripts and counting look at comes
-//! first and is text; the rest is MessagePack. Packed tightly, as memory is what a registry of a million connections costs.
+//! `user \0 id \0 lease \0 device \0 start \0 issued \0 session \0 version \0 rest`. What scripts and counting look at comes first
+//! and is text; the rest is a map in MessagePack with names of one letter, which a later version may add to: names that this one
+//! does not know are skipped. Packed tightly, as memory is what a registry of a million connections costs.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     connection::{Connection, ConnectionId, NodeId, TransportKind, UserId},
     registry::{
-        Entry, Grant, Lease, RegistryError, SessionId,
+        Assertion, Entry, Grant, Lease, RegistryError, SessionId,
         keys::{escape, unescape},
     },
 };
@@ -19,40 +20,57 @@ use crate::{
 /// In front of a device's name, so that an empty name is not the same as none.
 const NAMED: u8 = b'+';
 
-/// What no script needs to know: transport; ms from the start to the expiry; address; user agent.
-#[derive(Serialize, Deserialize)]
-struct Rest(u8, Option<i64>, Option<Address>, Option<String>);
-
-/// An address as numbers if it is the usual spelling of one.
-#[derive(Serialize, Deserialize)]
-enum Address {
-    V4(u32),
-    V6(u64, u64),
-    Text(String),
+/// What no script needs to know.
+#[derive(Default, Serialize, Deserialize)]
+struct Rest {
+    /// When its CONNECT packet was accepted, by its node's clock, in ms.
+    #[serde(rename = "c")]
+    connected: i64,
+    /// The namespace, unless it is `/`.
+    #[serde(rename = "n", default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    /// Whether it is polling.
+    #[serde(rename = "p", default, skip_serializing_if = "std::ops::Not::not")]
+    polling: bool,
+    /// Seconds from that of [`Rest::connected`] to its expiry, if that is on a whole second.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    lives: Option<i64>,
+    /// Ms from [`Rest::connected`] to any other expiry.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    expires: Option<i64>,
+    /// The client's address as a number, if it is one of IPv4 in the usual spelling.
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    ipv4: Option<u32>,
+    /// Any other address.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    /// The user agent.
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
 }
 
-impl From<&str> for Address {
-    fn from(text: &str) -> Self {
-        match text.parse::<IpAddr>() {
-            Ok(address) if address.to_string() != text => Self::Text(text.into()),
-            Ok(IpAddr::V4(address)) => Self::V4(address.to_bits()),
-            Ok(IpAddr::V6(address)) => {
-                let bits = address.to_bits();
-                Self::V6((bits >> 64) as u64, bits as u64)
-            }
-            Err(_) => Self::Text(text.into()),
-        }
-    }
-}
-
-impl From<Address> for String {
-    fn from(address: Address) -> Self {
-        match address {
-            Address::V4(bits) => std::net::Ipv4Addr::from_bits(bits).to_string(),
-            Address::V6(high, low) => {
-                std::net::Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).to_string()
-            }
-            Address::Text(text) => text,
+impl Rest {
+    fn of(connection: &Connection) -> Self {
+        let connected = connection.connected_at.as_millisecond();
+        let ends = connection.expires_at.map(|end| end.as_millisecond());
+        let lives = ends
+            .filter(|end| end % 1000 == 0)
+            .map(|end| end / 1000 - connected.div_euclid(1000));
+        let address = connection.remote_addr.as_deref();
+        let ipv4 = address
+            .and_then(|text| text.parse::<Ipv4Addr>().ok())
+            .map(Ipv4Addr::to_bits);
+        Self {
+            connected,
+            namespace: (connection.namespace != "/").then(|| connection.namespace.clone()),
+            polling: connection.transport == TransportKind::Polling,
+            lives,
+            expires: ends
+                .filter(|_| lives.is_none())
+                .map(|end| end.saturating_sub(connected)),
+            ipv4,
+            address: address.filter(|_| ipv4.is_none()).map(str::to_owned),
+            user_agent: connection.user_agent.clone(),
         }
     }
 }
@@ -72,23 +90,6 @@ pub(super) fn user_of(field: &[u8]) -> Result<Option<UserId>, RegistryError> {
         .ok_or_else(|| corrupt(field))
 }
 
-/// A time as ms since 1970 to the base of 36, in 8 characters for the next decades. What is before 1970 is 1970.
-fn compact(time: Timestamp) -> String {
-    let mut left = u64::try_from(time.as_millisecond()).unwrap_or(0);
-    let mut digits = Vec::with_capacity(8);
-    loop {
-        digits.push(b"0123456789abcdefghijklmnopqrstuvwxyz"[(left % 36) as usize]);
-        left /= 36;
-        if left == 0 {
-            return digits
-                .iter()
-                .rev()
-                .map(|&digit| char::from(digit))
-                .collect();
-        }
-    }
-}
-
 /// How many bytes of an entry an error shows at the most.
 const SHOWN: usize = 256;
 
@@ -97,46 +98,42 @@ fn corrupt(what: &[u8]) -> RegistryError {
     RegistryError::Corrupt(format!("entry {:?}", String::from_utf8_lossy(shown)))
 }
 
-/// The member that stands for a connection.
+/// The member that stands for a connection, as a script puts it together: what comes before its start, and what comes after the
+/// time at which its grant was issued.
 pub(super) fn encode(
     lease: &Lease,
-    connection: &Connection,
-    grant: &Grant,
-) -> Result<Vec<u8>, RegistryError> {
-    let transport = match connection.transport {
-        TransportKind::Polling => 0,
-        TransportKind::Websocket => 1,
-    };
-    let start = connection.connected_at.as_millisecond();
-    let rest = Rest(
-        transport,
-        connection
-            .expires_at
-            .map(|end| end.as_millisecond() - start),
-        connection.remote_addr.as_deref().map(Address::from),
-        connection.user_agent.clone(),
-    );
+    assertion: &Assertion<'_>,
+) -> Result<(Vec<u8>, Vec<u8>), RegistryError> {
+    let connection = assertion.connection;
     let device = match &connection.device_id {
         Some(device) => [&[NAMED], escape(device).as_slice()].concat(),
         None => Vec::new(),
     };
-    let mut member = Vec::with_capacity(256);
+    let mut head = Vec::with_capacity(128);
     for field in [
         user_field(connection.user_id.as_ref()),
         connection.id.as_str().into(),
         lease.to_string().into(),
-        escape(&connection.namespace),
         device,
-        compact(connection.connected_at).into(),
-        grant.issued_at.map(compact).unwrap_or_default().into(),
-        session_field(grant).into(),
     ] {
-        member.extend(field);
-        member.push(0);
+        head.extend(field);
+        head.push(0);
     }
-    rmp_serde::encode::write(&mut member, &rest)
+    let mut tail = Vec::with_capacity(192);
+    for field in [
+        session_field(assertion.grant),
+        match assertion.version {
+            0 => String::new(),
+            version => version.to_string(),
+        },
+    ] {
+        tail.extend(field.bytes());
+        tail.push(0);
+    }
+    Rest::of(connection)
+        .serialize(&mut rmp_serde::Serializer::new(&mut tail).with_struct_map())
         .map_err(|error| RegistryError::Corrupt(format!("entry {}: {error}", connection.id)))?;
-    Ok(member)
+    Ok((head, tail))
 }
 
 /// The session of an entry as it is written down; empty for none.
@@ -155,9 +152,7 @@ pub(super) struct Member<'a> {
     pub(super) user: &'a [u8],
     pub(super) id: &'a str,
     pub(super) lease: &'a str,
-    namespace: &'a [u8],
     device: &'a str,
-    start: &'a str,
     rest: &'a [u8],
 }
 
@@ -169,11 +164,11 @@ impl<'a> Member<'a> {
             user,
             id,
             lease,
-            namespace,
             device,
-            start,
+            _start,
             _issued,
             _session,
+            _version,
             rest,
         ] = fields.as_slice()
         else {
@@ -184,9 +179,7 @@ impl<'a> Member<'a> {
                 user,
                 id: text(id)?,
                 lease: text(lease)?,
-                namespace,
                 device: text(device)?,
-                start: text(start)?,
                 rest,
             })
         })()
@@ -214,30 +207,35 @@ impl<'a> Member<'a> {
 
     fn decode(&self, node_id: &NodeId) -> Option<Connection> {
         let Entry { user, id } = self.entry().ok()?;
-        let start = i64::from_str_radix(self.start, 36).ok()?;
-        let Rest(transport, expiry, address, user_agent) = rmp_serde::from_slice(self.rest).ok()?;
+        let rest: Rest = rmp_serde::from_slice(self.rest).ok()?;
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
         Some(Connection {
             id: ConnectionId::clone(&id),
             user_id: user,
-            namespace: unescape(self.namespace)?,
+            namespace: rest.namespace.unwrap_or_else(|| "/".to_owned()),
             node_id: node_id.clone(),
-            transport: match transport {
-                0 => TransportKind::Polling,
-                1 => TransportKind::Websocket,
-                _ => return None,
+            transport: match rest.polling {
+                true => TransportKind::Polling,
+                false => TransportKind::Websocket,
             },
-            connected_at: time(start)?,
-            expires_at: match expiry {
-                Some(after) => Some(time(start.checked_add(after)?)?),
-                None => None,
+            connected_at: time(rest.connected)?,
+            expires_at: match (rest.lives, rest.expires) {
+                (Some(lives), _) => {
+                    let second = rest.connected.div_euclid(1000).checked_add(lives)?;
+                    Some(time(second.checked_mul(1000)?)?)
+                }
+                (None, Some(after)) => Some(time(rest.connected.checked_add(after)?)?),
+                (None, None) => None,
             },
             device_id: match self.device() {
                 Some(device) => Some(unescape(device.as_bytes())?),
                 None => None,
             },
-            remote_addr: address.map(String::from),
-            user_agent,
+            remote_addr: match rest.ipv4 {
+                Some(bits) => Some(Ipv4Addr::from_bits(bits).to_string()),
+                None => rest.address,
+            },
+            user_agent: rest.user_agent,
         })
     }
 }
@@ -260,6 +258,23 @@ mod tests {
             remote_addr: Some("203.0.113.7".into()),
             user_agent: Some("curl/8".into()),
         }
+    }
+
+    /// The member, as the script puts it together.
+    fn written(lease: &Lease, connection: &Connection, grant: &Grant) -> Vec<u8> {
+        let assertion = Assertion {
+            connection,
+            grant,
+            version: 3,
+            start: None,
+            limit: None,
+            again: false,
+        };
+        let (head, tail) = encode(lease, &assertion).unwrap();
+        // As the script writes the start of all these, and the one time of issue.
+        let issued = grant.issued_at.map_or("", |_| "mubbs7i8");
+        let middle = format!("mubbs7ln\0{issued}\0");
+        [head, middle.into_bytes(), tail].concat()
     }
 
     #[test]
@@ -306,12 +321,16 @@ mod tests {
                 ..plain.clone()
             },
             Connection {
+                expires_at: Some(Timestamp::from_millisecond(1_790_000_900_123).unwrap()),
+                ..plain.clone()
+            },
+            Connection {
                 expires_at: Some(Timestamp::from_millisecond(1_690_000_000_000).unwrap()),
                 ..plain
             },
         ];
         for case in cases {
-            let bytes = encode(&lease, &case, &Grant::default()).unwrap();
+            let bytes = written(&lease, &case, &Grant::default());
             let member = Member::parse(&bytes).unwrap();
             assert_eq!(member.lease, "abc.2");
             assert_eq!(member.connection(&"n".into()).unwrap(), case);
@@ -328,15 +347,27 @@ mod tests {
             issued_at: Some(Timestamp::from_second(1_790_000_000).unwrap()),
             token_id: Some("t".into()),
             session: Some("s3cr3t".into()),
+            ahead: None,
         };
-        let bytes = encode(&lease, &connection("0aaa"), &grant).unwrap();
+        let bytes = written(&lease, &connection("0aaa"), &grant);
         let fields: Vec<_> = bytes.splitn(9, |byte| *byte == 0).collect();
-        assert_eq!(fields[5], b"mubbs7ln");
-        assert_eq!(fields[6], b"mubbs7i8");
-        assert_eq!(fields[7], SessionId::from("s3cr3t").digest().as_bytes());
-        assert_eq!(compact(Timestamp::UNIX_EPOCH), "0");
-        let before = Timestamp::from_second(-1).unwrap();
-        assert_eq!(compact(before), "0", "and not a number that wraps around");
+        assert_eq!(fields[4], b"mubbs7ln");
+        assert_eq!(fields[5], b"mubbs7i8");
+        assert_eq!(fields[6], SessionId::from("s3cr3t").digest().as_bytes());
+        assert_eq!(fields[7], b"3");
+    }
+
+    /// As the first node of this layout wrote it, and as one of a later version may.
+    #[test]
+    fn entries_of_other_versions_are_read() {
+        for file in [
+            &include_bytes!("fixtures/entry.1")[..],
+            include_bytes!("fixtures/entry.later"),
+        ] {
+            let member = Member::parse(file).unwrap();
+            assert_eq!(member.lease, "abc.2");
+            assert_eq!(member.connection(&"n".into()).unwrap(), connection("0aaa"));
+        }
     }
 
     #[test]
@@ -345,7 +376,7 @@ mod tests {
             instance: "abc".into(),
             epoch: 2,
         };
-        let good = encode(&lease, &connection("0aaa"), &Grant::default()).unwrap();
+        let good = written(&lease, &connection("0aaa"), &Grant::default());
         for end in 0..good.len() {
             let read =
                 Member::parse(&good[..end]).and_then(|member| member.connection(&"n".into()));

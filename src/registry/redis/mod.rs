@@ -10,73 +10,67 @@
 //! their user (`member.rs`). A user's connections are a range of it, and the pages of everybody online are successive ranges.
 //! `n:<lease>` says which entries a lease has, and which user an id belongs to.
 //!
-//! What is held against a user, and the user's refresh families, are keys of that shard too, and `register` looks at them: so
+//! What is held against a user, and the user's refresh families, are keys of that shard too, and `assert` looks at them: so
 //! an order to end that puts up a fence and a handshake come one after the other. The revocation of a single token says
 //! nothing of its user, so it is in every shard.
 //!
 //! Whatever one command or script touches is in one slot of a Redis Cluster, and each shard may be on another server. Some
-//! scripts learn from what they read which further keys they need (`rotate`, `close_family`): those are not among their KEYS,
-//! but of the same shard.
+//! scripts learn from what they read which further keys they need (`rotate`, `close_family`, `assert`): those are not among their
+//! KEYS, but of the same shard.
 //!
 //! # Who is believed
 //!
-//! The `leases` of a shard say until when a node is believed there, by the clock of its server alone. Reading is two commands
-//! sent at once: the leases, and the entries; those whose lease has run out are left out. Scripts that write for a user look
-//! at `leases` themselves, in the same transaction. So a heartbeat goes to every shard, and to the nodes, the seventeenth
-//! [`Place`](super::keys::Place): its cost grows with nodes, not with connections.
+//! Every node knows who lives (`table.rs`), so shards know nothing of leases: a read is a plain command, and entries whose lease
+//! does not hold are left out here. And a shard says itself whether it is whole (`shards.rs`): its generation is read behind the
+//! data, in the same pipeline. `known.rs` is what a handle remembers of both.
 //!
-//! A node whose own lease does not hold in a place is told nothing of it: the place may have lost more than that lease, and to
-//! say that somebody is offline, or that nobody was there to be disconnected, would be a guess. Its next heartbeat mends it.
-//!
-//! A lease that holds nowhere is lost, and its node joins anew. One that holds somewhere, but has run out in a shard or is not
-//! there any more (that shard's server was away, or came back without its data), is taken up again there, and the node then
-//! compares what the registry holds with what it has.
-//!
-//! Either way others may have lost the same, and not know it yet. A node says in its report whether the registry has all of it
-//! (`settled`); one that has found a loss reads all leases in all places, and those reports last, until it finds there whom it
-//! waits for. So whoever takes a lease up again in a shard first writes a report that says otherwise.
-//!
-//! What can't be read is skipped and counted (`unreadable.rs`), so that one entry, lease, report or order fails no others:
-//! another version may have written it. What is held against a user and can't be read is held against all of the user's.
+//! What can't be read is skipped and counted (`unreadable.rs`), so that one entry, lease or order fails no others: another version
+//! may have written it. What is held against a user and can't be read is held against all of the user's.
 //!
 //! # Dying
 //!
-//! Any node reaps a lease that has run out among the nodes: shard by shard, a few hundred entries a script. That script first
-//! closes the lease in its shard, or does nothing where it holds, so nothing is registered behind it, and a node that is still
-//! there finds out with its next heartbeat. A removal matches the lease in the entry, so it leaves alone what has come back under the next one. Whatever was written under a lease after it was reaped
-//! (its node slept, or Redis came back empty) is reaped when the node joins again: joining marks the lease before as run out.
+//! A lease that has run out is buried, for good, and then reaped: shard by shard, a few hundred entries a script. A removal matches
+//! the lease in the entry, so it leaves alone what has come back under the next one. What was still written under a lease after it
+//! was reaped is reaped when its node joins again: joining buries the lease before once more.
 
+mod carry;
 mod families;
 mod fences;
-mod leases;
+mod known;
 mod member;
 mod orders;
 mod reads;
 mod scripts;
+mod shards;
+mod table;
 mod unreadable;
 mod writes;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use tokio::sync::Notify;
+
 use super::{
-    Admission, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport, Ordered,
-    Presence, Registry, RegistryError, Settled, Totals, Updated, UserEntry, UserLimit, UsersPage,
-    Whom,
+    Admission, Assertion, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport,
+    Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
     keys::{Keys, Shard},
 };
 use crate::{
     config,
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
-    link::{Link, LinkError, Pool, Servers},
+    link::{Link, LinkError, Pool, Servers, Slot},
     metrics::Metrics,
 };
+use carry::Carry;
+use known::Known;
 use scripts::Scripts;
+use table::LATE;
 use unreadable::Unreadable;
 
 /// How many entries one script removes at most. Redis serves nobody else meanwhile: 200 take it about 2 ms.
@@ -91,13 +85,21 @@ pub struct RedisRegistry {
     pool: Pool,
     keys: Keys,
     scripts: Arc<Scripts>,
+    /// The copies of the table of leases.
+    tables: Arc<[(Slot, String)]>,
+    /// How often nodes send heartbeats.
+    heartbeat: Duration,
     /// How long a heartbeat is believed.
     lease: Duration,
     /// How long `lastSeen` is kept.
     last_seen: Duration,
-    /// The lease of the node whose handle this is, once it has joined; what it asks is answered only where that holds.
-    own: Arc<Mutex<Option<Lease>>>,
+    /// What is known without asking.
+    known: Arc<Mutex<Known>>,
+    /// Something was seen that a heartbeat would clear up.
+    amiss: Arc<Notify>,
     unreadable: Arc<Unreadable>,
+    /// How far what the first layout holds is carried over.
+    carry: Arc<Carry>,
     metrics: Metrics,
 }
 
@@ -114,28 +116,28 @@ impl RedisRegistry {
         metrics: Metrics,
     ) -> Result<Self, LinkError> {
         let link = Link::to_masters(servers, metrics.clone())?;
+        let keys = Keys::new(&timing.prefix);
+        let tables = keys.tables(servers.is_cluster());
         Ok(Self {
             pool: Pool::new(link.clone()),
             link,
-            keys: Keys::new(&timing.prefix),
+            keys,
             scripts: Arc::new(Scripts::new()),
+            known: Arc::new(Mutex::new(Known::new(tables.len()))),
+            tables: tables.into(),
+            heartbeat: timing.heartbeat,
             lease: timing.lease,
             last_seen: presence.last_seen,
-            own: Arc::default(),
+            amiss: Arc::default(),
             unreadable: Arc::new(Unreadable::new(metrics.clone())),
+            carry: Arc::default(),
             metrics,
         })
     }
 
-    /// The own lease as scripts take it: empty for none.
-    fn asker(&self) -> String {
-        let own = self.own.lock();
-        own.as_ref().map(Lease::to_string).unwrap_or_default()
-    }
-
-    /// Why nothing is answered where the own lease does not hold.
-    fn not_believed(&self) -> RegistryError {
-        RegistryError::Unavailable(format!("the lease {} has run out", self.asker()))
+    /// For how long a lease is late before it is buried.
+    fn patience(&self) -> Duration {
+        LATE.min(self.heartbeat)
     }
 }
 
@@ -162,13 +164,12 @@ fn milliseconds(duration: Duration) -> u64 {
 #[async_trait]
 impl Registry for RedisRegistry {
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
-        Shard::new_id(user)
+        let known = self.known.lock();
+        Shard::new_id(user, known.own().map(|own| &own.instance))
     }
 
-    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
-        self.join_lease(lease, report).await?;
-        *self.own.lock() = Some(lease.clone());
-        Ok(())
+    async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<bool, RegistryError> {
+        self.join_lease(lease, report).await
     }
 
     async fn heartbeat(
@@ -183,53 +184,50 @@ impl Registry for RedisRegistry {
         self.write_report(lease, report).await
     }
 
-    async fn resume(&self, lease: &Lease, report: &NodeReport) -> Result<(), RegistryError> {
-        self.resume_lease(lease, report).await
+    fn generation(&self, shard: Shard) -> Option<String> {
+        self.known.lock().generation(shard)
     }
 
-    async fn settled(&self) -> Result<Settled, RegistryError> {
-        self.settled_nodes().await
+    async fn entered(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+        generation: &str,
+    ) -> Result<bool, RegistryError> {
+        self.mark_entered(lease, shard, generation).await
     }
 
     async fn leave(&self, lease: &Lease) -> Result<(), RegistryError> {
-        // Whoever has left asks like anybody from outside.
-        self.own.lock().take_if(|own| own == lease);
+        self.known.lock().leave(lease);
         self.leave_lease(lease).await
+    }
+
+    fn has_left(&self, node: &Instance) {
+        self.known.lock().has_left(node);
     }
 
     async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError> {
         self.reap_lease(lapsed).await
     }
 
-    async fn register(
+    async fn assert(
         &self,
         lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-        limit: Option<UserLimit>,
+        assertion: &Assertion<'_>,
     ) -> Result<Admission, RegistryError> {
-        self.add(lease, connection, grant, limit).await
-    }
-
-    async fn update(
-        &self,
-        lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-    ) -> Result<Updated, RegistryError> {
-        self.replace(lease, connection, grant).await
+        self.put(lease, assertion).await
     }
 
     async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
         self.remove_entries(lease, entries).await
     }
 
-    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<bool, RegistryError> {
+    async fn release(&self, lease: &Lease, entry: &Entry) -> Result<Option<Ending>, RegistryError> {
         self.remove_unless_ordered(lease, entry).await
     }
 
-    async fn held(&self, lease: &Lease) -> Result<Vec<Entry>, RegistryError> {
-        self.held_by(lease).await
+    async fn held(&self, lease: &Lease, shard: Shard) -> Result<Vec<Entry>, RegistryError> {
+        self.held_by(lease, shard).await
     }
 
     async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
@@ -252,6 +250,10 @@ impl Registry for RedisRegistry {
         self.read_nodes().await
     }
 
+    fn known(&self) -> HashSet<Instance> {
+        self.known.lock().instances()
+    }
+
     async fn totals(&self) -> Result<Totals, RegistryError> {
         self.count().await
     }
@@ -264,8 +266,8 @@ impl Registry for RedisRegistry {
         self.order(order).await
     }
 
-    async fn orders(&self, entries: &[Entry]) -> Result<Vec<(Entry, Ending)>, RegistryError> {
-        self.read_orders(entries).await
+    async fn listed(&self, entries: &[Entry]) -> Result<Vec<Entry>, RegistryError> {
+        self.read_listed(entries).await
     }
 
     async fn standing(
@@ -292,7 +294,21 @@ impl Registry for RedisRegistry {
     }
 
     fn is_up(&self) -> bool {
-        self.link
-            .is_up_for(Shard::places().map(|place| self.keys.slot(place)))
+        let hears = |slot| self.link.is_up_for(std::iter::once(slot));
+        let tables = self.tables.iter().filter(|(slot, _)| hears(*slot)).count();
+        tables > self.tables.len() / 2 && 2 * self.away().len() < usize::from(Shard::COUNT)
+    }
+
+    fn away(&self) -> Vec<Shard> {
+        let mut away: Vec<_> = Shard::all().collect();
+        away.retain(|shard| {
+            let slot = self.keys.slot_of(*shard);
+            !self.link.is_up_for(std::iter::once(slot))
+        });
+        away
+    }
+
+    async fn amiss(&self) {
+        self.amiss.notified().await;
     }
 }

@@ -1,25 +1,29 @@
-//! Orders to end connections.
+//! Who holds a user, and orders to end connections.
+
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use redis::{Cmd, ScriptInvocation, Value};
 
 use super::{
     RedisRegistry,
     fences::ban_text,
     member::{self, Member},
     milliseconds,
+    reads::starting_with,
+    shards::{TRIES, read},
 };
 use crate::{
-    connection::ConnectionId,
+    connection::{ConnectionId, Instance},
     ending::Ending,
-    link::time,
     registry::{
-        EndOrder, EndTarget, Entry, Fence, Lease, Listed, Ordered, REVOCATION_KEPT, RegistryError,
-        SESSION_KEPT, SessionId, fence::ORDER_KEPT, keys::Place, keys::Shard,
+        EndOrder, EndTarget, Entry, Fence, Listed, Ordered, REVOCATION_KEPT, RegistryError,
+        SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Shard,
     },
 };
 
-/// What `order_end.lua` answers: entries, and a time in ms.
-type Answer = (Vec<Vec<u8>>, Option<i64>);
+/// What `order_end.lua` answers: entries; a time in ms; a generation.
+type Found = (Vec<Vec<u8>>, Option<String>, String);
 
 /// A fence as `order_end.lua` takes it.
 #[derive(Default)]
@@ -62,20 +66,44 @@ impl FenceArgs {
     }
 }
 
-/// An ending as `ending` keeps it, behind the time at which it was ordered.
-pub(super) fn order_text(ending: &Ending) -> Result<Vec<u8>, RegistryError> {
-    rmp_serde::to_vec(ending).map_err(|error| RegistryError::Corrupt(format!("order: {error}")))
+/// How a connection is to end, as it is kept: a map, which later versions may add to.
+pub(super) fn ending_text(ending: &Ending) -> Result<Vec<u8>, RegistryError> {
+    rmp_serde::to_vec_named(ending)
+        .map_err(|error| RegistryError::Corrupt(format!("order: {error}")))
 }
 
-/// Of an entry what a node has to be told; whatever else is in it need not be readable.
-fn listed(member: &[u8]) -> Result<Listed, RegistryError> {
-    let member = Member::parse(member)?;
-    let Lease { instance, .. } = member.lease.parse()?;
-    let entry = member.entry()?;
-    Ok(Listed { entry, instance })
+/// Reads what [`ending_text`] wrote.
+pub(super) fn read_ending(order: &[u8]) -> Result<Ending, RegistryError> {
+    rmp_serde::from_slice(order).map_err(|error| RegistryError::Corrupt(format!("order: {error}")))
 }
 
 impl RedisRegistry {
+    pub(super) async fn read_holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
+        let (shard, fields) = match whom {
+            Whom::User(user) => (Shard::of_user(user), member::user_field(Some(user))),
+            Whom::Connection(entry) => match Shard::of_entry(entry) {
+                Some(shard) => (shard, fields_of(entry)),
+                None => return Ok(Vec::new()),
+            },
+        };
+        let range = starting_with(self.keys.conns(shard), &fields);
+        let command = [(self.keys.slot_of(shard), range)];
+        let mut answers = self
+            .read_whole("holders", &[shard], &command, false)
+            .await?;
+        let members: Vec<Vec<u8>> = read(answers.pop())?;
+        let members: Vec<_> = self.readable(&members).collect();
+        let table = self
+            .table_of_leases(members.iter().map(|member| member.lease))
+            .await?;
+        let holders: BTreeSet<_> = members
+            .iter()
+            .filter_map(|member| table.live(member.lease))
+            .map(|row| row.lease.instance.clone())
+            .collect();
+        Ok(holders.into_iter().collect())
+    }
+
     pub(super) async fn order(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
         let EndOrder { target, ending, .. } = order;
         let user = target.user();
@@ -87,6 +115,7 @@ impl RedisRegistry {
             (_, Some(user)) => (Shard::of_user(user), ""),
             (_, None) => return Ok(Ordered::default()),
         };
+        self.carried(shard).await?;
         let (scope, of_session, except): (_, _, &[ConnectionId]) = match target {
             EndTarget::User { except, .. } => ("all", String::new(), except),
             EndTarget::Revoked { .. } => ("revoked", String::new(), &[]),
@@ -98,101 +127,109 @@ impl RedisRegistry {
         let mut script = self.scripts.order_end.prepare_invoke();
         script
             .key(self.keys.conns(shard))
-            .key(self.keys.leases(Place::Shard(shard)))
-            .key(self.keys.ending(shard))
+            .key(self.keys.generation(shard))
+            .key(self.keys.kicks(shard, &user))
             .key(self.keys.ban(shard, &user))
             .key(self.keys.revoked(shard, &user))
             .key(self.keys.over(shard, &user, &fence.session.digest()))
             .key(self.keys.family(shard, &fence.session))
             .arg(user)
             .arg(id)
-            .arg(order_text(ending)?)
+            .arg(ending_text(ending)?)
             .arg(milliseconds(ORDER_KEPT))
             .arg(scope)
             .arg(of_session)
+            .arg(self.keys.end_prefix(shard))
             .arg(fence.kind)
             .arg(fence.value)
-            .arg(fence.kept)
-            .arg(self.asker());
+            .arg(fence.kept);
         for id in except {
             script.arg(id.as_str());
         }
-        let answer: Option<Answer> = self
-            .link
-            .query("order_end", self.keys.slot_of(shard), &script)
+        let (members, revoked) = self.ordered(shard, &script).await?;
+        let members: Vec<_> = self.readable(&members).collect();
+        let table = self
+            .table_of_leases(members.iter().map(|member| member.lease))
             .await?;
-        let (members, revoked) = answer.ok_or_else(|| self.not_believed())?;
-        let connections = members
-            .iter()
-            .filter_map(|member| self.unreadable.skip("entry", listed(member)));
+        let listed = members.iter().filter_map(|member| {
+            let row = table.live(member.lease)?;
+            Some(Listed {
+                entry: self.unreadable.skip("entry", member.entry())?,
+                instance: row.lease.instance.clone(),
+            })
+        });
         Ok(Ordered {
-            connections: connections.collect(),
-            revoked_before: revoked.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+            connections: listed.collect(),
+            revoked_before: revoked
+                .and_then(|ms| ms.parse().ok())
+                .and_then(|ms| Timestamp::from_millisecond(ms).ok()),
         })
     }
 
-    /// One command for each shard that the entries are in, all sent together.
-    pub(super) async fn read_orders(
+    /// The order is written at once; whom it means can't be said where entries are missing. Where the shard is found whole only by
+    /// now, it is given once more.
+    async fn ordered(
         &self,
-        entries: &[Entry],
-    ) -> Result<Vec<(Entry, Ending)>, RegistryError> {
-        let mut shards = vec![Vec::new(); usize::from(Shard::COUNT)];
-        for entry in entries {
-            if let Some(shard) = Shard::of_entry(entry) {
-                shards[shard.index()].push(entry);
+        shard: Shard,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<(Vec<Vec<u8>>, Option<String>), RegistryError> {
+        for _ in 0..TRIES {
+            let slot = self.keys.slot_of(shard);
+            let (members, revoked, generation): Found =
+                self.link.query("order_end", slot, script).await?;
+            let generation = Some(generation).filter(|generation| !generation.is_empty());
+            if self.is_whole(shard, generation).await? {
+                return Ok((members, revoked));
             }
         }
-        let mut commands = Vec::new();
-        let mut asked = Vec::new();
-        for (shard, entries) in Shard::all().zip(shards) {
-            if !entries.is_empty() {
-                let ids: Vec<_> = entries.iter().map(|entry| entry.id.as_str()).collect();
-                let mut hmget = redis::cmd("HMGET");
-                hmget.arg(self.keys.ending(shard)).arg(ids);
-                commands.push((self.keys.slot_of(shard), hmget));
-                asked.extend(entries);
+        Err(RegistryError::Unavailable(
+            "a shard loses its data again and again".to_owned(),
+        ))
+    }
+
+    /// Two commands for each, all sent together: the entry, and the order that stands until its own node has taken it out.
+    pub(super) async fn read_listed(&self, entries: &[Entry]) -> Result<Vec<Entry>, RegistryError> {
+        let mut commands = Vec::with_capacity(2 * entries.len());
+        let mut asked = Vec::with_capacity(entries.len());
+        let mut shards = BTreeSet::new();
+        for entry in entries {
+            if let Some(shard) = Shard::of_entry(entry) {
+                let slot = self.keys.slot_of(shard);
+                let range = starting_with(self.keys.conns(shard), &fields_of(entry));
+                commands.push((slot, range));
+                let end = self.keys.end(shard, entry.id.as_str().as_bytes());
+                commands.push((slot, Cmd::exists(end)));
+                asked.push(entry);
+                shards.insert(shard);
             }
         }
         if asked.is_empty() {
             return Ok(Vec::new());
         }
-        // How old an order is, Redis knows: it was given by that clock, and a node's own may be off by more than orders are kept.
-        commands.push((commands[0].0, redis::cmd("TIME")));
-        let mut found: Vec<Vec<Option<Vec<u8>>>> = self.link.read_all("orders", &commands).await?;
-        let now = time(&found.pop().unwrap_or_default())
-            .ok_or_else(|| RegistryError::Corrupt("the time".into()))?;
-        let mut orders = Vec::new();
-        for (entry, order) in asked.into_iter().zip(found.into_iter().flatten()) {
-            let Some(order) = order else {
-                continue;
-            };
-            let ending = read_order(&order, now).unwrap_or_else(|error| {
-                self.unreadable.found("order", &error);
-                // However the connection was to end, it was to end.
-                Some(Ending::of(Ending::DISCONNECTED))
-            });
-            orders.extend(ending.map(|ending| (entry.clone(), ending)));
+        let shards: Vec<_> = shards.into_iter().collect();
+        let answers = self.read_whole("listed", &shards, &commands, false).await?;
+        let mut answers = answers.into_iter();
+        let mut listed = Vec::new();
+        for entry in asked {
+            let members: Vec<Value> = read(answers.next())?;
+            let stands: bool = read(answers.next())?;
+            if stands || !members.is_empty() {
+                listed.push(entry.clone());
+            }
         }
-        Ok(orders)
+        Ok(listed)
+    }
+
+    /// The members that can be read, taken apart.
+    pub(super) fn readable<'a>(&self, members: &'a [Vec<u8>]) -> impl Iterator<Item = Member<'a>> {
+        members
+            .iter()
+            .filter_map(|member| self.unreadable.skip("entry", Member::parse(member)))
     }
 }
 
-/// An order, unless it is over its time and was not cleared away yet.
-fn read_order(order: &[u8], now: Timestamp) -> Result<Option<Ending>, RegistryError> {
-    let corrupt = || RegistryError::Corrupt("an order to end".into());
-    let colon = order
-        .iter()
-        .position(|byte| *byte == b':')
-        .ok_or_else(corrupt)?;
-    let given = std::str::from_utf8(&order[..colon])
-        .ok()
-        .and_then(|ms| ms.parse().ok())
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-        .ok_or_else(corrupt)?;
-    if now.duration_since(given).as_secs() > ORDER_KEPT.as_secs() as i64 {
-        return Ok(None);
-    }
-    rmp_serde::from_slice(&order[colon + 1..])
-        .map(Some)
-        .map_err(|_| corrupt())
+/// The first fields of an entry, which no other one has.
+fn fields_of(entry: &Entry) -> Vec<u8> {
+    let user = member::user_field(entry.user.as_ref());
+    [user.as_slice(), b"\0", entry.id.as_str().as_bytes()].concat()
 }

@@ -25,16 +25,13 @@ macro_rules! scripts {
 }
 
 scripts! {
-    join = "join";
     heartbeat = "heartbeat";
     report = "report";
-    leave = "leave";
+    bury = "bury";
     forget = "forget";
-    leases = "leases";
-    count = "count";
-    nodes = "nodes";
-    register = "register";
-    update = "update";
+    mark = "mark";
+    recount = "recount";
+    assert = "assert";
     remove = "remove";
     order_end = "order_end";
     revoke_token = "revoke_token";
@@ -42,4 +39,5 @@ scripts! {
     rotate = "rotate";
     close_family = "close_family";
     rewrite_claims = "rewrite_claims";
+    carry = "carry";
 }

@@ -1,17 +1,29 @@
 //! A connection comes, changes and goes.
 
 use futures_util::future::try_join_all;
-use redis::ScriptInvocation;
+use jiff::Timestamp;
+use redis::{FromRedisValue, ScriptInvocation, Value};
 
-use super::{CHUNK, RedisRegistry, fences::bar_of, member, milliseconds, orders::order_text};
+use super::{
+    CHUNK, RedisRegistry,
+    fences::bar_of,
+    member, milliseconds,
+    orders::{ending_text, read_ending},
+    shards::read,
+};
 use crate::{
     connection::{Connection, Tally},
     ending::Ending,
     registry::{
-        Admission, Entry, Grant, Lease, LimitPolicy, RATE_WINDOW, RegistryError, Updated,
-        UserLimit, fence::ORDER_KEPT, keys::Place, keys::Shard,
+        Admission, Ahead, Assertion, Entry, Lease, LimitPolicy, RATE_WINDOW, RegistryError,
+        fence::ORDER_KEPT,
+        keys::{Shard, is_marked, mark},
     },
 };
+
+/// How many of a user's entries are looked at to count its devices: as many as a user may have by default. More would cost every
+/// newcomer of a user with thousands of connections as much as all of them.
+const COUNTED: usize = 256;
 
 /// The shard of a connection that is to be written.
 fn shard_of(connection: &Connection) -> Result<Shard, RegistryError> {
@@ -25,92 +37,121 @@ fn shard_of(connection: &Connection) -> Result<Shard, RegistryError> {
 }
 
 impl RedisRegistry {
-    pub(super) async fn add(
+    pub(super) async fn put(
         &self,
         lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-        limit: Option<UserLimit>,
+        assertion: &Assertion<'_>,
     ) -> Result<Admission, RegistryError> {
+        let Assertion {
+            connection, grant, ..
+        } = *assertion;
         let shard = shard_of(connection)?;
+        let changed = || {
+            self.amiss.notify_one();
+            RegistryError::Unavailable(format!("shard {:x} has lost its data", shard.index()))
+        };
+        let (generation, table) = {
+            let known = self.known.lock();
+            (known.generation(shard).ok_or_else(changed)?, known.table())
+        };
         let user = connection.user_id.as_ref();
-        let limit = limit.filter(|_| user.is_some());
+        let limit = assertion.limit.filter(|_| user.is_some());
         let eviction = match limit.map(|limit| limit.policy) {
-            Some(LimitPolicy::EvictOldest) => order_text(&Ending::of(Ending::LIMIT))?,
+            Some(LimitPolicy::EvictOldest) => ending_text(&Ending::of(Ending::LIMIT))?,
             Some(LimitPolicy::Reject) | None => Vec::new(),
         };
-        let mut script = self.scripts.register.prepare_invoke();
+        let (head, tail) = member::encode(lease, assertion)?;
+        let ahead = grant.ahead.as_ref().filter(|_| user.is_some());
+        let mut script = self.scripts.assert.prepare_invoke();
         script
             .key(self.keys.conns(shard))
             .key(self.keys.held(shard, lease))
             .key(self.keys.users(shard))
-            .key(self.keys.leases(Place::Shard(shard)))
-            .key(self.keys.ending(shard));
+            .key(self.keys.generation(shard));
         self.fences(&mut script, shard, user, grant);
         let user = member::user_field(user);
+        let text = |time: Option<Timestamp>| {
+            time.map(|time| time.as_millisecond().max(0).to_string())
+                .unwrap_or_default()
+        };
+        let is_moved = !is_marked(&connection.id, &mark(&lease.instance));
+        let flag = |is: bool| if is { "1" } else { "" };
         script
             .key(self.keys.rate(shard, &user))
+            .key(self.keys.kicks(shard, &user))
+            .key(self.keys.end(shard, connection.id.as_str().as_bytes()))
+            .key(self.keys.moved(shard))
+            .key(
+                self.keys
+                    .ahead(shard, ahead.map_or("", |ahead| &ahead.digest)),
+            )
+            .arg(&generation)
             .arg(lease.to_string())
             .arg(user)
             .arg(connection.id.as_str())
-            .arg(member::encode(lease, connection, grant)?)
+            .arg(head)
+            .arg(tail)
+            .arg(assertion.version)
+            .arg(text(assertion.start))
+            .arg(text(grant.issued_at))
+            .arg(text(ahead.map(Ahead::kept_until)))
+            .arg(flag(is_moved))
+            .arg(flag(assertion.again))
             .arg(limit.map_or(0, |limit| limit.max))
             .arg(eviction)
+            .arg(self.keys.end_prefix(shard))
             .arg(milliseconds(ORDER_KEPT))
             .arg(limit.map_or(0, |limit| limit.newcomers))
-            .arg(milliseconds(RATE_WINDOW));
-        let answer: Option<(String, u64, u64, Vec<String>)> = self
-            .link
-            .query("register", self.keys.slot_of(shard), &script)
-            .await?;
-        let Some((bar, connections, devices, evicted)) = answer else {
-            return Err(RegistryError::Unavailable(format!(
-                "the lease {lease} has run out"
-            )));
-        };
-        if let Some(bar) = bar_of(&bar)? {
-            return Ok(Admission::Refused(bar));
+            .arg(milliseconds(RATE_WINDOW))
+            .arg(COUNTED);
+        for gone in table.gone() {
+            script.arg(gone.lease.to_string());
         }
-        let evicted = evicted.into_iter().map(|id| Entry {
-            user: connection.user_id.clone(),
-            id: id.into(),
-        });
-        Ok(Admission::Admitted {
-            tally: Tally {
-                connections,
-                devices,
-            },
-            evicted: evicted.collect(),
-        })
-    }
-
-    pub(super) async fn replace(
-        &self,
-        lease: &Lease,
-        connection: &Connection,
-        grant: &Grant,
-    ) -> Result<Updated, RegistryError> {
-        let shard = shard_of(connection)?;
-        let user = connection.user_id.as_ref();
-        let mut script = self.scripts.update.prepare_invoke();
-        script.key(self.keys.conns(shard));
-        self.fences(&mut script, shard, user, grant);
-        script
-            .arg(lease.to_string())
-            .arg(member::user_field(user))
-            .arg(connection.id.as_str())
-            .arg(member::encode(lease, connection, grant)?);
-        let bar: Option<String> = self
+        let answer: Vec<Value> = self
             .link
-            .query("update", self.keys.slot_of(shard), &script)
+            .query("assert", self.keys.slot_of(shard), &script)
             .await?;
-        Ok(match bar {
-            None => Updated::Gone,
-            Some(bar) => bar_of(&bar)?.map_or(Updated::Done, Updated::Refused),
-        })
+        let mut answer = answer.into_iter();
+        match read::<String>(answer.next())?.as_str() {
+            "generation" => Err(changed()),
+            "bar" => match bar_of(&read::<String>(answer.next())?)? {
+                Some(bar) => Ok(Admission::Refused(bar)),
+                None => Err(RegistryError::Corrupt("a bar without a name".into())),
+            },
+            "end" => Ok(Admission::Ended(self.order_as_read(answer.next())?)),
+            _ => {
+                let start: i64 = read::<String>(answer.next())?.parse().unwrap_or_default();
+                let (connections, devices) = (read(answer.next())?, read(answer.next())?);
+                let evicted: Vec<Vec<u8>> = read(answer.next())?;
+                let evicted = evicted.into_iter().map(|id| Entry {
+                    user: connection.user_id.clone(),
+                    id: super::unreadable::text(id).into(),
+                });
+                Ok(Admission::Admitted {
+                    start: Timestamp::from_millisecond(start).unwrap_or_default(),
+                    tally: match connection.user_id {
+                        Some(_) => Tally {
+                            connections,
+                            devices,
+                        },
+                        None => Tally::of([None]),
+                    },
+                    evicted: evicted.collect(),
+                })
+            }
+        }
     }
 
-    /// One script for each shard and [`CHUNK`], all sent at once.
+    /// How a connection is to end. However that was written, it was to end.
+    fn order_as_read(&self, order: Option<Value>) -> Result<Ending, RegistryError> {
+        let order: Vec<u8> = read(order)?;
+        Ok(read_ending(&order).unwrap_or_else(|error| {
+            self.unreadable.found("order", &error);
+            Ending::of(Ending::DISCONNECTED)
+        }))
+    }
+
+    /// One script for each shard and [`CHUNK`], all sent at once. Those that can be removed are, also where one server is away.
     pub(super) async fn remove_entries(
         &self,
         lease: &Lease,
@@ -129,59 +170,103 @@ impl RedisRegistry {
                 let entries = chunk
                     .iter()
                     .map(|(id, user)| (id.as_bytes(), user.as_slice()));
-                let removal = self.removal(lease, shard, entries, "gone");
+                let removal = self.removal(lease, shard, entries, "gone", "");
                 removals.push((self.keys.slot_of(shard), removal));
             }
         }
         let removals = removals
             .iter()
-            .map(|(slot, removal)| self.link.query::<u64>("unregister", *slot, removal));
+            .map(|(slot, removal)| self.link.query::<(u64,)>("unregister", *slot, removal));
         try_join_all(removals).await?;
         Ok(())
     }
 
-    /// Returns whether it is out.
+    /// Returns how it is to end if it stays for that.
     pub(super) async fn remove_unless_ordered(
         &self,
         lease: &Lease,
         entry: &Entry,
-    ) -> Result<bool, RegistryError> {
+    ) -> Result<Option<Ending>, RegistryError> {
         let Some(shard) = Shard::of_entry(entry) else {
-            return Ok(true);
+            return Ok(None);
         };
         let user = member::user_field(entry.user.as_ref());
         let one = std::iter::once((entry.id.as_str().as_bytes(), user.as_slice()));
-        let removal = self.removal(lease, shard, one, "passed");
-        let removed: Option<u64> = self
+        let removal = self.removal(lease, shard, one, "passed", "");
+        let answer: Vec<Value> = self
             .link
             .query("release", self.keys.slot_of(shard), &removal)
             .await?;
-        Ok(removed.is_some())
+        match answer.into_iter().nth(1) {
+            Some(order) => self.order_as_read(Some(order)).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// `remove.lua` for some entries (id and user field) of a shard: those that are `gone`, one that is `passed` on, or those of a
-    /// node to `reap`.
+    /// node to `reap`. `ended`: when, in ms; empty for now.
     pub(super) fn removal<'a>(
         &self,
         lease: &Lease,
         shard: Shard,
         entries: impl Iterator<Item = (&'a [u8], &'a [u8])>,
         why: &str,
+        ended: &str,
     ) -> ScriptInvocation<'_> {
         let mut script = self.scripts.remove.prepare_invoke();
         script
             .key(self.keys.conns(shard))
             .key(self.keys.held(shard, lease))
             .key(self.keys.users(shard))
-            .key(self.keys.ending(shard))
-            .key(self.keys.leases(Place::Shard(shard)))
-            .key(self.keys.notes(Place::Shard(shard)))
+            .key(self.keys.moved(shard))
             .arg(lease.to_string())
             .arg(why)
+            .arg(ended)
             .arg(milliseconds(self.last_seen));
         for (id, user) in entries {
-            script.key(self.keys.seen(shard, user)).arg(user).arg(id);
+            script
+                .key(self.keys.seen(shard, user))
+                .key(self.keys.end(shard, id))
+                .arg(user)
+                .arg(id);
         }
         script
+    }
+
+    /// Every entry of a lease in a shard, a few hundred at a time.
+    pub(super) async fn held_by(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+    ) -> Result<Vec<Entry>, RegistryError> {
+        let mut held = Vec::new();
+        let mut cursor = 0_u64;
+        loop {
+            let mut scan = redis::cmd("HSCAN");
+            scan.arg(self.keys.held(shard, lease))
+                .arg(cursor)
+                .arg("COUNT")
+                .arg(500);
+            let answer: Vec<Value> = self
+                .pool
+                .query("held", self.keys.slot_of(shard), &scan)
+                .await?;
+            let mut answer = answer.into_iter();
+            let next: String = read(answer.next())?;
+            let pairs = Vec::<(Vec<u8>, Vec<u8>)>::from_redis_value(
+                answer.next().unwrap_or(Value::Array(Vec::new())),
+            )
+            .unwrap_or_default();
+            for (id, user) in pairs {
+                if let Some(user) = self.unreadable.skip("entry", member::user_of(&user)) {
+                    let id = super::unreadable::text(id).into();
+                    held.push(Entry { user, id });
+                }
+            }
+            cursor = next.parse().unwrap_or(0);
+            if cursor == 0 {
+                return Ok(held);
+            }
+        }
     }
 }

@@ -37,6 +37,7 @@ impl Door {
             intended: &self.intended,
             bound: &Bound::default(),
             user: &self.user,
+            digest: TokenDigest::of("e30.e30.c2ln"),
         };
         check.identity(&object).map_err(AuthError::from)
     }
@@ -70,6 +71,7 @@ fn everything_a_payload_says() {
             expires_at: Some(Timestamp::from_second(NOW + 60).unwrap()),
             issued_at: Some(Timestamp::from_second(NOW).unwrap()),
             token_id: Some("t-1".into()),
+            digest: Some(TokenDigest::of("e30.e30.c2ln")),
             session: Some(SessionRef::Family("s-1".into())),
         }
     );

@@ -1,0 +1,304 @@
+//! Whether the shards are whole, and that this node is in them.
+
+use std::collections::HashSet;
+
+use futures_util::future::{OptionFuture, join_all};
+use redis::{Cmd, FromRedisValue, Value};
+
+use super::{CHUNK, RedisRegistry, carry::not_carried, known::Known};
+use crate::{
+    connection::Instance,
+    link::{LinkError, Slot},
+    registry::{Heartbeat, Lease, NodeReport, RegistryError, keys::Shard},
+};
+
+/// How often a read is made again whose shards turned out to be whole in the meantime.
+pub(super) const TRIES: usize = 3;
+
+pub(super) fn read<T: FromRedisValue>(value: Option<Value>) -> Result<T, RegistryError> {
+    let value = value.ok_or_else(|| RegistryError::Corrupt("an answer is missing".into()))?;
+    T::from_redis_value(value)
+        .map_err(|error| LinkError::from(redis::RedisError::from(error)).into())
+}
+
+impl RedisRegistry {
+    fn generation_of(&self, shard: Shard) -> (Slot, Cmd) {
+        let get = Cmd::get(self.keys.generation(shard));
+        (self.keys.slot_of(shard), get)
+    }
+
+    /// Sees which generation each shard has, and gives one to those without. Returns those that have lost what they had. A shard that
+    /// can't be asked is left as it was.
+    async fn see_generations(&self) -> Vec<Shard> {
+        let seeing = Shard::all().map(async |shard| {
+            if !self.carry.has(shard) {
+                // Nobody is taken in before that is done.
+                self.start_carrying();
+                return Err(not_carried(shard));
+            }
+            let (slot, get) = self.generation_of(shard);
+            let found: Option<String> = self.link.query("generation", slot, &get).await?;
+            let found = match found {
+                Some(found) => found,
+                None => {
+                    let mut set =
+                        Cmd::set(self.keys.generation(shard), Instance::random().as_str());
+                    set.arg("NX");
+                    self.link.query::<Value>("generation", slot, &set).await?;
+                    self.link.query("generation", slot, &get).await?
+                }
+            };
+            Ok::<_, RegistryError>((shard, found))
+        });
+        let mut lost = Vec::new();
+        for seen in join_all(seeing).await {
+            match seen {
+                Ok((shard, generation)) => {
+                    if self.known.lock().adopt(shard, &generation) {
+                        lost.push(shard);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "a shard's generation"),
+            }
+        }
+        lost
+    }
+
+    pub(super) async fn join_lease(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<bool, RegistryError> {
+        self.carry_over().await?;
+        if lease.epoch == 1 {
+            // It has nobody yet: whoever sees that it lives sees that it is in.
+            self.known.lock().set_own(Some(lease.clone()));
+            self.see_generations().await;
+            let lacking = self.known.lock().lacking();
+            let marks = lacking.into_iter().map(async |shard| {
+                let generation = self.known.lock().generation(shard);
+                let marking = generation
+                    .as_deref()
+                    .map(|it| self.mark_entered(lease, shard, it));
+                OptionFuture::from(marking).await
+            });
+            // One that can't be told now is told with a later heartbeat.
+            join_all(marks).await;
+        }
+        if !self.beat(lease, report, true).await?.held {
+            return Ok(false);
+        }
+        self.known.lock().set_own(Some(lease.clone()));
+        self.see_generations().await;
+        Ok(true)
+    }
+
+    pub(super) async fn prolong(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<Heartbeat, RegistryError> {
+        let beat = self.beat(lease, report, false).await?;
+        let lost = self.see_generations().await;
+        let known = self.known.lock();
+        Ok(Heartbeat {
+            held: beat.held,
+            lacking: known.lacking(),
+            lost: beat.lost || !lost.is_empty(),
+            emptied: lost,
+            lapsed: self.lapsed(&known),
+            next: known.next(self.patience()),
+        })
+    }
+
+    /// The leases that are for this node to reap: those that have run out for long enough, each for one of the nodes that live, and
+    /// for all of them if that one does not do it.
+    fn lapsed(&self, known: &Known) -> Vec<Lease> {
+        let table = known.table();
+        let own = known.own().map(|own| &own.instance);
+        let mut live: Vec<_> = table.instances().into_iter().collect();
+        live.sort();
+        let gone = table.gone().filter(|row| {
+            let late = known.late_for(&row.lease.to_string());
+            let turn = row
+                .lease
+                .instance
+                .as_str()
+                .bytes()
+                .map(usize::from)
+                .sum::<usize>();
+            let its = live.get(turn % live.len().max(1));
+            late >= self.patience() && (its == own || late >= 2 * self.lease)
+        });
+        gone.map(|row| row.lease.clone()).collect()
+    }
+
+    pub(super) async fn mark_entered(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+        generation: &str,
+    ) -> Result<bool, RegistryError> {
+        let mut script = self.scripts.mark.prepare_invoke();
+        script
+            .key(self.keys.generation(shard))
+            .key(self.keys.entered(shard, generation))
+            .arg(generation)
+            .arg(lease.to_string());
+        let marked: bool = self
+            .link
+            .query("mark", self.keys.slot_of(shard), &script)
+            .await?;
+        if marked {
+            self.known.lock().entered(lease, shard, generation);
+        }
+        Ok(marked)
+    }
+
+    /// Reads, and then the generations of the shards that were read: of what is whole, and the answers. The commands of one shard are
+    /// answered by one server, in their order.
+    pub(super) async fn read_whole(
+        &self,
+        operation: &'static str,
+        shards: &[Shard],
+        commands: &[(Slot, Cmd)],
+        long: bool,
+    ) -> Result<Vec<Value>, RegistryError> {
+        let mut all = commands.to_vec();
+        all.extend(shards.iter().map(|shard| self.generation_of(*shard)));
+        for _ in 0..TRIES {
+            let mut answers: Vec<Value> = match long {
+                true => self.pool.read_all(operation, &all).await?,
+                false => self.link.read_all(operation, &all).await?,
+            };
+            let generations = answers.split_off(commands.len());
+            let mut whole = true;
+            for (shard, generation) in shards.iter().zip(generations) {
+                whole &= self.is_whole(*shard, read(Some(generation))?).await?;
+            }
+            if whole {
+                return Ok(answers);
+            }
+        }
+        Err(RegistryError::Unavailable(
+            "a shard loses its data again and again".to_owned(),
+        ))
+    }
+
+    /// Whether a shard was whole when it had this generation. If it is whole only by now: no, and what was read is to be read again.
+    pub(super) async fn is_whole(
+        &self,
+        shard: Shard,
+        generation: Option<String>,
+    ) -> Result<bool, RegistryError> {
+        if self.known.lock().is_whole(shard, generation.as_deref()) {
+            return Ok(true);
+        }
+        let Some(generation) = generation else {
+            // Nobody has ever been in it, or it has just lost everything: who knows of somebody knows which.
+            self.amiss.notify_one();
+            self.read_table().await?;
+            return match self.known.lock().nobody() {
+                true => Ok(true),
+                false => Err(not_whole(shard, &[])),
+            };
+        };
+        let mut members = redis::cmd("SMEMBERS");
+        members.arg(self.keys.entered(shard, &generation));
+        let slot = self.keys.slot_of(shard);
+        let entered: HashSet<String> = self.link.query("entered", slot, &members).await?;
+        self.read_table().await?;
+        let missing = self
+            .known
+            .lock()
+            .look(shard, &generation, &entered, self.lease);
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        self.amiss.notify_one();
+        Err(not_whole(shard, &missing))
+    }
+
+    /// Out of every answer first, then gone: a crash between the two leaves what any node reaps.
+    pub(super) async fn leave_lease(&self, lease: &Lease) -> Result<(), RegistryError> {
+        self.bury(lease, true).await?;
+        self.reap_buried(lease, "").await.map(drop)
+    }
+
+    pub(super) async fn reap_lease(&self, lease: &Lease) -> Result<u64, RegistryError> {
+        if !self.bury(lease, false).await? {
+            return Ok(0);
+        }
+        let renewed = {
+            let table = self.known.lock().table();
+            let row = table.row(&lease.to_string());
+            row.map(|row| row.renewed.as_millisecond().to_string())
+        };
+        self.reap_buried(lease, renewed.as_deref().unwrap_or_default())
+            .await
+    }
+
+    /// `ended`: when its connections did, in ms; empty for now.
+    async fn reap_buried(&self, lease: &Lease, ended: &str) -> Result<u64, RegistryError> {
+        let mut reaped = 0;
+        let mut failed = None;
+        // What can be reaped is, also where one server is away.
+        for shard in Shard::all() {
+            match self.reap_shard(lease, shard, ended).await {
+                Ok(count) => reaped += count,
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.forget(lease).await?;
+        Ok(reaped)
+    }
+
+    /// Ends, as each round takes what it has read out of the list that it reads.
+    async fn reap_shard(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+        ended: &str,
+    ) -> Result<u64, RegistryError> {
+        let slot = self.keys.slot_of(shard);
+        let mut some = redis::cmd("HRANDFIELD");
+        some.arg(self.keys.held(shard, lease))
+            .arg(CHUNK)
+            .arg("WITHVALUES");
+        let mut reaped = 0;
+        loop {
+            let entries: Vec<(Vec<u8>, Vec<u8>)> = self.pool.query("reap", slot, &some).await?;
+            if entries.is_empty() {
+                break;
+            }
+            let entries = entries
+                .iter()
+                .map(|(id, user)| (id.as_slice(), user.as_slice()));
+            let script = self.removal(lease, shard, entries, "reap", ended);
+            let (removed,): (u64,) = self.pool.query("reap", slot, &script).await?;
+            reaped += removed;
+        }
+        // Asked for, as who has never sent a heartbeat knows none, and may reap all the same.
+        let (slot, get) = self.generation_of(shard);
+        let generation: Option<String> = self.pool.query("reap", slot, &get).await?;
+        if let Some(generation) = generation {
+            let mut out = redis::cmd("SREM");
+            out.arg(self.keys.entered(shard, &generation))
+                .arg(lease.to_string());
+            self.pool.query::<i64>("reap", slot, &out).await?;
+        }
+        Ok(reaped)
+    }
+}
+
+fn not_whole(shard: Shard, missing: &[Instance]) -> RegistryError {
+    let missing: Vec<_> = missing.iter().map(Instance::as_str).collect();
+    RegistryError::Unavailable(format!(
+        "shard {:x} has lost its data, and not all nodes are back in it: {}",
+        shard.index(),
+        missing.join(", ")
+    ))
+}

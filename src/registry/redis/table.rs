@@ -1,0 +1,515 @@
+//! Who lives: the table of leases, and this node's row in it.
+//!
+//! One hash, and in a cluster three copies of it on as many masters. A heartbeat is one script for each copy, which renews the own
+//! row and answers all others; so every node knows who lives, and a read needs nothing but the entries. What most of the copies
+//! say counts, and among them the newest: a lease holds if it does in any that has answered.
+//!
+//! A row is judged by the time of Redis that came with it, and never by a clock of this node's. So a table is believed only for
+//! half a lease; whoever needs one then reads it anew.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use redis::{FromRedisValue, ScriptInvocation};
+use tokio::time::Instant;
+
+use super::{RedisRegistry, milliseconds, unreadable::text};
+use crate::{
+    connection::{ConnectionId, Instance, NodeId},
+    link::{LinkError, time},
+    registry::{
+        Lease, Node, NodeReport, RegistryError,
+        keys::{is_marked, mark, mark_of},
+    },
+};
+
+/// For how long a lease must be seen to be late before anybody buries it. After Redis has stalled everybody is late at first, and
+/// renews its lease as soon as it gets an answer.
+pub(super) const LATE: Duration = Duration::from_secs(1);
+
+/// What `bury.lua` answers of a lease that is over in a copy, and of one that holds there. A copy may not have it: not any more, or
+/// not yet.
+const BURIED: usize = 1;
+const HELD: usize = 2;
+
+/// How a lease stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Over for good.
+    Buried,
+    /// Run out, and not buried.
+    Late,
+    /// Its node lives.
+    Holds,
+}
+
+/// What the table has of one lease.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) lease: Lease,
+    pub(super) standing: Standing,
+    /// When it was last renewed, by the clock of Redis.
+    pub(super) renewed: Timestamp,
+    pub(super) report: NodeReport,
+    /// What the ids have that its node gives out.
+    mark: String,
+    /// In how many copies it is buried.
+    buried: usize,
+    /// How long it holds yet.
+    left: Duration,
+}
+
+impl Row {
+    pub(super) fn node(&self) -> &NodeId {
+        &self.report.node_id
+    }
+}
+
+/// The leases at one moment, by their text, as entries hold it.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    rows: HashMap<String, Row>,
+    /// When it was asked for; none: never.
+    asked: Option<Instant>,
+}
+
+impl Table {
+    /// The row of a lease, if it holds.
+    pub(super) fn live(&self, lease: &str) -> Option<&Row> {
+        self.row(lease)
+            .filter(|row| row.standing == Standing::Holds)
+    }
+
+    pub(super) fn row(&self, lease: &str) -> Option<&Row> {
+        self.rows.get(lease)
+    }
+
+    /// Those that hold.
+    pub(super) fn holding(&self) -> impl Iterator<Item = &Row> {
+        let rows = self.rows.values();
+        rows.filter(|row| row.standing == Standing::Holds)
+    }
+
+    /// Those that don't, and are not reaped yet.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &Row> {
+        let rows = self.rows.values();
+        rows.filter(|row| row.standing != Standing::Holds)
+    }
+
+    /// The leases that hold whose nodes may have given out an id.
+    pub(super) fn marked<'a>(&'a self, id: &'a ConnectionId) -> impl Iterator<Item = &'a Lease> {
+        let marked = self.holding().filter(move |row| is_marked(id, &row.mark));
+        marked.map(|row| &row.lease)
+    }
+
+    /// Every lease with how long it holds yet, or none if it does not.
+    pub(super) fn left(&self) -> impl Iterator<Item = (&String, Option<Duration>)> {
+        self.rows.iter().map(|(lease, row)| {
+            let holds = row.standing == Standing::Holds;
+            (lease, holds.then_some(row.left))
+        })
+    }
+
+    pub(super) fn instances(&self) -> HashSet<Instance> {
+        self.holding()
+            .map(|row| row.lease.instance.clone())
+            .collect()
+    }
+
+    /// Whether it was asked for before another one.
+    pub(super) fn is_older(&self, other: &Self) -> bool {
+        self.asked < other.asked
+    }
+
+    fn is_fresh(&self, within: Duration) -> bool {
+        self.asked.is_some_and(|asked| asked.elapsed() < within)
+    }
+
+    /// Takes in what one copy says.
+    fn add(
+        &mut self,
+        lease: Lease,
+        ends: Option<i64>,
+        at: i64,
+        renewed: Timestamp,
+        report: NodeReport,
+    ) {
+        let standing = match ends {
+            None => Standing::Buried,
+            Some(ends) if ends > at => Standing::Holds,
+            Some(_) => Standing::Late,
+        };
+        let row = self.rows.entry(lease.to_string()).or_insert_with(|| Row {
+            mark: mark(&lease.instance),
+            lease,
+            standing,
+            renewed,
+            report: report.clone(),
+            buried: 0,
+            left: Duration::ZERO,
+        });
+        let left = ends.and_then(|ends| u64::try_from(ends - at).ok());
+        row.left = row
+            .left
+            .max(left.map(Duration::from_millis).unwrap_or_default());
+        row.buried += usize::from(standing == Standing::Buried);
+        row.standing = row.standing.max(standing);
+        if renewed > row.renewed {
+            (row.renewed, row.report) = (renewed, report);
+        }
+    }
+
+    /// One that is buried in most copies is so, whatever the others say; in too few, it is late: they have yet to agree.
+    fn close(mut self, most: usize) -> Self {
+        for row in self.rows.values_mut() {
+            if row.buried >= most {
+                row.standing = Standing::Buried;
+            } else if row.standing == Standing::Buried {
+                row.standing = Standing::Late;
+            }
+        }
+        self
+    }
+}
+
+/// What a heartbeat says of one copy: the time, its generation, the verdict, the fields.
+type Beaten = (i64, String, String, Vec<(Vec<u8>, Vec<u8>)>);
+
+/// What came of a heartbeat.
+pub(super) struct Beat {
+    /// Whether the lease holds.
+    pub(super) held: bool,
+    /// Whether most copies of the table are other ones than before.
+    pub(super) lost: bool,
+}
+
+impl RedisRegistry {
+    fn most(&self) -> usize {
+        self.tables.len() / 2 + 1
+    }
+
+    /// Asks all copies at once. Unavailable if most don't answer.
+    async fn copies<'a, T: FromRedisValue>(
+        &'a self,
+        operation: &'static str,
+        script: impl Fn(usize, &str) -> ScriptInvocation<'a>,
+    ) -> Result<Vec<(usize, T)>, RegistryError> {
+        let asking = self
+            .tables
+            .iter()
+            .enumerate()
+            .map(async |(copy, (slot, key))| {
+                let script = script(copy, key);
+                (copy, self.link.query::<T>(operation, *slot, &script).await)
+            });
+        self.most_of(join_all(asking).await)
+    }
+
+    fn most_of<T>(
+        &self,
+        answers: Vec<(usize, Result<T, LinkError>)>,
+    ) -> Result<Vec<(usize, T)>, RegistryError> {
+        let mut given = Vec::new();
+        let mut failed = None;
+        for (copy, answer) in answers {
+            match answer {
+                Ok(answer) => given.push((copy, answer)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if given.len() < self.most() => Err(error.into()),
+            _ => Ok(given),
+        }
+    }
+
+    fn table_of<'a>(
+        &self,
+        copies: impl Iterator<Item = (i64, &'a [(Vec<u8>, Vec<u8>)])>,
+        asked: Instant,
+    ) -> Table {
+        let mut table = Table {
+            asked: Some(asked),
+            ..Table::default()
+        };
+        for (at, fields) in copies {
+            for (lease, row) in fields {
+                if matches!(lease.as_slice(), b"generation" | b"beat") {
+                    continue;
+                }
+                let read = row_of(&text(lease.clone()), &text(row.clone()));
+                if let Some((lease, ends, renewed, report)) = self.unreadable.skip("lease", read) {
+                    table.add(lease, ends, at, renewed, report);
+                }
+            }
+        }
+        table.close(self.most())
+    }
+
+    /// Renews a lease, or puts a new one in.
+    pub(super) async fn beat(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+        new: bool,
+    ) -> Result<Beat, RegistryError> {
+        let report = written(report)?;
+        let before = match lease.epoch.checked_sub(1) {
+            Some(epoch) if new && epoch > 0 => Lease {
+                epoch,
+                ..lease.clone()
+            }
+            .to_string(),
+            _ => String::new(),
+        };
+        // A new lease is put in wherever it is not, also where the one before was known.
+        let known = match new {
+            true => vec![String::new(); self.tables.len()],
+            false => self.known.lock().copies.clone(),
+        };
+        let asked = Instant::now();
+        let answers: Vec<(usize, Beaten)> = self
+            .copies("heartbeat", |copy, key| {
+                let mut script = self.scripts.heartbeat.prepare_invoke();
+                script
+                    .key(key)
+                    .arg(lease.to_string())
+                    .arg(milliseconds(self.lease))
+                    .arg(&report)
+                    .arg(&known[copy])
+                    .arg(if new { "1" } else { "" })
+                    .arg(&before)
+                    .arg(Instance::random().as_str())
+                    .arg(milliseconds(2 * self.heartbeat));
+                script
+            })
+            .await?;
+        let held = answers
+            .iter()
+            .all(|(_, (.., verdict, _))| verdict == "held");
+        let others = answers.iter().filter(|(copy, (_, generation, ..))| {
+            !known[*copy].is_empty() && *generation != known[*copy]
+        });
+        let lost = others.count() >= self.most();
+        let table = self.table_of(
+            answers
+                .iter()
+                .map(|(_, (at, _, _, rows))| (*at, rows.as_slice())),
+            asked,
+        );
+        let mut known = self.known.lock();
+        if new {
+            known.copies.fill(String::new());
+        }
+        for (copy, (_, generation, ..)) in answers {
+            // Where it is not held, it may have to be put in under a generation that is known already.
+            if held {
+                known.copies[copy] = generation;
+            }
+        }
+        known.hear(table, lost, self.lease);
+        Ok(Beat { held, lost })
+    }
+
+    pub(super) async fn write_report(
+        &self,
+        lease: &Lease,
+        report: &NodeReport,
+    ) -> Result<(), RegistryError> {
+        let report = written(report)?;
+        self.copies::<i64>("report", |_, key| {
+            let mut script = self.scripts.report.prepare_invoke();
+            script.key(key).arg(lease.to_string()).arg(&report);
+            script
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Ends a lease for good if it has run out, or if its own node says so (`own`). Returns whether it is over.
+    pub(super) async fn bury(&self, lease: &Lease, own: bool) -> Result<bool, RegistryError> {
+        let buried = self
+            .copies::<usize>("bury", |_, key| {
+                let mut script = self.scripts.bury.prepare_invoke();
+                script
+                    .key(key)
+                    .arg(lease.to_string())
+                    .arg(if own { "1" } else { "" });
+                script
+            })
+            .await?;
+        let says = |what: usize| buried.iter().any(|(_, said)| *said == what);
+        Ok(says(BURIED) && !says(HELD))
+    }
+
+    pub(super) async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {
+        self.copies::<i64>("forget", |_, key| {
+            let mut script = self.scripts.forget.prepare_invoke();
+            script.key(key).arg(lease.to_string());
+            script
+        })
+        .await
+        .map(drop)
+    }
+
+    /// The table, read anew.
+    pub(super) async fn read_table(&self) -> Result<std::sync::Arc<Table>, RegistryError> {
+        let asked = Instant::now();
+        let reading = self
+            .tables
+            .iter()
+            .enumerate()
+            .map(async |(copy, (slot, key))| {
+                let mut all = redis::cmd("HGETALL");
+                all.arg(key);
+                let commands = [(*slot, redis::cmd("TIME")), (*slot, all)];
+                (
+                    copy,
+                    self.link
+                        .read_all::<redis::Value>("leases", &commands)
+                        .await,
+                )
+            });
+        let copies = self.most_of(join_all(reading).await)?;
+        let mut read = Vec::with_capacity(copies.len());
+        let mut others = 0;
+        for (copy, mut answers) in copies {
+            let rows = answers.pop().unwrap_or(redis::Value::Nil);
+            let at = answers.pop().unwrap_or(redis::Value::Nil);
+            let parsed = Vec::from_redis_value(at)
+                .and_then(|at| Ok((time(&at), Vec::from_redis_value(rows)?)))
+                .map_err(|error| LinkError::from(redis::RedisError::from(error)))?;
+            let (Some(at), rows): (_, Vec<(Vec<u8>, Vec<u8>)>) = parsed else {
+                return Err(RegistryError::Corrupt("the time".into()));
+            };
+            let known = self.known.lock().copies[copy].clone();
+            let is_known = |(name, value): &(Vec<u8>, Vec<u8>)| {
+                name == b"generation" && *value == known.as_bytes()
+            };
+            others += usize::from(!known.is_empty() && !rows.iter().any(is_known));
+            read.push((at.as_millisecond(), rows));
+        }
+        if others >= self.most() {
+            // Whose nodes are not in it says nothing. The next heartbeat meets it.
+            self.amiss.notify_one();
+            return Err(RegistryError::Unavailable(
+                "the table of leases was lost".to_owned(),
+            ));
+        }
+        let rows = read.iter().map(|(at, rows)| (*at, rows.as_slice()));
+        let table = self.table_of(rows, asked);
+        Ok(self.known.lock().hear(table, false, self.lease))
+    }
+
+    /// The table, for an answer to the node whose handle this is: read anew if it is too old. Unavailable where its own lease does
+    /// not hold, and while nodes are not back in a table that was lost.
+    pub(super) async fn table(&self) -> Result<std::sync::Arc<Table>, RegistryError> {
+        let (table, waits) = {
+            let mut known = self.known.lock();
+            (known.table(), known.waits(self.lease))
+        };
+        let table = match table.is_fresh(self.lease / 2) && !waits {
+            true => table,
+            false => self.read_table().await?,
+        };
+        let mut known = self.known.lock();
+        if known.waits(self.lease) {
+            return Err(RegistryError::Unavailable(
+                "the table of leases was lost, and not all nodes are back".to_owned(),
+            ));
+        }
+        match known.own() {
+            Some(own) if table.live(&own.to_string()).is_none() => Err(RegistryError::Unavailable(
+                format!("the lease {own} has run out"),
+            )),
+            _ => Ok(table),
+        }
+    }
+
+    /// The table, with whatever is to be known of these leases: one that is in none may be of a node that has just come, so it is
+    /// asked for once; and one that was late may have been renewed since, so nobody is gone by an old table.
+    pub(super) async fn table_of_leases<'a>(
+        &self,
+        leases: impl Iterator<Item = &'a str>,
+    ) -> Result<std::sync::Arc<Table>, RegistryError> {
+        let table = self.table().await?;
+        let unknown: Vec<_> = {
+            let known = self.known.lock();
+            leases
+                .filter(|lease| match table.row(lease) {
+                    Some(row) => row.standing == Standing::Late,
+                    None => !known.is_of_nobody(lease),
+                })
+                .map(str::to_owned)
+                .collect()
+        };
+        if unknown.is_empty() {
+            return Ok(table);
+        }
+        let table = self.read_table().await?;
+        let mut known = self.known.lock();
+        for lease in unknown {
+            if table.row(&lease).is_none() {
+                known.of_nobody(lease);
+            }
+        }
+        Ok(table)
+    }
+
+    /// The table, with the nodes that may have given out an id: if it has none, one may have just come, so it is asked for once.
+    pub(super) async fn table_of_id(
+        &self,
+        id: &ConnectionId,
+    ) -> Result<std::sync::Arc<Table>, RegistryError> {
+        let table = self.table().await?;
+        let mark = mark_of(id).unwrap_or_default();
+        if table.marked(id).next().is_some() || self.known.lock().is_of_nobody(mark) {
+            return Ok(table);
+        }
+        let table = self.read_table().await?;
+        if table.marked(id).next().is_none() {
+            self.known.lock().of_nobody(mark.to_owned());
+        }
+        Ok(table)
+    }
+
+    pub(super) async fn read_nodes(&self) -> Result<Vec<Node>, RegistryError> {
+        self.table().await?;
+        let table = self.read_table().await?;
+        let mut nodes: Vec<_> = table
+            .holding()
+            .map(|row| row.report.at(row.renewed))
+            .collect();
+        nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+        Ok(nodes)
+    }
+}
+
+fn written(report: &NodeReport) -> Result<String, RegistryError> {
+    serde_json::to_string(report)
+        .map_err(|error| RegistryError::Corrupt(format!("report of {}: {error}", report.node_id)))
+}
+
+/// A row: the lease; when it runs out, none if it is buried; when it was renewed; the report.
+type Read = (Lease, Option<i64>, Timestamp, NodeReport);
+
+fn row_of(lease: &str, row: &str) -> Result<Read, RegistryError> {
+    let read = || {
+        let (ends, rest) = row.split_once(':')?;
+        let (renewed, report) = rest.split_once(':')?;
+        let ends: i64 = ends.parse().ok()?;
+        let renewed = Timestamp::from_millisecond(renewed.parse().ok()?).ok()?;
+        let report = serde_json::from_str(report).ok()?;
+        Some((
+            lease.parse().ok()?,
+            (ends > 0).then_some(ends),
+            renewed,
+            report,
+        ))
+    };
+    read().ok_or_else(|| RegistryError::Corrupt(format!("lease {lease:.64?}: {row:.256?}")))
+}
