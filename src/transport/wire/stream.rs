@@ -42,7 +42,13 @@ pub struct EngineStream {
     upgrading: bool,
     /// How much of what the engine writes first is dropped: the client has it already.
     muted: usize,
+    /// How many flushes are left until the engine's writer runs. It is not started where the engine reads a close packet
+    /// before its task has had a turn, and what was sent before is then lost (engineioxide's `forward_to_socket`).
+    unstarted: u8,
 }
+
+/// Of a session that moves, the engine flushes its answer to the probe, and its writer the noop that the upgrade began with.
+const FLUSHES_OF_A_MOVE: u8 = 2;
 
 impl EngineStream {
     /// Wraps a wire for the engine. `early` is what hyper had read beyond the upgrade request.
@@ -58,6 +64,7 @@ impl EngineStream {
             closing: false,
             deaf: false,
             muted: 0,
+            unstarted: 0,
         }
     }
 
@@ -76,6 +83,7 @@ impl EngineStream {
         let replayed = [probe::REPLAY, early].concat();
         let mut stream = Self::new(wire, session, &replayed);
         stream.muted = probe::ANSWER;
+        stream.unstarted = FLUSHES_OF_A_MOVE;
         stream
     }
 }
@@ -213,6 +221,9 @@ impl AsyncRead for EngineStream {
                 return Poll::Ready(Ok(()));
             }
             if inflow == Inflow::Closing as u8 && this.frames.between_messages() {
+                if this.unstarted > 0 {
+                    return Poll::Pending;
+                }
                 if this.closing {
                     // The engine did not want the packet, in the middle of an upgrade.
                     return Poll::Ready(Ok(()));
@@ -265,7 +276,11 @@ impl AsyncWrite for EngineStream {
         Poll::Ready(Ok(buf.len()))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unstarted > 0 {
+            self.unstarted -= 1;
+            self.wire.reader.wake();
+        }
         Poll::Ready(Ok(()))
     }
 
