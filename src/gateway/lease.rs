@@ -110,6 +110,12 @@ impl Inner {
         }
     }
 
+    /// Whether this node has ever caught up, with one shard at least: before that it vouches for nothing.
+    pub(super) fn has_caught_up(&self) -> bool {
+        let membership = self.membership.lock();
+        membership.caught_up.iter().any(|times| *times > 0)
+    }
+
     /// Whether others still believe in this node.
     pub(super) fn holds_lease(&self) -> bool {
         self.membership.lock().holds(self.config().registry.lease)

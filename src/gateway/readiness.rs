@@ -35,6 +35,7 @@ impl Inner {
             (!self.registry.is_up(), "the registry is unavailable"),
             (!self.bus.is_mostly_up(), "the bus is down"),
             (!self.holds_lease(), "no lease"),
+            (!self.has_caught_up(), "not yet caught up with the registry"),
         ];
         wrong
             .into_iter()
