@@ -58,6 +58,7 @@ impl Inner {
     async fn keep_lease(self: &Arc<Self>, beats: watch::Sender<Vec<Lease>>) {
         let mut gaps = self.bus.gaps();
         loop {
+            let begun = Instant::now();
             let pause = match self.beat().await {
                 Ok((lapsed, next)) => {
                     beats.send_replace(lapsed);
@@ -70,7 +71,9 @@ impl Inner {
                 Err(error) => {
                     tracing::debug!(%error, "heartbeat");
                     self.set_inexact();
-                    RETRY.min(self.config().registry.heartbeat)
+                    // One that was not answered may have been heard, and prolonged the lease of a node that hears nothing. By then
+                    // its link's PING has not been answered either, and nothing more is sent.
+                    begun.elapsed() + RETRY.min(self.config().registry.heartbeat)
                 }
             };
             tokio::select! {
