@@ -6,12 +6,13 @@
 
 #![allow(dead_code)]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
+    time::{Instant, sleep_until},
 };
 
 /// What becomes of the bytes of one direction.
@@ -160,6 +161,8 @@ async fn pump(
     flow: impl Fn(&Weather) -> Flow,
 ) {
     let mut buffer = vec![0; 64 * 1024];
+    // What is on its way, and when each piece arrives: a long way is not a narrow one.
+    let mut underway: VecDeque<(Instant, Vec<u8>)> = VecDeque::new();
     let mut lost = false;
     loop {
         let weather = *seen.borrow_and_update();
@@ -180,6 +183,14 @@ async fn pump(
         tokio::select! {
             biased;
             changed = seen.changed() => if changed.is_err() { return },
+            () = arrival(&underway) => {
+                let Some((_, piece)) = underway.pop_front() else {
+                    continue;
+                };
+                if write_all(to, &piece).await.is_err() {
+                    return;
+                }
+            }
             ready = from.readable() => {
                 if ready.is_err() {
                     return;
@@ -189,6 +200,12 @@ async fn pump(
                         // Whoever closes while nothing comes through is not heard either.
                         while flow(&seen.borrow_and_update().clone()) != Flow::Pass {
                             if seen.changed().await.is_err() {
+                                return;
+                            }
+                        }
+                        for (at, piece) in underway {
+                            sleep_until(at).await;
+                            if write_all(to, &piece).await.is_err() {
                                 return;
                             }
                         }
@@ -202,14 +219,23 @@ async fn pump(
                     lost = true;
                     continue;
                 }
-                if !weather.delay.is_zero() {
-                    tokio::time::sleep(weather.delay).await;
-                }
-                if write_all(to, &buffer[..count]).await.is_err() {
-                    return;
+                if weather.delay.is_zero() && underway.is_empty() {
+                    if write_all(to, &buffer[..count]).await.is_err() {
+                        return;
+                    }
+                } else {
+                    underway.push_back((Instant::now() + weather.delay, buffer[..count].to_vec()));
                 }
             }
         }
+    }
+}
+
+/// Waits until the first piece that is on its way arrives; for ever if there is none.
+async fn arrival(underway: &VecDeque<(Instant, Vec<u8>)>) {
+    match underway.front() {
+        Some((at, _)) => sleep_until(*at).await,
+        None => std::future::pending().await,
     }
 }
 
