@@ -240,18 +240,10 @@ impl RedisRegistry {
 
     /// `ended`: when its connections did, in ms; empty for now.
     async fn reap_buried(&self, lease: &Lease, ended: &str) -> Result<u64, RegistryError> {
-        let mut reaped = 0;
-        let mut failed = None;
         // What can be reaped is, also where one server is away.
-        for shard in Shard::all() {
-            match self.reap_shard(lease, shard, ended).await {
-                Ok(count) => reaped += count,
-                Err(error) => failed = Some(error),
-            }
-        }
-        if let Some(error) = failed {
-            return Err(error);
-        }
+        let shards = Shard::all().map(|shard| self.reap_shard(lease, shard, ended));
+        let reaped: Result<u64, _> = join_all(shards).await.into_iter().sum();
+        let reaped = reaped?;
         self.forget(lease).await?;
         Ok(reaped)
     }
