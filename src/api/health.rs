@@ -58,7 +58,10 @@ pub async fn healthz() -> &'static str {
     path = "/readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "It does", body = String, content_type = "text/plain", example = "ready"),
+        (status = 200, description = "It does; as JSON while shards of the registry are away", content(
+            (String = "text/plain", example = "ready"),
+            (Degraded = "application/json", example = json!({"ready": true, "degraded": true, "shards": ["3"]})),
+        )),
         (status = 503, description = "It does not, and why", body = Unready,
             example = json!({"ready": false, "problems": ["draining"]})),
     ),
