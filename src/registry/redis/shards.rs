@@ -2,7 +2,11 @@
 
 use std::collections::HashSet;
 
-use futures_util::future::{OptionFuture, join_all};
+use futures_util::{
+    StreamExt,
+    future::{OptionFuture, join_all},
+    stream,
+};
 use redis::{Cmd, FromRedisValue, Value};
 
 use super::{CHUNK, RedisRegistry, carry::not_carried, known::Known};
@@ -14,6 +18,9 @@ use crate::{
 
 /// How often a read is made again whose shards turned out to be whole in the meantime.
 pub(super) const TRIES: usize = 3;
+
+/// How many shards of a lease are reaped at a time: the pool has four connections to a server, and others want some, too.
+const REAPED_AT_ONCE: usize = 3;
 
 pub(super) fn read<T: FromRedisValue>(value: Option<Value>) -> Result<T, RegistryError> {
     let value = value.ok_or_else(|| RegistryError::Corrupt("an answer is missing".into()))?;
@@ -242,8 +249,11 @@ impl RedisRegistry {
     async fn reap_buried(&self, lease: &Lease, ended: &str) -> Result<u64, RegistryError> {
         // What can be reaped is, also where one server is away.
         let shards = Shard::all().map(|shard| self.reap_shard(lease, shard, ended));
-        let reaped: Result<u64, _> = join_all(shards).await.into_iter().sum();
-        let reaped = reaped?;
+        let reaped: Vec<Result<u64, _>> = stream::iter(shards)
+            .buffer_unordered(REAPED_AT_ONCE)
+            .collect()
+            .await;
+        let reaped = reaped.into_iter().sum::<Result<u64, _>>()?;
         self.forget(lease).await?;
         Ok(reaped)
     }
