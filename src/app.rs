@@ -290,8 +290,8 @@ impl App {
     }
 }
 
-/// Not `TcpListener::bind`: that lets 128 connections wait, and in a burst the kernel drops the SYN of every further one, whoever's
-/// it is; the API's callers then wait a second to say it again.
+/// Not `TcpListener::bind`: that lets 128 connections wait. In a burst the kernel drops the SYN of every further one, those of the
+/// API's callers too, who send theirs again after a second.
 fn bind(addr: SocketAddr) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = match addr {

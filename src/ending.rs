@@ -82,13 +82,13 @@ impl Ending {
         }
     }
 
-    /// The same, after which the client stays away whatever the code says.
+    /// Makes the client stay away, whatever the code says.
     pub fn final_one(mut self) -> Self {
         self.reconnect = false;
         self
     }
 
-    /// The same with another text.
+    /// Replaces the reason's text.
     pub fn because(mut self, reason: impl Into<String>) -> Self {
         self.reason = reason.into();
         self

@@ -1,6 +1,6 @@
-//! Who did what to whom, and what came of it: one line for each call that is about somebody's right to be connected. What
-//! is malformed, or comes with no valid credentials, or with the token of a user who is no administrator, is no such call yet. A
-//! stranger's call leaves a line only if it changed something: neither strangers nor users may fill the audit.
+//! The audit log: one line for each call that changes a user's right to be connected, with the caller, the verb, the target and
+//! the result. A call that is malformed, has no valid credentials, or has the token of a user who is no administrator is not
+//! logged; a stranger's call is logged only if it changed something. So neither strangers nor users can fill the log.
 //!
 //! The lines have the target `audit` and the level `info`, so that `log.level = "warn,audit=info"` keeps them where the
 //! rest is too much, and `log.audit_file` has them in a file of their own. The log quotes and cuts names and ids: an id with a
@@ -67,8 +67,8 @@ impl Outcome for bool {
     }
 }
 
-/// Carries a call out, and leaves its line: `who` did `what` to `whom`. What fails leaves one too, with the error's code as
-/// its result, and so does what nobody waits for any more: the caller has gone, or the time was up.
+/// Runs a call and writes its audit line: `who` did `what` to `whom`. A call that fails is logged with its error's code as the
+/// result; one whose caller has gone, or whose time was up, is logged as well.
 pub async fn leave<T: Outcome>(
     who: &str,
     what: &'static str,
@@ -89,7 +89,7 @@ pub async fn leave<T: Outcome>(
     result
 }
 
-/// Leaves the line of a stranger's call that has changed something: `who` did `what` to `whom`.
+/// Writes the audit line of a stranger's call that changed something: `who` did `what` to `whom`.
 pub fn changed(who: &str, what: &'static str, whom: &str) {
     write(who, what, whom, "done", None);
 }

@@ -112,7 +112,7 @@ where
     Ok(value)
 }
 
-/// The same for a part of a body that was read as a value before.
+/// Reads a part of a body that was read as a JSON value before. An error names the field at fault.
 pub fn part<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
     let Object(value) = serde_path_to_error::deserialize(value).map_err(at_place)?;
     Ok(value)

@@ -92,8 +92,7 @@ fn readiness(problems: Vec<&'static str>, shards: Vec<String>) -> Response {
 
 /// The node's metrics
 ///
-/// Prometheus text. On the public listener only with a key, whatever its scopes; on the internal listener to whoever reaches
-/// it.
+/// Prometheus text. On the public listener only with a key, whatever its scopes; on the internal listener without one.
 #[utoipa::path(
     get,
     path = "/metrics",
@@ -108,7 +107,7 @@ pub async fn metrics(_: AnyKey, State(state): State<ApiState>) -> Result<Respons
     render(&state).await
 }
 
-/// The same for whoever reaches the internal listener.
+/// The node's metrics on the internal listener, where no key is asked for.
 pub async fn metrics_open(State(state): State<ApiState>) -> Result<Response, ApiError> {
     render(&state).await
 }

@@ -1,8 +1,8 @@
-//! How much the API does at once: calls of each key in a second, calls of the node in flight, and the users and messages of large
-//! calls that are at Redis.
+//! The API's limits: calls a second for each key, calls in flight on the node, and users and messages of large calls that are
+//! at Redis.
 //!
-//! Ends (disconnects, bans, revocations) have a lane of their own, and no rate: whoever has to go goes, however many other calls
-//! there are. Health and metrics pass by all of it.
+//! Ends (disconnects, bans, revocations) have a lane of their own and no rate: they work however many other calls there are.
+//! Health and metrics are not limited.
 
 use std::{
     num::NonZeroU32,

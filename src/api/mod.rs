@@ -114,9 +114,8 @@ impl ApiState {
     }
 }
 
-/// Everything for the public listener, where there is no internal one: `/metrics` asks for a key. What it has no route for
-/// outside `/v1` is left to whoever it is merged with: so are the [`sessions()`], which pages call, and which want the CORS of
-/// pages around them.
+/// The router of the public listener, where there is no internal one: `/metrics` asks for a key. It has no fallback outside `/v1`,
+/// and not the [`sessions()`], which pages call: the caller merges those in with the CORS of pages.
 pub fn public(state: ApiState) -> Router {
     let (router, document) = documented();
     assemble(router, &document, state)

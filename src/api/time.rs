@@ -48,7 +48,7 @@ pub fn show<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::
     }
 }
 
-/// The same for optional times.
+/// Shows an optional time as [`optional`] takes it; `None` as null.
 pub fn show_optional<S: Serializer>(
     time: &Option<Timestamp>,
     serializer: S,

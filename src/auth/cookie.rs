@@ -1,7 +1,7 @@
 //! Signed session cookies, read as `express-session` 1.19 reads them: with `cookie` 0.7 and `cookie-signature` 1.0.
 //!
-//! Whom a request belongs to is the application's to say. So where a header can be read in two ways, it is read here as it
-//! is there: of several cookies of one name the first counts, even if a later one is good.
+//! A header that can be read in two ways is read as the application reads it, so that both see the same user: of several cookies
+//! of one name the first counts, even if a later one is good.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 

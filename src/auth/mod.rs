@@ -129,8 +129,8 @@ pub enum AuthError {
     /// More connections than a user may have.
     #[error("Too many connections")]
     TooMany,
-    /// Nothing that the client did: whoever could say does not answer. Passes, so it is no `connect_error`, which would make
-    /// the client stop: its transport is closed, and it tries again.
+    /// A store or key server that has to be asked does not answer. No `connect_error`, which would make the client stop: its
+    /// transport is closed, and it tries again.
     #[error("Service unavailable")]
     Unavailable,
 }

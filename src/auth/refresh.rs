@@ -40,7 +40,7 @@ const TAG_BYTES: usize = 16;
 /// What the key is derived for: the secret that it comes from also signs tokens, and no token's signed part is this.
 const PURPOSE: &[u8] = b"switchboard refresh-token successor v1";
 
-/// A refresh token, whoever's. `Debug` shows nothing of it.
+/// A refresh token. `Debug` shows nothing of it.
 #[derive(Clone)]
 pub struct RefreshToken {
     text: SecretString,

@@ -22,7 +22,7 @@ pub(crate) struct Reader {
 /// What a session says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Session {
-    /// Who it is. Its `session` is for whoever knows the id.
+    /// The user it belongs to. The identity's `session` is filled in by the caller, who knows the session's id.
     pub(crate) identity: Identity,
     /// Whether it is past its `cookie.expires`.
     pub(crate) life: Life,

@@ -87,7 +87,8 @@ impl RedisSessions {
         }
     }
 
-    /// The same for a node with the embedded registry, whose revocations are made by the node's own clock.
+    /// Takes the time of answers from the node's clock instead of Redis'. For a node with the embedded registry, whose revocations
+    /// are made by that clock.
     #[must_use]
     pub fn by_the_nodes_clock(self) -> Self {
         Self {

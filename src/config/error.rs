@@ -47,7 +47,7 @@ impl ConfigError {
         }
     }
 
-    /// A single problem of one key, for whoever finds out later than the loader: a key file that holds no key.
+    /// A single problem of one key, found after loading: a key file that holds no key.
     pub fn at(key: impl Into<String>, what: impl Into<String>) -> Self {
         Problem::new(key, what).into()
     }
@@ -57,7 +57,7 @@ impl ConfigError {
         &self.problems
     }
 
-    /// The same with each problem changed, to fill in what the finder did not know.
+    /// Changes each problem, to fill in what its finder did not know.
     pub(super) fn map(self, change: impl FnMut(Problem) -> Problem) -> Self {
         Self {
             problems: self.problems.into_iter().map(change).collect(),

@@ -47,7 +47,7 @@ where
     OneOrMore::deserialize(from).map(|OneOrMore(all)| all)
 }
 
-/// The same for a list that need not be there. An empty one is.
+/// Reads an optional list, of one value or several. An empty list is `Some`.
 pub(super) fn optional<'de, D, T>(from: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,

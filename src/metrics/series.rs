@@ -76,7 +76,7 @@ impl Metrics {
         )
     }
 
-    /// Messages that did not reach whom they were for; `reason` comes from a table.
+    /// Messages that did not reach their recipients; `reason` comes from a table.
     pub fn messages_dropped(&self, reason: &'static str) -> Counter {
         self.counter(
             "switchboard_messages_dropped_total",

@@ -12,7 +12,7 @@ fn line(what: &str, whom: &str, result: &str) -> Value {
     json!({"who": "key:default", "what": what, "whom": whom, "result": result})
 }
 
-/// The same of what ended no connection, as there was none.
+/// The audit line of an end that met no connection.
 fn counted(what: &str, whom: &str) -> Value {
     let mut line = line(what, whom, "done");
     line["disconnected"] = json!(0);

@@ -70,8 +70,7 @@ impl Authenticator {
                 .is_some_and(|store| store.is_up())
     }
 
-    /// The same with the store that session cookies are looked up in. Without one, whoever brings a session cookie is
-    /// told to try again.
+    /// Sets the store that session cookies are looked up in. Without one, a client with a session cookie is told to try again.
     #[must_use]
     pub fn with_sessions(self, store: Arc<dyn SessionStore>) -> Self {
         Self {

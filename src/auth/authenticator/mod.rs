@@ -29,7 +29,7 @@ pub struct Authenticator {
 }
 
 struct Shared {
-    /// Replaced as a whole by a reload; whoever is at it goes on with what there was.
+    /// Replaced as a whole by a reload; a verification under way goes on with the one before.
     inner: RwLock<Arc<Inner>>,
     store: Option<Arc<dyn SessionStore>>,
 }

@@ -40,9 +40,9 @@ impl Sessions {
         Some(self.keys.verify(&value))
     }
 
-    /// Who a session is as of `now`, or why nobody is, for somebody who comes with it. Its word is as old as the look at the
-    /// store: that is what a revocation is held against, and whoever was let through by an earlier look does not slip in
-    /// behind it. Asks the store once, and once more for a session that is past its `expires`.
+    /// The identity of a session's user as of `now`, or why it has none, at a handshake. The identity is as old as the store's
+    /// answer: revocations compare with that time, so a handshake that was looked up before a revocation does not pass it.
+    /// Asks the store once, and once more for a session that is past its `expires`.
     pub(crate) async fn identity(
         &self,
         store: &dyn SessionStore,
