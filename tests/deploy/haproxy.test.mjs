@@ -11,15 +11,16 @@ const CONFIG = fileURLToPath(new URL('../../deploy/haproxy/haproxy.cfg', import.
 const LIMITS = { SWITCHBOARD_CONNECTIONS_PER_ADDRESS: '20', SWITCHBOARD_HANDSHAKES_PER_ADDRESS: '10' };
 const world = {};
 
-/** Answers with the headers that it got; holds the answer for as long as the path says so. */
-const server = http.createServer((request, response) => {
+/** Two nodes that answer with the headers that they got, and their name; hold the answer for as long as the path says so. */
+const servers = ['a', 'b'].map((name) => http.createServer((request, response) => {
+  response.setHeader('x-node', name);
   if (request.url.includes('hold')) world.held.push(response);
   else response.end(JSON.stringify(request.headers));
-});
+}));
 
 before(async () => {
   world.held = [];
-  await new Promise((listening) => server.listen(0, '127.0.0.1', listening));
+  await Promise.all(servers.map((server) => new Promise((listening) => server.listen(0, '127.0.0.1', listening))));
   [world.port, world.operators, world.health] = [await freePort(), await freePort(), await freePort()];
   let text = readFileSync(CONFIG, 'utf8');
   const put = (from, to) => {
@@ -31,7 +32,7 @@ before(async () => {
   put(/bind 127.0.0.1:8082/, `bind 127.0.0.1:${world.health}`);
   put(/^resolvers[^]*?\n\n/m, '');
   put(/^ *(option httpchk|http-check .*)$/gm, '');
-  put(/server-template .*/g, `server one 127.0.0.1:${server.address().port}`);
+  put(/server-template .*/g, servers.map((server, i) => `server node${i} 127.0.0.1:${server.address().port}`).join('\n    '));
   const env = { ...LIMITS, SWITCHBOARD_FRONT: '192.0.2.1 127.0.0.2' };
   world.haproxy = new Running('haproxy', ['-db', '-f', writeScratch('cfg', text)], { env, name: 'haproxy' });
   await eventually('HAProxy answers', async () => {
@@ -42,8 +43,10 @@ before(async () => {
 
 after(async () => {
   await world.haproxy?.kill();
-  server.closeAllConnections();
-  server.close();
+  for (const server of servers) {
+    server.closeAllConnections();
+    server.close();
+  }
 });
 
 /** A request from an address of the loopback. */
@@ -51,7 +54,7 @@ function ask(path, localAddress, headers = {}) {
   return new Promise((resolve, reject) => {
     http.get(`http://127.0.0.1:${world.port}${path}`, { localAddress, headers, agent: false }, (answer) => {
       let text = '';
-      answer.on('data', (part) => (text += part)).on('end', () => resolve({ status: answer.statusCode, text }));
+      answer.on('data', (part) => (text += part)).on('end', () => resolve({ status: answer.statusCode, headers: answer.headers, text }));
     }).on('error', reject);
   });
 }
@@ -100,4 +103,27 @@ test('an address that holds too many at once gets 503', async () => {
   for (const response of world.held) response.end();
   await Promise.all(polls);
   assert.equal((await ask('/socket.io/?EIO=4', '127.0.0.7')).status, 200);
+});
+
+test('a client without cookies is held by its address and user agent, one with them by the cookie, and a new WebSocket by nothing', async () => {
+  const node = async (...from) => (await ask(...from)).headers['x-node'];
+  const [nodes, sockets] = [new Set(), new Set()];
+  for (let i = 1; i <= 16; i += 1) {
+    const from = [`127.0.2.${i}`, { 'user-agent': `agent ${i}` }];
+    const first = await node('/socket.io/?EIO=4&transport=polling', ...from);
+    for (const transport of ['polling', 'polling', 'websocket']) assert.equal(await node(`/socket.io/?EIO=4&transport=${transport}&sid=a`, ...from), first);
+    nodes.add(first);
+  }
+  assert.deepEqual([...nodes].sort(), ['a', 'b'], 'expected clients on both nodes');
+  const [home, away] = [['127.0.2.1', {}], ['127.0.2.2', {}]];
+  const { headers } = await ask('/socket.io/?EIO=4&transport=polling', ...home);
+  const cookie = headers['set-cookie'][0].split(';')[0];
+  assert.equal(await node('/socket.io/?EIO=4&transport=polling&sid=a', away[0], { cookie, 'user-agent': 'moved' }), headers['x-node']);
+  for (let i = 0; i < 8; i += 1) {
+    const answer = await ask('/socket.io/?EIO=4&transport=websocket', '127.0.2.99');
+    sockets.add(answer.headers['x-node']);
+  }
+  assert.equal(sockets.size, 2);
+  const told = JSON.parse((await ask('/socket.io/?EIO=4&transport=websocket', '127.0.2.98', { cookie })).text);
+  assert.equal(told.cookie, undefined, 'expected the cookie of the balancer not to reach a node');
 });
