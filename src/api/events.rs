@@ -28,8 +28,8 @@ const MAX_ACK_TIMEOUT_MS: i64 = 30_000;
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"event": "order:shipped", "data": {"order": 7}}))]
 pub struct SendRequest {
-    /// Its name. Not one of Socket.IO's own: `connect`, `connect_error`, `disconnect`, `disconnecting`, `newListener`,
-    /// `removeListener`.
+    /// Its name. Not one of Socket.IO's own (`connect`, `connect_error`, `disconnect`, `disconnecting`, `newListener`,
+    /// `removeListener`) or of Switchboard's (`ready`, `tokenExpiring`, `forceDisconnect`, `presence`).
     #[schema(min_length = 1, max_length = 256)]
     event: String,
     /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
@@ -255,7 +255,7 @@ fn message(
     if RESERVED_EVENTS.contains(&event.as_str()) {
         return Err(ApiError::new(
             ErrorCode::ReservedEvent,
-            format!("event: {event:?} is Socket.IO's own"),
+            format!("event: {event:?} is Socket.IO's or Switchboard's own"),
         ));
     }
     let namespace = match namespace {

@@ -27,6 +27,9 @@ use crate::{ending::Ending, registry::keys::Shard, transport::engine::Adapter};
 /// What a client is told of an event that is refused for their number.
 const TOO_MANY: &str = "Too many events";
 
+/// What a client is told of an event that nothing takes, if it waits for an answer.
+const UNKNOWN_EVENT: &str = "Unknown event";
+
 /// What a client is told that asks while nothing can be said for sure.
 const UNAVAILABLE: &str = "Service unavailable";
 
@@ -42,7 +45,7 @@ enum Verb {
 }
 
 impl Verb {
-    /// The verb that an event of a namespace is. Any other event is an application's, and nobody here waits for it.
+    /// The verb that an event of a namespace is; none if nothing here takes it.
     fn of(namespace: &str, event: &str) -> Option<Self> {
         let admin = || {
             (namespace == admin::NAMESPACE)
@@ -138,7 +141,9 @@ impl MessageHandler<Adapter, ()> for Inbound {
             return;
         };
         let Some(verb) = Verb::of(&live.namespace, &event) else {
-            return;
+            gateway.metrics.events_unknown().increment(1);
+            let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
+            return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
         };
         let config = gateway.config();
         let limits = &config.limits;

@@ -9,14 +9,19 @@ use crate::{
     registry::keys::Shard,
 };
 
-/// Event names that mean something to Socket.IO's clients and servers themselves; `socket.io-client` throws on them.
-pub const RESERVED_EVENTS: [&str; 6] = [
+/// Event names that no backend can send. The first six are Socket.IO's own: `socket.io-client` throws on them. The others are
+/// Switchboard's: clients act on what they say.
+pub const RESERVED_EVENTS: [&str; 10] = [
     "connect",
     "connect_error",
     "disconnect",
     "disconnecting",
     "newListener",
     "removeListener",
+    "ready",
+    "tokenExpiring",
+    "forceDisconnect",
+    "presence",
 ];
 
 /// An event for clients.
@@ -221,7 +226,7 @@ pub struct TokenRevoked {
 }
 
 impl Message {
-    /// Whether its event is one that clients can tell from what the protocol itself says.
+    /// Whether its event is one that clients can tell from what the protocol and Switchboard say themselves.
     pub(crate) fn is_sendable(&self) -> bool {
         !self.event.is_empty() && !RESERVED_EVENTS.contains(&self.event.as_str())
     }

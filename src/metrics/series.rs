@@ -89,6 +89,11 @@ impl Metrics {
         self.counter("switchboard_events_refused_total", Vec::new())
     }
 
+    /// Inbound events that nothing takes.
+    pub fn events_unknown(&self) -> Counter {
+        self.counter("switchboard_events_unknown_total", Vec::new())
+    }
+
     /// Transports ended for what their clients have sent; `reason` is a [`Breach`](crate::ending::Breach)'s label.
     pub fn transports_ended(&self, reason: &'static str) -> Counter {
         self.counter(

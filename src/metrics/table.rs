@@ -58,6 +58,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Inbound events refused by the rate limit",
     ),
     (
+        "switchboard_events_unknown_total",
+        Kind::Counter,
+        "Inbound events that nothing takes",
+    ),
+    (
         "switchboard_transports_ended_total",
         Kind::Counter,
         "Transports ended for what their clients sent",

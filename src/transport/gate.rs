@@ -342,12 +342,16 @@ impl Gate {
     }
 
     /// What leaves in place of a packet that the engine has for the client: a CONNECT packet tells the id of the connection, and
-    /// not the session's, which is a credential; the open packet tells the size that this session is held to, and not the
-    /// engine's, which is that of all.
+    /// not the session's, which is a credential; a CONNECT_ERROR packet has a code beside its message; the open packet tells the
+    /// size that this session is held to, and not the engine's, which is that of all.
     pub(super) fn outgoing(&self, packet: &[u8]) -> Outgoing {
-        if packet.first() == Some(&b'0') {
-            return packets::open_packet(packet, self.sizes.user)
-                .map_or(Outgoing::AsItIs, Outgoing::Instead);
+        let instead = match packet {
+            [b'0', ..] => packets::open_packet(packet, self.sizes.user),
+            [b'4', b'4', ..] => packets::coded_connect_error(packet),
+            _ => None,
+        };
+        if let Some(instead) = instead {
+            return Outgoing::Instead(instead);
         }
         let Packet::Connect(namespace) = Packet::of(packet) else {
             return Outgoing::AsItIs;

@@ -88,11 +88,39 @@ pub(super) fn open_packet(packet: &[u8], max_payload: u64) -> Option<String> {
 /// The CONNECT_ERROR packet that refuses credentials which are too large to be read.
 pub(super) fn too_large(namespace: &[u8]) -> String {
     // The text of the contract for a token that can't be parsed.
-    let data = serde_json::json!({ "message": "Invalid token" });
+    let data = connect_error("Invalid token");
     match namespace {
         b"/" => format!("44{data}"),
         named => format!("44{},{data}", String::from_utf8_lossy(named)),
     }
+}
+
+/// The CONNECT_ERROR packet `packet` of the engine's with the code of its message in `data`, which clients can tell errors
+/// apart by. None if it is no such packet.
+pub(super) fn coded_connect_error(packet: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Error {
+        message: String,
+    }
+    let text = std::str::from_utf8(packet).ok()?;
+    let at = text.strip_prefix("44")?.find('{')? + 2;
+    let Error { message } = serde_json::from_str(&text[at..]).ok()?;
+    Some(format!("{}{}", &text[..at], connect_error(&message)))
+}
+
+/// What a CONNECT_ERROR packet says: the message, and its code, which is the message in snake case without its "or".
+fn connect_error(message: &str) -> String {
+    let code = message.rsplit(" or ").next().unwrap_or(message);
+    let code = code.to_ascii_lowercase().replace(' ', "_");
+    let code = match code.as_str() {
+        "expired_token" => "token_expired",
+        code => code,
+    };
+    let [message, data] = [
+        serde_json::json!(message),
+        serde_json::json!({ "code": code }),
+    ];
+    format!(r#"{{"message":{message},"data":{data}}}"#)
 }
 
 /// The CONNECT packet that tells a client that it is connected to `namespace` as `id`.
@@ -107,6 +135,8 @@ pub(super) fn connect_packet(namespace: &str, id: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -154,7 +184,32 @@ mod tests {
     fn a_connect_packet_says_the_name_that_it_is_given() {
         assert_eq!(connect_packet("/", "a-b"), r#"40{"sid":"a-b"}"#);
         assert_eq!(connect_packet("/x", "a"), r#"40/x,{"sid":"a"}"#);
-        assert_eq!(too_large(b"/"), r#"44{"message":"Invalid token"}"#);
-        assert_eq!(too_large(b"/x"), r#"44/x,{"message":"Invalid token"}"#);
+    }
+
+    #[test]
+    fn a_connect_error_has_the_code_of_its_message() {
+        let invalid = r#"{"message":"Invalid token","data":{"code":"invalid_token"}}"#;
+        assert_eq!(too_large(b"/"), format!("44{invalid}"));
+        assert_eq!(too_large(b"/x"), format!("44/x,{invalid}"));
+        for (message, code) in [
+            (
+                "Authentication token required",
+                "authentication_token_required",
+            ),
+            ("Invalid or expired token", "token_expired"),
+            ("Admin access required", "admin_access_required"),
+            ("Invalid namespace", "invalid_namespace"),
+        ] {
+            let said = json!({ "message": message });
+            let coded = format!(r#"{{"message":"{message}","data":{{"code":"{code}"}}}}"#);
+            for beginning in ["44", "44/x,"] {
+                let packet = format!("{beginning}{said}");
+                let expected = format!("{beginning}{coded}");
+                assert_eq!(coded_connect_error(packet.as_bytes()), Some(expected));
+            }
+        }
+        for packet in ["44", "44/x,", "44{", "40{\"message\":\"\"}", "44[]"] {
+            assert_eq!(coded_connect_error(packet.as_bytes()), None, "{packet}");
+        }
     }
 }

@@ -207,7 +207,8 @@ async fn k7_the_same_transport_asks_to_be_let_in_again_after_its_disconnect_pack
         };
         let (answer, said) = tokio::join!(call, again);
         assert_eq!(answer.unwrap().body["remaining"], json!([]));
-        let refused = Some(r#"44{"message":"Token revoked"}"#.to_owned());
+        let refused =
+            Some(r#"44{"message":"Token revoked","data":{"code":"token_revoked"}}"#.to_owned());
         assert!(
             said == refused || (said.is_none() && !guest),
             "guest {guest}: {said:?}"

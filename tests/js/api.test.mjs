@@ -101,6 +101,18 @@ onBothRegistries((world) => {
     });
   }
 
+  for (const event of ['ready', 'tokenExpiring', 'forceDisconnect', 'presence']) {
+    test(`Switchboard's own event "${event}" can't be sent, by the API or by /admin`, async () => {
+      const user = someone();
+      const admin = await connected(world.door, { user, claims: { role: 'admin' }, namespace: '/admin' });
+      for (const [path, body] of [[`/v1/users/${user}/events`, {}], ['/v1/broadcast', {}], [`/v1/connections/${admin.id}/events`, {}]]) {
+        const answer = await world.api.request('POST', path, { json: { event, data: 1, ...body } });
+        assert.deepEqual([answer.status, answer.json.code], [422, 'reserved_event'], path);
+      }
+      await admin.denied(`event: "${event}" is empty, or Socket.IO's or Switchboard's own`, 'sendToUser', { user, event, data: 1 });
+    });
+  }
+
   test('acks are collected from all devices; who does not answer is missing', async () => {
     const user = someone();
     const clients = await Promise.all(['a', 'b'].map((name) => connected(world.door, { user, deviceId: name })));

@@ -34,6 +34,19 @@ onBothRegistries((world) => {
     assert.deepEqual(acked(session.packets), Array.from({ length: count }, (_, i) => i));
   });
 
+  for (const transport of ['websocket', 'polling']) {
+    test(`an event that nothing takes is acknowledged as unknown, and counted (${transport})`, async () => {
+      const unknown = () => metric(world.door, 'switchboard_events_unknown_total');
+      const before = await unknown();
+      const client = await connected(world.door, { user: someone('unknown'), transports: [transport] });
+      await client.denied('Unknown event', 'no such event', { a: 1 }, Buffer.from('binary'));
+      client.socket.emit('nor this');
+      await client.granted('devices');
+      assert.equal(await unknown(), before + 2);
+      assert.equal(client.count('disconnect'), 0, client.history());
+    });
+  }
+
   test('a guest that says who it is and asks in the same breath is answered as who it is', async () => {
     const user = someone('hasty');
     for (let round = 0; round < 20; round += 1) {

@@ -185,7 +185,7 @@ describe('the state of a node', () => {
   test('what has not happened yet is 0, not absent: a rate sees the first time', async ({ node }) => {
     const metrics = await metricsOf(await node({ name: 'fresh' }));
     for (const name of ['switchboard_connections', 'switchboard_connects_total', 'switchboard_connect_errors_total', 'switchboard_disconnects_total', 'switchboard_messages_sent_total',
-      'switchboard_messages_delivered_total', 'switchboard_messages_dropped_total', 'switchboard_events_refused_total', 'switchboard_registry_errors_total',
+      'switchboard_messages_delivered_total', 'switchboard_messages_dropped_total', 'switchboard_events_refused_total', 'switchboard_events_unknown_total', 'switchboard_registry_errors_total',
       'switchboard_connections_reaped_total', 'switchboard_bus_reconnects_total', 'switchboard_bus_messages_total', 'switchboard_ready_duration_seconds_count']) {
       assert.ok(metrics.series.get(name)?.length, `expected ${name} from the start`);
     }

@@ -119,7 +119,7 @@ onBothRegistries((world) => {
     for (let round = 0; round < 10; round += 1) {
       const raw = await new RawSocket(world.door.url).open();
       for (let i = 0; i < 100 && raw.ws.readyState === WebSocket.OPEN; i += 1) raw.ws.send(`40{"token":"bad-${i}"}`);
-      await raw.until(/^44\{"message":"Invalid token"\}$/);
+      await raw.until(/^44\{"message":"Invalid token","data":\{"code":"invalid_token"\}\}$/);
       raw.ws.terminate();
     }
     await connected(world.door, { user: someone() });

@@ -217,7 +217,10 @@ async fn ends(node: &Node, users: &[String], clients: &mut Vec<crate::node::Clie
     let mut client = next.next().unwrap();
     assert_eq!(client.next_event().await[1]["code"], 4501);
     let refused = node.knock(&users[1]).await.unwrap().next_packet().await;
-    assert_eq!(refused.unwrap(), r#"44{"message":"User banned"}"#);
+    assert_eq!(
+        refused.unwrap(),
+        r#"44{"message":"User banned","data":{"code":"user_banned"}}"#
+    );
     let lifted = node
         .call(Method::DELETE, &path("ban", 1), Value::Null)
         .await;

@@ -147,7 +147,10 @@ impl Scene {
             .unwrap()
             .next_packet()
             .await;
-        assert_eq!(refused.unwrap(), r#"44{"message":"User banned"}"#);
+        assert_eq!(
+            refused.unwrap(),
+            r#"44{"message":"User banned","data":{"code":"user_banned"}}"#
+        );
         let (user, mut events) = self.users.pop().unwrap();
         let path = format!("/v1/users/{user}/disconnect");
         let ended = self.nodes[1].post(&path, json!({})).await;

@@ -113,7 +113,7 @@ impl From<Result<Delivery, ApiError>> for BulkResult {
     responses(
         (status = 200, description = "A result for each event", body = BulkAnswer, example = json!({"results": [
             {"connections": 2, "nodes": 1, "unconfirmed": 0},
-            {"error": {"code": "reserved_event", "detail": "event: \"connect\" is Socket.IO's own"}},
+            {"error": {"code": "reserved_event", "detail": "event: \"connect\" is Socket.IO's or Switchboard's own"}},
         ]})),
         Guarded,
         BodyProblems,

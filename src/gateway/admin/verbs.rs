@@ -90,7 +90,10 @@ impl Inner {
             namespace,
         };
         if !message.is_sendable() {
-            return Err(Denied::Unacceptable("event: empty or reserved".into()));
+            return Err(Denied::Unacceptable(format!(
+                "event: {:?} is empty, or Socket.IO's or Switchboard's own",
+                message.event
+            )));
         }
         if device.as_ref().is_some_and(|device| !is_device_id(device)) {
             return Err(Denied::Unacceptable(

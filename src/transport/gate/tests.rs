@@ -147,13 +147,7 @@ fn a_client_is_told_its_connection_and_never_the_session() {
     assert_eq!(gate.outgoing(engine), Outgoing::Instead(told.clone()));
     gate.leave("/public", &"mine".into());
     assert_eq!(gate.outgoing(engine), Outgoing::Instead(told), "late");
-    for packet in [
-        "42[\"40\"]",
-        "41/public,",
-        "44{\"message\":\"x\"}",
-        "0probe",
-        "2",
-    ] {
+    for packet in ["42[\"40\"]", "41/public,", "44{", "0probe", "2"] {
         assert_eq!(
             gate.outgoing(packet.as_bytes()),
             Outgoing::AsItIs,

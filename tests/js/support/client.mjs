@@ -104,9 +104,11 @@ export class Client {
     return payload;
   }
 
-  /** Holds it to being refused for good with this very message. */
+  /** Holds it to being refused for good with this very message, and its code. */
   async refused(message) {
     const [error] = await this.wait('connect_error');
+    const code = message === 'Invalid or expired token' ? 'token_expired' : message.toLowerCase().replaceAll(' ', '_');
+    assert.deepEqual(error.data, { code }, `expected data: {code} of the connect_error of ${this.label}`);
     assert.equal(error.message, message, `expected ${this.label} to be refused with the connect_error message ${show(message)}, got ${show(error)}`);
     assert.equal(this.socket.active, false, `expected the refusal of ${this.label} to be final (socket.active false): the stock client would retry`);
     assert.equal(this.count('ready'), 0, `expected no "ready" for ${this.label}, which was refused; it got: ${this.history()}`);
