@@ -11,6 +11,9 @@
 /// section 5.2).
 pub(super) const CLOSE_PACKET: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'1'];
 
+/// A text frame with Engine.IO's pong packet, `3`, as a client would send it.
+pub(super) const PONG_PACKET: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'3'];
+
 /// The opcode of a text frame.
 const TEXT: u8 = 1;
 

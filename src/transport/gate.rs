@@ -81,6 +81,10 @@ pub(super) struct Gate {
     /// Where the client is, by the place of the namespace among the [`Namespaces`]; as many as it has asked for.
     standings: Mutex<Vec<(usize, Standing)>>,
     breach: OnceLock<Breach>,
+    /// Whether the engine's next ping is kept from the client, see [`Gate::withhold_ping`].
+    withholds_ping: AtomicBool,
+    /// Whether a ping was kept from the client, and the engine waits for its answer.
+    owes_pong: AtomicBool,
 }
 
 /// What the last event has announced and what of it has not come: with its attachments it is one message.
@@ -141,7 +145,20 @@ impl Gate {
             unfinished: AtomicU64::new(0),
             standings: Mutex::default(),
             breach: OnceLock::new(),
+            withholds_ping: AtomicBool::new(false),
+            owes_pong: AtomicBool::new(false),
         }
+    }
+
+    /// Keeps the engine's next ping from the client. The engine sends the first at once (engineioxide 0.17.9, `socket.rs`: the
+    /// first tick of tokio's interval), where clients expect it after `ping.interval`, and its pong would be due from then on.
+    pub(super) fn withhold_ping(&self) {
+        self.withholds_ping.store(true, Ordering::Release);
+    }
+
+    /// Returns true, once, when a ping was kept from the client: the engine has to be given its pong.
+    pub(super) fn takes_pong(&self) -> bool {
+        self.owes_pong.swap(false, Ordering::AcqRel)
     }
 
     /// How many bytes of a packet [`Gate::packet`] needs.
@@ -343,8 +360,12 @@ impl Gate {
 
     /// What leaves in place of a packet that the engine has for the client: a CONNECT packet tells the id of the connection, and
     /// not the session's, which is a credential; a CONNECT_ERROR packet has a code beside its message; the open packet tells the
-    /// size that this session is held to, and not the engine's, which is that of all.
+    /// size that this session is held to, and not the engine's, which is that of all. The first ping may be withheld.
     pub(super) fn outgoing(&self, packet: &[u8]) -> Outgoing {
+        if packet == b"2" && self.withholds_ping.swap(false, Ordering::AcqRel) {
+            self.owes_pong.store(true, Ordering::Release);
+            return Outgoing::Nothing;
+        }
         let instead = match packet {
             [b'0', ..] => packets::open_packet(packet, self.sizes.user),
             [b'4', b'4', ..] => packets::coded_connect_error(packet),

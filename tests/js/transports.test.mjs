@@ -145,6 +145,19 @@ test('the Engine.IO handshake follows the configuration', async ({ node }) => {
   assert.deepEqual([handshake.pingInterval, handshake.pingTimeout, handshake.maxPayload], [7000, 3000, 64000]);
 });
 
+test('the first ping comes after ping.interval, and its pong is due only then', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_PING__INTERVAL: '3s', SWITCHBOARD_PING__TIMEOUT: '1s' } });
+  const [raw, polls] = [await new RawSocket(door.url).open(), await Polling.open(door.url)];
+  raw.ws.send('40/public,');
+  await polls.post('40/public,');
+  await Promise.all([raw, polls].map((client) => client.until(/^2$/)));
+  for (const { packets } of [raw, polls]) {
+    const at = (pattern) => packets.findIndex((packet) => pattern.test(packet));
+    assert.ok(at(/^42\/public,\["ready"/) >= 0 && at(/^42\/public,\["ready"/) < at(/^2$/), `expected the ping after all else, got ${packets}`);
+    assert.ok(!packets.includes('6'), `expected no noop in place of a ping, got ${packets}`);
+  }
+});
+
 test('Engine.IO requests that make no sense are refused with 400 and its codes', async ({ node }) => {
   const door = await node();
   const cases = [

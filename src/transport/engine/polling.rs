@@ -5,7 +5,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode, header};
 use secrecy::ExposeSecret;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{Engine, Protocol, call, post::CLOSE};
 use crate::{
@@ -21,6 +21,12 @@ use crate::{
 
 /// Engine.IO's packet that says nothing.
 const NOOP: &[u8] = b"6";
+
+/// Engine.IO's pong packet.
+const PONG: &str = "3";
+
+/// How long the engine's first ping is waited for. It is sent as soon as its task runs.
+const FIRST_PING: Duration = Duration::from_millis(250);
 
 /// How often sessions are looked through for clients that have stopped polling, or that have not said whom they want.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -76,6 +82,7 @@ impl Engine {
         let body = outgoing_body(session.gate(), body);
         parts.headers.remove(header::CONTENT_LENGTH);
         if let Some(sid) = sid {
+            answer_first_ping(protocol, &sid).await;
             session.set_sid(&sid);
             self.polling.lock().insert(sid, session);
         }
@@ -193,6 +200,20 @@ impl Engine {
             self.polling.lock().remove(sid.expose_secret());
         }
     }
+}
+
+/// Takes the engine's first ping, which it sends at once, and answers it, before anybody else knows the session: clients expect
+/// the first after `ping.interval`.
+async fn answer_first_ping(protocol: &Protocol, sid: &str) {
+    let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+    let poll = call(protocol, slim_request(&uri).map(|()| Body::empty()));
+    if timeout(FIRST_PING, poll).await.is_err() {
+        // It reaches the client then, as any other.
+        return;
+    }
+    let mut pong = slim_request(&uri).map(|()| Body::from(PONG));
+    *pong.method_mut() = Method::POST;
+    call(protocol, pong).await;
 }
 
 /// Takes the packets that wait for the polls of a session, as a poll would.

@@ -59,6 +59,7 @@ impl Engine {
             wire.abort();
             return;
         }
+        session.gate().withhold_ping();
         let stream = EngineStream::new(wire, session, &early);
         if let Err(error) = protocol.call((stream, slim)).await {
             tracing::debug!(%error, "the engine refused a handshake");

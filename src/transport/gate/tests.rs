@@ -168,3 +168,14 @@ fn a_client_is_told_the_size_that_its_session_is_held_to() {
     });
     assert_eq!(told, expected);
 }
+
+#[test]
+fn the_first_ping_is_withheld_and_answered_once() {
+    let gate = gate();
+    gate.withhold_ping();
+    assert!(!gate.takes_pong());
+    assert_eq!(gate.outgoing(b"2"), Outgoing::Nothing);
+    assert_eq!((gate.takes_pong(), gate.takes_pong()), (true, false));
+    assert_eq!(gate.outgoing(b"2"), Outgoing::AsItIs);
+    assert!(!gate.takes_pong());
+}

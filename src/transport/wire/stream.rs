@@ -18,7 +18,7 @@ use super::{Inflow, Wire};
 use crate::{
     ending::Breach,
     transport::{
-        frames::{CLOSE_PACKET, Frames, Step},
+        frames::{CLOSE_PACKET, Frames, PONG_PACKET, Step},
         outgoing::outgoing_frames,
         packets::{self, Packet},
         probe,
@@ -30,8 +30,12 @@ use crate::{
 pub struct EngineStream {
     wire: Arc<Wire>,
     session: Arc<Session>,
-    /// What is to be read before anything else: what came with the upgrade request, in the end the close packet.
+    /// What of the client's is to be read before anything else, such as what came with the upgrade request.
     early: BytesMut,
+    /// A packet in the client's name, which is read next.
+    injected: &'static [u8],
+    /// A ping was kept from the client: the engine reads a pong as soon as one fits in.
+    owes_pong: bool,
     /// Where the client is in its frames.
     frames: Frames,
     /// The close packet has been read, or is about to be.
@@ -60,6 +64,8 @@ impl EngineStream {
             // A copy, also of nothing: a slice of hyper's read buffer, even an empty one, keeps all of that alive (measured:
             // 4.4 KB a connection).
             early: BytesMut::from(early),
+            injected: &[],
+            owes_pong: false,
             frames: Frames::default(),
             closing: false,
             deaf: false,
@@ -203,14 +209,23 @@ impl AsyncRead for EngineStream {
             if inflow == Inflow::Over as u8 {
                 return Poll::Ready(Ok(()));
             }
+            if !this.injected.is_empty() {
+                let (read, rest) = this
+                    .injected
+                    .split_at(this.injected.len().min(buf.remaining()));
+                buf.put_slice(read);
+                this.injected = rest;
+                return Poll::Ready(Ok(()));
+            }
+            if this.owes_pong && this.frames.between_messages() {
+                this.owes_pong = false;
+                this.injected = PONG_PACKET;
+                continue;
+            }
             if !this.early.is_empty() {
                 let mut early = std::mem::take(&mut this.early);
                 let mut read = early.split_to(early.len().min(buf.remaining()));
-                // The close packet is not the client's.
-                let taken = match this.closing {
-                    true => read.len(),
-                    false => this.judge(&mut read),
-                };
+                let taken = this.judge(&mut read);
                 if !this.deaf {
                     this.early.unsplit(early);
                 }
@@ -229,7 +244,7 @@ impl AsyncRead for EngineStream {
                     return Poll::Ready(Ok(()));
                 }
                 this.closing = true;
-                this.early = BytesMut::from(CLOSE_PACKET);
+                this.injected = CLOSE_PACKET;
                 continue;
             }
             if this.deaf {
@@ -270,6 +285,10 @@ impl AsyncWrite for EngineStream {
         let muted = self.muted.min(buf.len());
         self.muted -= muted;
         let heard = outgoing_frames(self.session.gate(), &buf[muted..]);
+        if self.session.gate().takes_pong() {
+            self.owes_pong = true;
+            self.wire.reader.wake();
+        }
         if !heard.is_empty() && self.wire.accept(&heard, &self.session)? {
             self.session.stalled();
         }
