@@ -6,18 +6,25 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use tungstenite::protocol::frame::{
-    Frame as NewFrame,
-    coding::{Data, OpCode},
+use tungstenite::protocol::{
+    CloseFrame,
+    frame::{
+        Frame as NewFrame,
+        coding::{CloseCode, Data, OpCode},
+    },
 };
 
 use super::{
     gate::{Gate, Outgoing},
     packets::SEPARATOR,
 };
+use crate::ending::Breach;
 
 /// The opcode of a text frame.
 const TEXT: u8 = 1;
+
+/// The opcode of a close frame.
+const CLOSE: u8 = 8;
 
 /// The event that goes with the end itself.
 const FAREWELL: &[u8] = b"[\"forceDisconnect\"";
@@ -58,19 +65,23 @@ impl Rest {
     }
 }
 
-/// Frames that the engine writes, as they are to leave.
-pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8]) -> Cow<'a, [u8]> {
+/// Frames that the engine writes, as they are to leave. `ends` says whether the session is ended from this side: the close frame
+/// with which the engine answers that then stays here, see [`last_frame`].
+pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8], ends: bool) -> Cow<'a, [u8]> {
     let mut leaving = Cow::Borrowed(frames);
     let (mut at, mut copied) = (0, 0);
     while at < frames.len() {
         let frame = Frame::first(&frames[at..]);
         let end = at + frame.length.max(1);
         let instead = match gate.outgoing(frame.text) {
+            _ if ends && frame.is_close => last_frame(gate),
             Outgoing::AsItIs => {
                 at = end;
                 continue;
             }
-            Outgoing::Instead(packet) => Some(packet),
+            Outgoing::Instead(packet) => {
+                Some(NewFrame::message(packet, OpCode::Data(Data::Text), true))
+            }
             Outgoing::Nothing => None,
         };
         if copied == 0 {
@@ -78,11 +89,8 @@ pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8]) -> Cow<'a, [u8]
         }
         let leaving = leaving.to_mut();
         leaving.extend_from_slice(&frames[copied..at]);
-        if let Some(packet) = instead {
-            let frame = NewFrame::message(packet, OpCode::Data(Data::Text), true);
-            if let Err(error) = frame.format(leaving) {
-                tracing::error!(%error, "a frame");
-            }
+        if let Some(Err(error)) = instead.map(|frame| frame.format(leaving)) {
+            tracing::error!(%error, "a frame");
         }
         (at, copied) = (end, end);
     }
@@ -90,6 +98,18 @@ pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8]) -> Cow<'a, [u8]
         leaving.extend_from_slice(&frames[copied.min(frames.len())..]);
     }
     leaving
+}
+
+/// The close frame of a session that is ended from this side. A client whose message was too large is told so, with 1009
+/// (RFC 6455 section 7.4.1). Any other gets none: the end of the TCP stream is enough to every client, and the one for Java and
+/// Android (io.socket:socket.io-client 2.1.2, on OkHttp) stops reading at a close frame and waits 45 s before it comes back.
+fn last_frame(gate: &Gate) -> Option<NewFrame> {
+    (gate.breach() == Some(Breach::TooLarge)).then(|| {
+        NewFrame::close(Some(CloseFrame {
+            code: CloseCode::Size,
+            reason: "message too large".into(),
+        }))
+    })
 }
 
 /// The body of an answer to a poll, as it is to leave.
@@ -123,6 +143,7 @@ pub(super) fn outgoing_body(gate: &Gate, body: Bytes) -> Bytes {
 /// A frame of a server's (RFC 6455 section 5.2): no mask.
 struct Frame<'a> {
     length: usize,
+    is_close: bool,
     /// Its payload, if it is a text frame, and as far as it is there.
     text: &'a [u8],
 }
@@ -137,6 +158,7 @@ impl<'a> Frame<'a> {
         let Some((&[first, second], _)) = data.split_first_chunk::<2>() else {
             return Self {
                 length: data.len(),
+                is_close: false,
                 text: &[],
             };
         };
@@ -157,6 +179,7 @@ impl<'a> Frame<'a> {
         let payload = data.get(header..length).unwrap_or_default();
         Self {
             length,
+            is_close: first & 0x0f == CLOSE,
             text: if first & 0x0f == TEXT { payload } else { &[] },
         }
     }
@@ -174,7 +197,10 @@ pub(super) fn is_message(packet: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::transport::{gate::MessageSizes, namespaces::Namespaces};
 
     fn text(payload: &str) -> Vec<u8> {
         let mut frame = vec![0x81];
@@ -243,6 +269,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn only_a_message_that_is_too_large_ends_with_a_close_frame() {
+        let sizes = MessageSizes {
+            guest: 100,
+            user: 1000,
+        };
+        let gate = Gate::new(Arc::new(Namespaces::new(["/".to_owned()])), sizes);
+        let frames = [&text("42[1]")[..], &[0x88, 0]].concat();
+        assert_eq!(outgoing_frames(&gate, &frames, false), &frames[..]);
+        assert_eq!(outgoing_frames(&gate, &frames, true), &text("42[1]")[..]);
+        gate.set_breach(Breach::TooLarge);
+        let left = outgoing_frames(&gate, &frames, true);
+        let close = &left[text("42[1]").len()..];
+        assert_eq!(close[..4], [0x88, 19, 0x03, 0xf1], "1009");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 // is told so with Engine.IO's close packet, as the answer to its next poll.
 
 import assert from 'node:assert/strict';
-import { connect, connected, eventually, exchange, onBothRegistries, Polling, someone, soon, test, token } from './harness.mjs';
+import { connect, connected, eventually, exchange, onBothRegistries, Polling, RawSocket, someone, soon, test, token, within } from './harness.mjs';
 
 const polling = { transports: ['polling'] };
 
@@ -41,6 +41,31 @@ onBothRegistries((world) => {
       assert.ok(!session.packets.some((packet) => packet.startsWith('41')), `${session.packets}`);
       await session.refused();
     }
+  });
+
+  for (const agent of ['python-requests/2.34.2', 'Python/3.12 aiohttp/3.11.2']) {
+    test(`polling: a Python client (${agent}), which a close packet would keep away for good, finds its session unknown`, async () => {
+      const user = someone('python');
+      const session = await Polling.open(world.door.url, { headers: { 'user-agent': agent } });
+      await session.connect({ token: token(user) });
+      const poll = session.until(/^42\["forceDisconnect"/);
+      assert.deepEqual(await world.api.disconnect(user, { code: 4003, reconnect: true }), { disconnected: 1, nodes: 1, remaining: [] });
+      await poll;
+      await eventually('its session is unknown', async () => assert.equal((await session.poll()).status, 400));
+      assert.ok(!session.packets.includes('1'), `${session.packets}`);
+    });
+  }
+
+  test('websocket: a session that is ended has no close frame, which would keep a Java client from coming back; its client\'s own is answered', async () => {
+    const user = someone('java');
+    const raw = new RawSocket(world.door.url);
+    await raw.connect({ token: token(user) });
+    await world.api.disconnect(user, { code: 4003, reconnect: true });
+    assert.equal(await within(5000, 'the server closes the WebSocket', raw.closed), 1006, 'expected the end of the stream and nothing before it');
+    const other = new RawSocket(world.door.url);
+    await other.connect({ token: token(user) });
+    other.ws.close(1000);
+    assert.equal(await within(5000, 'the close frame is answered', other.closed), 1000);
   });
 
   test('polling: what is said into a session that is to close is not taken', async () => {

@@ -158,6 +158,15 @@ test('the first ping comes after ping.interval, and its pong is due only then', 
   }
 });
 
+test('a message beyond the limit ends a WebSocket with 1009, and the log says why', async ({ node }) => {
+  const door = await node({ env: { SWITCHBOARD_LIMITS__MAX_PAYLOAD: '64KB' } });
+  const raw = new RawSocket(door.url);
+  await raw.connect({ token: token(someone('large')) });
+  raw.ws.send(`42["x","${'a'.repeat(70_000)}"]`);
+  assert.equal(await within(5000, 'the server closes the WebSocket', raw.closed), 1009);
+  await door.line(/limits\.max_payload.*message_too_large/);
+});
+
 test('Engine.IO requests that make no sense are refused with 400 and its codes', async ({ node }) => {
   const door = await node();
   const cases = [

@@ -57,6 +57,15 @@ pub struct Handshake {
     pub headers: HeaderMap,
 }
 
+impl Handshake {
+    /// Whether the client takes Engine.IO's close packet for an end of its own, after which it never comes back: python-engineio
+    /// 4.15 does, which requests or aiohttp speak for in `User-Agent`.
+    fn stays_away_once_closed(&self) -> bool {
+        let agent = self.user_agent.as_deref().unwrap_or_default();
+        agent.starts_with("python-requests/") || agent.starts_with("Python/")
+    }
+}
+
 /// What a session tells its owner. Calls come from any task and must not block.
 pub trait SessionEvents: Send + Sync + 'static {
     /// Whether a new session may start now; if not, what is wrong. The client is answered 503 and tries again.
@@ -280,10 +289,11 @@ impl Session {
     pub(super) fn breached(self: &Arc<Self>, breach: Breach) {
         if self.gate.set_breach(breach) {
             self.events.breached(breach);
-            tracing::debug!(
+            tracing::warn!(
                 session = self.id.0,
                 reason = breach.label(),
-                "a transport is ended for what it sends"
+                "a transport is ended for what its client sends; how large a message may be is limits.max_payload and \
+                 .max_payload_guest"
             );
             let session = self.clone();
             tokio::spawn(async move {
@@ -329,9 +339,12 @@ impl Session {
     }
 
     /// Ends the session, whose client is to come back: the same, and one that polls is told by Engine.IO's close packet. A
-    /// session that is unknown would be an error to it.
+    /// session that is unknown would be an error to it. A Python client is left to find that: see
+    /// [`Handshake::stays_away_once_closed`].
     pub fn close(self: &Arc<Self>) {
-        self.owe_close();
+        if !self.handshake.stays_away_once_closed() {
+            self.owe_close();
+        }
         self.end();
     }
 

@@ -284,7 +284,7 @@ impl AsyncWrite for EngineStream {
     ) -> Poll<io::Result<usize>> {
         let muted = self.muted.min(buf.len());
         self.muted -= muted;
-        let heard = outgoing_frames(self.session.gate(), &buf[muted..]);
+        let heard = outgoing_frames(self.session.gate(), &buf[muted..], self.closing);
         if self.session.gate().takes_pong() {
             self.owes_pong = true;
             self.wire.reader.wake();
