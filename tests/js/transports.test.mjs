@@ -1,7 +1,8 @@
 // Contract 2: WebSocket, HTTP long-polling, and the way from one to the other, as the stock client goes it.
 
 import assert from 'node:assert/strict';
-import { connect, connected, eventually, exchange, onBothRegistries, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
+import net from 'node:net';
+import { connect, connected, eventually, exchange, onBothRegistries, parseMetrics, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
 
 onBothRegistries((world) => {
   for (const transport of ['websocket', 'polling']) {
@@ -156,6 +157,22 @@ test('the first ping comes after ping.interval, and its pong is due only then', 
     assert.ok(at(/^42\/public,\["ready"/) >= 0 && at(/^42\/public,\["ready"/) < at(/^2$/), `expected the ping after all else, got ${packets}`);
     assert.ok(!packets.includes('6'), `expected no noop in place of a ping, got ${packets}`);
   }
+});
+
+test('a polling client whose GET is cut is gone at once, and is no slow consumer', async ({ node }) => {
+  // So long that nothing else would find it.
+  const door = await node({ env: { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '10m', SWITCHBOARD_PING__TIMEOUT: '10m' } });
+  const user = someone('page');
+  const session = await Polling.open(door.url);
+  await session.connect({ token: token(user) });
+  const { hostname, port } = new URL(door.url);
+  const poll = net.connect(port, hostname);
+  poll.write(`GET ${session.path} HTTP/1.1\r\nhost: ${hostname}\r\n\r\n`, () => poll.destroy());
+  await eventually('it is offline', async () => assert.equal((await door.api.user(user)).online, false));
+  const metrics = parseMetrics((await door.api.request('GET', '/metrics')).text);
+  assert.equal(metrics.value('switchboard_disconnects_total', { reason: 'slow_consumer' }), 0);
+  assert.equal(metrics.value('switchboard_messages_dropped_total', { reason: 'slow_consumer' }), 0);
+  assert.equal(metrics.value('switchboard_disconnects_total', { reason: 'transport_close' }), 1);
 });
 
 test('a message beyond the limit ends a WebSocket with 1009, and the log says why', async ({ node }) => {

@@ -105,7 +105,7 @@ impl Engine {
             .map(|()| Body::empty());
         match *request.method() {
             Method::GET => {
-                let poll = Poll::start(&session);
+                let mut poll = Poll::start(&session);
                 // Without tokio's budget, after which a channel seems empty (measured: 128 packets a request): what is there
                 // is fetched whole, and a session may end on that.
                 let mut response = pin!(tokio::task::unconstrained(call(protocol, slim)));
@@ -120,12 +120,20 @@ impl Engine {
                 }
                 let response = match at_once {
                     std::task::Poll::Ready(response) => response,
-                    std::task::Poll::Pending => tokio::select! {
-                        biased;
-                        response = response => response,
-                        // It has taken nothing yet: the engine takes packets only when it answers with them.
-                        () = session.poll_released() => return noop(),
-                    },
+                    std::task::Poll::Pending => {
+                        poll.waits = true;
+                        let response = tokio::select! {
+                            biased;
+                            response = response => Some(response),
+                            // It has taken nothing yet: the engine takes packets only when it answers with them.
+                            () = session.poll_released() => None,
+                        };
+                        poll.waits = false;
+                        let Some(response) = response else {
+                            return noop();
+                        };
+                        response
+                    }
                 };
                 let (mut parts, body) = response.into_parts();
                 if session.is_aborted() {
@@ -238,17 +246,21 @@ pub(super) async fn take_waiting(protocol: &Protocol, sid: &str, mut take: impl 
 
 /// A GET request at work; counted out also when its client hangs up.
 pub(super) struct Poll<'a> {
-    session: &'a Session,
+    session: &'a Arc<Session>,
     pub(super) number: u64,
     bytes: usize,
+    /// Whether it waits for a packet. One that is dropped meanwhile was cut by its client, which is gone: a stock client lets
+    /// each poll come back.
+    waits: bool,
 }
 
 impl<'a> Poll<'a> {
-    pub(super) fn start(session: &'a Session) -> Self {
+    pub(super) fn start(session: &'a Arc<Session>) -> Self {
         Self {
             session,
             number: session.poll_started(),
             bytes: 0,
+            waits: false,
         }
     }
 
@@ -260,6 +272,9 @@ impl<'a> Poll<'a> {
 impl Drop for Poll<'_> {
     fn drop(&mut self) {
         self.session.poll_completed(self.bytes);
+        if self.waits && !self.session.is_upgrading() {
+            self.session.abort();
+        }
     }
 }
 
