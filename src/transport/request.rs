@@ -3,7 +3,7 @@
 use axum::{body::Body, response::IntoResponse};
 use base64::Engine as _;
 use bytes::Bytes;
-use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tungstenite::handshake::derive_accept_key;
 
 /// The parameters that Engine.IO reads from the query. Nothing else in it is looked at: no token, ever.
@@ -60,9 +60,10 @@ pub(super) fn websocket_accept<B>(request: &Request<B>) -> Option<String> {
         .then(|| derive_accept_key(key.as_bytes()))
 }
 
-/// RFC 6455 section 4.2.2: the answer that ends HTTP on the connection.
-pub(super) fn switching_protocols(accept: &str) -> Response<Body> {
-    (
+/// RFC 6455 section 4.2.2: the answer that ends HTTP on the connection. Of the subprotocols that the client offers the first is
+/// taken, as the JavaScript server does: a browser fails a WebSocket that takes none of those it offers.
+pub(super) fn switching_protocols<B>(accept: &str, request: &Request<B>) -> Response<Body> {
+    let mut response = (
         StatusCode::SWITCHING_PROTOCOLS,
         [
             (header::CONNECTION, "Upgrade"),
@@ -70,7 +71,19 @@ pub(super) fn switching_protocols(accept: &str) -> Response<Body> {
             (header::SEC_WEBSOCKET_ACCEPT, accept),
         ],
     )
-        .into_response()
+        .into_response();
+    let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL);
+    let first = offered
+        .and_then(|offered| offered.to_str().ok()?.split(',').next())
+        .map(str::trim)
+        .filter(|first| !first.is_empty())
+        .and_then(|first| HeaderValue::from_str(first).ok());
+    if let Some(first) = first {
+        response
+            .headers_mut()
+            .insert(header::SEC_WEBSOCKET_PROTOCOL, first);
+    }
+    response
 }
 
 /// The answer to a poll that is to come back with nothing.
@@ -86,6 +99,15 @@ pub(super) fn close() -> Response<Body> {
 fn packet(packet: &'static str) -> Response<Body> {
     let text = (header::CONTENT_TYPE, "text/plain; charset=UTF-8");
     ([text], packet).into_response()
+}
+
+/// `response` as one that nothing keeps: it is a part of a session.
+pub(super) fn uncached(mut response: Response<Body>) -> Response<Body> {
+    let no_store = HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
+    response
 }
 
 /// A request that can't be served: status 400.

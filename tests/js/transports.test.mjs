@@ -159,6 +159,16 @@ test('the first ping comes after ping.interval, and its pong is due only then', 
   }
 });
 
+test('a subprotocol that the client offers is taken: the first, as the JavaScript server does', async ({ node }) => {
+  const door = await node();
+  const client = connect(door, { user: someone('chat'), protocols: ['chat', 'other'] });
+  await client.ready();
+  assert.equal(client.socket.io.engine.transport.ws.protocol, 'chat');
+  const upgraded = connect(door, { user: someone('chat'), protocols: ['chat'], transports: ['polling', 'websocket'] });
+  await upgraded.ready();
+  await eventually('it has upgraded', () => assert.equal(upgraded.socket.io.engine.transport.ws?.protocol, 'chat'));
+});
+
 test('a polling client whose GET is cut is gone at once, and is no slow consumer', async ({ node }) => {
   // So long that nothing else would find it.
   const door = await node({ env: { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '10m', SWITCHBOARD_PING__TIMEOUT: '10m' } });
@@ -173,6 +183,14 @@ test('a polling client whose GET is cut is gone at once, and is no slow consumer
   assert.equal(metrics.value('switchboard_disconnects_total', { reason: 'slow_consumer' }), 0);
   assert.equal(metrics.value('switchboard_messages_dropped_total', { reason: 'slow_consumer' }), 0);
   assert.equal(metrics.value('switchboard_disconnects_total', { reason: 'transport_close' }), 1);
+});
+
+test('nothing keeps the answers to polls', async ({ node }) => {
+  const door = await node();
+  const session = await Polling.open(door.url);
+  await session.post('40/public,');
+  assert.equal((await session.poll()).headers['cache-control'], 'no-store');
+  assert.equal((await exchange(door.url, 'GET', '/socket.io/?EIO=4&transport=polling')).headers['cache-control'], 'no-store');
 });
 
 test('a message beyond the limit ends a WebSocket with 1009, and the log says why', async ({ node }) => {

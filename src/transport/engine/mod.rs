@@ -40,7 +40,7 @@ use super::{
     listener::unavailable,
     namespaces::Namespaces,
     origin::Origins,
-    request::{Query, cut, forbidden, numbered, refused},
+    request::{Query, cut, forbidden, numbered, refused, uncached},
     session::{Handshake, Session, SessionEvents, SessionId},
 };
 use crate::{auth::KeptHeaders, config::RunningConfig, connection::TransportKind};
@@ -122,12 +122,12 @@ impl Engine {
                 self.upgrade(protocol, request, &sid)
             }
             (Some("polling"), None) if request.method() == Method::GET => {
-                self.open_polling(protocol, request).await
+                uncached(self.open_polling(protocol, request).await)
             }
             (Some("polling"), None) => refused(2, "Bad handshake method"),
             (Some("polling"), Some(sid)) => {
                 let sid = sid.to_owned();
-                self.poll(protocol, request, &sid).await
+                uncached(self.poll(protocol, request, &sid).await)
             }
             _ => refused(0, "Transport unknown"),
         }

@@ -39,6 +39,7 @@ impl Engine {
         let Some(probing) = session.begin_probe() else {
             return refused(3, "Bad request");
         };
+        let response = switching_protocols(&accept, &request);
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(self.clone().move_to_websocket(
             protocol.clone(),
@@ -47,7 +48,7 @@ impl Engine {
             probing,
             sid.to_owned(),
         ));
-        switching_protocols(&accept)
+        response
     }
 
     /// Tries a WebSocket beside a session that polls, and has the session move there when its client wants it. Until then

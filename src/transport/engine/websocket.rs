@@ -36,12 +36,13 @@ impl Engine {
         let mut slim = slim_request("/socket.io/?EIO=4&transport=websocket");
         slim.extensions_mut()
             .insert(SessionGuard::new(session.clone()));
+        let response = switching_protocols(&accept, &request);
         let upgrade = hyper::upgrade::on(&mut request);
         tokio::spawn(
             self.clone()
                 .start_websocket(protocol.clone(), upgrade, session, slim),
         );
-        switching_protocols(&accept)
+        response
     }
 
     async fn start_websocket(
