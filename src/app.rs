@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::{Router, extract::Request, routing::any};
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, request};
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::{
@@ -27,6 +27,7 @@ use crate::{
     transport::{
         Engine,
         listener::{self, ListenerLimits},
+        origin::Origins,
     },
 };
 
@@ -314,24 +315,26 @@ fn made_up_node_id() -> NodeId {
 
 /// Which pages of other origins may speak to `/socket.io/`; none without a list, as browsers have it.
 fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
-    let origins = &cors.allowed_origins;
-    if origins.is_empty() {
+    if cors.allowed_origins.is_empty() && !cors.localhost {
         return None;
     }
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
         .max_age(Duration::from_secs(600));
-    if origins.iter().any(|origin| origin == "*") {
+    if cors.allowed_origins.iter().any(|origin| origin == "*") {
         // Credentials of a browser never go to just anybody: the Fetch standard forbids the two together.
         return Some(layer.allow_origin(AllowOrigin::any()));
     }
-    let list = origins
-        .iter()
-        .filter_map(|origin| HeaderValue::from_str(origin).ok());
+    let origins = Origins::new(cors);
+    let listed = move |origin: &HeaderValue, _: &request::Parts| {
+        origin
+            .to_str()
+            .is_ok_and(|origin| origins.is_listed(origin))
+    };
     Some(
         layer
-            .allow_origin(AllowOrigin::list(list))
+            .allow_origin(AllowOrigin::predicate(listed))
             .allow_credentials(true),
     )
 }

@@ -98,7 +98,7 @@ impl ApiState {
     /// at each call, and `cors`. Who
     /// holds on to `auth` can replace the keys while the API runs.
     pub fn new(gateway: Gateway, auth: Arc<ApiAuth>, config: config::RunningConfig) -> Self {
-        let origins = Origins::new(&config.now().cors.allowed_origins);
+        let origins = Origins::new(&config.now().cors);
         Self {
             gateway,
             auth,

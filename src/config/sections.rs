@@ -17,6 +17,9 @@ pub struct Cors {
     /// without cookies.
     #[serde(deserialize_with = "list::one_or_more")]
     pub allowed_origins: Vec<String>,
+    /// Whether pages of this machine may too, of any port. No key: true in development mode.
+    #[serde(skip)]
+    pub localhost: bool,
 }
 
 /// The largest `limits.max_payload` and `.max_payload_guest`.

@@ -63,6 +63,7 @@ impl Effective {
                 };
                 config.auth.jwt.secret = Some(made_up.secret.clone());
                 config.api.key = Some(made_up.api_key.clone().into());
+                config.cors.localhost = true;
                 development = Some(made_up);
             }
             (false, false) => {

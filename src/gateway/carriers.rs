@@ -43,6 +43,12 @@ impl SessionEvents for Events {
         }
     }
 
+    fn other_protocol(&self) {
+        if let Some(inner) = self.inner() {
+            inner.metrics.connect_errors("protocol").increment(1);
+        }
+    }
+
     fn stalled(&self, session: &Arc<Session>) {
         let Some(inner) = self.inner() else {
             return;

@@ -38,7 +38,7 @@ impl Inner {
         let config = self.config();
         EngineSettings {
             config: self.config.clone(),
-            origins: Origins::new(&config.cors.allowed_origins),
+            origins: Origins::new(&config.cors),
             namespaces: Arc::new(Namespaces::new(
                 config.namespaces.iter().map(|one| one.path.clone()),
             )),

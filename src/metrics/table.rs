@@ -146,7 +146,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 16] = [
+pub(super) const CONNECT_ERRORS: [&str; 17] = [
     "missing",
     "invalid",
     "expired",
@@ -157,6 +157,7 @@ pub(super) const CONNECT_ERRORS: [&str; 16] = [
     "too_many",
     "user_rate",
     "namespace",
+    "protocol",
     "displaced",
     "full",
     "unavailable",

@@ -9,20 +9,55 @@ use http::{
     header::{COOKIE, HOST, ORIGIN},
 };
 
+use reqwest::Url;
+
+use crate::config::Cors;
+
 /// The origins of pages that may: the node's own, and those of `cors.allowed_origins`.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     allowed: Vec<String>,
+    /// Whether pages of any origin may, without cookies.
+    anyone: bool,
+    /// Whether pages of this machine's loopback addresses may, of any port.
+    localhost: bool,
 }
 
 impl Origins {
-    /// The policy of a list of origins, each as browsers send it. Its `*` lets no cookie in: it stands for pages that anybody
+    /// The policy of `cors.allowed_origins`, each as browsers send it. Its `*` lets no cookie in: it stands for pages that anybody
     /// wrote.
-    pub fn new(allowed: &[String]) -> Self {
-        let allowed = allowed.iter().filter(|origin| *origin != "*");
+    pub fn new(cors: &Cors) -> Self {
+        let (anyone, allowed): (Vec<_>, Vec<_>) = cors
+            .allowed_origins
+            .iter()
+            .cloned()
+            .partition(|origin| origin == "*");
         Self {
-            allowed: allowed.cloned().collect(),
+            allowed,
+            anyone: !anyone.is_empty(),
+            localhost: cors.localhost,
         }
+    }
+
+    /// Whether pages of an origin may, by the list.
+    pub fn is_listed(&self, origin: &str) -> bool {
+        let listed = self.allowed.iter().any(|allowed| allowed == origin);
+        listed || self.localhost && is_localhost(origin)
+    }
+
+    /// Whether a handshake comes from a page whose browser will keep the answer from it: its origin is another, and is not in
+    /// the list.
+    pub fn is_unknown(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(ORIGIN) else {
+            return false;
+        };
+        let origin = origin.to_str().unwrap_or_default();
+        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+        let own = host.is_some_and(|host| is_own(origin, host))
+            || headers
+                .get(SEC_FETCH_SITE)
+                .is_some_and(|site| site == "same-origin");
+        !self.anyone && !own && !self.is_listed(origin)
     }
 
     /// Whether a handshake with these headers may go on. One without cookies may always: it brings nothing that the page
@@ -54,7 +89,7 @@ impl Origins {
         let Ok(origin) = origin.to_str() else {
             return false;
         };
-        if self.allowed.iter().any(|allowed| allowed == origin) {
+        if self.is_listed(origin) {
             return true;
         }
         let fits = !is_https(headers) || origin.starts_with("https://");
@@ -87,6 +122,15 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Option<Option<&HeaderValue>>
     values.next().is_none().then_some(first)
 }
 
+/// Whether an origin is that of a page which this machine serves, at any port: development servers choose one.
+fn is_localhost(origin: &str) -> bool {
+    Url::parse(origin).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+            && url.origin().ascii_serialization() == origin
+    })
+}
+
 /// Whether an origin as browsers write it (RFC 6454 §6.2: lower case, no default port, nothing after it) is that of `host`.
 fn is_own(origin: &str, host: &str) -> bool {
     let (authority, default_port) = match (
@@ -113,7 +157,53 @@ mod tests {
 
     fn policy(origins: &[&str]) -> Origins {
         let origins: Vec<_> = origins.iter().map(|origin| (*origin).into()).collect();
-        Origins::new(&origins)
+        Origins::new(&Cors {
+            allowed_origins: origins,
+            localhost: false,
+        })
+    }
+
+    #[test]
+    fn development_mode_knows_pages_of_this_machine_and_no_others() {
+        let policy = Origins::new(&Cors {
+            allowed_origins: Vec::new(),
+            localhost: true,
+        });
+        let host = "127.0.0.1:3000";
+        for origin in [
+            "http://localhost",
+            "http://localhost:5173",
+            "https://localhost:8443",
+            "http://127.0.0.1:8080",
+            "http://[::1]:1",
+        ] {
+            assert!(allows(&policy, origin, host), "{origin}");
+            assert!(!policy.is_unknown(&headers(origin, host)), "{origin}");
+        }
+        for origin in [
+            "https://evil.com",
+            "http://localhost.evil.com",
+            "http://localhost:5173.evil.com",
+            "http://localhost@evil.com",
+            "http://localhost:",
+            "http://evil.com:localhost",
+            "null",
+            "ftp://localhost",
+        ] {
+            assert!(!allows(&policy, origin, host), "{origin}");
+            assert!(policy.is_unknown(&headers(origin, host)), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_unknown_whose_origin_is_neither_listed_nor_the_nodes_own() {
+        let listed = policy(&["https://app.example.com"]);
+        let unknown = |policy: &Origins, origin| policy.is_unknown(&headers(origin, "gateway.com"));
+        assert!(!unknown(&listed, "https://app.example.com"));
+        assert!(!unknown(&listed, "https://gateway.com"));
+        assert!(unknown(&listed, "https://other.com"));
+        assert!(!unknown(&policy(&["*"]), "https://other.com"));
+        assert!(!listed.is_unknown(&HeaderMap::new()));
     }
 
     /// The headers of a handshake with a cookie.

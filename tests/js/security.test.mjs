@@ -174,6 +174,26 @@ test('without cors.allowed_origins no other origin is told that it may', async (
   assert.equal(own.status, 200, 'expected the page\'s own origin to be served');
 });
 
+test('a page that its browser keeps out is in the log, with the key to set', async ({ node }) => {
+  const door = await node();
+  await exchange(door.url, 'GET', POLLING, { headers: { origin: EVIL } });
+  const [line] = await door.line(/^.*cors\.allowed_origins.*$/);
+  assert.ok(line.includes(EVIL), line);
+});
+
+test('development mode lets pages of this machine in, of any port, and no others', async ({ node }) => {
+  const door = await node({ bare: true });
+  for (const origin of ['http://localhost:5173', 'http://127.0.0.1:8080', 'http://[::1]:3001', 'https://localhost']) {
+    const answer = await exchange(door.url, 'GET', POLLING, { headers: { origin, cookie: 'a=b' } });
+    assert.deepEqual([answer.status, answer.headers['access-control-allow-origin']], [200, origin]);
+    assert.equal((await preflight(door.url, origin)).headers['access-control-allow-origin'], origin);
+  }
+  for (const origin of [EVIL, 'http://localhost.evil.example', 'null']) {
+    const answer = await exchange(door.url, 'GET', POLLING, { headers: { origin } });
+    assert.equal(answer.headers['access-control-allow-origin'], undefined, origin);
+  }
+});
+
 test('cors.allowed_origins: those and no others', async ({ node }) => {
   const door = await node({ env: { SWITCHBOARD_CORS__ALLOWED_ORIGINS: `${FRIEND},https://other.example` } });
   for (const origin of [FRIEND, 'https://other.example']) {

@@ -185,6 +185,15 @@ test('a polling client whose GET is cut is gone at once, and is no slow consumer
   assert.equal(metrics.value('switchboard_disconnects_total', { reason: 'transport_close' }), 1);
 });
 
+test('clients of another protocol version are counted, and the log says what they need', async ({ node }) => {
+  const door = await node();
+  const answer = await exchange(door.url, 'GET', '/socket.io/?EIO=3&transport=polling', { headers: { 'user-agent': 'old/2.4' } });
+  assert.equal(answer.status, 400);
+  await door.line(/another version of the protocol.*version="?3"?.*old\/2\.4/);
+  const metrics = parseMetrics((await door.api.request('GET', '/metrics')).text);
+  assert.equal(metrics.value('switchboard_connect_errors_total', { reason: 'protocol' }), 1);
+});
+
 test('nothing keeps the answers to polls', async ({ node }) => {
   const door = await node();
   const session = await Polling.open(door.url);

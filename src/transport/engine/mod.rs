@@ -16,7 +16,7 @@ mod websocket;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +27,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
-use http::{Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use parking_lot::Mutex;
@@ -49,6 +49,12 @@ pub use adapter::{Adapter, ThisNode};
 
 /// socketioxide's service, which runs the protocol.
 pub type Protocol = SocketIoService<NotFoundService, Adapter>;
+
+/// The longest text of a client's in the log, in bytes.
+const MAX_TOLD: usize = 128;
+
+/// The address of a client that no listener has taken.
+const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The longest `User-Agent` that is kept, in bytes.
 const MAX_USER_AGENT: usize = 128;
@@ -109,10 +115,28 @@ impl Engine {
             return unavailable();
         };
         let query = Query::of(request.uri());
+        let headers = request.headers();
         if query.version != Some("4") {
+            self.events.other_protocol();
+            tracing::warn!(
+                version = cut(query.version.unwrap_or("none"), MAX_TOLD),
+                address = %self.settings.door.client(request.extensions(), headers).unwrap_or(UNKNOWN),
+                user_agent = told(headers, header::USER_AGENT),
+                "a client speaks another version of the protocol than 4 (EIO, in its query) and is refused: it needs a client of \
+                 Socket.IO 3 or newer"
+            );
             return refused(5, "Unsupported protocol version");
         }
-        if !self.settings.origins.allow(request.headers()) {
+        let allowed = self.settings.origins.allow(headers);
+        let begins_polling = query.transport == Some("polling") && query.sid.is_none();
+        if !allowed || begins_polling && self.settings.origins.is_unknown(headers) {
+            tracing::warn!(
+                origin = told(headers, header::ORIGIN),
+                "a page of another origin is refused, here or by its browser: if it may connect, add its origin to \
+                 cors.allowed_origins"
+            );
+        }
+        if !allowed {
             return forbidden();
         }
         match (query.transport, query.sid) {
@@ -207,11 +231,17 @@ impl Engine {
                 .settings
                 .door
                 .client(request.extensions(), headers)
-                .unwrap_or(IpAddr::from([0, 0, 0, 0])),
+                .unwrap_or(UNKNOWN),
             user_agent,
             headers: self.settings.kept.of(headers),
         }
     }
+}
+
+/// A header as the log shows it.
+fn told(headers: &HeaderMap, name: HeaderName) -> &str {
+    let value = headers.get(name).and_then(|value| value.to_str().ok());
+    cut(value.unwrap_or_default(), MAX_TOLD)
 }
 
 /// Has the protocol answer a request, and collects the answer.

@@ -74,6 +74,9 @@ pub trait SessionEvents: Send + Sync + 'static {
     /// A session that has sent no CONNECT packet yet makes room for a newer one.
     fn displaced(&self);
 
+    /// A client of another version of the protocol is refused.
+    fn other_protocol(&self);
+
     /// The client does not take what it is sent. Called once or more; the owner ends the session.
     fn stalled(&self, session: &Arc<Session>);
 
@@ -291,6 +294,7 @@ impl Session {
             self.events.breached(breach);
             tracing::warn!(
                 session = self.id.0,
+                address = %self.handshake.remote_addr,
                 reason = breach.label(),
                 "a transport is ended for what its client sends; how large a message may be is limits.max_payload and \
                  .max_payload_guest"
