@@ -3,8 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::{Router, extract::Request, routing::any};
-use http::{HeaderValue, Method, request};
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    response::Response,
+    routing::{any, get},
+};
+use http::{HeaderMap, HeaderValue, Method, request};
 use parking_lot::Mutex;
 use rand::Rng;
 use tokio::{
@@ -26,6 +31,7 @@ use crate::{
     registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
     transport::{
         Engine,
+        bundle::Bundle,
         listener::{self, ListenerLimits},
         origin::Origins,
     },
@@ -54,6 +60,7 @@ pub struct App {
     engine: Arc<Engine>,
     auth: Authenticator,
     keys: Arc<ApiAuth>,
+    bundle: Bundle,
 }
 
 /// Takes a new configuration over while the node runs, as far as that can be done.
@@ -95,6 +102,7 @@ impl App {
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         let running = RunningConfig::new(config);
         let config = running.now();
+        let bundle = Bundle::read(config.transport.client_bundle.as_deref())?;
         let public = bind(config.listen)?;
         let internal = match config.internal_listen {
             Some(addr) => Some(bind(addr)?),
@@ -164,6 +172,7 @@ impl App {
             engine,
             auth,
             keys: Arc::new(keys),
+            bundle,
         })
     }
 
@@ -240,6 +249,10 @@ impl App {
         let mut sockets = Router::new()
             .route("/socket.io", socket_io.clone())
             .route("/socket.io/", socket_io)
+            .route(
+                "/socket.io/{file}",
+                get(client_file).with_state(self.bundle),
+            )
             .merge(api::sessions(state.clone()));
         if let Some(layer) = cors_layer(&self.config.now().cors) {
             sockets = sockets.layer(layer);
@@ -311,6 +324,15 @@ fn made_up_node_id() -> NodeId {
     let host = gethostname::gethostname();
     let suffix: u32 = rand::rng().random_range(0x10_0000..0x100_0000);
     format!("{}-{suffix:06x}", host.to_string_lossy()).into()
+}
+
+/// A file of the client's bundle.
+async fn client_file(
+    State(bundle): State<Bundle>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    bundle.answer(&name, &headers)
 }
 
 /// Which pages of other origins may speak to `/socket.io/`; none without a list, as browsers have it.

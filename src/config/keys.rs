@@ -120,6 +120,7 @@ pub(super) const KEYS: &[Key] = &[
     open("presence.last_seen", Kind::Text),
     open("drain.delay", Kind::Text),
     open("drain.window", Kind::Text),
+    open("transport.client_bundle", Kind::Text),
     open("ping.interval", Kind::Text),
     open("ping.timeout", Kind::Text),
     open("trusted_proxies", Kind::List),

@@ -40,7 +40,7 @@ pub use reload::Reload;
 pub use running::RunningConfig;
 pub use sections::{
     Cors, Drain, LARGEST_PAYLOAD, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence,
-    RegistryTiming,
+    RegistryTiming, Transport,
 };
 pub use session::Session;
 pub use start::{Development, Effective};
@@ -79,6 +79,8 @@ pub struct Config {
     pub presence: Presence,
     /// How a node goes.
     pub drain: Drain,
+    /// What clients find beside their sessions.
+    pub transport: Transport,
     /// Engine.IO's heartbeat.
     pub ping: Ping,
     /// Addresses of proxies (`10.0.3.7/32`, `127.0.0.1/32`, or the network of a load balancer's machines) whose
@@ -111,6 +113,7 @@ impl Default for Config {
             registry: RegistryTiming::default(),
             presence: Presence::default(),
             drain: Drain::default(),
+            transport: Transport::default(),
             ping: Ping::default(),
             trusted_proxies: Vec::new(),
             log: Log::default(),

@@ -1,4 +1,5 @@
-//! The cluster, the bounds and the timing: `cors`, `limits`, `registry`, `presence`, `drain`, `ping`, `log`.
+//! The cluster, the bounds and the timing: `cors`, `limits`, `registry`, `presence`, `drain`, `transport`, `ping`,
+//! `log`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -207,6 +208,15 @@ impl Default for Drain {
             window: Duration::from_secs(10),
         }
     }
+}
+
+/// `transport`: what clients find beside their sessions.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transport {
+    /// The directory `dist` of the npm package `socket.io-client`, which pages get at `/socket.io/socket.io.js` and the names of
+    /// its variants. None by default: those are 404.
+    pub client_bundle: Option<PathBuf>,
 }
 
 /// `ping`: Engine.IO's heartbeat.

@@ -20,11 +20,13 @@
 //! - [`parted`] keeps a session going of which a namespace was ended.
 //! - [`namespaces`] are those that a client may ask for.
 //! - `gate` judges what a client sends before the engine acts on it, by what `packets` and `frames` tell of it.
-//! - `outgoing` has CONNECT packets tell the connection's id, and counts the messages in what never leaves.
+//! - `outgoing` rewrites what the engine says, as the gate has it, and counts the messages in what never leaves.
+//! - [`bundle`] serves the client to pages.
 //! - [`origin`] says which pages may bring a browser's cookies.
 //! - [`peer`] tells the client's address behind trusted proxies.
 
 mod addresses;
+pub mod bundle;
 pub mod door;
 pub mod engine;
 mod frames;

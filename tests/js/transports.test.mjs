@@ -1,7 +1,9 @@
 // Contract 2: WebSocket, HTTP long-polling, and the way from one to the other, as the stock client goes it.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import net from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { connect, connected, eventually, exchange, onBothRegistries, parseMetrics, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
 
 onBothRegistries((world) => {
@@ -157,6 +159,25 @@ test('the first ping comes after ping.interval, and its pong is due only then', 
     assert.ok(at(/^42\/public,\["ready"/) >= 0 && at(/^42\/public,\["ready"/) < at(/^2$/), `expected the ping after all else, got ${packets}`);
     assert.ok(!packets.includes('6'), `expected no noop in place of a ping, got ${packets}`);
   }
+});
+
+test('the client\'s published bundle is served to pages, with an ETag; without one they are told what to set', async ({ node }) => {
+  const dist = fileURLToPath(new URL('node_modules/socket.io-client/dist', import.meta.url));
+  const door = await node({ env: { SWITCHBOARD_TRANSPORT__CLIENT_BUNDLE: dist } });
+  for (const file of ['socket.io.js', 'socket.io.min.js', 'socket.io.esm.min.js', 'socket.io.msgpack.min.js', 'socket.io.js.map']) {
+    const { status, headers, text } = await exchange(door.url, 'GET', `/socket.io/${file}`);
+    assert.equal(status, 200, file);
+    assert.ok(text === readFileSync(`${dist}/${file}`, 'utf8'), `expected ${file} as it is`);
+    assert.match(headers['content-type'], file.endsWith('.map') ? /^application\/json/ : /^application\/javascript/);
+    assert.equal(headers['cache-control'], 'public, max-age=0');
+    const again = await exchange(door.url, 'GET', `/socket.io/${file}`, { headers: { 'if-none-match': headers.etag } });
+    assert.deepEqual([again.status, again.text, again.headers.etag], [304, '', headers.etag]);
+  }
+  for (const path of ['/socket.io/package.json', '/socket.io/..%2Fpackage.json', '/socket.io/%2e%2e%2fpackage.json']) assert.equal((await exchange(door.url, 'GET', path)).status, 404, path);
+  await connected(door, { user: someone('page') });
+  const without = await exchange((await node()).url, 'GET', '/socket.io/socket.io.js');
+  assert.equal(without.status, 404);
+  assert.match(without.text, /transport\.client_bundle/);
 });
 
 test('a subprotocol that the client offers is taken: the first, as the JavaScript server does', async ({ node }) => {

@@ -84,6 +84,7 @@ fn each_key_is_taken_over_or_waits() {
         "presence.last_seen = '1s'",
         "drain.delay = '1s'",
         "drain.window = '1s'",
+        "transport.client_bundle = '/client'",
         "ping.interval = '1s'",
         "ping.timeout = '1s'",
         "trusted_proxies = ['10.0.0.0/8']",
