@@ -1,4 +1,4 @@
-//! What each kind of connection costs a node, and what the two attacks of S1 do: the table "What a stranger can cost" of the README.
+//! What each kind of connection costs a node, and what the two attacks of S1 do: the table of `docs/cost.md`.
 //!
 //! ```text
 //! SWITCHBOARD_BIN=target/release/switchboard cargo test --test attack cost -- --ignored
