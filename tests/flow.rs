@@ -48,6 +48,7 @@ impl Node {
         };
         tokio::spawn(app.run(until_told, std::future::pending()));
         until("the node is ready", async || {
+            #[expect(clippy::disallowed_methods, reason = "`until` bounds it")]
             let answer = reqwest::get(format!("http://{address}/readyz")).await;
             answer.is_ok_and(|answer| answer.status().is_success())
         })

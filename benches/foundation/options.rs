@@ -95,6 +95,7 @@ impl Options {
             eprintln!(
                 "{need} file descriptors are needed and {hard} allowed: raise the hard limit, or lower --crowded"
             );
+            #[expect(clippy::disallowed_methods, reason = "nothing has been started yet")]
             std::process::exit(2);
         }
     }

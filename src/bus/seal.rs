@@ -9,7 +9,7 @@
 //! | any | the payload |
 //! | 1 to 255 | the sender's instance |
 //! | 8 | the message's number, big-endian; a sender gives none twice |
-//! | 1 | [`FORM`] |
+//! | 1 | `FORM` |
 //! | 1 | length of the instance |
 //! | 32 | the HMAC |
 //!

@@ -1,6 +1,6 @@
 //! What is declared of the series: names, kinds, helps, and the labels' values that are known beforehand.
 
-/// Name, kind and help of every series; what [`Metrics::new`] declares and `docs/metrics.md` explains.
+/// Name, kind and help of every series; what [`Metrics::new`](super::Metrics::new) declares and `docs/metrics.md` explains.
 pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (
         "switchboard_connections",

@@ -300,6 +300,7 @@ mod tests {
                 all.close(address, Kind::Session);
             }
         }
+        #[expect(clippy::disallowed_methods, reason = "no runtime runs here")]
         std::thread::sleep(std::time::Duration::from_millis(5));
         all.forget_idle();
         assert_eq!(all.entries(), 1);

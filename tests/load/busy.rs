@@ -41,6 +41,10 @@ async fn a_saturated_node_does_not_take_redis_for_dead() {
         let over = over.clone();
         tokio::spawn(async move {
             while !over.load(Ordering::Acquire) {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "this is what saturates the runtime"
+                )]
                 std::thread::sleep(TURN);
                 tokio::task::yield_now().await;
             }
