@@ -21,7 +21,7 @@ use metrics_exporter_prometheus::{
 use metrics_process::Collector;
 
 use self::recent::Recent;
-use self::table::{CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, KINDS, Kind};
+use self::table::{CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, KINDS, Kind, UNREADABLE};
 use crate::ending::{Breach, Ending};
 
 /// Buckets of the durations that people wait for, in seconds.
@@ -80,6 +80,7 @@ impl Metrics {
             .chain(KINDS.map(|kind| self.messages_sent(kind)))
             .chain(KINDS.map(|kind| self.messages_delivered(kind)))
             .chain(DROPS.map(|reason| self.messages_dropped(reason)))
+            .chain(UNREADABLE.map(|what| self.registry_unreadable(what)))
             .chain(["in", "out"].map(|direction| self.bus_messages(direction)))
             .chain(
                 Ending::LABELS

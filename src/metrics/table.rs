@@ -180,6 +180,17 @@ pub(super) const DEPARTURES: [&str; 7] = [
 /// The values of `kind` of messages.
 pub(super) const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
 
+/// The values of `what` of what can't be read in Redis.
+pub(super) const UNREADABLE: [&str; 7] = [
+    "entry",
+    "lease",
+    "order",
+    "ban",
+    "revocation",
+    "seen",
+    "family",
+];
+
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
 /// does not listen, a bus that brings more than is read, a message that can't be read or is of a
 /// kind that is not known, a receipt that Redis did not take, a node

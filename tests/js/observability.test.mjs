@@ -135,6 +135,11 @@ describe('what is asked for is there', () => {
     }
   });
 
+  test('every series that is declared is exported before it has counted anything', async () => {
+    const declared = [...readFileSync(new URL('../../src/metrics/table.rs', import.meta.url), 'utf8').matchAll(/"(switchboard_\w+)"/g)].map(([, name]) => name);
+    assert.deepEqual(declared.filter((name) => !metrics.types.has(name)), [], 'series that a node does not begin (src/metrics/mod.rs)');
+  });
+
   test('every label that is matched is there, with that value', async () => {
     const ours = new Set(['job', 'instance']);
     for (const { what, expr } of queries) {
