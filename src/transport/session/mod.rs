@@ -344,7 +344,7 @@ impl Session {
 
     /// Ends the session, whose client is to come back: the same, and one that polls is told by Engine.IO's close packet. A
     /// session that is unknown would be an error to it. A Python client is left to find that: see
-    /// [`Handshake::stays_away_once_closed`].
+    /// `Handshake::stays_away_once_closed`.
     pub fn close(self: &Arc<Self>) {
         if !self.handshake.stays_away_once_closed() {
             self.owe_close();
