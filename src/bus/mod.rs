@@ -122,7 +122,8 @@ impl Bus {
         }
     }
 
-    /// Publishes to one node without waiting for what becomes of it. What does not go out is counted.
+    /// Publishes to one node, and never hears what becomes of it: an answer would wake a thread for each receipt. What can't go out is
+    /// counted.
     pub fn post(&self, node: &Instance, payload: &[u8]) {
         match self {
             Self::Memory(bus) => drop(bus.publish(std::slice::from_ref(node), payload)),

@@ -1,18 +1,16 @@
 //! The link that publishes to one server.
 
-use std::{
-    convert::Infallible,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
-use metrics::Counter;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
 use redis::{
-    Client, Cmd, Pipeline, RedisError, Value, aio::ConnectionLike, aio::MultiplexedConnection,
+    Client, Cmd, Pipeline, Value,
+    aio::{ConnectionLike, MultiplexedConnection},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
-    time::{Instant, timeout, timeout_at},
+    task::unconstrained,
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -22,13 +20,8 @@ use super::{
 };
 use crate::link::{Address, Servers};
 
-/// How many publications wait to be written. One that finds no place is refused.
-const QUEUE: usize = 4096;
-/// How many are written together at the most.
-const TOGETHER: usize = 256;
-
 /// What has become of one publication.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Outcome {
     /// It was published, and so many were listening.
     Heard(u64),
@@ -36,101 +29,58 @@ pub(super) enum Outcome {
     Elsewhere,
     /// It was not published, and will not be.
     Refused(String),
-    /// It was written, and Redis has not answered: it may have been published.
+    /// It was written, or may have been, and Redis has not answered: it may have been published.
     Unanswered(String),
 }
 
-/// Publications that are written together and in order.
-struct Outgoing {
-    commands: Vec<Cmd>,
-    /// Not written any more from then on.
-    until: Instant,
-    /// Who waits to hear what became of them; none: nobody.
-    answer: Option<oneshot::Sender<Vec<Outcome>>>,
-}
-
-/// Publications that wait for the link.
-pub(super) struct Queue(mpsc::Receiver<Outgoing>);
-
-/// What others have of the link.
+/// The current connection, if there is one.
+#[derive(Default)]
 pub(super) struct Publisher {
-    queue: mpsc::Sender<Outgoing>,
+    connection: Mutex<Option<MultiplexedConnection>>,
     /// Whether the last PING was answered.
     answers: AtomicBool,
-    /// Counts what nobody waits for and Redis did not take.
-    lost: Counter,
 }
 
 impl Publisher {
-    /// A link that is down, and what [`Publisher::run`] works on.
-    pub(super) fn new(lost: Counter) -> (Self, Queue) {
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        let publisher = Self {
-            queue,
-            answers: AtomicBool::new(false),
-            lost,
-        };
-        (publisher, Queue(waiting))
-    }
-
     /// Whether messages go out, as far as the last PING knows.
     pub(super) fn is_up(&self) -> bool {
         self.answers.load(Ordering::Acquire)
     }
 
-    /// Publishes, and waits until `until` for what becomes of each. While the link is down they are refused at once: a caller that
-    /// waited would hold up what it can still do on this node.
-    pub(super) async fn call(&self, commands: Vec<Cmd>, until: Instant) -> Vec<Outcome> {
-        let count = commands.len();
-        let all = |outcome: fn(String) -> Outcome, why: &str| {
-            (0..count).map(|_| outcome(why.to_owned())).collect()
+    /// Publishes in one go, and waits until `until` for what becomes of each. While the link is down all are refused at once: a
+    /// caller that waited would hold up what it can still do on this node.
+    pub(super) async fn call(&self, publications: &Pipeline, until: Instant) -> Vec<Outcome> {
+        let all = |outcome| vec![outcome; publications.len()];
+        let Some(mut connection) = self.connected() else {
+            return all(Outcome::Refused("no link to Redis".into()));
         };
-        let (answer, answered) = oneshot::channel();
-        if let Err(why) = self.enqueue(commands, until, Some(answer)) {
-            return all(Outcome::Refused, why);
-        }
-        match timeout_at(until, answered).await {
-            Ok(Ok(outcomes)) => outcomes,
-            Ok(Err(_)) => all(Outcome::Unanswered, "the link broke"),
-            Err(_) => all(Outcome::Unanswered, "no answer in time"),
+        let answers = connection.req_packed_commands(publications, 0, publications.len());
+        match timeout_at(until, answers).await {
+            Ok(Ok(answers)) => answers.into_iter().map(outcome).collect(),
+            Ok(Err(error)) => all(Outcome::Unanswered(error.to_string())),
+            Err(_) => all(Outcome::Unanswered("no answer in time".into())),
         }
     }
 
-    /// Publishes without waiting. What Redis does not take is counted.
-    pub(super) fn post(&self, command: Cmd, until: Instant) {
-        if let Err(why) = self.enqueue(vec![command], until, None) {
-            self.note_lost(why);
-        }
+    /// Publishes without an answer: nobody is woken when it comes. Returns false if the link is down, or too much waits for it.
+    pub(super) fn post(&self, mut publication: Cmd) -> bool {
+        publication.set_no_response(true);
+        // What can't be queued at once is dropped with the future, and was not sent. Unconstrained: that the task has used up its
+        // budget is no reason to lose it.
+        let posted = self.connected().and_then(|mut connection| {
+            unconstrained(connection.send_packed_command(&publication)).now_or_never()
+        });
+        matches!(posted, Some(Ok(_)))
     }
 
-    fn enqueue(
-        &self,
-        commands: Vec<Cmd>,
-        until: Instant,
-        answer: Option<oneshot::Sender<Vec<Outcome>>>,
-    ) -> Result<(), &'static str> {
-        if !self.is_up() {
-            return Err("no link to Redis");
-        }
-        let outgoing = Outgoing {
-            commands,
-            until,
-            answer,
-        };
-        self.queue
-            .try_send(outgoing)
-            .map_err(|_| "too much waits for Redis")
-    }
-
-    fn note_lost(&self, why: &str) {
-        self.lost.increment(1);
-        tracing::debug!(why, "a message that nobody waits for is not published");
+    fn connected(&self) -> Option<MultiplexedConnection> {
+        let connection = self.is_up().then(|| self.connection.lock().clone());
+        connection.flatten()
     }
 
     /// Keeps a connection until told to stop.
     pub(super) async fn run(
         &self,
-        mut queue: Queue,
         server: &Address,
         servers: &Servers,
         client: &Client,
@@ -145,13 +95,7 @@ impl Publisher {
                     Ok(link) => {
                         retry.connected();
                         let given_up = servers.until_given_up(server, given_up);
-                        let why = self.live(&mut queue, server, link, health, given_up).await;
-                        self.note(server, health, false);
-                        self.refuse_all(&mut queue);
-                        Ended {
-                            connected: true,
-                            why,
-                        }
+                        self.live(server, link, health, given_up).await
                     }
                     Err(why) => Ended {
                         connected: false,
@@ -164,97 +108,28 @@ impl Publisher {
         };
         stop.run_until_cancelled(keep).await;
         self.note(server, health, false);
-        self.refuse_all(&mut queue);
+        *self.connection.lock() = None;
     }
 
     async fn live(
         &self,
-        queue: &mut Queue,
         server: &Address,
         link: Link,
         health: &Health,
         given_up: impl Future<Output = ()>,
-    ) -> String {
+    ) -> Ended {
+        *self.connection.lock() = Some(link.connection.clone());
         let answers = |answers| self.note(server, health, answers);
-        tokio::select! {
+        let why = tokio::select! {
             () = link.ended.cancelled() => "the connection ended".into(),
             () = given_up => link::GIVEN_UP.into(),
-            why = link::watch(link.connection.clone(), answers) => why,
-            never = self.write(queue, link.connection) => match never {},
-        }
-    }
-
-    /// Writes what waits, all of it together, and goes on while Redis answers.
-    async fn write(&self, queue: &mut Queue, connection: MultiplexedConnection) -> Infallible {
-        let mut written = FuturesUnordered::new();
-        let mut next = Vec::new();
-        loop {
-            tokio::select! {
-                _ = queue.0.recv_many(&mut next, TOGETHER) => {
-                    written.push(self.publish(connection.clone(), std::mem::take(&mut next)));
-                }
-                Some(()) = written.next() => {}
-            }
-        }
-    }
-
-    async fn publish(&self, mut connection: MultiplexedConnection, mut all: Vec<Outgoing>) {
-        let now = Instant::now();
-        let late = all.extract_if(.., |outgoing| outgoing.until <= now);
-        for outgoing in late {
-            self.refuse(outgoing, "it has waited for too long");
-        }
-        let mut pipeline = Pipeline::new();
-        let parts = all.into_iter().map(|outgoing| {
-            let count = outgoing.commands.len();
-            for command in outgoing.commands {
-                pipeline.add_command(command);
-            }
-            (count, outgoing.answer)
-        });
-        let parts: Vec<_> = parts.collect();
-        if pipeline.is_empty() {
-            return;
-        }
-        let answers = connection.req_packed_commands(&pipeline, 0, pipeline.len());
-        let mut outcomes = match timeout(link::CALL, answers).await {
-            Ok(Ok(answers)) => Ok(answers.into_iter().map(outcome)),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {:?}", link::CALL)),
+            why = link::watch(link.connection, answers) => why,
         };
-        for (count, answer) in parts {
-            let mut next = || match &mut outcomes {
-                Ok(outcomes) => outcomes.next().unwrap_or_else(missing),
-                Err(why) => Outcome::Unanswered(why.clone()),
-            };
-            let outcomes: Vec<_> = (0..count).map(|_| next()).collect();
-            match answer {
-                Some(answer) => drop(answer.send(outcomes)),
-                None => outcomes.into_iter().for_each(|it| self.note_outcome(it)),
-            }
-        }
-    }
-
-    fn note_outcome(&self, outcome: Outcome) {
-        match outcome {
-            Outcome::Heard(_) => {}
-            Outcome::Elsewhere => self.note_lost("another server has the channel"),
-            Outcome::Refused(why) | Outcome::Unanswered(why) => self.note_lost(&why),
-        }
-    }
-
-    fn refuse_all(&self, queue: &mut Queue) {
-        while let Ok(outgoing) = queue.0.try_recv() {
-            self.refuse(outgoing, "the link broke before it was written");
-        }
-    }
-
-    fn refuse(&self, outgoing: Outgoing, why: &str) {
-        let outcomes = outgoing.commands.iter();
-        let outcomes = outcomes.map(|_| Outcome::Refused(why.to_owned()));
-        match outgoing.answer {
-            Some(answer) => drop(answer.send(outcomes.collect())),
-            None => outcomes.for_each(|it| self.note_outcome(it)),
+        self.note(server, health, false);
+        *self.connection.lock() = None;
+        Ended {
+            connected: true,
+            why,
         }
     }
 
@@ -264,21 +139,11 @@ impl Publisher {
     }
 }
 
-fn missing() -> Outcome {
-    Outcome::Unanswered("an answer is missing".into())
-}
-
 fn outcome(answer: Value) -> Outcome {
     match answer.extract_error() {
         Ok(Value::Int(heard)) => Outcome::Heard(u64::try_from(heard).unwrap_or(0)),
-        Ok(_) => missing(),
-        Err(error) => refused(&error),
-    }
-}
-
-fn refused(error: &RedisError) -> Outcome {
-    match link::is_elsewhere(error) {
-        true => Outcome::Elsewhere,
-        false => Outcome::Refused(error.to_string()),
+        Ok(other) => Outcome::Unanswered(format!("{other:?} is no answer to a publication")),
+        Err(error) if link::is_elsewhere(&error) => Outcome::Elsewhere,
+        Err(error) => Outcome::Refused(error.to_string()),
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use metrics::Counter;
 use parking_lot::Mutex;
-use redis::Cmd;
+use redis::{Cmd, Pipeline};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -41,6 +41,8 @@ pub struct RedisBus {
     links: Arc<Links>,
     keys: Keys,
     sent: Counter,
+    /// Counts what nobody waits for and could not go out.
+    unpublished: Counter,
     tasks: TaskTracker,
     closed: CancellationToken,
     /// Ends the links' tasks with the last handle. The tasks hold [`Links`], and no handle.
@@ -52,8 +54,6 @@ struct Links {
     servers: Servers,
     health: Arc<Health>,
     subscriptions: Arc<Subscriptions>,
-    /// Counts what nobody waited for and Redis did not take.
-    lost: Counter,
     of: Mutex<BTreeMap<Address, Arc<Pair>>>,
 }
 
@@ -153,9 +153,8 @@ impl Links {
             }
         };
         let (servers, subscriptions) = (self.servers.clone(), Arc::clone(&self.subscriptions));
-        let (publisher, queue) = Publisher::new(self.lost.clone());
         let pair = Arc::new(Pair {
-            publisher,
+            publisher: Publisher::default(),
             subscriber: Subscriber::new(server.clone(), servers, subscriptions),
             stop: closed.child_token(),
         });
@@ -169,7 +168,7 @@ impl Links {
                 stop,
             } = &*links;
             tokio::join!(
-                publisher.run(queue, &server, &servers, &client, &health, stop),
+                publisher.run(&server, &servers, &client, &health, stop),
                 subscriber.run(&client, &health, stop),
             );
         });
@@ -194,7 +193,6 @@ impl RedisBus {
             servers,
             health: Arc::new(Health::new(metrics)),
             subscriptions: Arc::new(subscriptions),
-            lost: metrics.messages_dropped("unpublished"),
             of: Mutex::default(),
         });
         let closed = CancellationToken::new();
@@ -207,6 +205,7 @@ impl RedisBus {
             links,
             keys,
             sent: metrics.bus_messages("out"),
+            unpublished: metrics.messages_dropped("unpublished"),
             tasks,
             closed: closed.clone(),
             _last: Arc::new(closed.drop_guard()),
@@ -242,13 +241,13 @@ impl RedisBus {
         let up = channels
             .filter_map(|channel| Some((self.links.at(&channel)?, channel)))
             .find(|(pair, _)| pair.publisher.is_up());
-        match up {
-            Some((pair, channel)) => {
-                let until = Instant::now() + link::CALL;
-                pair.publisher.post(self.sealed(&channel, payload), until);
-                self.sent.increment(1);
-            }
-            None => self.links.lost.increment(1),
+        let posted = up.is_some_and(|(pair, channel)| {
+            let publication = self.sealed(&channel, payload);
+            pair.publisher.post(publication)
+        });
+        match posted {
+            true => self.sent.increment(1),
+            false => self.unpublished.increment(1),
         }
     }
 
@@ -280,8 +279,11 @@ impl RedisBus {
             let Some(pair) = self.links.at(&channels[*first]) else {
                 break;
             };
-            let commands = open.iter().map(|at| self.sealed(&channels[*at], payload));
-            let outcomes = pair.publisher.call(commands.collect(), until).await;
+            let mut publications = Pipeline::with_capacity(open.len());
+            for at in &open {
+                publications.add_command(self.sealed(&channels[*at], payload));
+            }
+            let outcomes = pair.publisher.call(&publications, until).await;
             let mut moved = false;
             for (at, outcome) in open.into_iter().zip(outcomes) {
                 match outcome {

@@ -193,7 +193,7 @@ pub(super) const UNREADABLE: [&str; 7] = [
 
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
 /// does not listen, a bus that brings more than is read, a message that can't be read or is of a
-/// kind that is not known, a receipt that Redis did not take, a node
+/// kind that is not known, a receipt while the link to Redis is down, a node
 /// without a lease, a client's answer that is too large.
 pub(super) const DROPS: [&str; 11] = [
     "queue_full",
