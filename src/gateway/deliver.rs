@@ -15,8 +15,8 @@ use super::{
     receipts::{Asked, Collected, Request},
 };
 use crate::{
-    connection::{Connection, ConnectionId, UserId},
-    registry::{Entry, Whom, keys::Shard},
+    connection::{ConnectionId, UserId},
+    registry::Whom,
 };
 
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
@@ -206,7 +206,13 @@ impl Inner {
         target: &Target,
         command: &Command<'_>,
     ) -> Result<Option<(Request<'_>, Asked)>, GatewayError> {
-        let Some((whom, shard)) = self.recipients(target).await? else {
+        let whom = match target {
+            Target::User(user) | Target::Device(user, _) => Whom::User(user.clone()),
+            Target::Connection(id) => Whom::Connection(id.clone()),
+            Target::Room(_) => return Ok(None),
+        };
+        // An id that names no shard is nobody's.
+        let Some(shard) = whom.shard() else {
             return Ok(None);
         };
         let mut holders = self
@@ -228,28 +234,6 @@ impl Inner {
         }
         let asked = Asked::holders(holders.into_iter().zip(listen));
         Ok(Some((request, asked)))
-    }
-
-    /// Whose nodes a message is for, and the shard that they are in. None for a connection that is not there.
-    async fn recipients(&self, target: &Target) -> Result<Option<(Whom, Shard)>, GatewayError> {
-        let entry = match target {
-            Target::User(user) | Target::Device(user, _) => {
-                return Ok(Some((Whom::User(user.clone()), Shard::of_user(user))));
-            }
-            Target::Connection(id) => match self.hub.get(id) {
-                Some(live) => live.entry(),
-                None => match self
-                    .vouched(Shard::of_id(id), self.registry.connection(id))
-                    .await?
-                {
-                    Some(Connection { id, user_id, .. }) => Entry { user: user_id, id },
-                    None => return Ok(None),
-                },
-            },
-            Target::Room(_) => return Ok(None),
-        };
-        let shard = Shard::of_entry(&entry);
-        Ok(shard.map(|shard| (Whom::Connection(entry), shard)))
     }
 
     /// Publishes to all nodes, this one among them.

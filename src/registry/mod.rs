@@ -216,7 +216,7 @@ pub enum Whom {
     /// Those that hold a connection of a user.
     User(UserId),
     /// The one that holds a connection.
-    Connection(Entry),
+    Connection(ConnectionId),
 }
 
 impl Whom {
@@ -224,7 +224,7 @@ impl Whom {
     pub fn shard(&self) -> Option<Shard> {
         match self {
             Self::User(user) => Some(Shard::of_user(user)),
-            Self::Connection(entry) => Shard::of_id(&entry.id),
+            Self::Connection(id) => Shard::of_id(id),
         }
     }
 }

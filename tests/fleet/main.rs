@@ -99,6 +99,34 @@ async fn a_user_on_three_of_eight_nodes_costs_three_messages_and_three_receipts(
 }
 
 #[tokio::test]
+async fn a_send_to_a_connection_elsewhere_asks_once_whose_it_is() {
+    let redis = Server::start().await;
+    let nodes = fleet(&redis, 3).await;
+    let _device = nodes[0].connect("one").await;
+    let user = nodes[1].get("/v1/users/one").await;
+    let id = user["connections"][0]["id"].as_str().unwrap().to_owned();
+    let reads = async || -> u64 {
+        let metrics = nodes[1].metrics().await;
+        let counts = ["connection", "holders"].map(|operation| {
+            let name = "switchboard_registry_duration_seconds_count";
+            let line = format!("{name}{{operation=\"{operation}\"}} ");
+            let count = metrics.lines().find_map(|text| text.strip_prefix(&line));
+            count.map_or(0, |count| count.parse::<u64>().unwrap())
+        });
+        counts.iter().sum()
+    };
+    let before = (reads().await, calls(&redis, "spublish").await);
+    let path = format!("/v1/connections/{id}/events");
+    let answer = nodes[1].post(&path, json!({ "event": "e" })).await;
+    assert_eq!(
+        answer,
+        json!({ "connections": 1, "nodes": 1, "unconfirmed": 0 })
+    );
+    assert_eq!(reads().await - before.0, 1);
+    assert_eq!(calls(&redis, "spublish").await - before.1, 2);
+}
+
+#[tokio::test]
 async fn a_connection_is_registered_in_one_round_trip() {
     let redis = Server::start().await;
     let [node] = &fleet(&redis, 1).await[..] else {

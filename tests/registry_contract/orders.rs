@@ -46,12 +46,12 @@ pub(super) async fn the_holder_of_a_connection_is_the_node_that_holds_it(home: &
     let guest = b.guest();
     b.register(&guest).await;
     for (connection, holder) in [(&mine, &a), (&theirs, &b), (&guest, &b)] {
-        let whom = Whom::Connection(entry(connection));
+        let whom = Whom::Connection(connection.id.clone());
         let holders = a.registry.holders(&whom).await.unwrap();
         assert_eq!(holders, sorted(&[&holder.lease.instance]));
     }
     a.unregister(&[&mine]).await;
-    let holders = a.registry.holders(&Whom::Connection(entry(&mine))).await;
+    let holders = a.registry.holders(&Whom::Connection(mine.id.clone())).await;
     assert_eq!(holders.unwrap(), []);
 }
 

@@ -370,13 +370,7 @@ impl Registry for MemoryRegistry {
 
     async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, RegistryError> {
         let store = self.believed()?;
-        let found = store.owners.get(id).and_then(|user| {
-            store.entries.get(&Entry {
-                user: user.clone(),
-                id: id.clone(),
-            })
-        });
-        Ok(found.and_then(|held| store.shown(held)))
+        Ok(store.with_id(id).and_then(|held| store.shown(held)))
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
@@ -422,9 +416,10 @@ impl Registry for MemoryRegistry {
                 .live_of(user)
                 .map(|held| &held.lease.instance)
                 .collect(),
-            Whom::Connection(entry) => {
-                let found = store.entries.get(entry);
-                let live = found.filter(|held| store.live(&held.lease).is_some());
+            Whom::Connection(id) => {
+                let live = store
+                    .with_id(id)
+                    .filter(|held| store.live(&held.lease).is_some());
                 live.map(|held| &held.lease.instance).into_iter().collect()
             }
         };

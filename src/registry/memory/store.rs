@@ -114,6 +114,15 @@ impl Store {
             .filter(|held| self.live(&held.lease).is_some())
     }
 
+    /// The entry of a connection, under whatever lease.
+    pub(super) fn with_id(&self, id: &ConnectionId) -> Option<&Held> {
+        let user = self.owners.get(id)?.clone();
+        self.entries.get(&Entry {
+            user,
+            id: id.clone(),
+        })
+    }
+
     pub(super) fn tally(&self, user: &UserId) -> Tally {
         Tally::of(
             self.live_of(user)

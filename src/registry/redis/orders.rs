@@ -79,13 +79,11 @@ pub(super) fn read_ending(order: &[u8]) -> Result<Ending, RegistryError> {
 
 impl RedisRegistry {
     pub(super) async fn read_holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
-        let (shard, fields) = match whom {
-            Whom::User(user) => (Shard::of_user(user), member::user_field(Some(user))),
-            Whom::Connection(entry) => match Shard::of_entry(entry) {
-                Some(shard) => (shard, fields_of(entry)),
-                None => return Ok(Vec::new()),
-            },
+        let user = match whom {
+            Whom::User(user) => user,
+            Whom::Connection(id) => return Ok(self.holder_of(id).await?.into_iter().collect()),
         };
+        let (shard, fields) = (Shard::of_user(user), member::user_field(Some(user)));
         let range = starting_with(self.keys.conns(shard), &fields);
         let command = [(self.keys.slot_of(shard), range)];
         let mut answers = self

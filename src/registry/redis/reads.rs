@@ -15,9 +15,9 @@ use super::{
     unreadable::text,
 };
 use crate::{
-    connection::{Connection, ConnectionId, Tally, UserId},
+    connection::{Connection, ConnectionId, Instance, Tally, UserId},
     registry::{
-        Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
+        Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
         keys::{Shard, escape},
     },
 };
@@ -220,36 +220,83 @@ impl RedisRegistry {
         let Some(shard) = Shard::of_id(id) else {
             return Ok(None);
         };
-        let slot = self.keys.slot_of(shard);
-        let table = self.table_of_id(id).await?;
-        let owners = table
-            .marked(id)
-            .map(|lease| self.keys.held(shard, lease))
-            .chain([self.keys.moved(shard)])
-            .map(|key| (slot, Cmd::hget(key, id.as_str())));
-        let owners: Vec<_> = owners.collect();
-        let owners = self
-            .read_whole("connection", &[shard], &owners, false)
-            .await?;
-        let owners = owners
-            .into_iter()
-            .map(|owner| read::<Option<Vec<u8>>>(Some(owner)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let Some(user) = owners.into_iter().flatten().next() else {
+        let owners = self.owners(shard, id).await?;
+        let Some((_, user)) = owners.first() else {
             return Ok(None);
         };
-        let fields = [user.as_slice(), b"\0", id.as_str().as_bytes()].concat();
-        let range = [(slot, starting_with(self.keys.conns(shard), &fields))];
-        let mut answers = self
-            .read_whole("connection", &[shard], &range, false)
-            .await?;
-        let members: Vec<Vec<u8>> = read(answers.pop())?;
+        let members = self.entry_of(shard, user, id).await?;
         let members: Vec<_> = self.readable(&members).collect();
         let table = self.table_with(&members).await?;
         Ok(members.iter().find_map(|member| {
             let row = table.live(member.lease)?;
             self.unreadable.skip("entry", member.connection(row.node()))
         }))
+    }
+
+    /// The node that has a connection: the one that its id names, or where it has moved on, the one of its entry.
+    pub(super) async fn holder_of(
+        &self,
+        id: &ConnectionId,
+    ) -> Result<Option<Instance>, RegistryError> {
+        let Some(shard) = Shard::of_id(id) else {
+            return Ok(None);
+        };
+        let owners = self.owners(shard, id).await?;
+        let user = match owners.last() {
+            None => return Ok(None),
+            Some((Some(lease), _)) => return Ok(Some(lease.instance.clone())),
+            Some((None, user)) => user,
+        };
+        let members = self.entry_of(shard, user, id).await?;
+        let members: Vec<_> = self.readable(&members).collect();
+        let table = self.table_with(&members).await?;
+        let live = members.iter().find_map(|member| table.live(member.lease));
+        Ok(live.map(|row| row.lease.instance.clone()))
+    }
+
+    /// The users that a connection is kept under, each with the lease that its id may name; last, without a lease, the one of a
+    /// connection that is elsewhere.
+    async fn owners(
+        &self,
+        shard: Shard,
+        id: &ConnectionId,
+    ) -> Result<Vec<(Option<Lease>, Vec<u8>)>, RegistryError> {
+        let slot = self.keys.slot_of(shard);
+        let table = self.table_of_id(id).await?;
+        let leases: Vec<_> = table.marked(id).map(Some).chain([None]).collect();
+        let commands: Vec<_> = leases
+            .iter()
+            .map(|lease| match lease {
+                Some(lease) => self.keys.held(shard, lease),
+                None => self.keys.moved(shard),
+            })
+            .map(|key| (slot, Cmd::hget(key, id.as_str())))
+            .collect();
+        let answers = self
+            .read_whole("connection", &[shard], &commands, false)
+            .await?;
+        let mut owners = Vec::new();
+        for (lease, answer) in leases.into_iter().zip(answers) {
+            if let Some(user) = read(Some(answer))? {
+                owners.push((lease.cloned(), user));
+            }
+        }
+        Ok(owners)
+    }
+
+    async fn entry_of(
+        &self,
+        shard: Shard,
+        user: &[u8],
+        id: &ConnectionId,
+    ) -> Result<Vec<Vec<u8>>, RegistryError> {
+        let fields = [user, b"\0", id.as_str().as_bytes()].concat();
+        let range = starting_with(self.keys.conns(shard), &fields);
+        let command = [(self.keys.slot_of(shard), range)];
+        let mut answers = self
+            .read_whole("connection", &[shard], &command, false)
+            .await?;
+        read(answers.pop())
     }
 
     /// Exact: what is kept under leases of nodes that are gone for good is reaped first.

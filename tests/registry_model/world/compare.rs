@@ -132,7 +132,7 @@ impl World<'_> {
         if let Some(last) = self.connections.last() {
             let id = &last.connection.id;
             same!(self, "connection", |home| home.reader.connection(id).await);
-            let whom = Whom::Connection(entry(&last.connection));
+            let whom = Whom::Connection(id.clone());
             same!(self, "the holder of one", |home| home
                 .reader
                 .holders(&whom)
