@@ -73,11 +73,11 @@ impl AckRequest {
 
 impl Payload for SendRequest {}
 
-/// An event for one connection.
+/// An event for one connection, or for everybody in a namespace.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"event": "order:shipped", "data": {"order": 7}}))]
-pub struct ConnectionSendRequest {
+#[schema(example = json!({"event": "maintenance", "data": {"at": "2030-01-01T00:00:00Z"}}))]
+pub struct EventRequest {
     /// Its name, which is not one of Socket.IO's own.
     #[schema(min_length = 1, max_length = 256)]
     event: String,
@@ -89,25 +89,7 @@ pub struct ConnectionSendRequest {
     namespace: Option<String>,
 }
 
-impl Payload for ConnectionSendRequest {}
-
-/// An event for everybody in a namespace.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-#[schema(example = json!({"event": "maintenance", "data": {"at": "2030-01-01T00:00:00Z"}}))]
-pub struct BroadcastRequest {
-    /// Its name, which is not one of Socket.IO's own.
-    #[schema(min_length = 1, max_length = 256)]
-    event: String,
-    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
-    #[serde(default, deserialize_with = "present")]
-    data: Option<Value>,
-    /// The namespace whose connections get it. A missing leading slash is added.
-    #[schema(default = "/")]
-    namespace: Option<String>,
-}
-
-impl Payload for BroadcastRequest {}
+impl Payload for EventRequest {}
 
 /// Where an event went, and with `ack` what came back.
 #[derive(Debug, Serialize, ToSchema)]
@@ -181,7 +163,7 @@ pub async fn send_to_user(
     path = "/connections/{id}/events",
     tag = "send",
     params(("id" = String, Path, description = "The connection's id")),
-    request_body = ConnectionSendRequest,
+    request_body = EventRequest,
     responses(
         (status = 200, description = "Handed over", body = Delivery,
             example = json!({"connections": 1, "nodes": 1, "unconfirmed": 0})),
@@ -194,11 +176,9 @@ pub async fn send_to_connection(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
     ConnectionPath(id): ConnectionPath,
-    Body(request): Body<ConnectionSendRequest>,
+    Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    let message = state.message(request.event, request.data, request.namespace)?;
-    let target = Target::Connection(id);
-    Ok(axum::Json(state.gateway.send(&target, &message).await?))
+    state.send(&Target::Connection(id), request).await
 }
 
 /// Send an event to everybody in a namespace
@@ -208,7 +188,7 @@ pub async fn send_to_connection(
     post,
     path = "/broadcast",
     tag = "send",
-    request_body = BroadcastRequest,
+    request_body = EventRequest,
     responses(
         (status = 200, description = "Handed over", body = Delivery,
             example = json!({"connections": 7, "nodes": 3, "unconfirmed": 0})),
@@ -220,13 +200,21 @@ pub async fn send_to_connection(
 pub async fn broadcast(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
-    Body(request): Body<BroadcastRequest>,
+    Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    let message = state.message(request.event, request.data, request.namespace)?;
-    Ok(axum::Json(state.gateway.broadcast(&message).await?))
+    state.send(&Target::All, request).await
 }
 
 impl ApiState {
+    async fn send(
+        &self,
+        target: &Target,
+        request: EventRequest,
+    ) -> Result<axum::Json<Delivery>, ApiError> {
+        let message = self.message(request.event, request.data, request.namespace)?;
+        Ok(axum::Json(self.gateway.send(target, &message).await?))
+    }
+
     /// A message, if the rules let it pass.
     pub(super) fn message(
         &self,

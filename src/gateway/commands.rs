@@ -19,7 +19,7 @@ use super::{
     live::Live,
     message::{Message, Target},
     receipts::Request,
-    wire::{self, Recipients, Said},
+    wire::{self, Said},
 };
 use crate::{
     bus::{Inbox, Received},
@@ -41,18 +41,9 @@ impl<'a> Command<'a> {
     /// Hands a message to a target.
     pub(super) fn deliver(target: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
         Self::Deliver {
-            to: Recipients::Of(Cow::Borrowed(target)),
+            to: Cow::Borrowed(target),
             message: Cow::Borrowed(message),
             ack,
-        }
-    }
-
-    /// Hands a message to every connection of its namespace.
-    pub(super) fn broadcast(message: &'a Message) -> Self {
-        Self::Deliver {
-            to: Recipients::All,
-            message: Cow::Borrowed(message),
-            ack: None,
         }
     }
 }
@@ -131,12 +122,11 @@ impl Inner {
                         },
                     );
                 }
-                let connections = match (to, ack) {
-                    (Recipients::Of(target), Some(timeout)) => {
-                        return self.collect_acks(from, receipt, &target, &message, timeout);
+                let connections = match ack {
+                    Some(timeout) => {
+                        return self.collect_acks(from, receipt, &to, &message, timeout);
                     }
-                    (Recipients::Of(target), None) => self.deliver(&target, &message),
-                    (Recipients::All, _) => self.broadcast_here(&message),
+                    None => self.deliver(&to, &message),
                 };
                 confirm(
                     &from,

@@ -25,18 +25,17 @@ const RECEIPTS: Duration = Duration::from_secs(1);
 impl Inner {
     /// Hands a message to its recipients on this node. Returns to how many connections. Never waits.
     pub(super) fn deliver(self: &Arc<Self>, target: &Target, message: &Message) -> u64 {
-        let limit = self.send_queue_bytes();
-        let handed = self
-            .here(target, message)
-            .iter()
-            .filter(|live| match live.send(message, limit) {
-                Ok(()) => true,
-                Err(error) => {
-                    self.dropped(error);
-                    false
-                }
-            })
-            .count() as u64;
+        let lives = self.here(target, message);
+        let handed = match target {
+            Target::Room(room) => self.emit(Some(room), &lives, message),
+            Target::All => self.emit(None, &lives, message),
+            Target::User(_) | Target::Device(..) | Target::Connection(_) => {
+                let limit = self.send_queue_bytes();
+                let sent = lives.iter().map(|live| live.send(message, limit));
+                let handed = sent.map(|sent| sent.map_err(|error| self.dropped(error)));
+                handed.filter(Result::is_ok).count() as u64
+            }
+        };
         self.metrics
             .messages_delivered(target.kind())
             .increment(handed);
@@ -94,6 +93,7 @@ impl Inner {
             // It is in one namespace: to name that as well would be to say it twice.
             Target::Connection(id) => return self.hub.get(id).into_iter().collect(),
             Target::Room(room) => self.in_room(&message.namespace, room),
+            Target::All => return self.hub.in_namespace(&message.namespace),
         };
         lives.retain(|live| *live.namespace == *message.namespace);
         lives
@@ -129,7 +129,8 @@ impl Inner {
     }
 
     /// Sends in two steps. When this returns the message is with this node's connections and on its way to the others; what comes
-    /// is where it went, once the others have said so.
+    /// is where it went, once the others have said so. Of a message to all, the nodes are those that have carried it out, also
+    /// where no connection is.
     ///
     /// An error means that nobody got it, on no node: this node's own connections get it when Redis has taken it for the others.
     /// The one exception is [`BusError::Unanswered`](crate::bus::BusError::Unanswered): other nodes may have got it then.
@@ -139,18 +140,25 @@ impl Inner {
         message: &Message,
     ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
+        let command = Command::deliver(target, message, None);
         // Nobody keeps who is in a room: all nodes are asked, this one among them.
-        if let Target::Room(_) = target {
-            let (request, asked) = self
-                .ask_all(&Command::deliver(target, message, None))
-                .await?;
+        if let Target::Room(_) | Target::All = target {
+            let (request, asked) = self.ask_all(&command).await?;
+            let all = *target == Target::All;
             let confirmed = async move {
-                let collected = self.collect_from_all(request, asked).await;
-                total(0, &collected)
+                let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
+                self.forget_the_dead(&mut collected).await;
+                let delivery = total(0, &collected);
+                match all {
+                    true => Delivery {
+                        nodes: collected.nodes,
+                        ..delivery
+                    },
+                    false => delivery,
+                }
             };
             return Ok(confirmed.boxed());
         }
-        let command = Command::deliver(target, message, None);
         let asked = self.ask_holders(target, &command).await?;
         let local = self.deliver(target, message);
         let deadline = Instant::now() + RECEIPTS;
@@ -209,7 +217,7 @@ impl Inner {
         let whom = match target {
             Target::User(user) | Target::Device(user, _) => Whom::User(user.clone()),
             Target::Connection(id) => Whom::Connection(id.clone()),
-            Target::Room(_) => return Ok(None),
+            Target::Room(_) | Target::All => return Ok(None),
         };
         // An id that names no shard is nobody's.
         let Some(shard) = whom.shard() else {
@@ -249,12 +257,6 @@ impl Inner {
         Ok((request, Asked::all(nodes, heard as usize)))
     }
 
-    async fn collect_from_all(&self, request: Request<'_>, asked: Asked) -> Collected {
-        let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
-        self.forget_the_dead(&mut collected).await;
-        collected
-    }
-
     /// Takes nodes that have died off the unconfirmed of a request to all: this node hears of a death with its next heartbeat
     /// only.
     pub(super) async fn forget_the_dead(&self, collected: &mut Collected) {
@@ -266,30 +268,17 @@ impl Inner {
         }
     }
 
-    /// Hands a message to every connection of a namespace. The nodes of the answer are all that have done so, those with no
-    /// connection there among them. Errors are as for [`Inner::dispatch`].
-    pub(super) async fn broadcast(
-        self: &Arc<Self>,
-        message: &Message,
-    ) -> Result<Delivery, GatewayError> {
-        self.metrics.messages_sent("broadcast").increment(1);
-        let (request, asked) = self.ask_all(&Command::broadcast(message)).await?;
-        let collected = self.collect_from_all(request, asked).await;
-        Ok(Delivery {
-            connections: collected.receipts.iter().map(|it| it.connections).sum(),
-            nodes: collected.nodes,
-            unconfirmed: collected.unconfirmed,
-        })
-    }
-
-    /// Hands a message to every connection of a namespace on this node. It is encoded once for all of them, and accounted for
-    /// with each: what an adapter of another node's would do with it, nobody would be told. Returns to how many.
-    pub(super) fn broadcast_here(self: &Arc<Self>, message: &Message) -> u64 {
+    /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
+    /// accounted for with each of `lives`, which are theirs: what an adapter of another node's would do with it, nobody would be
+    /// told. Returns to how many.
+    fn emit(&self, room: Option<&String>, lives: &[Arc<Live>], message: &Message) -> u64 {
         let Some(namespace) = self.io().and_then(|io| io.of(&message.namespace)) else {
             return 0;
         };
-        let lives = self.hub.in_namespace(&message.namespace);
-        let local = namespace.local().except(ENDED);
+        let mut local = namespace.local().except(ENDED);
+        if let Some(room) = room {
+            local = local.within(room.clone());
+        }
         // Ready at once: nothing of it leaves the node.
         let sent = match &message.data {
             Some(data) => local.emit(&message.event, &(data,)).now_or_never(),
@@ -303,18 +292,13 @@ impl Inner {
             _ => 0,
         };
         self.metrics.messages_dropped("queue_full").increment(full);
-        let there = lives.iter().filter(|live| live.is_ready()).count() as u64;
-        let handed = there.saturating_sub(full);
-        self.metrics
-            .messages_delivered("broadcast")
-            .increment(handed);
-        let (weight, limit) = (message.weight(), self.send_queue_bytes());
+        let limit = self.send_queue_bytes();
+        let mut there = 0;
         for live in lives {
-            if live.session.sent(weight, limit) {
-                live.session.stalled();
-            }
+            there += u64::from(live.is_ready());
+            live.handed(message, limit);
         }
-        handed
+        there.saturating_sub(full)
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Target {
     Connection(ConnectionId),
     /// The connections in a room of the message's namespace.
     Room(String),
+    /// Every connection of the message's namespace.
+    All,
 }
 
 impl Target {
@@ -62,7 +64,7 @@ impl Target {
         match self {
             Self::User(user) | Self::Device(user, _) => Some(Shard::of_user(user)),
             Self::Connection(id) => Shard::of_id(id),
-            Self::Room(_) => None,
+            Self::Room(_) | Self::All => None,
         }
     }
 
@@ -72,6 +74,7 @@ impl Target {
             Self::User(_) | Self::Device(..) => "user",
             Self::Connection(_) => "connection",
             Self::Room(_) => "room",
+            Self::All => "broadcast",
         }
     }
 }

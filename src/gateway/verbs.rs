@@ -50,13 +50,6 @@ impl Gateway {
             .await
     }
 
-    /// Hands a message to every connection of a namespace. The answer's `nodes` are all that have done so, those with no
-    /// connection there among them.
-    pub async fn broadcast(&self, message: &Message) -> Result<Delivery, GatewayError> {
-        self.inner.known(&message.namespace)?;
-        self.inner.broadcast(message).await
-    }
-
     /// A user's connections.
     pub async fn user(&self, user: &UserId) -> Result<UserEntry, GatewayError> {
         let read = self.inner.registry.user(user);

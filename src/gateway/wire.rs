@@ -22,7 +22,6 @@ use super::message::{Answer, Json, Message, Target};
 use crate::{
     connection::{ConnectionId, UserId},
     ending::Ending,
-    registry::keys::Shard,
 };
 
 /// The first byte of every message. A node does not read what begins otherwise.
@@ -33,31 +32,12 @@ const VERSION: u8 = 3;
 /// ends the process.
 const MAX_DEPTH: usize = 64;
 
-/// Whom a command hands a message to.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Recipients<'a> {
-    /// Those of a send.
-    Of(Cow<'a, Target>),
-    /// Every connection of the message's namespace.
-    All,
-}
-
-impl Recipients<'_> {
-    /// The registry's shard of whom it is for; none if it may be any.
-    pub(super) fn shard(&self) -> Option<Shard> {
-        match self {
-            Self::Of(target) => target.shard(),
-            Self::All => None,
-        }
-    }
-}
-
 /// What a node can be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Command<'a> {
     /// Hand a message to whom it is for, as far as they are here; with a time, collect what the clients answer within it.
     Deliver {
-        to: Recipients<'a>,
+        to: Cow<'a, Target>,
         message: Cow<'a, Message>,
         ack: Option<Duration>,
     },
@@ -173,7 +153,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl<'a> Deliver<'a> {
-    fn new(to: &'a Recipients<'_>, message: &'a Message, ack: Option<Duration>) -> Self {
+    fn new(to: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
         let mut deliver = Self {
             namespace: &message.namespace,
             event: &message.event,
@@ -182,39 +162,33 @@ impl<'a> Deliver<'a> {
             ..Self::default()
         };
         match to {
-            Recipients::All => deliver.all = true,
-            Recipients::Of(target) => match &**target {
-                Target::User(user) => deliver.user = Some(user.as_str()),
-                Target::Device(user, device) => {
-                    (deliver.user, deliver.device) = (Some(user.as_str()), Some(device.as_str()));
-                }
-                Target::Connection(id) => deliver.connection = Some(id.as_str()),
-                Target::Room(room) => deliver.room = Some(room),
-            },
+            Target::User(user) => deliver.user = Some(user.as_str()),
+            Target::Device(user, device) => {
+                (deliver.user, deliver.device) = (Some(user.as_str()), Some(device.as_str()));
+            }
+            Target::Connection(id) => deliver.connection = Some(id.as_str()),
+            Target::Room(room) => deliver.room = Some(room),
+            Target::All => deliver.all = true,
         }
         deliver
     }
 
     /// None if the data is no JSON; nobody but a later version writes recipients that are none of these.
     fn command(self) -> Option<Command<'static>> {
-        let user = |user: &str| UserId::from(user);
         let to = match self {
-            Self { all: true, .. } => Recipients::All,
+            Self { all: true, .. } => Target::All,
             Self {
                 user: Some(id),
                 device,
                 ..
-            } => Recipients::Of(Cow::Owned(Target::user(
-                user(id),
-                device.map(str::to_owned),
-            ))),
+            } => Target::user(UserId::from(id), device.map(str::to_owned)),
             Self {
                 connection: Some(id),
                 ..
-            } => Recipients::Of(Cow::Owned(Target::Connection(id.into()))),
+            } => Target::Connection(id.into()),
             Self {
                 room: Some(room), ..
-            } => Recipients::Of(Cow::Owned(Target::Room(room.into()))),
+            } => Target::Room(room.into()),
             _ => return None,
         };
         let data = match self.data {
@@ -227,7 +201,7 @@ impl<'a> Deliver<'a> {
             namespace: self.namespace.to_owned(),
         };
         Some(Command::Deliver {
-            to,
+            to: Cow::Owned(to),
             message: Cow::Owned(message),
             ack: self.ack_ms.map(Duration::from_millis),
         })

@@ -105,7 +105,7 @@ fn lane(target: &Target, message: &Message) -> String {
     match target {
         Target::User(user) | Target::Device(user, _) => user.to_string(),
         Target::Connection(id) => id.to_string(),
-        Target::Room(_) => message.namespace.clone(),
+        Target::Room(_) | Target::All => message.namespace.clone(),
     }
 }
 

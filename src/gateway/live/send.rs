@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use socketioxide::{AckError, SendError, SocketError, extract::SocketRef};
 
 use super::{Live, Phase, answer::FirstArgument, phase::State};
-use crate::{connection::TransportKind, gateway::message::Message, transport::engine::Adapter};
+use crate::{gateway::message::Message, transport::engine::Adapter};
 
 /// Serializes as an empty tuple: an event without arguments.
 pub(in crate::gateway) const NO_ARGUMENTS: [(); 0] = [];
@@ -92,6 +92,14 @@ impl Live {
         }
     }
 
+    /// Counts a message that it was handed. `limit` bounds what may wait for a polling client, in bytes.
+    pub(crate) fn handed(&self, message: &Message, limit: usize) {
+        self.messages_out.fetch_add(1, Ordering::Relaxed);
+        if self.session.sent(message.weight(), limit) {
+            self.session.stalled();
+        }
+    }
+
     fn account(
         &self,
         sent: Result<(), SendError>,
@@ -100,12 +108,7 @@ impl Live {
     ) -> Result<(), NotSent> {
         match sent {
             Ok(()) => {
-                self.messages_out.fetch_add(1, Ordering::Relaxed);
-                if self.session.kind() == TransportKind::Polling
-                    && self.session.sent(message.weight(), limit)
-                {
-                    self.session.stalled();
-                }
+                self.handed(message, limit);
                 Ok(())
             }
             Err(SendError::Socket(SocketError::InternalChannelFull)) => {

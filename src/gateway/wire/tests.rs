@@ -13,13 +13,12 @@ fn message(data: Option<&str>) -> Message {
 }
 
 fn deliver(to: Target, data: Option<&str>, ack: Option<u64>) -> Said {
-    let to = Recipients::Of(Cow::Owned(to));
     said(7, to_command(to, data, ack))
 }
 
-fn to_command(to: Recipients<'static>, data: Option<&str>, ack: Option<u64>) -> Command<'static> {
+fn to_command(to: Target, data: Option<&str>, ack: Option<u64>) -> Command<'static> {
     Command::Deliver {
-        to,
+        to: Cow::Owned(to),
         message: Cow::Owned(message(data)),
         ack: ack.map(Duration::from_millis),
     }
@@ -106,7 +105,7 @@ fn expected() -> Vec<(&'static str, Said)> {
             "room",
             deliver(Target::Room("orders".into()), Some("1"), None),
         ),
-        ("all", said(7, to_command(Recipients::All, Some("1"), None))),
+        ("all", deliver(Target::All, Some("1"), None)),
         ("end", said(7, end(ending.clone()))),
         ("end+", said(7, end(ending))),
         (
@@ -165,7 +164,7 @@ fn what_was_recorded_is_read_and_written_the_same() {
 
 #[test]
 fn what_is_no_message_of_this_version_is_not_read() {
-    let whole = command(7, &to_command(Recipients::All, Some("1"), None));
+    let whole = command(7, &to_command(Target::All, Some("1"), None));
     assert!(read(&whole).is_some());
     let mut other = whole.clone();
     other[0] += 1;
