@@ -109,29 +109,15 @@ impl Inner {
             |to: &Instance, receipt| outbox.entry(to.clone()).or_default().push(receipt);
         match command {
             Command::Deliver { to, message, ack } => {
-                // What comes while this node has no lease may be for those who are to be gone.
-                if let Err(error) = self.vouch(to.shard()) {
-                    self.metrics.messages_dropped("no_lease").increment(1);
-                    tracing::debug!(%error, "a message is dropped");
-                    let withheld = true;
-                    return confirm(
-                        &from,
-                        Receipt {
-                            withheld,
-                            ..receipt
-                        },
-                    );
+                if let Some(timeout) = ack {
+                    return self.collect_acks(from, receipt, &to, &message, timeout);
                 }
-                let connections = match ack {
-                    Some(timeout) => {
-                        return self.collect_acks(from, receipt, &to, &message, timeout);
-                    }
-                    None => self.deliver(&to, &message),
-                };
+                let handed = self.deliver(&to, &message);
                 confirm(
                     &from,
                     Receipt {
-                        connections,
+                        connections: handed.connections,
+                        withheld: handed.is_withheld(),
                         ..receipt
                     },
                 );
@@ -173,13 +159,14 @@ impl Inner {
         let answers = self.deliver_with_ack(target, message, timeout);
         let gateway = self.clone();
         tokio::spawn(async move {
-            let (connections, acks) = answers.await;
+            let (handed, acks) = answers.await;
             let pieces = acks::pieces(acks);
             let last = pieces.len() - 1;
             for (at, acks) in pieces.into_iter().enumerate() {
                 let more = at < last;
                 let receipt = Receipt {
-                    connections: if more { 0 } else { connections },
+                    connections: if more { 0 } else { handed.connections },
+                    withheld: handed.is_withheld(),
                     acks,
                     more,
                     ..receipt.clone()

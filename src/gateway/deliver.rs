@@ -22,24 +22,80 @@ use crate::{
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
 const RECEIPTS: Duration = Duration::from_secs(1);
 
+/// What became of a message on one node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Handed {
+    /// How many connections have it in their queues.
+    pub(super) connections: u64,
+    /// A recipient is here, or may be, and did not get it.
+    missed: bool,
+}
+
+impl Handed {
+    const WITHHELD: Self = Self {
+        connections: 0,
+        missed: true,
+    };
+
+    /// Whether nobody got it although somebody may be here: to say that nobody is would be wrong.
+    pub(super) fn is_withheld(self) -> bool {
+        self.missed && self.connections == 0
+    }
+
+    /// The same, where it is known whether the registry lists a recipient here: whom it does not list is not there yet.
+    fn of(self, listed: bool) -> Self {
+        Self {
+            missed: self.missed && listed,
+            ..self
+        }
+    }
+}
+
 impl Inner {
-    /// Hands a message to its recipients on this node. Returns to how many connections. Never waits.
-    pub(super) fn deliver(self: &Arc<Self>, target: &Target, message: &Message) -> u64 {
+    /// Hands a message to its recipients on this node. Never waits. Hands it to nobody while this node does not vouch for its
+    /// connections: others may have been told that they are gone.
+    pub(super) fn deliver(self: &Arc<Self>, target: &Target, message: &Message) -> Handed {
+        if !self.may_deliver(target) {
+            return Handed::WITHHELD;
+        }
         let lives = self.here(target, message);
         let handed = match target {
             Target::Room(room) => self.emit(Some(room), &lives, message),
             Target::All => self.emit(None, &lives, message),
             Target::User(_) | Target::Device(..) | Target::Connection(_) => {
-                let limit = self.send_queue_bytes();
-                let sent = lives.iter().map(|live| live.send(message, limit));
-                let handed = sent.map(|sent| sent.map_err(|error| self.dropped(error)));
-                handed.filter(Result::is_ok).count() as u64
+                let (limit, mut handed) = (self.send_queue_bytes(), Handed::default());
+                for live in &lives {
+                    let sent = live.send(message, limit);
+                    self.count(&mut handed, sent);
+                }
+                handed
             }
         };
         self.metrics
             .messages_delivered(target.kind())
-            .increment(handed);
+            .increment(handed.connections);
         handed
+    }
+
+    fn may_deliver(&self, target: &Target) -> bool {
+        let vouched = self.vouch(target.shard());
+        if let Err(error) = &vouched {
+            self.metrics.messages_dropped("no_lease").increment(1);
+            tracing::debug!(%error, "a message is dropped");
+        }
+        vouched.is_ok()
+    }
+
+    fn count(&self, handed: &mut Handed, sent: Result<(), NotSent>) {
+        match sent {
+            Ok(()) => handed.connections += 1,
+            Err(NotSent::Arriving) => handed.missed = true,
+            Err(NotSent::Full) => {
+                handed.missed = true;
+                self.metrics.messages_dropped("queue_full").increment(1);
+            }
+            Err(NotSent::Gone) => {}
+        }
     }
 
     /// Hands a message to its recipients on this node, and collects what the clients answer. The messages
@@ -49,26 +105,29 @@ impl Inner {
         target: &Target,
         message: &Message,
         timeout: Duration,
-    ) -> impl Future<Output = (u64, Vec<(ConnectionId, Answer)>)> + Send + use<> {
-        let limit = self.send_queue_bytes();
-        let pending: FuturesUnordered<_> = self
-            .here(target, message)
-            .into_iter()
-            .filter_map(|live| match live.send_with_ack(message, limit, timeout) {
-                Ok(answer) => Some(async move { (live.id.clone(), answer.await) }),
-                Err(error) => {
-                    self.dropped(error);
-                    None
-                }
-            })
-            .collect();
+    ) -> impl Future<Output = (Handed, Vec<(ConnectionId, Answer)>)> + Send + use<> {
+        let (limit, mut handed) = (self.send_queue_bytes(), Handed::default());
+        let pending = FuturesUnordered::new();
+        let lives = match self.may_deliver(target) {
+            true => self.here(target, message),
+            false => {
+                handed = Handed::WITHHELD;
+                Vec::new()
+            }
+        };
+        for live in lives {
+            let sent = live.send_with_ack(message, limit, timeout);
+            let sent = sent.map(|answer| {
+                pending.push(async move { (live.id.clone(), answer.await) });
+            });
+            self.count(&mut handed, sent);
+        }
         self.metrics
             .messages_delivered(target.kind())
-            .increment(pending.len() as u64);
+            .increment(handed.connections);
         let mut budget = AckBudget::new(self.config().limits.ack_bytes.as_u64() as usize);
         let cut = self.metrics.messages_dropped("ack_too_large");
         async move {
-            let connections = pending.len() as u64;
             let acks = pending.filter_map(|(id, data)| {
                 let answer = data.map(|data| {
                     let mut answer = Answer::Given(data);
@@ -77,7 +136,7 @@ impl Inner {
                 });
                 async move { answer }
             });
-            (connections, acks.collect().await)
+            (handed, acks.collect().await)
         }
     }
 
@@ -112,13 +171,6 @@ impl Inner {
             .collect()
     }
 
-    /// A connection that was not ready, or gone, was not to be sent to; nothing is lost.
-    fn dropped(&self, error: NotSent) {
-        if error == NotSent::Full {
-            self.metrics.messages_dropped("queue_full").increment(1);
-        }
-    }
-
     /// Hands a message to whom it is for, wherever they are.
     pub(super) async fn send(
         self: &Arc<Self>,
@@ -148,7 +200,7 @@ impl Inner {
             let confirmed = async move {
                 let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
                 self.forget_the_dead(&mut collected).await;
-                let delivery = total(0, &collected);
+                let delivery = total(Handed::default(), &collected);
                 match all {
                     true => Delivery {
                         nodes: collected.nodes,
@@ -159,8 +211,8 @@ impl Inner {
             };
             return Ok(confirmed.boxed());
         }
-        let asked = self.ask_holders(target, &command).await?;
-        let local = self.deliver(target, message);
+        let (asked, mine) = self.ask_holders(target, &command).await?;
+        let local = self.deliver(target, message).of(mine);
         let deadline = Instant::now() + RECEIPTS;
         let confirmed = async move {
             let collected = collect(asked, deadline).await;
@@ -180,7 +232,7 @@ impl Inner {
         self.metrics.messages_sent("user").increment(1);
         let target = Target::user(user.clone(), device);
         let command = Command::deliver(&target, message, Some(timeout));
-        let asked = self.ask_holders(&target, &command).await?;
+        let (asked, mine) = self.ask_holders(&target, &command).await?;
         let local = self.deliver_with_ack(&target, message, timeout);
         let deadline = Instant::now() + timeout + RECEIPTS;
         let ((local, mut answers), collected) = tokio::join!(local, collect(asked, deadline));
@@ -188,7 +240,7 @@ impl Inner {
             connections,
             nodes,
             unconfirmed,
-        } = total(local, &collected);
+        } = total(local.of(mine), &collected);
         answers.extend(collected.receipts.into_iter().flat_map(|it| it.acks));
         // Each node has cut what is too large by itself; this is for all of them together.
         let mut budget = AckBudget::new(usize::MAX);
@@ -208,27 +260,29 @@ impl Inner {
         })
     }
 
-    /// Publishes to the other nodes that hold a recipient; none if nobody else does.
+    /// Publishes to the other nodes that hold a recipient; none if nobody else does. Says too whether this node does.
     async fn ask_holders(
         &self,
         target: &Target,
         command: &Command<'_>,
-    ) -> Result<Option<(Request<'_>, Asked)>, GatewayError> {
+    ) -> Result<(Option<(Request<'_>, Asked)>, bool), GatewayError> {
         let whom = match target {
             Target::User(user) | Target::Device(user, _) => Whom::User(user.clone()),
             Target::Connection(id) => Whom::Connection(id.clone()),
-            Target::Room(_) | Target::All => return Ok(None),
+            Target::Room(_) | Target::All => return Ok((None, false)),
         };
         // An id that names no shard is nobody's.
         let Some(shard) = whom.shard() else {
-            return Ok(None);
+            return Ok((None, false));
         };
         let mut holders = self
             .vouched(Some(shard), self.registry.holders(&whom))
             .await?;
+        let all = holders.len();
         holders.retain(|holder| *holder != self.instance);
+        let mine = holders.len() < all;
         if holders.is_empty() {
-            return Ok(None);
+            return Ok((None, mine));
         }
         let (request, payload) = self.request(command);
         let listen = self.bus.publish(shard, &holders, &payload).await?;
@@ -241,7 +295,7 @@ impl Inner {
             tracing::warn!(node = %holder, "a node that holds connections does not listen");
         }
         let asked = Asked::holders(holders.into_iter().zip(listen));
-        Ok(Some((request, asked)))
+        Ok((Some((request, asked)), mine))
     }
 
     /// Publishes to all nodes, this one among them.
@@ -270,10 +324,10 @@ impl Inner {
 
     /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
     /// accounted for with each of `lives`, which are theirs: what an adapter of another node's would do with it, nobody would be
-    /// told. Returns to how many.
-    fn emit(&self, room: Option<&String>, lives: &[Arc<Live>], message: &Message) -> u64 {
+    /// told.
+    fn emit(&self, room: Option<&String>, lives: &[Arc<Live>], message: &Message) -> Handed {
         let Some(namespace) = self.io().and_then(|io| io.of(&message.namespace)) else {
-            return 0;
+            return Handed::default();
         };
         let mut local = namespace.local().except(ENDED);
         if let Some(room) = room {
@@ -298,7 +352,10 @@ impl Inner {
             there += u64::from(live.is_ready());
             live.handed(message, limit);
         }
-        there.saturating_sub(full)
+        Handed {
+            connections: u64::saturating_sub(there, full),
+            missed: full > 0,
+        }
     }
 }
 
@@ -309,13 +366,13 @@ async fn collect(asked: Option<(Request<'_>, Asked)>, deadline: Instant) -> Coll
     }
 }
 
-fn total(local: u64, collected: &Collected) -> Delivery {
+fn total(local: Handed, collected: &Collected) -> Delivery {
     let none = Delivery {
-        unconfirmed: collected.unconfirmed,
+        unconfirmed: collected.unconfirmed + u64::from(local.is_withheld()),
         ..Delivery::default()
     };
     let remote = collected.receipts.iter().map(|it| it.connections);
-    std::iter::once(local)
+    std::iter::once(local.connections)
         .chain(remote)
         .filter(|connections| *connections > 0)
         .fold(none, |sum, connections| Delivery {

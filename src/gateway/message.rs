@@ -86,8 +86,8 @@ pub struct Delivery {
     pub connections: u64,
     /// On how many nodes.
     pub nodes: u64,
-    /// How many further nodes hold connections that it is for and have not said in time what became of it. It may have
-    /// reached them.
+    /// How many further nodes hold connections that it is for and have not said in time what became of it, or can't say yet that
+    /// it reached any: it may have.
     pub unconfirmed: u64,
 }
 
@@ -198,8 +198,8 @@ pub struct Acked {
     pub connections: u64,
     /// On how many nodes.
     pub nodes: u64,
-    /// How many further nodes hold connections that it is for and have not said in time what became of it. It may have
-    /// reached them.
+    /// How many further nodes hold connections that it is for and have not said in time what became of it, or can't say yet that
+    /// it reached any: it may have.
     pub unconfirmed: u64,
     /// The answers, in the order they came.
     pub acks: Vec<AckReply>,

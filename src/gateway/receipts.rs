@@ -60,7 +60,7 @@ pub(super) struct Collected {
     pub(super) receipts: Vec<Receipt>,
     /// How many nodes these are of, and have said their last.
     pub(super) nodes: u64,
-    /// How many nodes have not said in time what became of it, or have it withheld.
+    /// How many nodes have not said in time what became of it, or have handed it to nobody although somebody may be there.
     pub(super) unconfirmed: u64,
 }
 

@@ -77,7 +77,8 @@ pub(super) struct Receipt {
     /// Another receipt of this node's for the request follows.
     #[serde(rename = "m", skip_serializing_if = "is_default")]
     pub(super) more: bool,
-    /// The node may not deliver for now: a recipient may be there, and did not get it.
+    /// Nobody got it, and a recipient is there or may be: the node may not deliver for now, or the connection is not ready yet, or
+    /// takes no more.
     #[serde(rename = "w", skip_serializing_if = "is_default")]
     pub(super) withheld: bool,
 }

@@ -22,7 +22,7 @@ use switchboard::{
     config::{Config, RunningConfig},
     connection::{Instance, UserId},
     ending::Ending,
-    gateway::{Gateway, Json, Message, Parts, Target},
+    gateway::{Delivery, Gateway, Json, Message, Parts, Target},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry},
     transport::listener::{self, ListenerLimits},
@@ -181,6 +181,53 @@ async fn f16_a_handshake_that_panics_on_a_transport_that_stays_is_made_again() {
     node.gateway.drain().await;
     node.stop.cancel();
     node.gateway.stop().await;
+}
+
+/// The registry lists it already, so "nobody is there" would be wrong.
+#[tokio::test]
+async fn a_send_to_a_connection_that_is_not_ready_yet_is_unconfirmed() {
+    let run = Run::begin("arriving");
+    let faults = Faults::new(run.random("faults"));
+    let node = Node::start(faults.clone()).await;
+    let gateway = &node.gateway;
+    let ready = async || ensure(gateway.unready().is_empty(), || "not ready".to_owned());
+    within(seconds(5.0), "the node is ready", ready).await;
+    let message = Message {
+        namespace: "/".into(),
+        event: "e".into(),
+        data: None,
+    };
+    let target = Target::User("42".into());
+    let sent = async || gateway.send(&target, &message).await.unwrap();
+    assert_eq!(sent().await, Delivery::default());
+
+    faults.hold(true);
+    let mut socket = dial(node.addr, None).await.unwrap();
+    let connect = tungstenite::Message::text(Hello::user("42").packet());
+    socket.send(connect).await.unwrap();
+    let listed = async || {
+        let found = node.registry.user(&"42".into()).await.unwrap();
+        ensure(found.connections.len() == 1, || "not listed".to_owned())
+    };
+    within(seconds(5.0), "the connection is listed", listed).await;
+    let unconfirmed = Delivery {
+        unconfirmed: 1,
+        ..Delivery::default()
+    };
+    assert_eq!(sent().await, unconfirmed);
+
+    faults.hold(false);
+    until(&mut socket, r#"42["ready""#).await;
+    let delivered = Delivery {
+        connections: 1,
+        nodes: 1,
+        unconfirmed: 0,
+    };
+    assert_eq!(sent().await, delivered);
+    until(&mut socket, r#"42["e""#).await;
+    gateway.drain().await;
+    node.stop.cancel();
+    gateway.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,6 +21,7 @@ use switchboard::{
         SessionId, Totals, Turn, UserEntry, UsersPage, Whom, keys::Shard, memory::MemoryRegistry,
     },
 };
+use tokio::sync::watch;
 
 /// What a panic says.
 pub(crate) const INJECTED: &str = "injected into the registry";
@@ -32,6 +33,8 @@ pub(crate) struct Faults {
     /// Of a thousand.
     odds: Arc<AtomicU64>,
     count: Arc<AtomicU64>,
+    /// Whether answers to `assert` are held back.
+    held: watch::Sender<bool>,
 }
 
 impl Faults {
@@ -40,11 +43,26 @@ impl Faults {
             random: Arc::new(Mutex::new(random)),
             odds: Arc::default(),
             count: Arc::default(),
+            held: watch::Sender::new(false),
         }
     }
 
     pub(crate) fn set(&self, odds: u64) {
         self.odds.store(odds, Ordering::SeqCst);
+    }
+
+    /// Holds back the answers to `assert`, or lets them go.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.send_replace(held);
+    }
+
+    async fn until_let_go(&self, call: &str) {
+        if call == "assert" {
+            let mut held = self.held.subscribe();
+            held.wait_for(|held| !held)
+                .await
+                .expect("its sender is here");
+        }
     }
 
     /// How many there were.
@@ -149,6 +167,7 @@ macro_rules! passed_on {
             $(async fn $name(&self, $($argument: $kind),*) -> $answer {
                 self.faults.may_panic(stringify!($name));
                 let answer = self.inner.$name($($argument),*).await;
+                self.faults.until_let_go(stringify!($name)).await;
                 self.faults.may_panic(stringify!($name));
                 answer
             })*

@@ -15,8 +15,10 @@ pub(in crate::gateway) const NO_ARGUMENTS: [(); 0] = [];
 /// Why a message was not handed to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotSent {
-    /// It is not ready, or gone: it was not to be sent to.
-    NotThere,
+    /// It is not ready yet: its client may be about to hear that it is.
+    Arriving,
+    /// It is gone: it was not to be sent to.
+    Gone,
     /// More waits for its client than may.
     Full,
 }
@@ -53,7 +55,7 @@ impl Live {
             Ok(answer) => answer,
             Err(error) => {
                 self.account(Err(error), message, limit)?;
-                return Err(NotSent::NotThere);
+                return Err(NotSent::Gone);
             }
         };
         self.account(Ok(()), message, limit)?;
@@ -88,7 +90,8 @@ impl Live {
     fn sendable<'a>(&self, state: &'a State) -> Result<&'a SocketRef<Adapter>, NotSent> {
         match &state.socket {
             Some(socket) if state.phase == Phase::Ready && self.ending().is_none() => Ok(socket),
-            _ => Err(NotSent::NotThere),
+            _ if state.phase == Phase::Arriving => Err(NotSent::Arriving),
+            _ => Err(NotSent::Gone),
         }
     }
 
@@ -115,7 +118,7 @@ impl Live {
                 self.session.stalled();
                 Err(NotSent::Full)
             }
-            Err(_) => Err(NotSent::NotThere),
+            Err(_) => Err(NotSent::Gone),
         }
     }
 }
