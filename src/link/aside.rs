@@ -1,7 +1,7 @@
 //! Where the work of the links themselves runs: a thread of its own, beside the runtime that serves clients.
 //!
 //! On a node that is saturated each step of a task waits for its turn behind thousands of others, and a call to Redis is several
-//! steps: written, read, handed to whoever asked. With the steps of the connections in that queue too, calls and PINGs are late
+//! steps: written, read, handed to its caller. With the steps of the connections in that queue too, calls and PINGs are late
 //! by the node's own doing: it takes Redis for dead and refuses newcomers, who come again. Measured with 8,000 clients that come
 //! at once to two starved nodes (debug builds, two busy cores): all are in after 14 to 21 s instead of 86 to 126 s, at 44 to 227
 //! refusals instead of 19,000, and no heartbeat fails instead of 350.
