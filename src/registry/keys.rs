@@ -19,7 +19,7 @@
 //! | `P:2:{sX}:rate:<user>` | STRING: how many newcomers a user has had in the last seconds; expires |
 //! | `P:2:{sX}:family:<id>` | HASH: a refresh family; expires |
 //! | `P:2:{sX}:carried` | STRING: what the first layout held against the users of a shard has been carried over |
-//! | `P:2:{nodesY}:leases` | HASH lease → when it runs out, last heartbeat, report; one copy, or three in a cluster |
+//! | `P:2:{nodesY}:leases` | HASH lease → when it runs out, last heartbeat, report; and the schema; one copy, or three in a cluster |
 //! | `P:2:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
 //! | `P:2:{nodes}:bus:all` | shard channel of all nodes |
 //!
@@ -48,7 +48,7 @@ pub struct Shard(u8);
 const COPIES: [&str; 3] = ["nodes", "n1", "n2"];
 
 /// The layout of keys and entries; another one is another registry.
-const LAYOUT: u8 = 2;
+pub(super) const LAYOUT: u8 = 2;
 
 /// What is carried over from the first layout, by how its names begin: what is held against users and tokens, and the refresh
 /// families. Their slots and their values are the same in both layouts.

@@ -22,6 +22,7 @@ mod redis_fences;
 mod redis_losses;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod schema;
 mod unreadable;
 
 macro_rules! conformance {

@@ -124,7 +124,11 @@ async fn after_a_stall_whoever_wakes_first_buries_nobody() {
             assert!(rows.contains(&peer.lease.to_string()), "{rows:?}");
             assert_eq!(peer.ids(USER).await.len(), 2);
         }
-        assert_eq!(rows.len(), 4, "two leases, the generation and the beat");
+        assert_eq!(
+            rows.len(),
+            5,
+            "two leases, the generation, the schema and the beat"
+        );
     }
     for (peer, connection) in [(&a, &mine), (&b, &theirs)] {
         assert_eq!(peer.held().await, [entry(connection)]);

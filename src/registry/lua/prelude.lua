@@ -78,3 +78,17 @@ end
 local function stays(stay, id)
   return string.find('\1' .. stay, '\1' .. id .. '\1', 1, true) ~= nil
 end
+
+-- The schema as it is written in the table of leases; nothing if it can't be read.
+local function schema_of(written)
+  local is_json, schema = pcall(cjson.decode, written or '')
+  if not is_json or type(schema) ~= 'table' then
+    return nil
+  end
+  for _, name in ipairs({ 'layout', 'shards', 'level', 'least' }) do
+    if type(schema[name]) ~= 'number' then
+      return nil
+    end
+  end
+  return schema
+end

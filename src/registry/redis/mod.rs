@@ -40,6 +40,7 @@ mod known;
 mod member;
 mod orders;
 mod reads;
+mod schema;
 mod scripts;
 mod shards;
 mod table;
@@ -69,6 +70,7 @@ use crate::{
 };
 use carry::Carry;
 use known::Known;
+use schema::Agreement;
 use scripts::Scripts;
 use table::LATE;
 use unreadable::Unreadable;
@@ -100,6 +102,8 @@ pub struct RedisRegistry {
     unreadable: Arc<Unreadable>,
     /// How far what the first layout holds is carried over.
     carry: Arc<Carry>,
+    /// What the fleet has agreed on.
+    schema: Arc<Agreement>,
     metrics: Metrics,
 }
 
@@ -131,8 +135,20 @@ impl RedisRegistry {
             amiss: Arc::default(),
             unreadable: Arc::new(Unreadable::new(metrics.clone())),
             carry: Arc::default(),
+            schema: Arc::new(Agreement::new(schema::SPOKEN)),
             metrics,
         })
+    }
+
+    /// The handle of a node that speaks another level than this version does: for tests of rolling upgrades.
+    pub fn speaking(mut self, level: u32) -> Self {
+        self.schema = Arc::new(Agreement::new(level));
+        self
+    }
+
+    /// The level at which nodes write, as this one has last heard: a format that not every node can read is written from its level on.
+    pub fn level(&self) -> u32 {
+        self.schema.level()
     }
 
     /// For how long a lease is late before it is buried.

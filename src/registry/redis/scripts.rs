@@ -26,6 +26,7 @@ macro_rules! scripts {
 
 scripts! {
     heartbeat = "heartbeat";
+    raise = "raise";
     report = "report";
     bury = "bury";
     forget = "forget";

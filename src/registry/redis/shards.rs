@@ -76,6 +76,7 @@ impl RedisRegistry {
         lease: &Lease,
         report: &NodeReport,
     ) -> Result<bool, RegistryError> {
+        self.check_schema().await?;
         self.carry_over().await?;
         if lease.epoch == 1 {
             // It has nobody yet: whoever sees that it lives sees that it is in.
@@ -106,6 +107,7 @@ impl RedisRegistry {
         report: &NodeReport,
     ) -> Result<Heartbeat, RegistryError> {
         let beat = self.beat(lease, report, false).await?;
+        self.raise_level().await;
         let lost = self.see_generations().await;
         let known = self.known.lock();
         Ok(Heartbeat {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use redis::{FromRedisValue, ScriptInvocation};
 use tokio::time::Instant;
 
-use super::{RedisRegistry, milliseconds, unreadable::text};
+use super::{RedisRegistry, milliseconds, schema::Report, unreadable::text};
 use crate::{
     connection::{ConnectionId, Instance, NodeId},
     link::{LinkError, time},
@@ -55,6 +55,8 @@ pub(super) struct Row {
     /// When it was last renewed, by the clock of Redis.
     pub(super) renewed: Timestamp,
     pub(super) report: NodeReport,
+    /// The level that its node speaks.
+    pub(super) speaks: u32,
     /// What the ids have that its node gives out.
     mark: String,
     /// In how many copies it is buried.
@@ -88,16 +90,19 @@ impl Table {
         self.rows.get(lease)
     }
 
+    /// All of them.
+    pub(super) fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
     /// Those that hold.
     pub(super) fn holding(&self) -> impl Iterator<Item = &Row> {
-        let rows = self.rows.values();
-        rows.filter(|row| row.standing == Standing::Holds)
+        self.rows().filter(|row| row.standing == Standing::Holds)
     }
 
     /// Those that don't, and are not reaped yet.
     pub(super) fn gone(&self) -> impl Iterator<Item = &Row> {
-        let rows = self.rows.values();
-        rows.filter(|row| row.standing != Standing::Holds)
+        self.rows().filter(|row| row.standing != Standing::Holds)
     }
 
     /// The leases that hold whose nodes may have given out an id.
@@ -136,7 +141,7 @@ impl Table {
         ends: Option<i64>,
         at: i64,
         renewed: Timestamp,
-        report: NodeReport,
+        Report { report, speaks }: Report,
     ) {
         let standing = match ends {
             None => Standing::Buried,
@@ -149,6 +154,7 @@ impl Table {
             standing,
             renewed,
             report: report.clone(),
+            speaks,
             buried: 0,
             left: Duration::ZERO,
         });
@@ -159,7 +165,7 @@ impl Table {
         row.buried += usize::from(standing == Standing::Buried);
         row.standing = row.standing.max(standing);
         if renewed > row.renewed {
-            (row.renewed, row.report) = (renewed, report);
+            (row.renewed, row.report, row.speaks) = (renewed, report, speaks);
         }
     }
 
@@ -177,7 +183,7 @@ impl Table {
 }
 
 /// What a heartbeat says of one copy: the time, its generation, the verdict, the fields.
-type Beaten = (i64, String, String, Vec<(Vec<u8>, Vec<u8>)>);
+pub(super) type Beaten = (i64, String, String, Vec<(Vec<u8>, Vec<u8>)>);
 
 /// What came of a heartbeat.
 pub(super) struct Beat {
@@ -188,12 +194,12 @@ pub(super) struct Beat {
 }
 
 impl RedisRegistry {
-    fn most(&self) -> usize {
+    pub(super) fn most(&self) -> usize {
         self.tables.len() / 2 + 1
     }
 
     /// Asks all copies at once. Unavailable if most don't answer.
-    async fn copies<'a, T: FromRedisValue>(
+    pub(super) async fn copies<'a, T: FromRedisValue>(
         &'a self,
         operation: &'static str,
         script: impl Fn(usize, &str) -> ScriptInvocation<'a>,
@@ -209,7 +215,7 @@ impl RedisRegistry {
         self.most_of(join_all(asking).await)
     }
 
-    fn most_of<T>(
+    pub(super) fn most_of<T>(
         &self,
         answers: Vec<(usize, Result<T, LinkError>)>,
     ) -> Result<Vec<(usize, T)>, RegistryError> {
@@ -238,7 +244,7 @@ impl RedisRegistry {
         };
         for (at, fields) in copies {
             for (lease, row) in fields {
-                if matches!(lease.as_slice(), b"generation" | b"beat") {
+                if matches!(lease.as_slice(), b"generation" | b"beat" | b"schema") {
                     continue;
                 }
                 let read = row_of(&text(lease.clone()), &text(row.clone()));
@@ -257,7 +263,7 @@ impl RedisRegistry {
         report: &NodeReport,
         new: bool,
     ) -> Result<Beat, RegistryError> {
-        let report = written(report)?;
+        let report = self.written(report)?;
         let before = match lease.epoch.checked_sub(1) {
             Some(epoch) if new && epoch > 0 => Lease {
                 epoch,
@@ -271,6 +277,7 @@ impl RedisRegistry {
             true => vec![String::new(); self.tables.len()],
             false => self.known.lock().copies.clone(),
         };
+        let schema = self.schema.written()?;
         let asked = Instant::now();
         let answers: Vec<(usize, Beaten)> = self
             .copies("heartbeat", |copy, key| {
@@ -284,10 +291,13 @@ impl RedisRegistry {
                     .arg(if new { "1" } else { "" })
                     .arg(&before)
                     .arg(Instance::random().as_str())
-                    .arg(milliseconds(2 * self.heartbeat));
+                    .arg(milliseconds(2 * self.heartbeat))
+                    .arg(&schema)
+                    .arg(self.schema.speaks());
                 script
             })
             .await?;
+        let answers = self.agreeing(answers)?;
         let held = answers
             .iter()
             .all(|(_, (.., verdict, _))| verdict == "held");
@@ -312,6 +322,10 @@ impl RedisRegistry {
             }
         }
         known.hear(table, lost, self.lease);
+        drop(known);
+        if new || lost {
+            self.schema.settle();
+        }
         Ok(Beat { held, lost })
     }
 
@@ -320,7 +334,7 @@ impl RedisRegistry {
         lease: &Lease,
         report: &NodeReport,
     ) -> Result<(), RegistryError> {
-        let report = written(report)?;
+        let report = self.written(report)?;
         self.copies::<i64>("report", |_, key| {
             let mut script = self.scripts.report.prepare_invoke();
             script.key(key).arg(lease.to_string()).arg(&report);
@@ -489,13 +503,8 @@ impl RedisRegistry {
     }
 }
 
-fn written(report: &NodeReport) -> Result<String, RegistryError> {
-    serde_json::to_string(report)
-        .map_err(|error| RegistryError::Corrupt(format!("report of {}: {error}", report.node_id)))
-}
-
 /// A row: the lease; when it runs out, none if it is buried; when it was renewed; the report.
-type Read = (Lease, Option<i64>, Timestamp, NodeReport);
+type Read = (Lease, Option<i64>, Timestamp, Report);
 
 fn row_of(lease: &str, row: &str) -> Result<Read, RegistryError> {
     let read = || {
