@@ -4,9 +4,11 @@
 
 mod ends;
 mod node;
+mod recorded;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod sends;
+mod versions;
 
 use redis_server::Server;
 use serde_json::{Value, json};

@@ -36,8 +36,8 @@ pub(crate) struct Node {
     base: String,
     config: Config,
     http: reqwest::Client,
-    _shutdown: oneshot::Sender<()>,
-    _run: JoinHandle<()>,
+    shutdown: oneshot::Sender<()>,
+    run: JoinHandle<()>,
 }
 
 /// Nodes around one Redis, all of them ready.
@@ -59,7 +59,7 @@ pub(crate) async fn fleet_of(redis: &config::Redis, size: usize) -> Vec<Node> {
 }
 
 impl Node {
-    async fn start(redis: &config::Redis, number: usize) -> Self {
+    pub(crate) async fn start(redis: &config::Redis, number: usize) -> Self {
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             node_id: Some(format!("node-{number}")),
@@ -83,13 +83,20 @@ impl Node {
             base,
             config,
             http: reqwest::Client::new(),
-            _shutdown: shutdown,
-            _run: run,
+            shutdown,
+            run,
         }
     }
 
-    async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         until("the node is ready", async || self.is_ready().await).await;
+    }
+
+    /// Drains it, and waits until it is gone.
+    pub(crate) async fn stop(self) {
+        let Self { shutdown, run, .. } = self;
+        drop(shutdown);
+        timeout(PATIENCE, run).await.expect("it ends").unwrap();
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Value {
