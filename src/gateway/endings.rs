@@ -28,8 +28,10 @@ use crate::{
 /// How long a disconnect may take before it answers with what remains.
 const PROMISE: Duration = Duration::from_secs(5);
 
-/// How often it looks into the registry for what nobody has confirmed: a receipt that was lost, a connection that went by itself.
+/// The pause before it first looks into the registry for what nobody has confirmed: a receipt that was lost, a connection that went
+/// by itself. Each further pause is twice as long, up to [`SLOWEST_LOOK`]: most ends are confirmed before the second look.
 const LOOK: Duration = Duration::from_millis(250);
+const SLOWEST_LOOK: Duration = Duration::from_secs(1);
 
 /// The pause before other nodes are told once more of an order to end that Redis did not take.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -170,10 +172,14 @@ impl Inner {
         // What the registry has lost meanwhile is not in the list. What is has been told.
         self.vouch(shard)?;
         let mut open: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
-        let entries: Vec<_> = listed.iter().map(|it| it.entry.clone()).collect();
-        let still_open = async || {
-            let listed = self.vouched(shard, self.registry.listed(&entries)).await?;
-            Ok(listed.into_iter().map(|entry| entry.id).collect())
+        let still_open = |open: HashSet<ConnectionId>| {
+            let entries = listed.iter().map(|it| &it.entry);
+            let asked = entries.filter(|it| open.contains(&it.id)).cloned();
+            let asked: Vec<_> = asked.collect();
+            async move {
+                let listed = self.vouched(shard, self.registry.listed(&asked)).await?;
+                Ok(listed.into_iter().map(|entry| entry.id).collect())
+            }
         };
         settle(&mut open, here, (&request, asked), still_open, deadline).await;
         Ok((outcome(&listed, &open), ordered.revoked_before))
@@ -233,23 +239,26 @@ impl Inner {
     }
 }
 
-/// Waits until nothing is open: by this node's own, by the receipts of those that were asked, and by looks into the registry.
+/// Waits until nothing is open: by this node's own, by the receipts of those that were asked, and by looks into the registry at
+/// what is still open.
 async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>>(
     open: &mut HashSet<ConnectionId>,
     here: Vec<Arc<Live>>,
     (request, asked): (&Request<'_>, HashSet<Instance>),
-    still_open: impl Fn() -> F,
+    still_open: impl Fn(HashSet<ConnectionId>) -> F,
     deadline: Instant,
 ) {
     let local = closed(here, deadline);
     tokio::pin!(local);
     let mut local_done = false;
-    let mut looks = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+    let (mut pause, mut look) = (LOOK, Instant::now() + LOOK);
     while !open.is_empty() {
         tokio::select! {
             closed = &mut local, if !local_done => {
                 local_done = true;
-                open.retain(|id| !closed.contains(id));
+                for id in closed {
+                    open.remove(&id);
+                }
             }
             come = request.next(1) => {
                 let come = come.into_iter().filter(|(from, _)| asked.contains(from));
@@ -257,10 +266,12 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
                     open.remove(&id);
                 }
             }
-            _ = looks.tick() => {
-                if let Ok(Ok(there)) = timeout_at(deadline, still_open()).await {
+            () = tokio::time::sleep_until(look) => {
+                if let Ok(Ok(there)) = timeout_at(deadline, still_open(open.clone())).await {
                     open.retain(|id| there.contains(id));
                 }
+                pause = (2 * pause).min(SLOWEST_LOOK);
+                look = Instant::now() + pause;
             }
             () = tokio::time::sleep_until(deadline) => break,
         }
@@ -324,10 +335,30 @@ mod tests {
         }
         let mut open = HashSet::from(["1".into(), "2".into()]);
         let asked = HashSet::from(["asked".into()]);
-        let away = async || Err(RegistryError::Unavailable("it is away".into()));
+        let away = async |_| Err(RegistryError::Unavailable("it is away".into()));
         let deadline = Instant::now() + LOOK;
         settle(&mut open, Vec::new(), (&request, asked), away, deadline).await;
         assert_eq!(open, HashSet::from(["1".into()]));
+    }
+
+    #[tokio::test]
+    async fn only_what_is_still_open_is_looked_for() {
+        let requests = Requests::default();
+        let request = requests.open();
+        let mut open = HashSet::from(["1".into(), "2".into()]);
+        let looks = parking_lot::Mutex::new(Vec::new());
+        let one_less = async |mut open: HashSet<ConnectionId>| {
+            looks.lock().push(open.clone());
+            let gone = if open.len() == 2 { "1" } else { "2" };
+            open.remove(&gone.into());
+            Ok(open)
+        };
+        let asked = (&request, HashSet::new());
+        let deadline = Instant::now() + PROMISE;
+        settle(&mut open, Vec::new(), asked, one_less, deadline).await;
+        assert_eq!(open, HashSet::new());
+        let both = HashSet::from(["1".into(), "2".into()]);
+        assert_eq!(*looks.lock(), [both, HashSet::from(["2".into()])]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod orders;
 mod peer;
 mod reads;
 mod redis;
+mod redis_bounds;
 mod redis_cluster;
 mod redis_fences;
 mod redis_losses;

@@ -22,6 +22,9 @@ use crate::{
     },
 };
 
+/// Of how many users or connections the answers go over the connection that all share.
+pub(super) const FEW: usize = 16;
+
 /// A user's entries, and what its `seen` holds.
 type Found = (Vec<Vec<u8>>, Option<Vec<u8>>);
 
@@ -30,7 +33,16 @@ type Open = (Vec<u8>, UserId, Vec<Option<String>>);
 
 /// The entries whose first fields are `fields`, joined by zeros.
 pub(super) fn starting_with(key: String, fields: &[u8]) -> Cmd {
-    let mut cmd = redis::cmd("ZRANGEBYLEX");
+    by_fields("ZRANGEBYLEX", key, fields)
+}
+
+/// How many entries [`starting_with`] would find.
+pub(super) fn counting(key: String, fields: &[u8]) -> Cmd {
+    by_fields("ZLEXCOUNT", key, fields)
+}
+
+fn by_fields(command: &str, key: String, fields: &[u8]) -> Cmd {
+    let mut cmd = redis::cmd(command);
     cmd.arg(key)
         .arg([b"[", fields, b"\0"].concat())
         .arg([b"(", fields, b"\x01"].concat());
@@ -87,7 +99,7 @@ impl RedisRegistry {
         let shards: BTreeSet<_> = users.iter().map(Shard::of_user).collect();
         let shards: Vec<_> = shards.into_iter().collect();
         // On connections of their own: the answers of a thousand users are long, and whatever came after them would wait.
-        let long = users.len() > 16;
+        let long = users.len() > FEW;
         let answers = self
             .read_whole("presence", &shards, &commands, long)
             .await?;
