@@ -16,6 +16,7 @@ use crate::{
     connection::{Connection, ConnectionId},
     ending::Ending,
     gateway::Disconnected,
+    registry::MOST_EXCEPTIONS,
 };
 
 /// How to end a user's connections. Everything is optional, the body as well.
@@ -32,7 +33,8 @@ pub struct DisconnectRequest {
     code: Option<i64>,
     /// Whether the clients come back by themselves. Default: as the code says; it may not say otherwise.
     reconnect: Option<bool>,
-    /// Connections that stay.
+    /// Connections that stay, at most 1,000.
+    #[schema(max_items = 1000)]
     except: Option<Vec<ConnectionId>>,
     /// Whether the user's tokens that were issued before are refused from here on, so that nobody comes back with one.
     /// Default: they are not.
@@ -67,6 +69,17 @@ impl DisconnectRequest {
             Some(reason) => ending.because(reason),
             None => ending,
         })
+    }
+}
+
+fn excepted(except: Option<Vec<ConnectionId>>) -> Result<Vec<ConnectionId>, ApiError> {
+    let except = except.unwrap_or_default();
+    match except.len() > MOST_EXCEPTIONS {
+        true => Err(ApiError::new(
+            ErrorCode::TooMany,
+            format!("except: at most {MOST_EXCEPTIONS}"),
+        )),
+        false => Ok(except),
     }
 }
 
@@ -107,7 +120,7 @@ pub async fn disconnect_user(
     Body(request): Body<DisconnectRequest>,
 ) -> Result<(StatusCode, Json<Disconnected>), ApiError> {
     let ending = request.ending()?;
-    let except = request.except.unwrap_or_default();
+    let except = excepted(request.except)?;
     let revoke = request.revoke_tokens.unwrap_or_default();
     let what = if revoke {
         "disconnect_user_and_revoke_tokens"
@@ -235,6 +248,14 @@ mod tests {
             reason(Some("ж".repeat(513))).unwrap_err().code,
             ErrorCode::TooLong
         );
+    }
+
+    #[test]
+    fn so_many_may_stay() {
+        let ids = |count| Some(vec![ConnectionId::from("c"); count]);
+        assert_eq!(excepted(None).unwrap(), []);
+        assert_eq!(excepted(ids(1000)).unwrap().len(), 1000);
+        assert_eq!(excepted(ids(1001)).unwrap_err().code, ErrorCode::TooMany);
     }
 
     #[test]

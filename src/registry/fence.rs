@@ -27,6 +27,13 @@ pub const SESSION_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long an order to end is kept: longer than any node is away and comes back with its connections.
 pub(super) const ORDER_KEPT: Duration = Duration::from_secs(3600);
 
+/// How many kicks of one user are kept: what every newcomer of the user is held against. One that spares nobody else than a later
+/// one does is dropped before; of too many, the oldest are merged.
+pub(super) const KICKS_KEPT: usize = 16;
+
+/// How many connections a caller may except from the end of a user's.
+pub const MOST_EXCEPTIONS: usize = 1000;
+
 /// A user is kept out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ban {

@@ -49,8 +49,8 @@ pub use admission::{
 };
 pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
 pub use fence::{
-    Ban, EndOrder, EndTarget, Fence, Listed, Ordered, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT,
-    TOKEN_MARGIN,
+    Ban, EndOrder, EndTarget, Fence, Listed, MOST_EXCEPTIONS, Ordered, REVOCATION_KEPT,
+    SESSION_KEPT, TOKEN_KEPT, TOKEN_MARGIN,
 };
 
 /// One unbroken membership of one run of one node. Written `instance.epoch`.

@@ -100,7 +100,8 @@ conformance! {
         an_order_stands_until_its_node_has_carried_it_out
         an_order_outlives_the_reaping_of_its_node
         a_kick_means_who_was_there_and_nobody_who_comes_after
-        a_kick_is_given_up_for_one_that_says_more;
+        a_kick_is_given_up_for_one_that_says_more
+        of_too_many_kicks_the_oldest_are_merged;
     limits:
         one_too_many_is_refused
         those_that_are_ordered_to_end_do_not_count

@@ -235,6 +235,45 @@ pub(super) async fn a_kick_is_given_up_for_one_that_says_more(home: &dyn Home) {
     assert_eq!(a.end_of(&one).await.map(|it| it.code), Some(4503));
 }
 
+pub(super) async fn of_too_many_kicks_the_oldest_are_merged(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let [listed, missing, stays] = [
+        a.connect("42").await,
+        b.connect("42").await,
+        b.connect("42").await,
+    ];
+    // Of these two the registry has no entries by the time that kicks are merged.
+    let named_later = b.connect("42").await;
+    b.unregister(&[&missing, &named_later]).await;
+    let mut came_later = None;
+    let mut devices = Vec::new();
+    for round in 0..40 {
+        let device = a.connect("42").await;
+        let mut spared = vec![&device, &stays];
+        if let Some(came) = &came_later {
+            spared.extend([came, &named_later]);
+        }
+        kick(&b, &spared, 4500 + round).await;
+        devices.push(device);
+        if round == 5 {
+            came_later = Some(b.connect("42").await);
+        }
+    }
+    let last = devices.pop().unwrap();
+    assert_eq!(a.end_of(&last).await, None);
+    for spared in [&stays, &came_later.unwrap()] {
+        assert_eq!(b.end_of(spared).await, None);
+    }
+    let (of_a, of_b) = (devices.iter().chain([&listed]), [&missing, &named_later]);
+    let ended = of_a.map(|it| (&a, it)).chain(of_b.map(|it| (&b, it)));
+    for (peer, connection) in ended {
+        let back = peer.again(connection, &Grant::default(), 2).await;
+        assert!(matches!(back, Admission::Ended(_)), "{back:?}");
+    }
+    let newcomer = b.connect("42").await;
+    assert_eq!(b.end_of(&newcomer).await, None);
+}
+
 pub(super) async fn a_guest_that_is_ordered_to_end_is_not_released(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let (ordered, free) = (b.guest(), b.guest());

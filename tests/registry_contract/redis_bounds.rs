@@ -1,6 +1,13 @@
-//! What stays bounded in Redis: looks at many connections.
+//! What stays bounded in Redis: looks at many connections, and the kicks of a user.
 
-use switchboard::{ending::Ending, registry::Entry};
+use redis::AsyncCommands;
+use switchboard::{
+    ending::Ending,
+    registry::{
+        EndTarget, Entry,
+        keys::{Keys, Shard},
+    },
+};
 
 use super::{
     home::{LONG, Redis, RedisServer, all_of, entry, fleet},
@@ -31,4 +38,22 @@ async fn a_look_at_many_connections_is_cut_into_pieces() {
     assert_eq!(calls(&stats, "get"), Some(3));
     assert_eq!(calls(&stats, "zrangebylex"), None);
     assert!(clients().await > before, "on a connection of its own");
+}
+
+#[tokio::test]
+async fn kicks_of_a_user_are_bounded() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, _b] = fleet(&home, LONG, LONG).await;
+    for _ in 0..40 {
+        let target = EndTarget::User {
+            user: "42".into(),
+            except: vec![a.connect("42").await.id],
+        };
+        a.order(&target, None, &Ending::of(4500)).await;
+    }
+    let shard = Shard::of_user(&"42".into());
+    let kicks = Keys::new("switchboard").kicks(shard, b"42");
+    let kept: u64 = raw(&home).await.llen(&kicks).await.unwrap();
+    assert_eq!(kept, 16);
 }

@@ -19,7 +19,7 @@ use crate::{
         GatewayError, Inner,
         message::{Json, Message, Target},
     },
-    registry::{Ban, EndTarget, Fence, keys::Shard},
+    registry::{Ban, EndTarget, Fence, MOST_EXCEPTIONS, keys::Shard},
 };
 
 /// Users in one page, unless asked otherwise; and at the most.
@@ -130,6 +130,11 @@ impl Inner {
         if !(4000..5000).contains(&code) || asked.reconnect.is_some_and(|it| it != ending.reconnect)
         {
             return Err(Denied::Unacceptable("code: not one for this".into()));
+        }
+        if asked.except.len() > MOST_EXCEPTIONS {
+            return Err(Denied::Unacceptable(format!(
+                "except: at most {MOST_EXCEPTIONS}"
+            )));
         }
         if let Some(reason) = asked.reason {
             ending = ending.because(reason);

@@ -6,7 +6,7 @@
 -- kept, in ms    ARGV[5] 'revoked': only those with a grant that is; 'session': only those of the session in ARGV[6]; 'all'
 -- ARGV[7] what the keys of ends begin with    ARGV[8] the fence: 'ban', 'revoke', 'session', or nothing    ARGV[9] the ban, or when
 -- grants are revoked in ms (empty: now)    ARGV[10] until when the fence is kept if it is a ban (empty: for ever), or else how
--- long, in ms    ARGV[11…] ids that stay
+-- long, in ms    ARGV[11] how many kicks of the user are kept    ARGV[12…] ids that stay
 --
 -- Answers the entries that are meant, whatever their leases; before when grants are revoked, with 'revoke'; the shard's
 -- generation.
@@ -35,11 +35,11 @@ elseif ARGV[8] == 'session' then
   end
 end
 
-local stay = {}
-for i = 11, #ARGV do
-  stay[#stay + 1] = ARGV[i] .. '\1'
+local stay, stay_text = {}, {}
+for i = 12, #ARGV do
+  stay[ARGV[i]] = true
+  stay_text[#stay_text + 1] = ARGV[i] .. '\1'
 end
-stay = table.concat(stay)
 local before = revoked or redis.call('GET', KEYS[5])
 before = before and (tonumber(before) or math.huge)
 local function meant(id, issued, session)
@@ -48,16 +48,19 @@ local function meant(id, issued, session)
   elseif ARGV[5] == 'session' then
     return session == ARGV[6]
   end
-  return not stays(stay, id)
+  return not stay[id]
 end
 
 local wanted = user
 if ARGV[2] ~= '' then
   wanted = wanted .. '\0' .. ARGV[2]
 end
-local listed, last = {}, at
+local listed, starts, last = {}, {}, at
 for _, entry in ipairs(entries(KEYS[1], wanted)) do
   local _, id, _, _, start, issued, session = split(entry)
+  if id then
+    starts[id] = start
+  end
   if id and meant(id, issued, session) then
     listed[#listed + 1] = entry
     last = math.max(last, time_of(start) or 0)
@@ -72,22 +75,45 @@ if ARGV[2] ~= '' then
 elseif ARGV[5] == 'all' then
   local keep = {}
   for _, written in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
-    local until_, its_stay = kick(written)
+    local until_, its_stay, how = kick(written)
     -- Whoever came after it has begun then at the earliest, also by a clock that was set back.
     last = math.max(last, (until_ or 0) + 1)
-    -- One that is over, or says less: whoever stays by the new one stays by the old one too.
-    local says_less = until_ == nil or until_ + ARGV[4] < at
-    if not says_less then
-      says_less = true
-      for id in string.gmatch(stay, '[^\1]+') do
-        says_less = says_less and stays(its_stay, id)
+    if until_ and until_ + ARGV[4] >= at then
+      local its, text_of_its = {}, {}
+      for id in string.gmatch(its_stay, '[^\1]+') do
+        its[id] = true
+        text_of_its[#text_of_its + 1] = id .. '\1'
+      end
+      -- One that says less is dropped: whoever stays by the new one stays by the old one too.
+      local says_less = true
+      for id in pairs(stay) do
+        says_less = says_less and its[id]
+      end
+      if not says_less then
+        keep[#keep + 1] = { until_ = until_, stay = its, text = text_of_its, how = how }
       end
     end
-    if not says_less then
-      keep[#keep + 1] = written
-    end
   end
-  table.insert(keep, 1, text(last) .. '\0' .. stay .. '\0' .. ARGV[3])
+  table.insert(keep, 1, { until_ = last, stay = stay, text = stay_text, how = ARGV[3] })
+  -- Of too many, the oldest goes into the one after it, which means all that it meant but those that stay by the later one alone.
+  -- Of these stay those that are known to have begun after the oldest: nobody escapes it, and who is not listed may not stay.
+  while #keep > tonumber(ARGV[11]) do
+    local oldest = table.remove(keep)
+    local next_one = keep[#keep]
+    local text_of_its = {}
+    for _, its in ipairs(next_one.text) do
+      local id = string.sub(its, 1, -2)
+      if oldest.stay[id] or (time_of(starts[id] or '') or 0) > oldest.until_ then
+        text_of_its[#text_of_its + 1] = its
+      else
+        next_one.stay[id] = nil
+      end
+    end
+    next_one.text = text_of_its
+  end
+  for i, its in ipairs(keep) do
+    keep[i] = text(its.until_) .. '\0' .. table.concat(its.text) .. '\0' .. its.how
+  end
   -- In this order, as a full Redis refuses the first of them, or none.
   redis.call('LTRIM', KEYS[3], redis.call('RPUSH', KEYS[3], unpack(keep)) - #keep, -1)
   redis.call('PEXPIRE', KEYS[3], ARGV[4])

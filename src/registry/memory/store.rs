@@ -13,7 +13,9 @@ use crate::{
     ending::Ending,
     registry::{
         Bar, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, RATE_WINDOW,
-        UserLimit, fence::ORDER_KEPT, keys::Shard,
+        UserLimit,
+        fence::{KICKS_KEPT, ORDER_KEPT},
+        keys::Shard,
     },
 };
 
@@ -267,9 +269,31 @@ impl Store {
                     ending: ending.clone(),
                 };
                 let kicks = self.kicks.entry(user.clone()).or_default();
+                let now = Instant::now();
                 // One that says less is over: whoever stays by the new one stays by the old one too.
-                kicks.retain(|(old, _)| !except.iter().all(|id| old.except.contains(id)));
-                kicks.insert(0, (kick, Instant::now() + ORDER_KEPT));
+                kicks.retain(|(old, until)| {
+                    now < *until && !except.iter().all(|id| old.except.contains(id))
+                });
+                kicks.insert(0, (kick, now + ORDER_KEPT));
+                while kicks.len() > KICKS_KEPT {
+                    let Some((oldest, _)) = kicks.pop() else {
+                        break;
+                    };
+                    let Some((next, _)) = kicks.last_mut() else {
+                        break;
+                    };
+                    // It means all that the oldest meant but those that stay by the later one alone. Of these stay those that are
+                    // known to have begun after the oldest: nobody escapes it, and who is not listed may not stay.
+                    next.except.retain(|id| {
+                        let entry = Entry {
+                            user: Some(user.clone()),
+                            id: id.clone(),
+                        };
+                        let held = self.entries.get(&entry);
+                        oldest.except.contains(id)
+                            || held.is_some_and(|held| held.start > oldest.before)
+                    });
+                }
             }
         }
     }

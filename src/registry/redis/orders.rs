@@ -18,7 +18,9 @@ use crate::{
     ending::Ending,
     registry::{
         EndOrder, EndTarget, Entry, Fence, Listed, Ordered, REVOCATION_KEPT, RegistryError,
-        SESSION_KEPT, SessionId, Whom, fence::ORDER_KEPT, keys::Shard,
+        SESSION_KEPT, SessionId, Whom,
+        fence::{KICKS_KEPT, ORDER_KEPT},
+        keys::Shard,
     },
 };
 
@@ -143,7 +145,8 @@ impl RedisRegistry {
             .arg(self.keys.end_prefix(shard))
             .arg(fence.kind)
             .arg(fence.value)
-            .arg(fence.kept);
+            .arg(fence.kept)
+            .arg(KICKS_KEPT);
         for id in except {
             script.arg(id.as_str());
         }
