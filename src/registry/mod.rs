@@ -324,8 +324,8 @@ pub trait Registry: Families + 'static {
     /// The runs of the live nodes, as the last heartbeat knew them, the own among them. Never waits.
     fn known(&self) -> HashSet<Instance>;
 
-    /// The cluster in three numbers. Reaps what is in the way of an exact count, as [`Registry::reap`] does, and says so in the
-    /// log.
+    /// The cluster in three numbers, exact once every lease that has run out is reaped. Those that are for this node to reap are, as
+    /// by [`Registry::reap`], and the log says so.
     async fn totals(&self) -> Result<Totals, RegistryError>;
 
     /// The live nodes that hold a connection that is meant, each once, the asker's own among them. Costs those connections, not

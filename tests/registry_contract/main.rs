@@ -21,6 +21,7 @@ mod redis_bounds;
 mod redis_cluster;
 mod redis_fences;
 mod redis_losses;
+mod redis_reaping;
 #[path = "../support/redis_server.rs"]
 mod redis_server;
 mod schema;

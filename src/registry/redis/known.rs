@@ -13,7 +13,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::table::{Standing, Table};
+use super::{
+    strangers::Strangers,
+    table::{Standing, Table},
+};
 use crate::{
     connection::Instance,
     registry::{Lease, keys::Shard},
@@ -42,6 +45,7 @@ pub(super) struct Known {
     late: HashMap<String, Instant>,
     /// Leases of entries, and marks of ids, that no table has.
     nobodies: HashSet<String>,
+    pub(super) strangers: Strangers,
 }
 
 /// What is known of one shard.
@@ -83,6 +87,7 @@ impl Known {
             shards: Shard::all().map(|_| Part::default()).collect(),
             late: HashMap::new(),
             nobodies: HashSet::new(),
+            strangers: Strangers::default(),
         }
     }
 
@@ -131,6 +136,8 @@ impl Known {
         self.table = table.clone();
         // Whose lease was in none may have come since.
         self.nobodies.clear();
+        self.strangers
+            .retain(|name| table.row(name).is_none(), lease);
         self.late.retain(|lease, _| {
             table
                 .row(lease)
@@ -213,6 +220,17 @@ impl Known {
             self.nobodies.clear();
         }
         self.nobodies.insert(lease);
+    }
+
+    /// The leases that no table has had for as long as a lease, and entries name; each with how long that is over. None while nodes
+    /// are waited for that are not back in a table that was lost.
+    pub(super) fn strangers(&mut self, lease: Duration) -> Vec<(Lease, Duration)> {
+        if self.waits(lease) {
+            return Vec::new();
+        }
+        let over = self.strangers.over(lease);
+        over.filter(|(name, _)| Some(name) != self.own.as_ref())
+            .collect()
     }
 
     /// A shard has this generation. Returns whether it had another one before: it has lost what this node had put in.

@@ -43,6 +43,7 @@ mod reads;
 mod schema;
 mod scripts;
 mod shards;
+mod strangers;
 mod table;
 mod unreadable;
 mod writes;
@@ -72,6 +73,7 @@ use carry::Carry;
 use known::Known;
 use schema::Agreement;
 use scripts::Scripts;
+use strangers::Walk;
 use table::LATE;
 use unreadable::Unreadable;
 
@@ -97,6 +99,8 @@ pub struct RedisRegistry {
     last_seen: Duration,
     /// What is known without asking.
     known: Arc<Mutex<Known>>,
+    /// How far the shards are walked through for entries of nobody.
+    walk: Arc<Walk>,
     /// Something was seen that a heartbeat would clear up.
     amiss: Arc<Notify>,
     unreadable: Arc<Unreadable>,
@@ -128,6 +132,7 @@ impl RedisRegistry {
             keys,
             scripts: Arc::new(Scripts::new()),
             known: Arc::new(Mutex::new(Known::new(tables.len()))),
+            walk: Arc::new(Walk::new()),
             tables: tables.into(),
             heartbeat: timing.heartbeat,
             lease: timing.lease,

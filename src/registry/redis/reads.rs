@@ -311,15 +311,15 @@ impl RedisRegistry {
         read(answers.pop())
     }
 
-    /// Exact: what is kept under leases of nodes that are gone for good is reaped first.
+    /// Exact as soon as the leases of nodes that are gone for good are reaped: first by this node, those that are for it to reap.
     pub(super) async fn count(&self) -> Result<Totals, RegistryError> {
-        let table = self.table().await?;
-        for row in table.gone() {
-            let lease = &row.lease;
-            if self.known.lock().late_for(&lease.to_string()) < self.patience() {
-                continue;
-            }
-            let connections = self.reap_lease(lease).await?;
+        self.table().await?;
+        if let Err(error) = self.walk().await {
+            tracing::debug!(%error, "can't look for entries of nobody");
+        }
+        let lapsed = self.lapsed(&mut self.known.lock());
+        for lease in lapsed {
+            let connections = self.reap_lease(&lease).await?;
             if connections > 0 {
                 self.metrics.connections_reaped().increment(connections);
                 tracing::warn!(%lease, connections, "reaped a node that is gone");

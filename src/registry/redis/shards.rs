@@ -109,37 +109,45 @@ impl RedisRegistry {
         let beat = self.beat(lease, report, false).await?;
         self.raise_level().await;
         let lost = self.see_generations().await;
-        let known = self.known.lock();
+        let mut known = self.known.lock();
         Ok(Heartbeat {
             held: beat.held,
             lacking: known.lacking(),
             lost: beat.lost || !lost.is_empty(),
             emptied: lost,
-            lapsed: self.lapsed(&known),
+            lapsed: self.lapsed(&mut known),
             next: known.next(self.patience()),
         })
     }
 
-    /// The leases that are for this node to reap: those that have run out for long enough, each for one of the nodes that live, and
-    /// for all of them if that one does not do it.
-    fn lapsed(&self, known: &Known) -> Vec<Lease> {
+    /// The leases that are for this node to reap: those that have run out for long enough, or that no table has; each first for one
+    /// of the nodes that live, and after each further heartbeat for one more, in case that the earlier ones don't do it.
+    pub(super) fn lapsed(&self, known: &mut Known) -> Vec<Lease> {
         let table = known.table();
-        let own = known.own().map(|own| &own.instance);
         let mut live: Vec<_> = table.instances().into_iter().collect();
         live.sort();
-        let gone = table.gone().filter(|row| {
+        let own = known
+            .own()
+            .and_then(|own| live.binary_search(&own.instance).ok());
+        let mut over = known.strangers(self.lease);
+        over.extend(table.gone().map(|row| {
             let late = known.late_for(&row.lease.to_string());
-            let turn = row
-                .lease
-                .instance
-                .as_str()
-                .bytes()
-                .map(usize::from)
-                .sum::<usize>();
-            let its = live.get(turn % live.len().max(1));
-            late >= self.patience() && (its == own || late >= 2 * self.lease)
+            (row.lease.clone(), late)
+        }));
+        over.retain(|(lease, late)| {
+            let turns = match own {
+                Some(own) => {
+                    let bytes = lease.instance.as_str().bytes();
+                    let first = bytes.map(usize::from).sum::<usize>() % live.len();
+                    (own + live.len() - first) % live.len()
+                }
+                // After all that live.
+                None => live.len(),
+            };
+            let turns = u32::try_from(turns).unwrap_or(u32::MAX);
+            *late >= self.patience() + self.heartbeat.saturating_mul(turns)
         });
-        gone.map(|row| row.lease.clone()).collect()
+        over.into_iter().map(|(lease, _)| lease).collect()
     }
 
     pub(super) async fn mark_entered(
@@ -235,14 +243,20 @@ impl RedisRegistry {
     }
 
     pub(super) async fn reap_lease(&self, lease: &Lease) -> Result<u64, RegistryError> {
-        if !self.bury(lease, false).await? {
+        let name = lease.to_string();
+        let (is_stranger, table) = {
+            let known = self.known.lock();
+            (known.strangers.has(&name), known.table())
+        };
+        let is_over = match is_stranger {
+            true => self.bury_stranger(lease).await?,
+            false => self.bury(lease, false).await?,
+        };
+        if !is_over {
             return Ok(0);
         }
-        let renewed = {
-            let table = self.known.lock().table();
-            let row = table.row(&lease.to_string());
-            row.map(|row| row.renewed.as_millisecond().to_string())
-        };
+        let row = table.row(&name);
+        let renewed = row.map(|row| row.renewed.as_millisecond().to_string());
         self.reap_buried(lease, renewed.as_deref().unwrap_or_default())
             .await
     }
@@ -257,6 +271,7 @@ impl RedisRegistry {
             .await;
         let reaped = reaped.into_iter().sum::<Result<u64, _>>()?;
         self.forget(lease).await?;
+        self.known.lock().strangers.remove(&lease.to_string());
         Ok(reaped)
     }
 

@@ -346,18 +346,49 @@ impl RedisRegistry {
 
     /// Ends a lease for good if it has run out, or if its own node says so (`own`). Returns whether it is over.
     pub(super) async fn bury(&self, lease: &Lease, own: bool) -> Result<bool, RegistryError> {
-        let buried = self
+        let said = self.say_buried(lease, own, "").await?;
+        Ok(said.contains(&BURIED) && !said.contains(&HELD))
+    }
+
+    /// Ends a lease for good that no copy has: nobody can take it up any more. Returns whether it is over.
+    pub(super) async fn bury_stranger(&self, lease: &Lease) -> Result<bool, RegistryError> {
+        let said = self.say_buried(lease, false, "").await?;
+        if said.contains(&BURIED) || said.contains(&HELD) {
+            return Ok(said.contains(&BURIED) && !said.contains(&HELD));
+        }
+        // All that there is to say of its node; a row without a report can't be read.
+        let report = self.written(&NodeReport {
+            node_id: lease.instance.as_str().into(),
+            version: String::new(),
+            started_at: Timestamp::UNIX_EPOCH,
+            connections: 0,
+            users: 0,
+            draining: false,
+        })?;
+        let said = self.say_buried(lease, false, &report).await?;
+        Ok(!said.contains(&HELD))
+    }
+
+    /// Returns what each copy says. One that does not have the lease gets it as a buried one with this `report`, unless that is
+    /// empty.
+    async fn say_buried(
+        &self,
+        lease: &Lease,
+        own: bool,
+        report: &str,
+    ) -> Result<Vec<usize>, RegistryError> {
+        let said = self
             .copies::<usize>("bury", |_, key| {
                 let mut script = self.scripts.bury.prepare_invoke();
                 script
                     .key(key)
                     .arg(lease.to_string())
-                    .arg(if own { "1" } else { "" });
+                    .arg(if own { "1" } else { "" })
+                    .arg(report);
                 script
             })
             .await?;
-        let says = |what: usize| buried.iter().any(|(_, said)| *said == what);
-        Ok(says(BURIED) && !says(HELD))
+        Ok(said.into_iter().map(|(_, said)| said).collect())
     }
 
     pub(super) async fn forget(&self, lease: &Lease) -> Result<(), RegistryError> {
@@ -468,6 +499,7 @@ impl RedisRegistry {
         let mut known = self.known.lock();
         for lease in unknown {
             if table.row(&lease).is_none() {
+                known.strangers.meet(&lease);
                 known.of_nobody(lease);
             }
         }

@@ -1,0 +1,97 @@
+//! Who is taken for dead in Redis, and who reaps it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use redis::AsyncCommands;
+use switchboard::{
+    config::{Presence, RegistryTiming},
+    registry::keys::Keys,
+};
+
+use super::{
+    home::{LONG, Peer, Redis, RedisServer, SHORT, eventually, fleet, fleet_by, timing},
+    redis::raw,
+};
+
+const USER: &str = "42";
+
+async fn another(home: &Redis, timing: &RegistryTiming, name: &str) -> Peer {
+    let registry = home.registry(timing, &Presence::default());
+    Peer::join(Arc::new(registry), name).await
+}
+
+async fn is_to_reap(peer: &Peer, gone: &Peer) -> bool {
+    let beat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
+    beat.unwrap().lapsed.contains(&gone.lease)
+}
+
+#[tokio::test]
+async fn a_dead_node_is_reaped_by_one_and_then_by_the_next() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, SHORT, LONG).await;
+    let c = another(&home, &timing(LONG), "c").await;
+    a.connect(USER).await;
+    assert!(a.beat().await);
+    let turns = [[&b, &c], [&c, &b]];
+    let begun = Instant::now();
+    let [first, next] = loop {
+        let mut due = Vec::new();
+        for peers in turns {
+            if is_to_reap(peers[0], &a).await {
+                due.push(peers);
+            }
+        }
+        match due.as_slice() {
+            [] => assert!(begun.elapsed() < Duration::from_secs(60)),
+            [one] => break *one,
+            _ => panic!("both reap at once"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let totals = next.registry.totals().await.unwrap();
+    let left = next.held_by(&a.lease).await.len();
+    // On a machine that was too slow to look in time it is the next one's turn by now.
+    assert!(left == 1 || is_to_reap(next, &a).await);
+    assert_eq!(totals.connections, left as u64);
+    eventually("the next one's turn comes", async || {
+        is_to_reap(next, &a).await
+    })
+    .await;
+    assert!(is_to_reap(first, &a).await);
+    assert_eq!(next.registry.totals().await.unwrap().connections, 0);
+    assert_eq!(next.held_by(&a.lease).await, []);
+}
+
+/// As where the table was lost after a node had died: nobody has ever to reap it.
+#[tokio::test]
+async fn entries_of_a_lease_that_no_table_has_are_reaped() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let timing = RegistryTiming {
+        heartbeat: Duration::from_millis(500),
+        lease: Duration::from_millis(1500),
+        ..RegistryTiming::default()
+    };
+    let [a, b] = fleet_by(&home, [timing.clone(), timing]).await;
+    a.connect(USER).await;
+    let guest = a.guest();
+    a.register(&guest).await;
+    b.connect("43").await;
+    let table = Keys::new("switchboard").tables(false).remove(0).1;
+    let mut raw = raw(&home).await;
+    let removed: u64 = raw.hdel(&table, a.lease.to_string()).await.unwrap();
+    assert_eq!(removed, 1);
+    eventually("nothing is left of it", async || {
+        assert!(b.beat().await);
+        let totals = b.registry.totals().await.unwrap();
+        totals.connections == 1 && b.held_by(&a.lease).await.is_empty()
+    })
+    .await;
+    // Whose lease that was comes back under another one.
+    let beat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
+    assert!(!beat.held);
+}
