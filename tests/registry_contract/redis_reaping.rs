@@ -66,6 +66,37 @@ async fn a_dead_node_is_reaped_by_one_and_then_by_the_next() {
     assert_eq!(next.held_by(&a.lease).await, []);
 }
 
+#[tokio::test]
+async fn after_a_stall_a_newcomer_that_comes_first_takes_nobody_for_dead() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let timing = RegistryTiming {
+        heartbeat: Duration::from_millis(500),
+        lease: Duration::from_millis(1500),
+        ..RegistryTiming::default()
+    };
+    let [a, b] = fleet_by(&home, [timing.clone(), timing.clone()]).await;
+    a.connect(USER).await;
+    b.connect(USER).await;
+    assert!(a.beat().await && b.beat().await);
+    server.hang();
+    let since = Instant::now();
+    eventually("longer than a lease", async || {
+        since.elapsed() > Duration::from_secs(3)
+    })
+    .await;
+    server.go_on();
+    let c = another(&home, &timing, "c").await;
+    assert_eq!(c.ids(USER).await.len(), 2);
+    for peer in [&a, &b] {
+        eventually("it wakes", async || {
+            let woken = peer.registry.heartbeat(&peer.lease, &peer.report).await;
+            woken.is_ok_and(|woken| woken.held)
+        })
+        .await;
+    }
+}
+
 /// As where the table was lost after a node had died: nobody has ever to reap it.
 #[tokio::test]
 async fn entries_of_a_lease_that_no_table_has_are_reaped() {

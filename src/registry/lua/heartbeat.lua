@@ -57,9 +57,9 @@ if tonumber(ARGV[10]) < theirs.least then
   return answer('refused')
 end
 
--- Nobody could renew anything: whoever wakes first is not to take the others for dead.
+-- Nobody could renew anything: whoever comes first, a newcomer too, is not to take the others for dead.
 beat = tonumber(beat)
-if ends and ends > 0 and beat and at - beat > tonumber(ARGV[8]) then
+if beat and at - beat > tonumber(ARGV[8]) then
   local rows = redis.call('HGETALL', KEYS[1])
   for i = 1, #rows, 2 do
     local its_end, rest = string.match(rows[i + 1], '^(%d+)(:%d+:.*)$')
