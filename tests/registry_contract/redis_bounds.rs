@@ -1,5 +1,6 @@
-//! What stays bounded in Redis: looks at many connections, and the kicks of a user.
+//! What stays bounded in Redis: looks at many connections, the kicks of a user, the questions while a shard is not whole.
 
+use futures_util::future::join_all;
 use redis::AsyncCommands;
 use switchboard::{
     ending::Ending,
@@ -56,4 +57,26 @@ async fn kicks_of_a_user_are_bounded() {
     let kicks = Keys::new("switchboard").kicks(shard, b"42");
     let kept: u64 = raw(&home).await.llen(&kicks).await.unwrap();
     assert_eq!(kept, 16);
+}
+
+#[tokio::test]
+async fn who_asks_together_about_a_shard_that_is_not_whole_asks_once() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [_a, b] = fleet(&home, LONG, LONG).await;
+    // So that it knows of the other one.
+    assert!(b.beat().await);
+    let mut raw = raw(&home).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut raw).await.unwrap();
+    assert!(b.beat().await);
+    b.enter().await;
+    reset_stats(&mut raw).await;
+    let user = "42".into();
+    let asked = join_all((0..200).map(|_| b.registry.user(&user))).await;
+    for answer in &asked {
+        assert!(answer.is_err(), "{answer:?}");
+    }
+    let stats = info(&mut raw, "commandstats").await;
+    let looks = calls(&stats, "smembers").unwrap();
+    assert!(looks < 20, "{looks} looks for 200 questions");
 }

@@ -21,7 +21,7 @@
 //! # Who is believed
 //!
 //! Every node knows who lives (`table.rs`), so shards know nothing of leases: a read is a plain command, and entries whose lease
-//! does not hold are left out here. And a shard says itself whether it is whole (`shards.rs`): its generation is read behind the
+//! does not hold are left out here. And a shard says itself whether it is whole (`whole.rs`): its generation is read behind the
 //! data, in the same pipeline. `known.rs` is what a handle remembers of both.
 //!
 //! What can't be read is skipped and counted (`unreadable.rs`), so that one entry, lease or order fails no others: another version
@@ -46,6 +46,7 @@ mod shards;
 mod strangers;
 mod table;
 mod unreadable;
+mod whole;
 mod writes;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
@@ -76,6 +77,7 @@ use scripts::Scripts;
 use strangers::Walk;
 use table::LATE;
 use unreadable::Unreadable;
+use whole::Looks;
 
 /// How many entries one script removes at most. Redis serves nobody else meanwhile: 200 take it about 2 ms.
 const CHUNK: usize = 200;
@@ -99,6 +101,8 @@ pub struct RedisRegistry {
     last_seen: Duration,
     /// What is known without asking.
     known: Arc<Mutex<Known>>,
+    /// The looks at the shards that are not known to be whole.
+    looks: Arc<[Looks]>,
     /// How far the shards are walked through for entries of nobody.
     walk: Arc<Walk>,
     /// Something was seen that a heartbeat would clear up.
@@ -132,6 +136,7 @@ impl RedisRegistry {
             keys,
             scripts: Arc::new(Scripts::new()),
             known: Arc::new(Mutex::new(Known::new(tables.len()))),
+            looks: Shard::all().map(|_| Looks::default()).collect(),
             walk: Arc::new(Walk::new()),
             tables: tables.into(),
             heartbeat: timing.heartbeat,

@@ -1,6 +1,4 @@
-//! Whether the shards are whole, and that this node is in them.
-
-use std::collections::HashSet;
+//! The shards: that this node is in them, what is read of them, and who is out of them.
 
 use futures_util::{
     StreamExt,
@@ -202,40 +200,6 @@ impl RedisRegistry {
         ))
     }
 
-    /// Whether a shard was whole when it had this generation. If it is whole only by now: no, and what was read is to be read again.
-    pub(super) async fn is_whole(
-        &self,
-        shard: Shard,
-        generation: Option<String>,
-    ) -> Result<bool, RegistryError> {
-        if self.known.lock().is_whole(shard, generation.as_deref()) {
-            return Ok(true);
-        }
-        let Some(generation) = generation else {
-            // Nobody has ever been in it, or it has just lost everything: who knows of somebody knows which.
-            self.amiss.notify_one();
-            self.read_table().await?;
-            return match self.known.lock().nobody() {
-                true => Ok(true),
-                false => Err(not_whole(shard, &[])),
-            };
-        };
-        let mut members = redis::cmd("SMEMBERS");
-        members.arg(self.keys.entered(shard, &generation));
-        let slot = self.keys.slot_of(shard);
-        let entered: HashSet<String> = self.link.query("entered", slot, &members).await?;
-        self.read_table().await?;
-        let missing = self
-            .known
-            .lock()
-            .look(shard, &generation, &entered, self.lease);
-        if missing.is_empty() {
-            return Ok(false);
-        }
-        self.amiss.notify_one();
-        Err(not_whole(shard, &missing))
-    }
-
     /// Out of every answer first, then gone: a crash between the two leaves what any node reaps.
     pub(super) async fn leave_lease(&self, lease: &Lease) -> Result<(), RegistryError> {
         self.bury(lease, true).await?;
@@ -311,13 +275,4 @@ impl RedisRegistry {
         }
         Ok(reaped)
     }
-}
-
-fn not_whole(shard: Shard, missing: &[Instance]) -> RegistryError {
-    let missing: Vec<_> = missing.iter().map(Instance::as_str).collect();
-    RegistryError::Unavailable(format!(
-        "shard {:x} has lost its data, and not all nodes are back in it: {}",
-        shard.index(),
-        missing.join(", ")
-    ))
 }
