@@ -25,7 +25,7 @@ use crate::{
     bus::Bus,
     config::{Config, Cors, Reload, RunningConfig},
     connection::{Instance, NodeId},
-    gateway::{Gateway, Parts},
+    gateway::{Gateway, Parts, handlers::Handlers},
     link::{Link, Servers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
@@ -93,13 +93,8 @@ impl Reloader {
 }
 
 impl App {
-    /// Binds the addresses and builds the node. Redis and a JWKS server may be away: the node then waits for them, not
-    /// ready.
-    ///
-    /// # Errors
-    ///
-    /// An address that can't be bound, or keys that can't be read.
-    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+    /// Binds the addresses and builds the node, for [`Builder::bind`](crate::Builder::bind).
+    pub(crate) async fn build(config: Config, handlers: Handlers) -> anyhow::Result<Self> {
         let running = RunningConfig::new(config);
         let config = running.now();
         let bundle = Bundle::read(config.transport.client_bundle.as_deref())?;
@@ -160,6 +155,7 @@ impl App {
             bus,
             inbox,
             metrics,
+            handlers,
         })
         .await;
         let keys = ApiAuth::new(&config.api, Arc::new(gateway.clone()));

@@ -3,9 +3,66 @@
 //! Stateless nodes let users in, keep presence and each user's connections in Redis, and one HTTP call reaches, lists
 //! or removes a user on every node.
 //!
+//! # A node with handlers of your own
+//!
+//! [`Builder`] takes a [`Config`] and handlers, and builds the node that the binary runs: what it promises to clients, backends and
+//! operators holds for this one too.
+//!
+//! ```no_run
+//! use serde_json::json;
+//! use switchboard::{
+//!     Builder, Config, Decision, Json, Message, Target,
+//!     config::{AuthRule, Namespace},
+//! };
+//!
+//! #[tokio::main]
+//! async fn main() -> anyhow::Result<()> {
+//!     let config = Config {
+//!         // Anybody may come; `AuthRule::Required` asks for a token, which `config.auth` verifies.
+//!         namespaces: vec![Namespace::new("/", AuthRule::None, &[])],
+//!         ..Config::default()
+//!     };
+//!     let app = Builder::new(config)
+//!         .on_connect("/", |newcomer| async move {
+//!             Ok(match newcomer.auth.get("name") {
+//!                 Some(_) => Decision::admit(),
+//!                 None => Decision::refuse("A name is required"),
+//!             })
+//!         })
+//!         .on_event("/", "say", |event| async move {
+//!             let (text,): (String,) = event.read()?;
+//!             let said = Message {
+//!                 namespace: "/".to_owned(),
+//!                 event: "said".to_owned(),
+//!                 data: Some(Json::of(&json!({ "from": event.connection.id, "text": text }))?),
+//!             };
+//!             event.gateway.send(&Target::All, &said).await?;
+//!             Ok(vec![json!({ "ok": true }).into()])
+//!         })
+//!         .on_disconnect(|departed| async move {
+//!             println!("{} has gone: {}", departed.connection.id, departed.reason);
+//!             Ok(())
+//!         })
+//!         .bind()
+//!         .await?;
+//!     println!("listening on http://{}", app.addr()?);
+//!     let interrupted = async {
+//!         tokio::signal::ctrl_c().await.ok();
+//!     };
+//!     app.run(interrupted, std::future::pending()).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - [`ClientEvent`], [`Newcomer`] and [`Departed`] are what handlers get, [`Arg`] is what events carry.
+//! - [`Gateway`] sends to a user, a connection, a room or a namespace on whatever node, looks up who is online, disconnects and bans.
+//!   Each of the three above has one, and [`App::gateway`] gives it to the rest of the program.
+//! - [`config::Sources`] reads the configuration from a file and the environment, as the binary does, and
+//!   [`config::Effective`] makes up secrets for development.
+//!
 //! # Layout
 //!
-//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`] ← [`app`] ← `main`.
+//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`] ← [`app`] ← [`Builder`] ← `main`.
 //!
 //! - [`connection`] — the nouns that everybody passes on: user, connection, node.
 //! - [`ending`] — the one table of reasons for which the server ends a connection.
@@ -22,6 +79,7 @@
 pub mod api;
 pub mod app;
 pub mod auth;
+mod builder;
 pub mod bus;
 pub mod cli;
 pub mod config;
@@ -35,4 +93,9 @@ pub mod telemetry;
 pub mod transport;
 
 pub use app::App;
+pub use builder::{BuildError, Builder};
 pub use config::Config;
+pub use gateway::{
+    Gateway, Json, Message, Target,
+    handlers::{Arg, ClientEvent, Decision, Departed, EmitError, Mismatch, Newcomer},
+};

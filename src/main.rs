@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use switchboard::{
-    App,
+    Builder,
     app::Reloader,
     auth,
     cli::{self, Cli, Command, commands, development::Welcome},
@@ -88,7 +88,7 @@ async fn live(
     let signals = count_signals()?;
 
     let jwt = effective.config.auth.jwt.clone();
-    let app = App::bind(effective.config).await?;
+    let app = Builder::new(effective.config).bind().await?;
     let (public, internal) = (app.addr()?, app.internal_addr()?);
     if let Some(made_up) = effective.development {
         let welcome = Welcome::new(&made_up, &jwt, public, internal.unwrap_or(public))?;

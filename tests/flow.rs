@@ -1,7 +1,10 @@
 //! What a client that misbehaves costs the process it is connected to: a node in this process, whose tasks can be counted.
+//! `library` is what an application in the same process gets of its clients.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "flow/library.rs"]
+mod library;
 #[path = "support/redis_server.rs"]
 mod redis_server;
 
@@ -12,7 +15,7 @@ use redis_server::{PATIENCE, Server, until};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use switchboard::{
-    App, auth,
+    Builder, auth,
     auth::token::{NewToken, mint},
     config::Config,
 };
@@ -34,13 +37,19 @@ struct Node {
 }
 
 impl Node {
-    async fn start(mut config: Config) -> Self {
+    async fn start(config: Config) -> Self {
+        Self::with(config, |builder| builder).await
+    }
+
+    /// A node with handlers.
+    async fn with(mut config: Config, handlers: impl FnOnce(Builder) -> Builder) -> Self {
         auth::install_crypto().unwrap();
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.auth.jwt.secret = Some(SecretString::from("a-secret-of-the-tests-0123456789abcdef"));
         config.api.key = Some("a-key-of-the-tests".into());
         config.drain.window = Duration::ZERO;
-        let app = App::bind(config.clone()).await.unwrap();
+        let builder = handlers(Builder::new(config.clone()));
+        let app = builder.bind().await.unwrap();
         let address = app.addr().unwrap();
         let (shutdown, told) = oneshot::channel::<()>();
         let until_told = async {
@@ -61,14 +70,24 @@ impl Node {
     }
 
     async fn connect(&self, user: &str) -> Socket {
-        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", self.address);
-        let (mut socket, _) = connect_async(url).await.unwrap();
+        let credentials = json!({ "token": self.token(user) });
+        let mut socket = self.say(&format!("40{credentials}")).await;
+        while !packet(&mut socket).await.starts_with("42[\"ready\"") {}
+        socket
+    }
+
+    fn token(&self, user: &str) -> String {
         let wanted = NewToken::new(user, Duration::from_secs(600));
         let token = mint(&self.config.auth.jwt, &wanted).unwrap().token;
-        let credentials = json!({ "token": token.expose_secret() });
-        let connect = Message::text(format!("40{credentials}"));
-        socket.send(connect).await.unwrap();
-        while !packet(&mut socket).await.starts_with("42[\"ready\"") {}
+        token.expose_secret().to_owned()
+    }
+
+    /// A WebSocket that has sent this packet, and read the open packet.
+    async fn say(&self, connect: &str) -> Socket {
+        let url = format!("ws://{}/socket.io/?EIO=4&transport=websocket", self.address);
+        let (mut socket, _) = connect_async(url).await.unwrap();
+        assert!(packet(&mut socket).await.starts_with('0'));
+        socket.send(Message::text(connect)).await.unwrap();
         socket
     }
 }

@@ -4,15 +4,26 @@
 //! credentials, then the registry. So a client that is told it is connected is one that every node can see. Handlers are
 //! set in the middleware too: set later they miss the end of a connection that is closed at once, and the first events.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
-use socketioxide::extract::{SocketRef, TryData};
+use socketioxide::{
+    extract::{SocketRef, TryData},
+    handler::{FromConnectParts, Value as Packet},
+    socket::Socket,
+};
 use tokio::time::Instant;
 
 use super::{
-    Inner, departure::Leaving, events::EventLimiter, inbound::Inbound, live::Live, refusal::Refusal,
+    Gateway, Inner,
+    departure::Leaving,
+    events::EventLimiter,
+    handlers::{Arg, Decision, EmitError, Greeting, Newcomer},
+    inbound::Inbound,
+    live::Live,
+    message::is_sendable,
+    refusal::Refusal,
 };
 use crate::{
     auth::{ConnectPayload, Credentials, device_id},
@@ -30,6 +41,44 @@ struct Arrival {
     live: Arc<Live>,
     tally: Tally,
     since: Instant,
+    greetings: Vec<Greeting>,
+}
+
+/// What a CONNECT packet says of its sender.
+pub(super) struct Said {
+    payload: TryData<ConnectPayload>,
+    /// All of it, as it came: for the application, which may want more than is read.
+    whole: Option<Packet>,
+}
+
+impl FromConnectParts<Adapter> for Said {
+    type Error = Infallible;
+
+    fn from_connect_parts(
+        socket: &Arc<Socket<Adapter>>,
+        auth: &Option<Packet>,
+    ) -> Result<Self, Infallible> {
+        Ok(Self {
+            payload: TryData::from_connect_parts(socket, auth)?,
+            whole: auth.clone(),
+        })
+    }
+}
+
+impl Said {
+    /// What Switchboard itself reads of it; none if it is unreadable.
+    fn payload(&self) -> Option<&Value> {
+        self.payload.0.as_ref().ok().map(ConnectPayload::value)
+    }
+
+    /// All of it; an object without fields if there is nothing, or nothing that can be read.
+    fn whole(&self) -> Arg {
+        let read = match &self.whole {
+            Some(Packet::Str(text, _)) => serde_json::from_str(text.as_str()).ok(),
+            _ => None,
+        };
+        read.unwrap_or(Arg::Object(Vec::new()))
+    }
 }
 
 /// The connection that a socket is, in the socket's extensions. A guest's socket becomes another connection's when it says who
@@ -70,7 +119,7 @@ impl Inner {
         self: &Arc<Self>,
         namespace: &Arc<str>,
         socket: SocketRef<Adapter>,
-        auth: TryData<ConnectPayload>,
+        said: Said,
     ) -> Result<(), Refusal> {
         let since = Instant::now();
         let Some(session) = session_of(&socket) else {
@@ -79,7 +128,7 @@ impl Inner {
         session.said_connect();
         let refusal = loop {
             self.hold(&session).await;
-            let arrival = self.try_arrive(namespace, &session, &socket, &auth, since);
+            let arrival = self.try_arrive(namespace, &session, &socket, &said, since);
             let arrived = AssertUnwindSafe(arrival).catch_unwind().await;
             match arrived.unwrap_or_else(|_| {
                 tracing::error!(%namespace, "a handshake panicked");
@@ -98,7 +147,7 @@ impl Inner {
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
         session.refuse(namespace);
-        match refusal {
+        match &refusal {
             // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
             refusal if refusal.is_temporary() => match session.is_ending() {
                 true => session.closed().await,
@@ -137,7 +186,7 @@ impl Inner {
         namespace: &Arc<str>,
         session: &Arc<Session>,
         socket: &SocketRef<Adapter>,
-        auth: &TryData<ConnectPayload>,
+        said: &Said,
         since: Instant,
     ) -> Result<(), Refusal> {
         if session.is_ending() || !self.takes_connections() {
@@ -146,7 +195,7 @@ impl Inner {
         let Some(rule) = self.auth.rule(namespace) else {
             return Err(Refusal::Unavailable);
         };
-        let auth = auth.0.as_ref().ok().map(ConnectPayload::value);
+        let auth = said.payload();
         let credentials = Credentials::from_handshake(auth, &session.handshake.headers);
         let identity = self.auth.authenticate(&credentials, &rule).await?;
         let id = self
@@ -159,9 +208,18 @@ impl Inner {
             device_id(auth),
             session.clone(),
             EventLimiter::new(&self.config().limits),
+            self.handlers.needs_lane(namespace).then(Arc::default),
         );
-        if !self.hub.insert(&live, self.configured_connections()) {
-            return Err(Refusal::Full);
+        let greetings = self.ask_application(&live, said).await?;
+        // The node may drain by now: that ends those whom it finds in the hub.
+        let refusal = match self.takes_connections() {
+            false => Some(Refusal::Unavailable),
+            true if !self.hub.insert(&live, self.configured_connections()) => Some(Refusal::Full),
+            true => None,
+        };
+        if let Some(refusal) = refusal {
+            self.tell_application_gone(&live, "unavailable");
+            return Err(refusal);
         }
         let arriving = Arriving::of(self, &live);
         session.mark_empty();
@@ -176,9 +234,73 @@ impl Inner {
         if live.user().is_some() {
             session.set_identified();
         }
-        socket.extensions.insert(Arrival { live, tally, since });
+        socket.extensions.insert(Arrival {
+            live,
+            tally,
+            since,
+            greetings,
+        });
         arriving.has_arrived();
         Ok(())
+    }
+
+    /// Lets the application decide on a newcomer. Returns what greets it.
+    async fn ask_application(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        said: &Said,
+    ) -> Result<Vec<Greeting>, Refusal> {
+        let Some(handler) = self.handlers.connect(&live.namespace) else {
+            return Ok(Vec::new());
+        };
+        let mut auth = said.whole();
+        if let (Some(_), Arg::Object(fields)) = (live.user(), &mut auth) {
+            fields.retain(|(name, _)| name != "token");
+        }
+        let deciding = AssertUnwindSafe(handler(Newcomer {
+            gateway: Gateway {
+                inner: self.clone(),
+            },
+            connection: live.record(&self.node_id),
+            identity: live.identity(),
+            auth,
+        }));
+        if let Some(lane) = live.lane() {
+            lane.expect(&live.id);
+        }
+        let patience = self.config().limits.handshake_timeout;
+        let decided = tokio::select! {
+            decided = tokio::time::timeout(patience, deciding.catch_unwind()) => decided,
+            () = live.session.over() => return Err(self.undecided(live, "its client has gone")),
+        };
+        match decided {
+            Ok(Ok(Ok(Decision(Ok(greetings))))) => {
+                match greetings.iter().find(|it| !is_sendable(&it.event)) {
+                    None => Ok(greetings),
+                    Some(greeting) => {
+                        let error = format!("{}: {}", greeting.event, EmitError::Reserved);
+                        Err(self.undecided(live, &error))
+                    }
+                }
+            }
+            Ok(Ok(Ok(Decision(Err(message))))) => {
+                if let Some(lane) = live.lane() {
+                    lane.forget();
+                }
+                Err(Refusal::Application(message))
+            }
+            Ok(Ok(Err(error))) => Err(self.undecided(live, &format!("{error:#}"))),
+            Ok(Err(_)) => Err(self.undecided(live, "it panicked")),
+            Err(_) => Err(self.undecided(live, "it took longer than limits.handshake_timeout")),
+        }
+    }
+
+    /// The application has not decided on a newcomer: its client is to come again.
+    fn undecided(self: &Arc<Self>, live: &Arc<Live>, error: &str) -> Refusal {
+        let namespace = &live.namespace;
+        tracing::warn!(%namespace, error, "the application's on_connect has not decided on a client");
+        self.tell_application_gone(live, "unavailable");
+        Refusal::Unavailable
     }
 
     /// Sets the handlers of a socket.
@@ -190,17 +312,29 @@ impl Inner {
 
     /// The connect handler: the client has been told that it is connected, and now that it is known.
     pub(super) fn ready(self: &Arc<Self>, socket: &SocketRef<Adapter>) {
-        let Some(Arrival { live, tally, since }) = socket.extensions.remove::<Arrival>() else {
+        let Some(Arrival {
+            live,
+            tally,
+            since,
+            greetings,
+        }) = socket.extensions.remove::<Arrival>()
+        else {
             return;
         };
-        let ready = self.introduction(&live, tally);
-        let told = live.set_ready(socket, &ready);
+        let ready = self
+            .handlers
+            .says_ready()
+            .then(|| self.introduction(&live, tally));
+        let told = live.set_ready(socket, ready.as_ref(), &greetings);
         // A session that was upgraded before it had a connection has nobody else to say so.
         live.session.check_upgrade();
         if told {
             self.metrics.connects(&live.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
             self.watch(&live);
+            if let Some(lane) = live.lane() {
+                lane.open(self, &live.id);
+            }
             tracing::debug!(connection = %live.id, user = live.user().map(|user| user.as_str()), namespace = %live.namespace, "ready");
         } else if let Some(ending) = live.ending() {
             // Ordered to end between its registration and now.

@@ -90,11 +90,17 @@ impl Inner {
         match sent {
             Ok(()) => handed.connections += 1,
             Err(NotSent::Arriving) => handed.missed = true,
-            Err(NotSent::Full) => {
-                handed.missed = true;
-                self.metrics.messages_dropped("queue_full").increment(1);
+            Err(error) => {
+                handed.missed |= error == NotSent::Full;
+                self.dropped(error);
             }
-            Err(NotSent::Gone) => {}
+        }
+    }
+
+    /// Counts a message that was not handed over because too much waits for its client. A connection that is gone loses nothing.
+    pub(super) fn dropped(&self, error: NotSent) {
+        if error == NotSent::Full {
+            self.metrics.messages_dropped("queue_full").increment(1);
         }
     }
 
@@ -350,7 +356,7 @@ impl Inner {
         let mut there = 0;
         for live in lives {
             there += u64::from(live.is_ready());
-            live.handed(message, limit);
+            live.handed(message.weight(), limit);
         }
         Handed {
             connections: u64::saturating_sub(there, full),

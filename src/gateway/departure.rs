@@ -136,6 +136,7 @@ impl Inner {
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));
         self.metrics.disconnects(label).increment(1);
+        self.tell_application_gone(live, label);
         let (bytes_in, bytes_out) = live.session.traffic();
         macro_rules! ended {
             ($level:ident) => {
@@ -168,12 +169,20 @@ impl Inner {
 
     /// A connection does not arrive. The registry is told so whatever it has said, and whatever has been told to it by then: a call
     /// that failed may have been carried out, and an end may have been told too early.
-    pub(super) fn forsake(&self, live: &Arc<Live>) {
+    pub(super) fn forsake(self: &Arc<Self>, live: &Arc<Live>) {
         live.set_gone();
         if live.depart_once() {
             self.hub.remove(live);
         }
+        self.tell_application_gone(live, "unavailable");
         self.unregister(live);
+    }
+
+    /// Has the application told of a connection's end, if it is to hear of that one.
+    pub(super) fn tell_application_gone(self: &Arc<Self>, live: &Arc<Live>, reason: &'static str) {
+        if let Some(lane) = live.lane() {
+            lane.close(self, live, reason);
+        }
     }
 
     /// Has the registry told once nothing can reach the client any more: who orders an end, on whatever node, may take

@@ -55,6 +55,7 @@ impl Inner {
                 tracing::warn!(connection = %live.id, "not confirmed as closed");
             }
         }
+        self.handlers.finish().await;
         self.leaving.cancel();
         let lease = self.lease();
         // Whoever comes yet would stay behind in the registry.

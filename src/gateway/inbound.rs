@@ -4,10 +4,10 @@
 //! socketioxide runs a handler that is a function as a task of its own for each event, so that two events of one client
 //! run side by side and in any order. [`Inbound`] implements the handler's trait itself: it is called by the reader of the
 //! connection, for one packet after the other, and puts what is to be handled into a queue. The task that works the queue
-//! off lives only while there is something in it. One such handler serves all events of a socket, as its fallback.
+//! off lives only while there is something in it. One such handler serves all events of a socket, as its fallback. What an
+//! application handles goes to the connection's [`lane`](super::lane), a queue of its own.
 
 use std::{
-    collections::VecDeque,
     panic::AssertUnwindSafe,
     sync::{Arc, Weak},
 };
@@ -21,7 +21,16 @@ use socketioxide::{
     socket::Socket,
 };
 
-use super::{Inner, admin, connect::Current, events::Verdict, live::Live, own};
+use super::{
+    Inner, admin,
+    connect::Current,
+    events::Verdict,
+    handlers::OnEvent,
+    lane::Awaiting,
+    live::Live,
+    own,
+    queue::{Bounds, Queue},
+};
 use crate::{ending::Ending, registry::keys::Shard, transport::engine::Adapter};
 
 /// What a client is told of an event that is refused for their number.
@@ -58,22 +67,18 @@ impl Verb {
     }
 }
 
+/// Whether an event of a namespace is one that Switchboard handles itself.
+pub(crate) fn is_own_event(namespace: &str, event: &str) -> bool {
+    Verb::of(namespace, event).is_some()
+}
+
 /// The events of one socket.
 #[derive(Clone)]
 pub(super) struct Inbound(Arc<Events>);
 
 struct Events {
     gateway: Weak<Inner>,
-    queue: Mutex<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Asked>,
-    /// Of what waits, as it came.
-    bytes: usize,
-    /// Whether a task works the queue off.
-    busy: bool,
+    queue: Mutex<Queue<Asked>>,
 }
 
 /// An event that waits for its turn, as it came: what it is in memory once it has been read may be many times that.
@@ -82,39 +87,6 @@ struct Asked {
     packet: Packet,
     ack: Option<i64>,
     bytes: usize,
-}
-
-/// How much may wait.
-struct Bounds {
-    events: usize,
-    bytes: usize,
-}
-
-impl Queue {
-    /// Takes an event in, unless that is more than may wait. An event that is alone always may.
-    fn push(&mut self, asked: Asked, bounds: &Bounds) -> bool {
-        let fits = self.waiting.len() < bounds.events && self.bytes + asked.bytes <= bounds.bytes;
-        if fits || self.waiting.is_empty() {
-            self.bytes += asked.bytes;
-            self.waiting.push_back(asked);
-            return true;
-        }
-        false
-    }
-
-    /// The next event. With none left nobody is at work any more, and the memory goes.
-    fn pop(&mut self) -> Option<Asked> {
-        match self.waiting.pop_front() {
-            Some(asked) => {
-                self.bytes -= asked.bytes;
-                Some(asked)
-            }
-            None => {
-                *self = Self::default();
-                None
-            }
-        }
-    }
 }
 
 impl Inbound {
@@ -140,17 +112,15 @@ impl MessageHandler<Adapter, ()> for Inbound {
         let Ok(Event(event)) = Event::from_message_parts(&socket, &mut packet, &ack) else {
             return;
         };
+        if let Some(handler) = gateway.handlers.event(&live.namespace, &event) {
+            return gateway.queue_event(&live, handler, event, packet, ack, socket);
+        }
         let Some(verb) = Verb::of(&live.namespace, &event) else {
             gateway.metrics.events_unknown().increment(1);
             let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
             return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
         };
-        let config = gateway.config();
-        let limits = &config.limits;
-        let bounds = Bounds {
-            events: limits.events_burst as usize,
-            bytes: limits.max_payload.as_u64() as usize,
-        };
+        let bounds = gateway.event_bounds();
         let bytes = weight(&packet);
         let asked = Asked {
             verb,
@@ -160,8 +130,7 @@ impl MessageHandler<Adapter, ()> for Inbound {
         };
         let (fits, idle) = {
             let mut queue = self.0.queue.lock();
-            let fits = queue.push(asked, &bounds);
-            (fits, fits && !std::mem::replace(&mut queue.busy, true))
+            (queue.push(asked, bytes, &bounds), queue.begin())
         };
         if !fits {
             gateway.refuse_event(&live);
@@ -197,6 +166,43 @@ impl Inbound {
 }
 
 impl Inner {
+    /// How much of a connection's events may wait, in each of its two queues.
+    fn event_bounds(&self) -> Bounds {
+        let limits = &self.config().limits;
+        Bounds {
+            events: limits.events_burst as usize,
+            bytes: limits.max_payload.as_u64() as usize,
+        }
+    }
+
+    /// Puts an event into the queue of those that the application handles.
+    fn queue_event(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        handler: &OnEvent,
+        name: String,
+        mut packet: Packet,
+        ack: Option<i64>,
+        socket: Arc<Socket<Adapter>>,
+    ) {
+        let Some(lane) = live.lane() else {
+            return;
+        };
+        let bytes = weight(&packet);
+        let Ok(answer) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
+        let event = Awaiting {
+            handler: handler.clone(),
+            name,
+            packet,
+            ack: answer,
+            wants_ack: ack.is_some(),
+            socket,
+        };
+        if !lane.push(self, event, bytes, &self.event_bounds()) {
+            self.refuse_event(live);
+        }
+    }
+
     /// Handles one event.
     async fn answer(
         self: &Arc<Self>,
@@ -290,41 +296,6 @@ fn weight(packet: &Packet) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn asked(bytes: usize) -> Asked {
-        Asked {
-            verb: Verb::Own(own::Verb::Devices),
-            packet: Packet::Str("".into(), None),
-            ack: None,
-            bytes,
-        }
-    }
-
-    const BOUNDS: Bounds = Bounds {
-        events: 3,
-        bytes: 100,
-    };
-
-    #[test]
-    fn no_more_waits_than_may() {
-        let mut queue = Queue::default();
-        let taken = (0..5).map(|_| queue.push(asked(1), &BOUNDS));
-        assert_eq!(Vec::from_iter(taken), [true, true, true, false, false]);
-        assert!(queue.pop().is_some());
-        assert!(queue.push(asked(98), &BOUNDS));
-        assert!(queue.pop().is_some());
-        assert!(!queue.push(asked(2), &BOUNDS), "too many bytes");
-    }
-
-    #[test]
-    fn an_event_alone_is_taken_whatever_its_size_and_an_empty_queue_holds_no_memory() {
-        let mut queue = Queue::default();
-        assert!(queue.push(asked(1000), &BOUNDS));
-        assert!(!queue.push(asked(1), &BOUNDS));
-        assert!(queue.pop().is_some());
-        assert!(queue.pop().is_none());
-        assert_eq!((queue.bytes, queue.waiting.capacity()), (0, 0));
-    }
 
     #[test]
     fn the_verbs_of_administrators_are_those_of_their_namespace() {

@@ -228,10 +228,15 @@ pub struct TokenRevoked {
     pub unconfirmed: u64,
 }
 
+/// Whether an event has a name that can be sent: not empty, and not reserved.
+pub(super) fn is_sendable(event: &str) -> bool {
+    !event.is_empty() && !RESERVED_EVENTS.contains(&event)
+}
+
 impl Message {
     /// Whether its event is one that clients can tell from what the protocol and Switchboard say themselves.
     pub(crate) fn is_sendable(&self) -> bool {
-        !self.event.is_empty() && !RESERVED_EVENTS.contains(&self.event.as_str())
+        is_sendable(&self.event)
     }
 
     /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the

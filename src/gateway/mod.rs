@@ -9,7 +9,7 @@
 //!
 //! - `refusal` is why somebody is not let in.
 //! - `inbound` takes what clients send, in order; `own` is what they may do about themselves, `admin` what administrators
-//!   may.
+//!   may. `handlers` are an application's, and `lane` runs them; `queue` bounds what waits for either.
 //! - `expiry` and `recheck` watch over what connections came in by; `access` and `sessions` are a backend's verbs on it.
 //! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
 //! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
@@ -34,8 +34,10 @@ mod drain;
 mod endings;
 mod events;
 mod expiry;
+pub mod handlers;
 mod hub;
 mod inbound;
+mod lane;
 mod lease;
 mod live;
 mod membership;
@@ -43,6 +45,7 @@ mod memory;
 pub mod message;
 mod mount;
 mod own;
+mod queue;
 mod readiness;
 mod receipts;
 mod recheck;
@@ -71,7 +74,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    carriers::Events, expiry::Watch, hub::Hub, lease::LeaseState, live::Live, receipts::Requests,
+    carriers::Events, expiry::Watch, handlers::Handlers, hub::Hub, lease::LeaseState, live::Live,
+    receipts::Requests,
 };
 use crate::{
     auth::{Authenticator, token::MintError},
@@ -84,6 +88,7 @@ use crate::{
 };
 
 pub use admin::{TokenBearer, TokenRefused};
+pub(crate) use inbound::is_own_event;
 pub use message::{
     AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, Target,
     TokenRevoked,
@@ -124,6 +129,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// What is counted.
     pub metrics: Metrics,
+    /// What an application does about its clients.
+    pub handlers: Handlers,
 }
 
 /// A node's gateway; clones are the same one.
@@ -141,6 +148,7 @@ struct Inner {
     registry: Arc<dyn Registry>,
     bus: Bus,
     metrics: Metrics,
+    handlers: Handlers,
     hub: Hub,
     /// Which newcomers there is a place for.
     door: Arc<Door>,
@@ -178,6 +186,7 @@ impl Gateway {
             bus,
             inbox,
             metrics,
+            handlers,
         } = parts;
         let (departures, departing) = mpsc::unbounded_channel();
         let (watches, watching) = mpsc::unbounded_channel();
@@ -210,6 +219,7 @@ impl Gateway {
             config,
             bus,
             metrics,
+            handlers,
         });
         inner.begin_series();
         let events = Arc::new(Events::of(&inner));
@@ -238,7 +248,8 @@ impl Gateway {
         (Self { inner }, engine)
     }
 
-    /// Sends every client away at a steady pace, and leaves the cluster. Nobody is let in from the moment of the call.
+    /// Sends every client away at a steady pace, waits for the application's handlers, and leaves the cluster. Nobody is let in
+    /// from the moment of the call.
     pub async fn drain(&self) {
         self.inner.drain().await;
     }

@@ -3,16 +3,12 @@
 
 use std::sync::Arc;
 
-use socketioxide::{
-    ParserConfig, SocketIo,
-    extract::{SocketRef, TryData},
-    handler::ConnectHandler,
-};
+use socketioxide::{ParserConfig, SocketIo, extract::SocketRef, handler::ConnectHandler};
 use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 
-use super::{Inner, refusal::Refusal};
+use super::{Inner, connect::Said, refusal::Refusal};
 use crate::{
-    auth::{ConnectPayload, KeptHeaders},
+    auth::KeptHeaders,
     config::{Config, LARGEST_PAYLOAD},
     transport::{
         PATIENCE,
@@ -79,9 +75,9 @@ impl Inner {
         for namespace in namespaces {
             let path: Arc<str> = namespace.path.as_str().into();
             let (arriving, arrived) = (Arc::downgrade(self), Arc::downgrade(self));
-            let middleware = move |socket: SocketRef<Adapter>, auth: TryData<ConnectPayload>| async move {
+            let middleware = move |socket: SocketRef<Adapter>, said: Said| async move {
                 match arriving.upgrade() {
-                    Some(gateway) => gateway.arrive(&path, socket, auth).await,
+                    Some(gateway) => gateway.arrive(&path, socket, said).await,
                     None => Err(Refusal::Unavailable),
                 }
             };

@@ -1,6 +1,6 @@
 //! Why a connection is refused for what its user is: one table for the door and for those inside.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use crate::{
     auth::{AuthError, Identity, SessionRef},
@@ -8,12 +8,14 @@ use crate::{
 };
 
 /// Why a CONNECT packet, or a token later on, is refused. `Display` is the contract's text of the `connect_error`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// The credentials.
     Auth(AuthError),
     /// What is held against the user or the token.
     Bar(Bar),
+    /// The application, with this message.
+    Application(Arc<str>),
     /// The node or its registry can't serve anybody for now.
     Unavailable,
     /// The node holds as many connections as it may.
@@ -22,7 +24,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// Whether the client is to try again by itself: its transport is cut, as a `connect_error` would make it stop.
-    pub(super) fn is_temporary(self) -> bool {
+    pub(super) fn is_temporary(&self) -> bool {
         matches!(
             self,
             Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften)
@@ -30,7 +32,7 @@ impl Refusal {
     }
 
     /// The value of the metric label `reason`.
-    pub(super) fn label(self) -> &'static str {
+    pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Auth(AuthError::Missing) => "missing",
             Self::Auth(AuthError::Invalid) => "invalid",
@@ -43,6 +45,7 @@ impl Refusal {
             Self::Auth(AuthError::Banned) | Self::Bar(Bar::Banned) => "banned",
             Self::Auth(AuthError::TooMany) | Self::Bar(Bar::TooMany) => "too_many",
             Self::Bar(Bar::TooOften) => "user_rate",
+            Self::Application(_) => "application",
             Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
             Self::Full => "full",
         }
@@ -66,6 +69,7 @@ impl fmt::Display for Refusal {
             // It is a token that says which session it is of; to its client it is one that was revoked.
             Self::Bar(Bar::Revoked | Bar::SessionEnded) => AuthError::Revoked.fmt(f),
             Self::Bar(Bar::TooMany) => AuthError::TooMany.fmt(f),
+            Self::Application(message) => f.write_str(message),
             Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften) => {
                 f.write_str("Service unavailable")
             }

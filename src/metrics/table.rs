@@ -146,7 +146,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 17] = [
+pub(super) const CONNECT_ERRORS: [&str; 18] = [
     "missing",
     "invalid",
     "expired",
@@ -156,6 +156,7 @@ pub(super) const CONNECT_ERRORS: [&str; 17] = [
     "banned",
     "too_many",
     "user_rate",
+    "application",
     "namespace",
     "protocol",
     "displaced",

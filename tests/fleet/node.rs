@@ -9,7 +9,7 @@ use reqwest::Method;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use switchboard::{
-    App, auth,
+    Builder, auth,
     auth::token::{NewToken, mint},
     config::{self, Config},
 };
@@ -70,7 +70,7 @@ impl Node {
         config.api.key = Some(KEY.into());
         config.drain.window = Duration::ZERO;
         config.auth.session.secrets = vec![COOKIE_SECRET.into()];
-        let app = App::bind(config.clone()).await.unwrap();
+        let app = Builder::new(config.clone()).bind().await.unwrap();
         let base = format!("http://{}", app.addr().unwrap());
         let (shutdown, told) = oneshot::channel::<()>();
         let run = tokio::spawn(app.run(

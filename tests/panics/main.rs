@@ -22,7 +22,7 @@ use switchboard::{
     config::{Config, RunningConfig},
     connection::{Instance, UserId},
     ending::Ending,
-    gateway::{Delivery, Gateway, Json, Message, Parts, Target},
+    gateway::{Delivery, Gateway, Json, Message, Parts, Target, handlers::Handlers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry},
     transport::listener::{self, ListenerLimits},
@@ -84,6 +84,7 @@ impl Node {
             instance,
             bus,
             inbox,
+            handlers: Handlers::default(),
         })
         .await;
         let sockets = any(move |request: Request| engine.clone().handle(request));

@@ -22,7 +22,7 @@ use crate::{
     bus::Bus,
     config::{Api, ApiKey, Config, RunningConfig, Scope},
     connection::Instance,
-    gateway::{Parts, TokenBearer},
+    gateway::{Parts, TokenBearer, handlers::Handlers},
     registry::memory::MemoryRegistry,
 };
 
@@ -96,6 +96,7 @@ async fn alone(config: RunningConfig) -> Gateway {
         instance,
         bus,
         inbox,
+        handlers: Handlers::default(),
     })
     .await;
     while !gateway.unready().is_empty() {

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::phase::State;
-use super::{events::EventLimiter, refusal};
+use super::{events::EventLimiter, lane::Lane, refusal};
 use crate::{
     auth::Identity,
     config::Limits,
@@ -55,6 +55,8 @@ pub(crate) struct Live {
     pub opened: Instant,
     /// Inbound events, within limits.
     pub events: EventLimiter,
+    /// What waits for the application's handlers; none if it has none for this namespace.
+    lane: Option<Arc<Lane>>,
     /// Held while something is sent: what is sent after `ready` comes after it on the wire too, and nothing is sent once
     /// the connection is gone.
     state: Mutex<State>,
@@ -80,6 +82,7 @@ impl Live {
         device_id: Option<String>,
         session: Arc<Session>,
         events: EventLimiter,
+        lane: Option<Arc<Lane>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -92,6 +95,7 @@ impl Live {
             connected_at: Timestamp::now(),
             opened: Instant::now(),
             events,
+            lane,
             state: Mutex::new(State::arriving()),
             ending: OnceLock::new(),
             registered: AtomicBool::new(false),
@@ -107,6 +111,11 @@ impl Live {
     /// Its user; none for a guest.
     pub(crate) fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// What waits for the application's handlers.
+    pub(in crate::gateway) fn lane(&self) -> Option<&Arc<Lane>> {
+        self.lane.as_ref()
     }
 
     /// What its user has last shown; none for a guest.
@@ -146,6 +155,7 @@ impl Live {
             self.device_id.clone(),
             self.session.clone(),
             EventLimiter::new(limits),
+            self.lane.clone(),
         )
     }
 

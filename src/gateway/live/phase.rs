@@ -6,7 +6,15 @@ use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
 use super::Live;
-use crate::{auth::Identity, ending::Ending, gateway::departure, transport::engine::Adapter};
+use crate::{
+    auth::Identity,
+    ending::Ending,
+    gateway::{
+        departure,
+        handlers::{Arguments, Greeting},
+    },
+    transport::engine::Adapter,
+};
 
 /// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
 pub(in crate::gateway) const ENDED: &str = "ended";
@@ -59,6 +67,9 @@ impl Live {
         state.socket = before.socket.take();
         // Under the lock: whoever ends the guest from here on finds whom to end instead.
         known();
+        if let Some(lane) = self.lane() {
+            lane.pass_on(&self.id);
+        }
         if let Some(socket) = &state.socket {
             socket.join(rooms_of(self.identity().as_deref()));
         }
@@ -97,9 +108,14 @@ impl Live {
         }
     }
 
-    /// Takes the socket into the rooms of its identity, and tells the client that it is connected, unless it has been given an ending
-    /// meanwhile or is gone. Returns whether it was told.
-    pub(crate) fn set_ready(&self, socket: &SocketRef<Adapter>, ready: &Value) -> bool {
+    /// Takes the socket into the rooms of its identity, tells the client that it is connected, if there is something to say, and
+    /// greets it; unless it has been given an ending meanwhile or is gone. Returns whether it was told.
+    pub(in crate::gateway) fn set_ready(
+        &self,
+        socket: &SocketRef<Adapter>,
+        ready: Option<&Value>,
+        greetings: &[Greeting],
+    ) -> bool {
         let mut state = self.state.lock();
         if state.phase != Phase::Arriving {
             return false;
@@ -108,7 +124,14 @@ impl Live {
         state.socket = Some(socket.clone());
         // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
         socket.join(rooms_of(self.identity().as_deref()));
-        self.ending().is_none() && socket.emit("ready", ready).is_ok()
+        let told = self.ending().is_none()
+            && ready.is_none_or(|ready| socket.emit("ready", ready).is_ok());
+        if told {
+            for Greeting { event, args } in greetings {
+                socket.emit(event, &Arguments(args)).ok();
+            }
+        }
+        told
     }
 
     /// Tells its client why it is being ended, and, if `packet`, that it is not to come back. Nothing is sent to it after

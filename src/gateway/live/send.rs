@@ -4,10 +4,16 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use socketioxide::{AckError, SendError, SocketError, extract::SocketRef};
+use socketioxide::{
+    AckError, SendError, SocketError,
+    extract::{AckSender, SocketRef},
+};
 
 use super::{Live, Phase, answer::FirstArgument, phase::State};
-use crate::{gateway::message::Message, transport::engine::Adapter};
+use crate::{
+    gateway::{handlers::Arguments, message::Message},
+    transport::engine::Adapter,
+};
 
 /// Serializes as an empty tuple: an event without arguments.
 pub(in crate::gateway) const NO_ARGUMENTS: [(); 0] = [];
@@ -33,7 +39,34 @@ impl Live {
             None => socket.emit(&message.event, &NO_ARGUMENTS),
         };
         drop(state);
-        self.account(sent, message, limit)
+        self.account(sent, message.weight(), limit)
+    }
+
+    /// Hands it an event of the application's. `limit` bounds what may wait for a polling client, in bytes.
+    pub(in crate::gateway) fn emit(
+        &self,
+        event: &str,
+        args: Arguments<'_>,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        let sent = self.sendable(&state)?.emit(event, &args);
+        drop(state);
+        self.account(sent, event.len() + args.weight(), limit)
+    }
+
+    /// Answers an event of its client's. `limit` bounds what may wait for a polling client, in bytes.
+    pub(in crate::gateway) fn answer(
+        &self,
+        ack: AckSender<Adapter>,
+        args: Arguments<'_>,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        self.sendable(&state)?;
+        let sent = ack.send(&args);
+        drop(state);
+        self.account(sent, args.weight(), limit)
     }
 
     /// Hands it a message; the future waits for its client's answer, and gives its first argument as JSON: null if there is none,
@@ -54,11 +87,11 @@ impl Live {
         let answer = match sent {
             Ok(answer) => answer,
             Err(error) => {
-                self.account(Err(error), message, limit)?;
+                self.account(Err(error), message.weight(), limit)?;
                 return Err(NotSent::Gone);
             }
         };
-        self.account(Ok(()), message, limit)?;
+        self.account(Ok(()), message.weight(), limit)?;
         Ok(async move {
             match answer.await {
                 Ok(FirstArgument(answer)) => Some(answer),
@@ -95,10 +128,10 @@ impl Live {
         }
     }
 
-    /// Counts a message that it was handed. `limit` bounds what may wait for a polling client, in bytes.
-    pub(crate) fn handed(&self, message: &Message, limit: usize) {
+    /// Counts an event of so many bytes that it was handed. `limit` bounds what may wait for a polling client, in bytes.
+    pub(crate) fn handed(&self, weight: usize, limit: usize) {
         self.messages_out.fetch_add(1, Ordering::Relaxed);
-        if self.session.sent(message.weight(), limit) {
+        if self.session.sent(weight, limit) {
             self.session.stalled();
         }
     }
@@ -106,12 +139,12 @@ impl Live {
     fn account(
         &self,
         sent: Result<(), SendError>,
-        message: &Message,
+        weight: usize,
         limit: usize,
     ) -> Result<(), NotSent> {
         match sent {
             Ok(()) => {
-                self.handed(message, limit);
+                self.handed(weight, limit);
                 Ok(())
             }
             Err(SendError::Socket(SocketError::InternalChannelFull)) => {
