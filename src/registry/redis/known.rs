@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     strangers::Strangers,
-    table::{Standing, Table},
+    table::{Row, Standing, Table},
 };
 use crate::{
     connection::Instance,
@@ -133,7 +133,17 @@ impl Known {
             return self.table.clone();
         }
         let table = Arc::new(table);
-        self.table = table.clone();
+        let before = std::mem::replace(&mut self.table, table.clone());
+        if !lost {
+            // A row goes when its lease is buried and reaped. The entries of such a node are not lost, and nobody puts them back.
+            let is_over = |row: &&Row| {
+                let now = table.row(&row.lease.to_string());
+                now.is_none_or(|now| now.standing == Standing::Buried)
+            };
+            for row in before.rows().filter(is_over) {
+                self.has_left(&row.lease.instance);
+            }
+        }
         // Whose lease was in none may have come since.
         self.nobodies.clear();
         self.strangers
