@@ -40,7 +40,7 @@ describe('clients', () => {
   });
 
   test('that name no transport begin with polling and become WebSockets', async () => {
-    const clients = await crowd(6, someone('stock'), STOCK);
+    const clients = await crowd(9, someone('stock'), STOCK);
     assert.ok(byNode(clients).size >= 2, 'expected them on several nodes: else nothing is shown');
     for (const client of clients) {
       await eventually(`${client.label} is upgraded`, () => client.socket.io.engine.transport.name === 'websocket', { ms: seconds(10) });

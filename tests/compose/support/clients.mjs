@@ -22,11 +22,15 @@ export async function join(user, { claims, url = PUBLIC, ...options } = {}) {
   return client;
 }
 
-/** `count` of them, one after the other, so that the balancer's count of connections decides where each goes. */
+/**
+ * `count` of them, one after the other, so that the balancer's count of connections decides where each WebSocket goes. Each has a
+ * user agent of its own: until a client brings the balancer's cookie, its polls go by its address and its user agent.
+ */
 export async function crowd(count, user, options) {
   const clients = [];
   for (let i = 0; i < count; i += 1) {
-    clients.push(await join(typeof user === 'function' ? user(i) : user, { label: `client ${i}`, ...options }));
+    const extraHeaders = { 'User-Agent': someone('agent') };
+    clients.push(await join(typeof user === 'function' ? user(i) : user, { label: `client ${i}`, extraHeaders, ...options }));
   }
   return clients;
 }
