@@ -1,6 +1,6 @@
 //! An application's handlers: what [`Builder`](crate::Builder) takes, and what each of them gets.
 //!
-//! `arg` is what events carry. When a handler runs is [`lane`](super::lane)'s to say, and `connect`'s for newcomers.
+//! `arg` is what events carry. `lane` runs the handlers of events, `connect` those of newcomers.
 
 mod arg;
 
