@@ -211,7 +211,7 @@ impl Inner {
             self.handlers.needs_lane(namespace).then(Arc::default),
         );
         let greetings = self.ask_application(&live, said).await?;
-        // The node may drain by now: that ends those whom it finds in the hub.
+        // The node may have begun to drain meanwhile, which ends only the connections that were in the hub by then.
         let refusal = match self.takes_connections() {
             false => Some(Refusal::Unavailable),
             true if !self.hub.insert(&live, self.configured_connections()) => Some(Refusal::Full),

@@ -42,7 +42,8 @@ impl Handed {
         self.missed && self.connections == 0
     }
 
-    /// The same, where it is known whether the registry lists a recipient here: whom it does not list is not there yet.
+    /// Corrects the outcome once it is known whether the registry lists a recipient on this node: a connection that it does not list
+    /// has not arrived yet, and was not missed.
     fn of(self, listed: bool) -> Self {
         Self {
             missed: self.missed && listed,

@@ -92,7 +92,7 @@ impl Arg {
         }
     }
 
-    /// The same as JSON; binary as `{"$base64": "…"}`.
+    /// Returns the value as JSON; binary becomes `{"$base64": "…"}`.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Null => Value::Null,

@@ -57,7 +57,7 @@ if tonumber(ARGV[10]) < theirs.least then
   return answer('refused')
 end
 
--- Nobody could renew anything: whoever comes first, a newcomer too, is not to take the others for dead.
+-- Redis has stalled, and nobody could renew a lease: the first node to come, also a new one, prolongs those of all others.
 beat = tonumber(beat)
 if beat and at - beat > tonumber(ARGV[8]) then
   local rows = redis.call('HGETALL', KEYS[1])

@@ -84,7 +84,7 @@ elseif ARGV[5] == 'all' then
         its[id] = true
         text_of_its[#text_of_its + 1] = id .. '\1'
       end
-      -- One that says less is dropped: whoever stays by the new one stays by the old one too.
+      -- An older kick is dropped if the new one ends all that it ends: the new one's exceptions are among its own.
       local says_less = true
       for id in pairs(stay) do
         says_less = says_less and its[id]

@@ -1,5 +1,5 @@
--- Raises the level at which all nodes write, in one copy of the table of leases, if every node that may live speaks it. Whoever
--- joins from then on has to speak it too. Never lowers it.
+-- Raises the level at which all nodes write, in one copy of the table of leases, if every node that may live speaks it. A
+-- node that joins later has to speak it too. Never lowers it.
 --
 -- KEYS[1] the table, as for heartbeat
 -- ARGV[1] the level

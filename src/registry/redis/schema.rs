@@ -222,7 +222,7 @@ impl RedisRegistry {
             }
         }
         self.refused(count, refusing)?;
-        // What most copies have counts: one of them answers whoever asks most.
+        // The level that a majority of the copies has counts: any two majorities share a copy.
         found.sort_by_key(|schema| std::cmp::Reverse(schema.level));
         if let Some(agreed) = found.get(self.most() - 1) {
             self.schema.rise(agreed.level, agreed.least);

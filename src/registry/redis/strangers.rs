@@ -1,7 +1,7 @@
 //! Entries of leases that no table has: of a dead node whose row was lost with the table, or written by a call that came after the
 //! last of its node's entries was reaped. Nobody lists them, and nobody would reap them.
 //!
-//! They are found by whoever reads them, and by a walk through all entries, a few with each heartbeat.
+//! A node finds them when it reads them, and by a walk through all entries, a few with each heartbeat.
 
 use std::{
     collections::{HashMap, HashSet},
