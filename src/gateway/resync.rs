@@ -32,6 +32,8 @@ const LONGEST: Duration = Duration::from_secs(500);
 #[derive(Default)]
 pub(super) struct Repair {
     queue: VecDeque<ConnectionId>,
+    /// When the round began.
+    begun: Option<Instant>,
     /// When some of them last were.
     last: Option<Instant>,
 }
@@ -155,8 +157,13 @@ impl Inner {
                 return;
             }
             repair.last = Some(Instant::now());
+            // Those of a node with few connections take a few heartbeats; the next round begins when this one's time is over.
+            let over = repair.begun.is_none_or(|begun| begun.elapsed() >= round);
+            let begins = repair.queue.is_empty() && over;
+            if begins {
+                repair.begun = Some(Instant::now());
+            }
             let queue = &mut repair.queue;
-            let begins = queue.is_empty();
             if begins {
                 queue.extend(self.registered().into_iter().map(|live| live.id.clone()));
             }
