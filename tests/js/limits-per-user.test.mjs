@@ -86,7 +86,7 @@ onBothRegistries((world) => {
     await fill(world, user);
     const session = await Polling.open(world.door.url);
     await session.post(connectPacket({ token: token(user) }));
-    await session.until(/^44\{"message":"Too many connections",/);
+    await session.until(/^44\{"message":"Too many connections","data":\{"code":"too_many_connections"\}\}$/);
     assert.equal((await listed(world, user)).length, LIMIT);
   });
 

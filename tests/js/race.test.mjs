@@ -41,7 +41,7 @@ class Returner {
       await raw.open();
       sent = performance.now();
       raw.ws.send(connectPacket({ token: this.given }));
-      const [packet, message] = await raw.until(/^(?:44\{"message":"(.*)","data":.*|42\["ready",.*)$/s, { ms: 20000 });
+      const [packet, message] = await raw.until(/^(?:44\{"message":"(.*)","data":\{"code":"[a-z_]+"\}\}|42\["ready",.*)$/s, { ms: 20000 });
       return { raw, sent, said: packet.startsWith('44') ? message : 'ready' };
     } catch (error) {
       if (raw.code === undefined) throw error;

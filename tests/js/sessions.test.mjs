@@ -381,7 +381,7 @@ onBothRegistries((world) => {
     const session = await Polling.open(world.door.url, { headers: { origin: EVIL } });
     session.headers = { origin: EVIL, cookie };
     const { status } = await session.post('40');
-    if (status === 200) await session.until(/^44\{"message":"Authentication token required",/);
+    if (status === 200) await session.until(/^44\{"message":"Authentication token required","data":\{"code":"authentication_token_required"\}\}$/);
     else assert.equal(status, 403);
   });
 
