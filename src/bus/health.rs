@@ -172,7 +172,7 @@ impl Health {
         if changed && up && std::mem::replace(&mut state.was_up, true) {
             self.reconnects.increment(1);
         }
-        // Of each server as soon as it is back, whatever the others do. Last, so that whoever wakes up by it finds it up.
+        // A gap of each server as soon as it is back, whatever the others do. Told last: a task that wakes up by it finds the bus up.
         let mut missed = up && std::mem::take(&mut state.missed);
         for links in state.servers.values_mut().filter(|links| links.are_up()) {
             missed |= std::mem::take(&mut links.missed);

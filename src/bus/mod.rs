@@ -151,7 +151,8 @@ impl Bus {
         }
     }
 
-    /// The same as far as more than half of the servers of Redis go: of a cluster some of whose masters are away the rest works on.
+    /// Returns true while links to more than half of the servers of Redis work. In a cluster some of whose masters are away the rest
+    /// works on.
     pub fn is_mostly_up(&self) -> bool {
         match self {
             Self::Memory(bus) => bus.is_up(),

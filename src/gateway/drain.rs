@@ -58,7 +58,7 @@ impl Inner {
         self.handlers.finish().await;
         self.leaving.cancel();
         let lease = self.lease();
-        // Whoever comes yet would stay behind in the registry.
+        // From here on nobody is registered: an entry that came now would stay behind in the registry.
         self.set_left();
         match tokio::time::timeout(LAST, self.registry.leave(&lease)).await {
             Ok(Ok(())) => self.tell_all(Command::Farewell).await,

@@ -59,7 +59,7 @@ impl Target {
         }
     }
 
-    /// The registry's shard of whom it is for; none if it may be any.
+    /// The registry's shard of its recipients; none if they may be in any.
     pub(crate) fn shard(&self) -> Option<Shard> {
         match self {
             Self::User(user) | Self::Device(user, _) => Some(Shard::of_user(user)),

@@ -166,8 +166,8 @@ impl Inner {
         live.renew(identity);
         live.changed();
         self.watch(live);
-        // Whoever has revoked this token since then has looked for it on a connection that still had the one before; and what was
-        // said of that one meanwhile may have come last.
+        // A revocation of this token since then has looked for it on a connection that still had the token before; and an assertion
+        // with that one may have come last.
         self.assert_again(live).await?;
         if live.ending().is_some() {
             return Err(AuthError::Revoked.into());
