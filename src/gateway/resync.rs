@@ -38,6 +38,36 @@ pub(super) struct Repair {
     last: Option<Instant>,
 }
 
+impl Repair {
+    /// Takes the connections that are to be asserted with this heartbeat, and whether a round begins with them; none if it comes too
+    /// soon after the last one. A round takes as many heartbeats as fit into its time, or fewer on a node with few connections; the
+    /// next one begins when the time is over. `here`: how many connections this node has; `all`: those that a new round takes.
+    fn due(
+        &mut self,
+        now: Instant,
+        round: Duration,
+        heartbeat: Duration,
+        here: usize,
+        all: impl FnOnce() -> Vec<ConnectionId>,
+    ) -> Option<(Vec<ConnectionId>, bool)> {
+        let since = |time: Option<Instant>| time.map_or(Duration::MAX, |time| now - time);
+        // Heartbeats that come sooner than they are due do not hurry it.
+        if since(self.last) < heartbeat.mul_f64(0.8) {
+            return None;
+        }
+        self.last = Some(now);
+        let begins = self.queue.is_empty() && since(self.begun) >= round;
+        if begins {
+            self.begun = self.last;
+            self.queue.extend(all());
+        }
+        let beats = round.as_secs_f64() / heartbeat.as_secs_f64();
+        let share = (self.queue.len().max(here) as f64 / beats).ceil() as usize;
+        let due = (0..share).map_while(|_| self.queue.pop_front()).collect();
+        Some((due, begins))
+    }
+}
+
 impl Inner {
     /// Makes these shards hold just this node's connections. Returns those that could not be reached; there is the rest to do.
     pub(super) async fn resync(self: &Arc<Self>, shards: BTreeSet<Shard>) -> BTreeSet<Shard> {
@@ -148,28 +178,17 @@ impl Inner {
             .mul_f64((fleet as f64 / FEW as f64).max(1.0))
             .min(LONGEST)
             .max(self.config().registry.heartbeat);
-        let beats = round.as_secs_f64() / self.config().registry.heartbeat.as_secs_f64();
-        let (due, begins) = {
-            let mut repair = self.to_repair.lock();
-            // Heartbeats that come sooner than they are due do not hurry it.
-            let due = self.config().registry.heartbeat.mul_f64(0.8);
-            if repair.last.is_some_and(|last| last.elapsed() < due) {
-                return;
-            }
-            repair.last = Some(Instant::now());
-            // Those of a node with few connections take a few heartbeats; the next round begins when this one's time is over.
-            let over = repair.begun.is_none_or(|begun| begun.elapsed() >= round);
-            let begins = repair.queue.is_empty() && over;
-            if begins {
-                repair.begun = Some(Instant::now());
-            }
-            let queue = &mut repair.queue;
-            if begins {
-                queue.extend(self.registered().into_iter().map(|live| live.id.clone()));
-            }
-            let share = (queue.len().max(self.hub.len()) as f64 / beats).ceil() as usize;
-            let due: Vec<_> = (0..share).map_while(|_| queue.pop_front()).collect();
-            (due, begins)
+        let heartbeat = self.config().registry.heartbeat;
+        let registered = || {
+            let lives = self.registered();
+            lives.into_iter().map(|live| live.id.clone()).collect()
+        };
+        let due =
+            self.to_repair
+                .lock()
+                .due(Instant::now(), round, heartbeat, self.hub.len(), registered);
+        let Some((due, begins)) = due else {
+            return;
         };
         let due = due.iter().filter_map(|id| self.hub.get(id)).collect();
         let all = Shard::all().collect();
@@ -225,5 +244,42 @@ impl Inner {
             Admission::Ended(ending) => self.end_all(std::slice::from_ref(live), &ending),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const ROUND_HERE: Duration = Duration::from_secs(50);
+    const HEARTBEAT: Duration = Duration::from_secs(5);
+
+    /// What each of so many heartbeats asserts, on a node with these connections, and whether a round begins with it.
+    fn beats(ids: usize, count: usize) -> Vec<(usize, bool)> {
+        let ids: Vec<ConnectionId> = (0..ids).map(|id| id.to_string().into()).collect();
+        let (mut repair, mut told) = (Repair::default(), Vec::new());
+        let mut now = Instant::now();
+        for _ in 0..count {
+            let due = repair.due(now, ROUND_HERE, HEARTBEAT, ids.len(), || ids.clone());
+            let (due, begins) = due.unwrap();
+            told.push((due.len(), begins));
+            let sooner = repair.due(now, ROUND_HERE, HEARTBEAT, ids.len(), Vec::new);
+            assert_eq!(sooner, None);
+            now += HEARTBEAT;
+        }
+        told
+    }
+
+    #[test]
+    fn a_round_begins_once_in_its_time_however_few_connections_there_are() {
+        for (ids, first) in [(0, 0), (1, 1), (3, 1), (100, 10)] {
+            let told = beats(ids, 30);
+            let begins: Vec<_> = (0..30).filter(|beat| told[*beat].1).collect();
+            assert_eq!(begins, [0, 10, 20], "{ids}");
+            assert_eq!(told[0].0, first, "{ids}");
+            let round: usize = told[..10].iter().map(|(due, _)| due).sum();
+            assert_eq!(round, ids, "each once a round");
+        }
     }
 }
