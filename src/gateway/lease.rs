@@ -122,8 +122,8 @@ impl Inner {
     }
 
     /// Refuses what this node can't answer for, of users in a shard, or for none of all of them: while its lease is over the registry
-    /// says of its connections that they are gone, and they are here; and until it has caught up, it may not know whom others have
-    /// ordered to be gone. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said.
+    /// says of its connections that they are gone, and they are here; and until it has caught up, it may not know which connections
+    /// others have ordered to end. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said.
     pub(super) fn vouch(&self, shard: Option<Shard>) -> Result<(), RegistryError> {
         let membership = self.membership.lock();
         let current = |shard: usize| membership.caught_up[shard] == membership.lost[shard];

@@ -320,7 +320,7 @@ impl Inner {
                 // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
                 live.set_registered(*start);
             }
-            // A lease or data that was lost meanwhile took the entry along, and whoever made the registry exact did not know of it.
+            // A lease or data that was lost meanwhile took the entry along, and the resync after that loss did not know the connection.
             if admission.is_err() || live.is_gone() || losses == self.losses() {
                 break (record, admission);
             }

@@ -35,7 +35,7 @@ const MAX_DEPTH: usize = 64;
 /// What a node can be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Command<'a> {
-    /// Hand a message to whom it is for, as far as they are here; with a time, collect what the clients answer within it.
+    /// Hand a message to those of its recipients that are on this node; with a time, collect what the clients answer within it.
     Deliver {
         to: Cow<'a, Target>,
         message: Cow<'a, Message>,

@@ -5,7 +5,7 @@ use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, aio::MultiplexedConnecti
 
 use super::{Address, Aside, DEADLINE, Link, LinkError, Role, Slot};
 
-/// A connection to one master. Once it breaks, all further calls fail: whoever has it begins anew with another one.
+/// A connection to one master. Once it breaks, all further calls fail, and its owner opens another one.
 pub struct Alone {
     connection: MultiplexedConnection,
     server: Address,

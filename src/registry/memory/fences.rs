@@ -139,7 +139,7 @@ impl Fences {
         self.as_seen(grant)
     }
 
-    /// The same for one that is only looked at.
+    /// Returns the grant with what is remembered of a token whose `iat` was ahead when it was first seen. Remembers nothing.
     pub(super) fn as_seen(&self, grant: &Grant) -> Grant {
         let ahead = grant.ahead.as_ref();
         let seen = ahead

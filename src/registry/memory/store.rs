@@ -260,7 +260,7 @@ impl Store {
             EndTarget::Revoked { .. } | EndTarget::Session { .. } => {}
             EndTarget::User { user, except } => {
                 let starts = meant.iter().map(|held| held.start);
-                // Whoever came after an earlier one has begun then at the earliest, also by a clock that was set back.
+                // A connection that came after an earlier kick has begun after it, also by a clock that was set back.
                 let after = self.kicks_of(user);
                 let after = after.map(|kick| later(kick.before, Duration::from_millis(1)));
                 let kick = Kick {
