@@ -79,8 +79,8 @@ impl UserId {
 }
 
 text_id! {
-    /// A connection: one socket in one namespace. Made by Switchboard, and never the Engine.IO session id, which whoever
-    /// knows can write into a polling session.
+    /// A connection: one socket in one namespace. The id is Switchboard's own and safe to share. It is never the Engine.IO session
+    /// id: that is a credential, with which anybody can write into a polling session.
     ConnectionId
 }
 

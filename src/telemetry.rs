@@ -6,7 +6,7 @@
 //!   searched for.
 //! - A connection gets one line, at its end: who, how long, how much, why. It is `info` a few times at once and then once a
 //!   second, and `debug` beyond that. One line each ten seconds says how many came and went. What else clients cause is `debug`.
-//! - `error`: somebody has to act. `warn`: somebody should know. Both are limited to a line a second of each kind, after a
+//! - `error`: an operator has to act. `warn`: an operator should know. Both are limited to a line a second of each kind, after a
 //!   few at once; how many were left out is said. `info`: start, end, links lost and found.
 //! - What comes from outside goes into fields. Those are escaped and cut (`format`).
 //! - The audit is what has the target [`AUDIT`]: in a file of its own if there is one, whatever the filter says.

@@ -114,7 +114,7 @@ impl ApiAuth {
     }
 
     /// Whose credentials a request brings: 401 if it brings none, or bad ones. A key costs no look at the registry, and is let in
-    /// at any rate: who shares an address with somebody that guesses must not be kept out. What is no key is looked at as
+    /// at any rate: a key must not be kept out by guesses from the address that it shares. What is no key is looked at as
     /// `guesses` allow, and counts there if it opens nothing.
     pub(super) async fn caller(
         &self,

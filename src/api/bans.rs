@@ -102,7 +102,7 @@ pub struct BannedAnswer {
         (status = 200, description = "The user is kept out", body = BannedAnswer,
             example = json!({"banned": true, "reason": "Spam", "until": "2030-01-08T00:00:00Z",
                 "disconnected": 2, "nodes": 1, "remaining": []})),
-        (status = 202, description = "The same; of some connections the end could not be confirmed yet", body = BannedAnswer,
+        (status = 202, description = "Done; of the connections in `remaining` the end could not be confirmed yet", body = BannedAnswer,
             example = json!({"banned": true, "reason": null, "until": null,
                 "disconnected": 1, "nodes": 1, "remaining": ["c5Zk0pXv9Rr2mWqT1nYbLdA"]})),
         Guarded,

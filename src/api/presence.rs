@@ -87,7 +87,7 @@ impl From<registry::Presence> for UserPresence {
 
 /// Look up to 1,000 users up
 ///
-/// Somebody unknown is offline, not an error.
+/// A user that nobody has heard of is offline, not an error.
 #[utoipa::path(
     post,
     path = "/presence",

@@ -72,7 +72,7 @@ impl From<Revoked> for RevokedAnswer {
     responses(
         (status = 200, description = "They are revoked", body = RevokedAnswer,
             example = json!({"revokedBefore": "2030-01-01T00:00:00Z", "disconnected": 2, "nodes": 1, "remaining": []})),
-        (status = 202, description = "The same; of some connections the end could not be confirmed yet",
+        (status = 202, description = "Done; of the connections in `remaining` the end could not be confirmed yet",
             body = RevokedAnswer, example = json!({"revokedBefore": "2030-01-01T00:00:00Z", "disconnected": 1, "nodes": 1,
                 "remaining": ["c5Zk0pXv9Rr2mWqT1nYbLdA"]})),
         Guarded,
@@ -149,7 +149,7 @@ pub struct TokenRevokedAnswer {
     responses(
         (status = 200, description = "It is revoked", body = TokenRevokedAnswer,
             example = json!({"disconnected": 1, "nodes": 1, "remaining": []})),
-        (status = 202, description = "The same; of some connections the end could not be confirmed yet",
+        (status = 202, description = "Done; of the connections in `remaining` the end could not be confirmed yet",
             body = TokenRevokedAnswer, example = json!({"disconnected": 0, "nodes": 0, "remaining": [], "unconfirmed": 1})),
         Guarded,
         BodyProblems,

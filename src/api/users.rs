@@ -59,7 +59,7 @@ impl UserAnswer {
 
 /// Look a user up
 ///
-/// Somebody unknown is offline, not an error.
+/// A user that nobody has heard of is offline, not an error.
 #[utoipa::path(
     get,
     path = "/users/{user}",

@@ -79,7 +79,7 @@ fn mutated(text: &str) -> impl Strategy<Value = String> + use<> {
     })
 }
 
-/// The same, and whole rubbish.
+/// A damaged text, or random bytes.
 fn almost(text: &str) -> impl Strategy<Value = String> + use<> {
     prop_oneof![4 => mutated(text), 1 => any::<String>()]
 }
@@ -166,7 +166,7 @@ fn a_cookie_that_was_changed_names_no_session() {
     proptest!(|(value in almost(COOKIE))| {
         prop_assert!(value == COOKIE || keys.verify(&value).is_err(), "{}", value);
     });
-    // Whoever has the secret can sign any id; one that is no key of a store's is none.
+    // The secret signs any id; one that can be no key of a store is not taken.
     proptest!(|(id in any::<String>())| {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"tobiiscool");
         let signature = aws_lc_rs::hmac::sign(&key, id.as_bytes());

@@ -14,7 +14,7 @@ use crate::config::Session;
 /// has no good signature, and is refused as it was.
 const MAX_COOKIE: usize = 4096;
 
-/// Picks the headers that may let somebody in: a bearer's `Authorization`, and of all cookies the session's, if session cookies are
+/// Picks the headers that may carry credentials: a bearer's `Authorization`, and of all cookies the session's, if session cookies are
 /// on.
 #[derive(Clone, Debug, Default)]
 pub struct KeptHeaders {

@@ -3,7 +3,7 @@
 //! A token is `<family>.<secret>`. The family is what a login opened and a logout ends; the secret is the token's number in 4
 //! bytes, 16 random bytes, and a tag of 16 bytes over these and the family, by a key that only the nodes have. Of a token only
 //! its number and its SHA-256 are kept, so who reads the store can't refresh. The tag tells a token that was used before from one
-//! that somebody made up who knows the family's id: every access token shows it, as its `sid`.
+//! that was made up by a client that knows the family's id: every access token shows it, as its `sid`.
 //!
 //! The number is one more with each token of a family. It tells a token that was used before from one for which the store has
 //! lost the rotation.

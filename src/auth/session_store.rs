@@ -31,7 +31,7 @@ pub struct Found {
 /// A store of sessions, which another application writes and Switchboard only reads.
 #[async_trait]
 pub trait SessionStore: Send + Sync + 'static {
-    /// What is stored under an id, for somebody who comes with it.
+    /// Returns what is stored under a session id; none if there is nothing.
     ///
     /// # Errors
     ///

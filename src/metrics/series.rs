@@ -68,7 +68,7 @@ impl Metrics {
         )
     }
 
-    /// Messages handed to connections of this node; `kind` as above.
+    /// Messages handed to connections of this node, by `kind` of recipient: `user`, `broadcast`, `room` or `connection`.
     pub fn messages_delivered(&self, kind: &'static str) -> Counter {
         self.counter(
             "switchboard_messages_delivered_total",

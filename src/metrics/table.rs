@@ -50,7 +50,7 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (
         "switchboard_messages_dropped_total",
         Kind::Counter,
-        "Messages that did not reach whom they were for",
+        "Messages that did not reach their recipients",
     ),
     (
         "switchboard_events_refused_total",

@@ -17,7 +17,7 @@ use crate::{
 
 const ALL: &str = "test:2:{nodes}:bus:all";
 
-/// Whoever has Redis' password.
+/// A program that has Redis' password.
 struct Attacker {
     connection: redis::aio::MultiplexedConnection,
     heard: tokio::sync::mpsc::UnboundedReceiver<redis::PushInfo>,

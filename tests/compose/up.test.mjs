@@ -11,7 +11,7 @@ import { PROJECT, PUBLIC, ROOT, compose, containers, docker, inside, run, second
 const IMAGE = process.env.SWITCHBOARD_IMAGE;
 const MEGABYTE = 1_000_000;
 
-/** The compose file as it is for somebody who sets nothing. */
+/** The compose file, with nothing set. */
 async function asWritten() {
   const names = Object.keys(process.env).filter((name) => name.startsWith('SWITCHBOARD_') || name.startsWith('COMPOSE_'));
   const { code, stdout, stderr } = await run('docker', ['compose', '--profile', 'grafana', 'config', '--format', 'json'], {

@@ -84,7 +84,7 @@ fn millis(range: Range<u64>) -> Range<Duration> {
 struct Round {
     /// Connections that the disconnect met.
     met: u64,
-    /// How often somebody was let in, or not.
+    /// How often a client was let in, or not.
     visits: usize,
 }
 

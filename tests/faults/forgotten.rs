@@ -73,7 +73,7 @@ impl Said {
     }
 }
 
-/// Asks a node again and again for somebody who is connected, until it is told to stop.
+/// Asks a node again and again for a user who is connected, until it is told to stop.
 async fn ask(api: Api, user: String, id: String, said: Said, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let read = api.get(&format!("/v1/users/{user}")).await;
@@ -283,7 +283,7 @@ async fn f3_a_dead_node_is_waited_for_no_longer_than_a_lease_and_one_that_has_le
     }
     fleet.exact(&clients, seconds(EXACT)).await;
 
-    // The lease of those that come now is long enough to be noticed if somebody waits for it.
+    // The lease of those that come now is so long that a wait for it would be noticed.
     fleet.plan.lease = Duration::from_secs(60);
     let leaves = fleet.add().await;
     let stays = fleet.add().await;

@@ -25,7 +25,7 @@ const AT_ONCE: usize = 40;
 /// How many users are asked for, which is as many as one call may.
 const USERS: usize = 1_000;
 
-/// How often, at the least, somebody comes and is kicked meanwhile.
+/// How many users come and are kicked meanwhile, at the least.
 const ROUNDS: usize = 20;
 
 /// What the calls came to.
@@ -62,7 +62,7 @@ async fn ask(node: &Node, answers: &Answers) {
     .await;
 }
 
-/// Somebody comes to each node, is heard to be there by the other, and is kicked there. Returns how often.
+/// Connects a user to each node, waits until the other node lists it, and has that one kick it. Returns how often.
 async fn come_and_go(scene: &Scene) -> usize {
     let started = Instant::now();
     let over = scene.fleet.plan.lease;

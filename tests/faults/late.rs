@@ -98,7 +98,7 @@ async fn round(run: &Run, fleet: &Fleet, number: usize) -> (u16, Duration, usize
         sleep(Duration::from_millis(random.random_range(0..100))).await;
         let answer = disconnect(&fleet[0].api, &user, &body).await;
         let answered = Instant::now();
-        // What the registry holds at the answer, as it is and whoever asks.
+        // What the registry holds at the answer, whichever node asks.
         let stored = Stored::read(&fleet.redis, "switchboard").await.unwrap();
         (answer, answered, stored)
     };
@@ -130,7 +130,7 @@ async fn round(run: &Run, fleet: &Fleet, number: usize) -> (u16, Duration, usize
     kept.retain(|(id, (whose, _))| *whose == user && !remaining.contains(*id));
     assert_eq!(kept, [], "round {number}, {late:?}: {answer:?}");
 
-    // All are refused in the end, and whoever was not named had ended by then.
+    // All are refused in the end, and those that were not named had ended by then.
     let refused = async || {
         let left = not_yet_refused(&crowd, answered);
         ensure(left == 0, || format!("{left} have not been refused yet"))

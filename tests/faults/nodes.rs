@@ -48,7 +48,7 @@ async fn f1_a_node_is_killed_and_the_others_say_so_in_time() {
         killed.elapsed()
     ));
 
-    // The heartbeat after the lease, or whoever counts before that, reaps.
+    // The heartbeat after the lease reaps, or an earlier count.
     let reaped = async || {
         let lines = scene
             .fleet

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What holds while Redis answers, and refuses to write: nobody is dropped; what writes gets 503; whoever comes is turned away so
+/// What holds while Redis answers, and refuses to write: no client is dropped; what writes gets 503; newcomers are turned away so
 /// that the stock client tries again; and once leases have run out the nodes say that they are not ready.
 async fn refuses(scene: &Scene) {
     for node in scene.fleet.up() {

@@ -3,7 +3,7 @@
 use rand::{Rng, RngCore, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Map, Value, json};
 
-/// Names that mean something to somebody.
+/// Names that some part of the server knows.
 const NAMES: [&str; 16] = [
     "x",
     "",
@@ -128,7 +128,7 @@ pub(crate) fn mutated(random: &mut StdRng, text: &str) -> String {
     chars.into_iter().collect()
 }
 
-/// The same for bytes.
+/// Bytes that some part of the server may know.
 pub(crate) fn mutated_bytes(random: &mut StdRng, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..random.random_range(1..4) {

@@ -30,7 +30,7 @@ pub(crate) struct Sample {
     pub(crate) status: u16,
 }
 
-/// Whoever asks; stops when it is dropped.
+/// A backend that asks again and again, until it is dropped.
 pub(crate) struct Asker {
     stop: Arc<AtomicBool>,
     samples: Arc<Mutex<Vec<Sample>>>,

@@ -78,7 +78,7 @@ struct Cost {
     answered: u64,
     /// What it took Redis, in µs: the least of all rounds.
     busy: u64,
-    /// What whoever called waited.
+    /// How long a caller waited.
     waited: Vec<Duration>,
 }
 
@@ -473,7 +473,7 @@ async fn grows(name: &'static str, small: usize, large: usize) {
 
     let start = Instant::now();
     let gone = crowd.held[1].len();
-    // The lease of whoever asks is another: that one goes.
+    // The asker has another lease: that one goes.
     crowd.registry.leave(&crowd.leases[1]).await.unwrap();
     run.tell(format!(
         "{gone} of a node that leaves reaped in {:.2?}",

@@ -1,7 +1,7 @@
 //! F14: three nodes are restarted one after the other while a backend sends and asks.
 //!
-//! Whoever has two connections has them on different nodes, so one of them is there all the time: no send may say that nobody
-//! is, and nothing that was sent may be lost. Whoever has one may miss what is sent while it is on its way, and no more.
+//! A user with two connections has them on different nodes, so one of them is there all the time: no send may say that nobody
+//! is, and nothing that was sent may be lost. A user with one may miss what is sent while it is on its way, and no more.
 
 use std::{
     collections::BTreeMap,

@@ -36,7 +36,7 @@ async fn around_a_cluster() {
     a_day(&cluster.config()).await;
 }
 
-/// One of three masters is stopped: whoever is in the shards of the others is served all along (foundation H4).
+/// One of three masters is stopped: users in the shards of the others are served all along (foundation H4).
 #[tokio::test]
 async fn a_cluster_without_one_of_its_masters_serves_the_users_of_the_others() {
     let cluster = Cluster::start(0).await;

@@ -128,7 +128,7 @@ impl Scene {
         self.is_unharmed().await;
     }
 
-    /// Nobody was dropped, everybody is reached, and what is held against somebody still is.
+    /// No client was dropped, all are reached, and bans and revocations still hold.
     pub(crate) async fn is_unharmed(&mut self) {
         for (user, events) in &mut self.users {
             while events.try_recv().is_ok() {}

@@ -98,7 +98,7 @@ pub(super) async fn a_ban_keeps_out_until_it_is_lifted(home: &dyn Home) {
     assert_eq!(b.registry.ban_of(&"42".into()).await.unwrap(), Some(ban));
     assert_eq!(b.registry.ban_of(&"43".into()).await.unwrap(), None);
 
-    // Somebody who was never there can be banned, too.
+    // A user who was never there can be banned, too.
     let other = Fence::Ban(Ban::default());
     let order = a.order(&all_of("{x}\0"), Some(&other), &banned()).await;
     assert_eq!(order, Ordered::default());

@@ -135,7 +135,7 @@ pub(super) struct RedisServer {
 impl RedisServer {
     pub(super) async fn start() -> Self {
         loop {
-            // Somebody else may take the port before Redis does; then Redis ends, and another is tried.
+            // Another program may take the port before Redis does; then Redis ends, and another is tried.
             let port = TcpListener::bind("127.0.0.1:0")
                 .unwrap()
                 .local_addr()
@@ -147,7 +147,7 @@ impl RedisServer {
         }
     }
 
-    /// One on the port of another that has ended. Waits for the port, which may serve as somebody's end meanwhile.
+    /// One on the port of another that has ended. Waits for the port, which a connection may have as its own end meanwhile.
     pub(super) async fn start_again_on(port: u16) -> Self {
         for _ in 0..600 {
             if let Some(server) = Self::start_on(port) {

@@ -64,7 +64,7 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
 /// Which of the answers of [`asked_by`] is about nodes, and not about who is on them.
 pub(super) const NODES: usize = 4;
 
-/// What a node is told that asks who is there, or orders that somebody is to go.
+/// What a node is answered to a read, or to an order to end.
 pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), RegistryError>> {
     let (registry, user) = (&peer.registry, user.into());
     let id = registry.new_id(Some(&user));
@@ -106,7 +106,7 @@ pub(super) async fn a_node_without_a_lease_is_told_nothing_of_who_is_there(home:
     }
     assert_eq!(b.ids("42").await.len(), 1);
 
-    // Whoever is not of the fleet, or not any more, is told what the others are.
+    // A node that is not of the fleet, or not any more, is answered as the others are.
     a.registry.leave(&a.lease).await.unwrap();
     for (number, answer) in asked_by(&a, "42").await.into_iter().enumerate() {
         assert!(answer.is_ok(), "question {number}: {answer:?}");

@@ -26,7 +26,7 @@ pub(super) async fn a_token_that_is_newer_than_the_registry_is_the_current_one(h
         let rotation = rotate(&a, &family, newest + 1).await;
         assert_eq!(rotation, Rotation::Rotated(family.clone()));
         assert_eq!(b.bar("42", &by(&family)).await, None);
-        // Whoever else has it comes too late, and so does who has one that was lost or was used before.
+        // Another holder of it comes too late, and so does one with a token that was lost or used before.
         let rotation = rotate(&b, &family, newest).await;
         assert_eq!(rotation, Rotation::Reused(family));
     }

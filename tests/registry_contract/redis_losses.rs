@@ -47,7 +47,7 @@ fn neighbour() -> String {
     found.unwrap()
 }
 
-/// Whoever asks who is there is told that nobody knows.
+/// Reads are refused: the registry does not know who is connected.
 async fn assert_unavailable(peer: &Peer) {
     for (number, answer) in asked_by(peer, &neighbour()).await.into_iter().enumerate() {
         assert!(
@@ -192,7 +192,7 @@ async fn what_is_lost_between_an_assert_and_its_mark_is_not_said_to_be_there() {
     assert_eq!(b.registry.reap(&a.lease).await.unwrap(), 0);
 }
 
-/// Whoever orders an end where data was lost is told that nobody knows whom that meets, and it is held against them all the same.
+/// An order to end, where data was lost, is answered with an error, as nobody knows which connections it meets; it holds against them all the same.
 #[tokio::test]
 async fn what_is_ordered_in_a_shard_that_is_not_whole_holds_for_who_comes_back() {
     let server = RedisServer::start().await;

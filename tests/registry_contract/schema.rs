@@ -160,7 +160,7 @@ async fn who_lived_before_a_loss_puts_the_schema_back() {
         assert_eq!(scene.schema().await, Some(schema(16, 1)));
         assert_eq!(scene.knock(&a, &newcomer).await, Ok(true));
     }
-    // Lost with all, and somebody else was there first.
+    // Lost with all, and another node was there first.
     scene.flush().await;
     let () = scene
         .raw

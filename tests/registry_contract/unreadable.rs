@@ -1,4 +1,4 @@
-//! What somebody else has written into Redis, or another version: it is skipped, and its neighbours are not harmed.
+//! What another program or version has written into Redis is skipped, and its neighbours are not harmed.
 
 use redis::{ToRedisArgs, aio::MultiplexedConnection};
 use switchboard::{

@@ -88,7 +88,7 @@ impl Home {
         let registry = |lease, heartbeat| in_redis(server, lease, heartbeat);
         let home = Self {
             nodes: (0..NODES).map(|_| registry(lease, LONG)).collect(),
-            // It takes for dead whoever is late.
+            // It takes late nodes for dead.
             reader: registry(Duration::ZERO, Duration::ZERO),
             lasting: registry(LONG, LONG),
             dying: registry(Duration::ZERO, LONG),

@@ -71,7 +71,7 @@ const MAX: u32 = 3;
 #[derive(Default)]
 struct Known {
     admitted: BTreeSet<(UserId, ConnectionId)>,
-    /// That somebody asked to be gone.
+    /// A connection that its client has left.
     unregistered: BTreeSet<ConnectionId>,
     /// That an order listed.
     listed: BTreeSet<ConnectionId>,
@@ -363,7 +363,7 @@ async fn quiet(home: &Home, known: &Known, died: bool) -> Result<(), TestCaseErr
             let stay = of_user.filter(|(_, id)| !known.unregistered.contains(id));
             let stay: BTreeSet<_> = stay.map(|(_, id)| id.clone()).collect();
             prop_assert_eq!(ids, stay, "{} is lost or too much", user);
-            // Whoever is in was there before the ban, and the ban's order listed it.
+            // Each that is in was there before the ban, and the ban's order listed it.
             if known.banned.contains(&user) {
                 let of_user = known.admitted.iter().filter(|(of, _)| *of == user);
                 for (_, id) in of_user.filter(|(_, id)| !known.unregistered.contains(id)) {

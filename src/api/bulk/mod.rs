@@ -43,7 +43,7 @@ impl Payload for BulkRequest {
     }
 }
 
-/// One event of many: exactly one of `user`, `connection` and `room` says whom it is for.
+/// One event of many: exactly one of `user`, `connection` and `room` names its recipients.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BulkMessage {
@@ -179,7 +179,7 @@ fn target(
             wrong("room: a device is a user's, and no room: send to the user with `device`")
         }
         (None, None, Some(room)) => Ok(Target::Room(room)),
-        _ => wrong("exactly one of user, connection and room says whom it is for"),
+        _ => wrong("exactly one of user, connection and room names the recipients"),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 /// How many lanes are sent at a time: enough to fill the link to Redis, and not so many that one call holds it.
 pub(super) const CONCURRENCY: usize = 32;
 
-/// One message of the request: its place, whom it is for, and what it says.
+/// One message of the request: its place, its recipients, and what it says.
 type Placed = (usize, Target, Message);
 
 /// Messages that no other one of another lane shares a client with; in a lane they go one after the other.

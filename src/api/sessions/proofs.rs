@@ -32,7 +32,7 @@ impl FromRequestParts<ApiState> for Issuing {
     }
 }
 
-/// Proof that no page of somebody else's has made the browser send its cookie. `SameSite` keeps other sites' pages from
+/// Proof that the browser's cookie was not sent by another site's page. `SameSite` keeps other sites' pages from
 /// that; this also keeps those of the same site's other hosts, and what old browsers send.
 pub struct TrustedPage(());
 

@@ -46,7 +46,7 @@ impl KeyRing {
         Self::build(config, &[])
     }
 
-    /// The same, with what the one before has learnt from JWKS URLs that have stayed the same.
+    /// Builds a ring that takes over from `before` what it has fetched from JWKS URLs that both have.
     pub(crate) fn renewed(config: &Jwt, before: &Self) -> Result<Self, AuthConfigError> {
         Self::build(config, &before.rings)
     }

@@ -1,4 +1,4 @@
-//! One fetch of a JWK set: whom it asks, and how much it takes.
+//! One fetch of a JWK set, with bounds on redirects, size and time.
 
 use std::time::Duration;
 

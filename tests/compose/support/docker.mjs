@@ -38,7 +38,7 @@ export async function docker(...args) {
   return stdout.trim();
 }
 
-/** The same for docker compose. */
+/** Runs docker compose. */
 export const compose = (...args) => docker('compose', ...args);
 
 /** Runs a program in a container of a service; resolves to what it printed. */

@@ -190,7 +190,7 @@ impl World<'_> {
                     here.filter(|it| Shard::of_entry(it) == Some(shard))
                 };
                 prop_assert_eq!(counted, here().count() as u64, "entries as counted");
-                // Where guests came first, whoever reads counts.
+                // Where guests came first, the first read counts.
                 let of: BTreeSet<_> = here().filter_map(|it| it.user.as_ref()).collect();
                 let exact = users.is_none_or(|users| users == of.len() as i64);
                 prop_assert!(exact, "{:?} users are counted of {:?}", users, of);

@@ -36,7 +36,7 @@ impl World<'_> {
         self.vouch().await
     }
 
-    /// Whoever has seen nodes come and go answers for all of the registry, and so knows who lives.
+    /// A node that has seen others come and go answers for all of the registry, and so knows which live.
     pub(super) async fn vouch(&mut self) -> Outcome {
         let vouched = self.home.lasting.totals().await;
         vouched.map_err(|error| TestCaseError::fail(error.to_string()))?;
@@ -77,7 +77,7 @@ impl World<'_> {
         self.walks = [None, None];
         let all: Vec<_> = Shard::all().collect();
         for number in 0..NODES {
-            // That the table is lost is seen by whoever writes to it.
+            // The loss of the table is seen by the node that writes to it.
             match shard {
                 None if number > 0 => self.nothing_is_said(&all).await?,
                 _ => self.nothing_is_said(&lost).await?,
@@ -112,7 +112,7 @@ impl World<'_> {
         self.model = Home::model();
         self.walks = [None, None];
         for (number, entries) in held.into_iter().enumerate() {
-            // Of a registry that is empty, whoever is no node thinks that nobody was ever there.
+            // A reader without a lease takes an empty registry for one that never had a node.
             if number > 0 {
                 self.nothing_is_said(&all).await?;
             }
