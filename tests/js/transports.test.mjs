@@ -55,6 +55,15 @@ onBothRegistries((world) => {
     });
   }
 
+  test('a polled attachment may have line breaks in its base64, as the Java client writes it', async () => {
+    const session = await Polling.open(world.door.url);
+    await session.connect({ token: token(someone('wrapped')) });
+    const base64 = Buffer.alloc(100).toString('base64');
+    const { status, text } = await session.post('451-7["upload",{"_placeholder":true,"num":0}]', `b${base64.slice(0, 76)}\n${base64.slice(76)}\n`);
+    assert.equal(status, 200, text);
+    await session.until(/^437\[\{.*"Unknown event"/);
+  });
+
   test('a polling client that fetches everything is no slow consumer, whatever it is sent', async () => {
     const user = someone('counted');
     const client = await connected(world.door, { user, transports: ['polling'] });

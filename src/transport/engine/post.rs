@@ -128,7 +128,13 @@ impl Post<'_> {
                     if !passing.is_empty() {
                         passing.extend_from_slice(&[SEPARATOR]);
                     }
-                    passing.extend_from_slice(packet);
+                    match packet {
+                        // The Java client breaks the lines of its base64, which the engine does not take.
+                        [b'b', ..] => packet
+                            .split(|byte| *byte == b'\n')
+                            .for_each(|line| passing.extend_from_slice(line)),
+                        _ => passing.extend_from_slice(packet),
+                    }
                 }
                 Ok(false) => {}
                 Err(breach) => {
