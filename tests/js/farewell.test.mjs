@@ -68,6 +68,18 @@ onBothRegistries((world) => {
     assert.equal(await within(5000, 'the close frame is answered', other.closed), 1000);
   });
 
+  test('websocket: a client that is kicked gets to end its transport itself, as a Python one needs to stay away', async () => {
+    const user = someone('kicked');
+    const raw = new RawSocket(world.door.url);
+    await raw.connect({ token: token(user) });
+    const before = performance.now();
+    assert.deepEqual(await world.api.disconnect(user), { disconnected: 1, nodes: 1, remaining: [] });
+    await raw.until(/^41$/);
+    await within(5000, 'the server closes the WebSocket', raw.closed);
+    // The least that passes: however slow this machine is, it is not less.
+    assert.ok(performance.now() - before >= 200, `expected it not to be closed before 200 ms, and not after ${performance.now() - before}`);
+  });
+
   test('polling: what is said into a session that is to close is not taken', async () => {
     const user = someone('late');
     const session = await Polling.open(world.door.url);

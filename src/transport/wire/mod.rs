@@ -24,7 +24,11 @@ use bytes::Buf;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use socket2::SockRef;
-use tokio::{net::TcpStream, sync::Notify, time::Instant};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 use self::backlog::Backlog;
 use super::{door::Place, listener::bound_unacknowledged, outgoing::Rest, session::Session};
@@ -35,6 +39,10 @@ pub use self::stream::EngineStream;
 /// How long the end of a wire waits for what was written before to leave. A peer that reads takes milliseconds; one that
 /// doesn't is cut off, and the caller of a disconnect is promised an answer within a second.
 const FLUSH_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long a client that was told to go gets to end its transport itself. python-socketio 5.18 handles a packet in another thread
+/// than it reads in: if it reads the end of the stream before it has handled the DISCONNECT packet, it comes back.
+const OWN_END: Duration = Duration::from_millis(200);
 
 /// How long a half-closed wire waits for its peer's own end. Closing earlier would answer a packet that is still on its way
 /// with a reset, which may take from the peer what it has not read yet.
@@ -127,12 +135,10 @@ impl Wire {
     }
 
     /// Ends the wire: politely within a deadline, certainly after it. Returns when nothing can reach the peer any more;
-    /// a half-closed stream then lingers for its peer's own end in a task of its own.
+    /// the stream then lingers for its peer's own end in a task of its own.
     pub async fn finish(self: Arc<Self>) {
         self.set_inflow(Inflow::Closing);
-        tokio::time::timeout(FLUSH_DEADLINE, self.drained())
-            .await
-            .ok();
+        timeout(FLUSH_DEADLINE, self.drained()).await.ok();
         let flushed = {
             let mut backlog = self.backlog.lock();
             let flushed = !backlog.dead && backlog.chunks.is_empty();
@@ -146,9 +152,12 @@ impl Wire {
         // The engine may still be waiting for the rest of a message: that is no reason to reset what the client has yet to
         // receive.
         self.set_inflow(Inflow::Over);
-        if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_ok() {
-            tokio::spawn(tokio::time::timeout(LINGER, self.discard_until_eof()));
-        }
+        tokio::spawn(async move {
+            timeout(OWN_END, self.discard_until_eof()).await.ok();
+            if SockRef::from(&self.tcp).shutdown(Shutdown::Write).is_ok() {
+                timeout(LINGER, self.discard_until_eof()).await.ok();
+            }
+        });
     }
 
     /// Sends `last` and ends the wire, which no engine has written to.
@@ -175,7 +184,7 @@ impl Wire {
         }
     }
 
-    async fn discard_until_eof(self: Arc<Self>) {
+    async fn discard_until_eof(&self) {
         let mut scratch = [0; 4096];
         loop {
             if self.tcp.readable().await.is_err() {
