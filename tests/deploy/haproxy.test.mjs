@@ -2,13 +2,10 @@
 // The compose file's tests have the rest of it.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
 import http from 'node:http';
-import { fileURLToPath } from 'node:url';
-import { Running, after, before, eventually, freePort, test, writeScratch } from '../js/harness.mjs';
+import { after, before, eventually, test } from '../js/harness.mjs';
+import { Balancer } from './balancer.mjs';
 
-const CONFIG = fileURLToPath(new URL('../../deploy/haproxy/haproxy.cfg', import.meta.url));
-const LIMITS = { SWITCHBOARD_CONNECTIONS_PER_ADDRESS: '20', SWITCHBOARD_HANDSHAKES_PER_ADDRESS: '10' };
 const world = {};
 
 /** Two nodes that answer with the headers that they got, and their name; hold the answer for as long as the path says so. */
@@ -21,20 +18,8 @@ const servers = ['a', 'b'].map((name) => http.createServer((request, response) =
 before(async () => {
   world.held = [];
   await Promise.all(servers.map((server) => new Promise((listening) => server.listen(0, '127.0.0.1', listening))));
-  [world.port, world.operators, world.health] = [await freePort(), await freePort(), await freePort()];
-  let text = readFileSync(CONFIG, 'utf8');
-  const put = (from, to) => {
-    assert.match(text, from);
-    text = text.replace(from, to);
-  };
-  put(/bind :8080/, `bind 127.0.0.1:${world.port}`);
-  put(/bind :8081/, `bind 127.0.0.1:${world.operators}`);
-  put(/bind 127.0.0.1:8082/, `bind 127.0.0.1:${world.health}`);
-  put(/^resolvers[^]*?\n\n/m, '');
-  put(/^ *(option httpchk|http-check .*)$/gm, '');
-  put(/server-template .*/g, servers.map((server, i) => `server node${i} 127.0.0.1:${server.address().port}`).join('\n    '));
-  const env = { ...LIMITS, SWITCHBOARD_FRONT: '192.0.2.1 127.0.0.2' };
-  world.haproxy = new Running('haproxy', ['-db', '-f', writeScratch('cfg', text)], { env, name: 'haproxy' });
+  const env = { SWITCHBOARD_CONNECTIONS_PER_ADDRESS: '20', SWITCHBOARD_HANDSHAKES_PER_ADDRESS: '10', SWITCHBOARD_FRONT: '192.0.2.1 127.0.0.2' };
+  world.haproxy = await Balancer.start(servers.map((server) => server.address().port), { env });
   await eventually('HAProxy answers', async () => {
     assert.ok(!world.haproxy.ended, world.haproxy.ended && world.haproxy.epitaph());
     assert.equal((await ask('/api/up', '127.0.0.9')).status, 200);
@@ -52,7 +37,7 @@ after(async () => {
 /** A request from an address of the loopback. */
 function ask(path, localAddress, headers = {}) {
   return new Promise((resolve, reject) => {
-    http.get(`http://127.0.0.1:${world.port}${path}`, { localAddress, headers, agent: false }, (answer) => {
+    http.get(`${world.haproxy.url}${path}`, { localAddress, headers, agent: false }, (answer) => {
       let text = '';
       answer.on('data', (part) => (text += part)).on('end', () => resolve({ status: answer.statusCode, headers: answer.headers, text }));
     }).on('error', reject);
