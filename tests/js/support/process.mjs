@@ -48,13 +48,13 @@ export function writeScratch(extension, text) {
 
 /** A child process with its output kept, line by line. */
 export class Running {
-  constructor(command, args, { env = {}, name = path.basename(command) } = {}) {
+  constructor(command, args, { env = {}, name = path.basename(command), stdin = 'ignore' } = {}) {
     this.name = name;
     this.lines = [];
     this.stdout = '';
     this.stderr = '';
     this.watchers = new Set();
-    this.child = spawn(command, args, { env: { ...plainEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.child = spawn(command, args, { env: { ...plainEnvironment(), ...env }, stdio: [stdin, 'pipe', 'pipe'] });
     running.add(this.child);
     for (const stream of ['stdout', 'stderr']) {
       let rest = '';
