@@ -99,7 +99,8 @@ impl Identity {
     }
 }
 
-/// Why credentials are refused. `Display` is the contract's text of the `connect_error`.
+/// Why credentials are refused. `Display` is the contract's text of the `connect_error`, and its `data.code` is made of that text: a change
+/// of one is a change of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No credentials at all.
