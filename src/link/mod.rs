@@ -20,10 +20,8 @@
 //!
 //! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
 
-mod alone;
 mod aside;
 mod ask;
-mod clock;
 mod finder;
 mod login;
 mod map;
@@ -36,29 +34,25 @@ mod route;
 mod servers;
 mod slot;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use redis::{Cmd, FromRedisValue, RedisError, Value};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use alone::Alone;
 pub use aside::Aside;
-pub(crate) use clock::time;
 pub use map::{Address, Map};
-pub use pool::Pool;
+pub use pool::Alone;
 pub use request::Request;
+pub(crate) use request::time;
 pub(crate) use role::Role;
 pub use servers::Servers;
 pub use slot::Slot;
 
 use crate::metrics::Metrics;
+use pool::Pools;
 use probe::{Probe, State};
-use route::Carrier;
 
 /// How long a call may take, the wait for a connection included.
 pub const DEADLINE: Duration = Duration::from_millis(800);
@@ -91,6 +85,9 @@ pub enum LinkError {
 pub struct Link {
     servers: Servers,
     probes: Probes,
+    pools: Pools,
+    /// Calls go on connections of the pools, under this deadline; none for the shared connections.
+    pooled: Option<Duration>,
     metrics: Metrics,
     _probers: Arc<DropGuard>,
 }
@@ -133,6 +130,8 @@ impl Link {
         let link = Self {
             servers: servers.clone(),
             probes: Probes::default(),
+            pools: Pools::default(),
+            pooled: None,
             metrics,
             _probers: Arc::new(stop.clone().drop_guard()),
         };
@@ -188,8 +187,7 @@ impl Link {
         slot: Slot,
         request: impl Into<Request<'a>>,
     ) -> Result<T, LinkError> {
-        let request = request.into();
-        let asking = self.ask(&Shared, slot, request, DEADLINE);
+        let asking = self.ask(slot, request.into(), self.until());
         read(self.counted(operation, asking).await?)
     }
 
@@ -204,9 +202,19 @@ impl Link {
         operation: &'static str,
         commands: &[(Slot, Cmd)],
     ) -> Result<Vec<T>, LinkError> {
-        let asking = self.ask_all(&Shared, commands, DEADLINE);
+        let asking = self.ask_all(commands, self.until());
         let answers = self.counted(operation, asking).await?;
         answers.into_iter().map(read).collect()
+    }
+
+    /// How long a call may take, the wait for a connection included.
+    fn deadline(&self) -> Duration {
+        self.pooled.unwrap_or(DEADLINE)
+    }
+
+    /// When a call that begins now must have ended.
+    fn until(&self) -> Instant {
+        Instant::now() + self.deadline()
     }
 
     /// Runs `work` and counts it.
@@ -265,16 +273,6 @@ fn follow(
 
 fn read<T: FromRedisValue>(value: Value) -> Result<T, LinkError> {
     T::from_redis_value(value).map_err(|error| RedisError::from(error).into())
-}
-
-/// Sends on the shared connections.
-struct Shared;
-
-impl Carrier for Shared {
-    async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
-        let mut connection = probe.connection();
-        Ok(probe.aside().around(request.on(&mut connection)).await?)
-    }
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use deadpool_redis::{Hook, HookError, Manager, Runtime, Timeouts};
+use deadpool_redis::{Connection, Hook, HookError, Manager, Runtime, Timeouts};
 use parking_lot::Mutex;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
-use super::{Address, Link, LinkError, Request, Role, Slot, probe::Probe, read, route::Carrier};
+use super::{Address, Aside, Link, LinkError, Role, Slot, probe::Probe};
 
-/// How long a call may take, the wait for a connection included.
+/// How long a call on a pooled connection may take, the wait for the connection included.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a connection may take to come about.
@@ -17,12 +17,9 @@ const CONNECT: Duration = Duration::from_millis(500);
 /// How many connections to each server. Each serves one call at a time, and none is opened before it is needed.
 const SIZE: usize = 4;
 
-/// A pool of connections to each server; clones share them, and the breakers and the metrics of a [`Link`].
-#[derive(Clone, Debug)]
-pub struct Pool {
-    pools: Arc<Mutex<HashMap<Address, Opened>>>,
-    link: Link,
-}
+/// A pool of connections to each server; clones share them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pools(Arc<Mutex<HashMap<Address, Opened>>>);
 
 /// The connections to one server.
 #[derive(Debug)]
@@ -32,57 +29,58 @@ struct Opened {
     given_up: u64,
 }
 
-impl Pool {
-    /// Pools to the servers of `link`, which need not be there yet.
-    pub fn new(link: Link) -> Self {
+/// A connection to one master, for questions that follow from each other, such as a SCAN: a cursor says nothing to another server,
+/// nor to the same one after a restart. Once it breaks, all further calls fail, and its owner opens another one.
+pub struct Alone {
+    connection: Connection,
+    server: Address,
+    aside: Aside,
+    link: Link,
+}
+
+impl Link {
+    /// Makes a link whose calls go on pooled connections, of a call each, within 2 s. It shares the breakers and the metrics with
+    /// this one, and fails with [`LinkError::Pool`] where there is no connection to be had.
+    #[must_use]
+    pub fn pooled(&self) -> Self {
         Self {
-            pools: Arc::default(),
-            link,
+            pooled: Some(DEADLINE),
+            ..self.clone()
         }
     }
 
-    /// As [`Link::query`], on a connection of its own.
+    /// Takes a pooled connection to the master that has `slot`.
     ///
     /// # Errors
     ///
-    /// As there, and [`LinkError::Pool`] if there is no connection to be had.
-    pub async fn query<'a, T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        slot: Slot,
-        request: impl Into<Request<'a>>,
-    ) -> Result<T, LinkError> {
-        let request = request.into();
-        let asking = self.link.ask(self, slot, request, DEADLINE);
-        read(self.link.counted(operation, asking).await?)
+    /// [`LinkError::Away`] at once while that server is known to be away; [`LinkError::Pool`] if it is a replica, or there is no
+    /// connection to be had.
+    pub async fn alone(&self, slot: Slot) -> Result<Alone, LinkError> {
+        let probe = self.probe_of(slot)?;
+        let taking = self.connection_to(&probe);
+        Ok(Alone {
+            connection: probe.aside().around(taking).await?,
+            server: probe.server().clone(),
+            aside: probe.aside().clone(),
+            link: self.clone(),
+        })
     }
 
-    /// As [`Link::read_all`], on connections of its own.
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`LinkError::Pool`] if there is no connection to be had.
-    pub async fn read_all<T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        commands: &[(Slot, Cmd)],
-    ) -> Result<Vec<T>, LinkError> {
-        let asking = self.link.ask_all(self, commands, DEADLINE);
-        let answers = self.link.counted(operation, asking).await?;
-        answers.into_iter().map(read).collect()
+    pub(super) async fn connection_to(&self, probe: &Probe) -> Result<Connection, LinkError> {
+        let taken = self.pool_of(probe)?.get().await;
+        taken.map_err(|error| LinkError::Pool(error.to_string()))
     }
 
-    fn of(&self, probe: &Probe) -> Result<deadpool_redis::Pool, LinkError> {
-        let given_up = self.link.servers.given_up(probe.server());
-        let mut pools = self.pools.lock();
-        if let Some(Opened { pool, .. }) = pools
-            .get(probe.server())
-            .filter(|opened| opened.given_up == given_up)
+    fn pool_of(&self, probe: &Probe) -> Result<deadpool_redis::Pool, LinkError> {
+        let given_up = self.servers.given_up(probe.server());
+        let mut pools = self.pools.0.lock();
+        if let Some(opened) = pools.get(probe.server())
+            && opened.given_up == given_up
         {
-            return Ok(pool.clone());
+            return Ok(opened.pool.clone());
         }
         // Those of servers that are no more go when another comes.
-        let map = self.link.servers.map();
+        let map = self.servers.map();
         let there = map.servers();
         pools.retain(|server, _| there.contains(server));
         let pool = open(probe.client())?;
@@ -95,17 +93,25 @@ impl Pool {
     }
 }
 
-impl Carrier for Pool {
-    async fn carry(&self, probe: &Probe, request: Request<'_>) -> Result<Value, LinkError> {
-        let pool = self.of(probe)?;
-        let asking = async {
-            let mut connection = pool
-                .get()
-                .await
-                .map_err(|error| LinkError::Pool(error.to_string()))?;
-            Ok(request.on(&mut connection).await?)
-        };
-        probe.aside().around(asking).await
+impl Alone {
+    /// Sends one command, and counts it as `operation`.
+    ///
+    /// # Errors
+    ///
+    /// What Redis says, or that it says nothing within a second.
+    pub async fn query<T: FromRedisValue>(
+        &mut self,
+        operation: &'static str,
+        command: &Cmd,
+    ) -> Result<T, LinkError> {
+        let asking = command.query_async(&mut self.connection);
+        let asking = async { Ok(self.aside.around(asking).await?) };
+        self.link.counted(operation, asking).await
+    }
+
+    /// Returns true if its server has `slot`, as far as is known.
+    pub fn has(&self, slot: Slot) -> bool {
+        self.link.servers.map().at(slot) == Some(&self.server)
     }
 }
 

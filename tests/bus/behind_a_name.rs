@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use switchboard::{
-    link::{Link, LinkError, Pool, Servers, Slot},
+    link::{Link, LinkError, Servers, Slot},
     metrics::Metrics,
 };
 
@@ -50,7 +50,7 @@ async fn what_refuses_one_write_is_left_by_all() {
     let link = Link::new(&servers, metrics.clone()).unwrap();
     // As sessions are read, of the same servers.
     let another = Link::new(&servers, metrics).unwrap();
-    let pool = Pool::new(link.clone());
+    let pool = link.pooled();
     let node = node(&servers);
     node.up().await;
     until("all links are up", async || link.is_up() && another.is_up()).await;
@@ -85,7 +85,7 @@ async fn a_replica_is_read_where_one_will_do_and_nowhere_else() {
     let metrics = Metrics::new().unwrap();
     let reading = Link::new(&servers, metrics.clone()).unwrap();
     let writing = Link::to_masters(&servers, metrics).unwrap();
-    let pool = Pool::new(reading.clone());
+    let pool = reading.pooled();
     let ping = redis::cmd("PING");
     until("both are up", async || reading.is_up() && writing.is_up()).await;
     let () = pool.query("ping", slot(), &ping).await.unwrap();

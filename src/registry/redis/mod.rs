@@ -67,7 +67,7 @@ use crate::{
     config,
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
-    link::{Link, LinkError, Pool, Servers, Slot},
+    link::{Link, LinkError, Servers, Slot},
     metrics::Metrics,
 };
 use carry::Carry;
@@ -88,7 +88,7 @@ pub struct RedisRegistry {
     /// For what a client or a backend waits for.
     link: Link,
     /// For what may be long.
-    pool: Pool,
+    pool: Link,
     keys: Keys,
     scripts: Arc<Scripts>,
     /// The copies of the table of leases.
@@ -131,7 +131,7 @@ impl RedisRegistry {
         let keys = Keys::new(&timing.prefix);
         let tables = keys.tables(servers.is_cluster());
         Ok(Self {
-            pool: Pool::new(link.clone()),
+            pool: link.pooled(),
             link,
             keys,
             scripts: Arc::new(Scripts::new()),
