@@ -18,7 +18,6 @@
 
 mod health;
 mod heard;
-mod link;
 pub mod memory;
 mod publisher;
 pub mod redis;

@@ -1,24 +1,15 @@
 //! The link that publishes to one server.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use futures_util::FutureExt;
-use parking_lot::Mutex;
-use redis::{
-    Client, Cmd, Pipeline, Value,
-    aio::{ConnectionLike, MultiplexedConnection},
-};
+use redis::{Cmd, Pipeline, Value, aio::ConnectionLike};
 use tokio::{
     task::unconstrained,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    health::Health,
-    link::{self, Ended, Link, Retry},
-};
-use crate::link::{Address, Servers};
+use super::health::Health;
+use crate::link::{Address, LinkError, Probe, Servers, Wanted, is_elsewhere};
 
 /// What has become of one publication.
 #[derive(Clone, Debug)]
@@ -33,25 +24,26 @@ pub(super) enum Outcome {
     Unanswered(String),
 }
 
-/// The current connection, if there is one.
-#[derive(Default)]
-pub(super) struct Publisher {
-    connection: Mutex<Option<MultiplexedConnection>>,
-    /// Whether the last PING was answered.
-    answers: AtomicBool,
-}
+/// The connection, and whether it answers.
+pub(super) struct Publisher(Probe);
 
 impl Publisher {
+    pub(super) fn new(servers: &Servers, server: &Address) -> Result<Self, LinkError> {
+        // What is published to a replica stays there.
+        let probe = Probe::new("publish", servers, server, Wanted::Master)?;
+        Ok(Self(probe))
+    }
+
     /// Whether messages go out, as far as the last PING knows.
     pub(super) fn is_up(&self) -> bool {
-        self.answers.load(Ordering::Acquire)
+        self.0.is_up()
     }
 
     /// Publishes in one go, and waits until `until` for what becomes of each. While the link is down all are refused at once: a
     /// caller that waited would hold up what it can still do on this node.
     pub(super) async fn call(&self, publications: &Pipeline, until: Instant) -> Vec<Outcome> {
         let all = |outcome| vec![outcome; publications.len()];
-        let Some(mut connection) = self.connected() else {
+        let Some(mut connection) = self.0.connected() else {
             return all(Outcome::Refused("no link to Redis".into()));
         };
         let answers = connection.req_packed_commands(publications, 0, publications.len());
@@ -67,75 +59,20 @@ impl Publisher {
         publication.set_no_response(true);
         // What can't be queued at once is dropped with the future, and was not sent. Unconstrained: that the task has used up its
         // budget is no reason to lose it.
-        let posted = self.connected().and_then(|mut connection| {
+        let posted = self.0.connected().and_then(|mut connection| {
             unconstrained(connection.send_packed_command(&publication)).now_or_never()
         });
         matches!(posted, Some(Ok(_)))
     }
 
-    fn connected(&self) -> Option<MultiplexedConnection> {
-        let connection = self.is_up().then(|| self.connection.lock().clone());
-        connection.flatten()
-    }
-
     /// Keeps a connection until told to stop.
-    pub(super) async fn run(
-        &self,
-        server: &Address,
-        servers: &Servers,
-        client: &Client,
-        health: &Health,
-        stop: &CancellationToken,
-    ) {
-        let mut retry = Retry::new("publish", client);
-        let keep = async {
-            loop {
-                let given_up = servers.given_up(server);
-                let ended = match link::connect(client, |_push| true).await {
-                    Ok(link) => {
-                        retry.connected();
-                        let given_up = servers.until_given_up(server, given_up);
-                        self.live(server, link, health, given_up).await
-                    }
-                    Err(why) => Ended {
-                        connected: false,
-                        why,
-                    },
-                };
-                servers.doubt();
-                retry.pause(&ended).await;
-            }
-        };
-        stop.run_until_cancelled(keep).await;
-        self.note(server, health, false);
-        *self.connection.lock() = None;
-    }
-
-    async fn live(
-        &self,
-        server: &Address,
-        link: Link,
-        health: &Health,
-        given_up: impl Future<Output = ()>,
-    ) -> Ended {
-        *self.connection.lock() = Some(link.connection.clone());
-        let answers = |answers| self.note(server, health, answers);
-        let why = tokio::select! {
-            () = link.ended.cancelled() => "the connection ended".into(),
-            () = given_up => link::GIVEN_UP.into(),
-            why = link::watch(link.connection, answers) => why,
-        };
-        self.note(server, health, false);
-        *self.connection.lock() = None;
-        Ended {
-            connected: true,
-            why,
+    pub(super) async fn run(&self, health: &Health, stop: &CancellationToken) {
+        let tell = self.0.tell(|up| health.publishing(self.0.server(), up));
+        tokio::select! {
+            () = self.0.run(stop) => {}
+            () = tell => {}
         }
-    }
-
-    fn note(&self, server: &Address, health: &Health, answers: bool) {
-        self.answers.store(answers, Ordering::Release);
-        health.publishing(server, answers);
+        health.publishing(self.0.server(), false);
     }
 }
 
@@ -143,7 +80,7 @@ fn outcome(answer: Value) -> Outcome {
     match answer.extract_error() {
         Ok(Value::Int(heard)) => Outcome::Heard(u64::try_from(heard).unwrap_or(0)),
         Ok(other) => Outcome::Unanswered(format!("{other:?} is no answer to a publication")),
-        Err(error) if link::is_elsewhere(&error) => Outcome::Elsewhere,
+        Err(error) if is_elsewhere(&error) => Outcome::Elsewhere,
         Err(error) => Outcome::Refused(error.to_string()),
     }
 }

@@ -19,7 +19,6 @@ use tokio_util::{
 use super::{
     BusError, INBOX_CAPACITY, Inbox,
     health::Health,
-    link,
     publisher::{Outcome, Publisher},
     seal::Seal,
     subscriber::Subscriber,
@@ -27,7 +26,7 @@ use super::{
 };
 use crate::{
     connection::Instance,
-    link::{Address, Map, Servers, Slot},
+    link::{Address, DEADLINE, Map, Servers, Slot},
     metrics::Metrics,
     registry::keys::{Keys, Shard},
 };
@@ -145,32 +144,30 @@ impl Links {
         closed: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Option<Arc<Pair>> {
-        let client = match self.servers.client(server) {
-            Ok(client) => client,
+        let opened = Publisher::new(&self.servers, server).and_then(|publisher| {
+            let subscriptions = Arc::clone(&self.subscriptions);
+            let subscriber = Subscriber::new(&self.servers, server, subscriptions)?;
+            Ok(Arc::new(Pair {
+                publisher,
+                subscriber,
+                stop: closed.child_token(),
+            }))
+        });
+        let pair = match opened {
+            Ok(pair) => pair,
             Err(error) => {
                 tracing::error!(%server, %error, "a server can't be connected to");
                 return None;
             }
         };
-        let (servers, subscriptions) = (self.servers.clone(), Arc::clone(&self.subscriptions));
-        let pair = Arc::new(Pair {
-            publisher: Publisher::default(),
-            subscriber: Subscriber::new(server.clone(), servers, subscriptions),
-            stop: closed.child_token(),
-        });
-        let links = Arc::clone(&pair);
-        let (server, servers) = (server.clone(), self.servers.clone());
-        let health = Arc::clone(&self.health);
+        let (links, health) = (Arc::clone(&pair), Arc::clone(&self.health));
         tasks.spawn(async move {
             let Pair {
                 publisher,
                 subscriber,
                 stop,
             } = &*links;
-            tokio::join!(
-                publisher.run(&server, &servers, &client, &health, stop),
-                subscriber.run(&client, &health, stop),
-            );
+            tokio::join!(publisher.run(&health, stop), subscriber.run(&health, stop),);
         });
         Some(pair)
     }
@@ -266,7 +263,7 @@ impl RedisBus {
     /// Publishes to channels of one slot, by the server that has it; when that one says that another has it, by that one. Returns
     /// how many listened on each.
     async fn call(&self, channels: &[String], payload: &[u8]) -> Result<Vec<u64>, BusError> {
-        let until = Instant::now() + link::CALL;
+        let until = Instant::now() + DEADLINE;
         let mut heard: Vec<Option<u64>> = vec![None; channels.len()];
         let mut why = "no link to Redis".to_owned();
         loop {

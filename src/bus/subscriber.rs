@@ -8,16 +8,14 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use redis::{Client, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
-use tokio::time::timeout;
+use redis::{PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    health::Health,
-    link::{self, Ended, Link, Retry, is_elsewhere, within},
-    subscriptions::Subscriptions,
+use super::{health::Health, subscriptions::Subscriptions};
+use crate::link::{
+    Address, DEADLINE, Keeper, Kept, LinkError, Servers, Slot, Wanted, is_elsewhere, within,
 };
-use crate::link::{Address, Servers, Slot};
 
 /// How long Redis may take to confirm a subscription, before the connection is given up.
 const CONFIRM: Duration = Duration::from_secs(2);
@@ -29,7 +27,7 @@ type Confirmed = Option<HashSet<String>>;
 
 /// The listening half of the bus, for one server.
 pub(super) struct Subscriber {
-    server: Address,
+    keeper: Keeper,
     servers: Servers,
     subscriptions: Arc<Subscriptions>,
     confirmed: Mutex<Confirmed>,
@@ -40,26 +38,20 @@ type Leaving = Arc<Mutex<HashSet<String>>>;
 
 impl Subscriber {
     pub(super) fn new(
-        server: Address,
-        servers: Servers,
+        servers: &Servers,
+        server: &Address,
         subscriptions: Arc<Subscriptions>,
-    ) -> Self {
-        Self {
-            server,
-            servers,
+    ) -> Result<Self, LinkError> {
+        Ok(Self {
+            keeper: Keeper::new("subscribe", servers, server, Wanted::Master)?,
+            servers: servers.clone(),
             subscriptions,
             confirmed: Mutex::default(),
-        }
+        })
     }
 
     /// Keeps a connection and the subscriptions on it until told to stop; then unsubscribes.
-    pub(super) async fn run(
-        &self,
-        client: &Client,
-        health: &Arc<Health>,
-        stop: &CancellationToken,
-    ) {
-        let mut retry = Retry::new("subscribe", client);
+    pub(super) async fn run(&self, health: &Arc<Health>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             let subscriptions = Arc::clone(&self.subscriptions);
             let leaving = Leaving::default();
@@ -73,66 +65,52 @@ impl Subscriber {
                     true
                 }
             };
-            let given_up = self.servers.given_up(&self.server);
-            let connecting = link::connect(client, on_push);
-            let ended = match stop.run_until_cancelled(connecting).await {
+            let why = match stop.run_until_cancelled(self.keeper.connect(on_push)).await {
                 None => break,
-                Some(Ok(link)) => {
-                    retry.connected();
-                    self.live(link, &leaving, health, given_up, stop).await
-                }
-                Some(Err(why)) => Ended {
-                    connected: false,
-                    why,
-                },
+                Some(Ok(kept)) => self.live(kept, &leaving, health, stop).await,
+                Some(Err(why)) => why,
             };
             if !stop.is_cancelled() {
-                // Its channels may be another server's.
-                self.servers.doubt();
-                stop.run_until_cancelled(retry.pause(&ended)).await;
+                stop.run_until_cancelled(self.keeper.pause(&why)).await;
             }
         }
     }
 
+    /// Returns why the connection has ended.
     async fn live(
         &self,
-        link: Link,
+        kept: Kept,
         leaving: &Leaving,
         health: &Health,
-        given_up: u64,
         stop: &CancellationToken,
-    ) -> Ended {
+    ) -> String {
         *self.confirmed.lock() = Some(HashSet::new());
-        let Link { connection, ended } = link;
-        let answers = |answers| health.listening(&self.server, answers);
+        let (server, connection, wake) = (self.keeper.server(), &kept.connection, Notify::new());
+        let answers = |answer: Result<(), &str>| health.listening(server, answer.is_ok());
+        answers(Ok(()));
         let why = tokio::select! {
             () = stop.cancelled() => {
-                self.unsubscribe(&connection, leaving).await;
+                self.unsubscribe(connection, leaving).await;
                 "it is not needed any more".into()
             }
-            () = ended.cancelled() => "the connection ended".into(),
-            () = self.servers.until_given_up(&self.server, given_up) => link::GIVEN_UP.into(),
-            why = link::watch(connection.clone(), answers) => why,
-            why = self.keep_subscribed(&connection, leaving, health) => why,
+            why = self.keeper.watch(&kept, &wake, answers) => why,
+            why = self.keep_subscribed(connection, leaving, health) => why,
         };
-        ended.cancel();
+        kept.ended.cancel();
         let confirmed = self.confirmed.lock().take();
         let had_heard = confirmed.is_some_and(|channels| !channels.is_empty());
-        health.deaf(&self.server, had_heard);
+        health.deaf(server, had_heard);
         // It may be said late, of a server that another link has come back to meanwhile: that one says again how it stands.
         self.subscriptions.changed();
-        Ended {
-            connected: true,
-            why,
-        }
+        why
     }
 
     /// The wanted channels that this server has.
     fn wanted(&self) -> HashSet<String> {
         let map = self.servers.map();
         let channels = self.subscriptions.channels().iter();
-        let here =
-            channels.filter(|channel| map.at(Slot::of(channel.as_bytes())) == Some(&self.server));
+        let here = channels
+            .filter(|channel| map.at(Slot::of(channel.as_bytes())) == Some(self.keeper.server()));
         here.cloned().collect()
     }
 
@@ -178,7 +156,7 @@ impl Subscriber {
                     Err(why) => return format!("{channel} not let go: {why}"),
                 }
             }
-            health.subscribed(&self.server, !refused);
+            health.subscribed(self.keeper.server(), !refused);
             let changed = changes.changed();
             if refused {
                 let _ = timeout(REFUSED, changed).await;
@@ -213,8 +191,8 @@ impl Subscriber {
         let goodbyes = channels
             .iter()
             .map(|channel| self.let_go(connection, leaving, channel));
-        if timeout(link::CALL, join_all(goodbyes)).await.is_err() {
-            tracing::debug!(server = %self.server, "a link is closed without goodbye");
+        if timeout(DEADLINE, join_all(goodbyes)).await.is_err() {
+            tracing::debug!(server = %self.keeper.server(), "a link is closed without goodbye");
         }
     }
 }

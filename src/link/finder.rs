@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Address, Map,
     ask::{Answer, Ask, connect},
+    keeper::Role,
     login::Login,
     memory::{Heard, Memory},
-    role::Role,
     servers::Shared,
 };
 

@@ -1,35 +1,31 @@
-//! The link to Redis: whom to connect to and how, and one shared connection to each server that is quick to say when it can't.
+//! The link to Redis: which servers there are, and one shared connection to each that is quick to say when it can't.
 //!
 //! [`Servers`] knows which servers there are, as `redis.mode` has it: one, the master that Sentinel names, or the masters of a
-//! cluster, each with its slots. A call says which slot it is about, and goes to the server that has it; so all else is the
-//! same in every mode.
+//! cluster, each with its slots. A call names its slot and goes to the server that has it; so all else is the same in every mode.
 //!
-//! redis-rs reconnects, but does not bound it: a call made while it reconnects waits for that, and a Redis that accepts
-//! connections and does not answer is never left, as a timeout is no reason for it to reconnect. So a [`Link`] adds:
+//! Each connection has a task that makes it, PINGs, and gives it up after [`MISSES`] PINGs without an answer in a row
+//! ([`keeper`]); the bus keeps its connections in the same way. A [`Link`] adds:
 //!
 //! - a deadline on every call, [`DEADLINE`], the wait for a connection included;
 //! - for each server a breaker: while it is known to be away, calls that need it fail at once, and the others go on;
-//! - for each server a prober that PINGs, and alone decides whether it is there; after [`MISSES`] PINGs without an answer in a
-//!   row it throws the connection away and opens another;
 //! - the way on for a call that a server of a cluster sends elsewhere, within its deadline;
-//! - a thread for the connections and the probers ([`Aside`]), so that a node that is late does not take Redis for late.
+//! - a thread for the connections and their tasks ([`Aside`]), so that a node that is late does not take Redis for late.
 //!
-//! A server that is demoted keeps its connections, and its name may lead to another one by then. So whoever finds that a server
-//! takes no writes, by a write that it refuses or by what it says of itself, has every connection to it opened anew: the shared
-//! ones, the pool's, and the bus's.
+//! A server that is demoted keeps its connections, and its name may lead to another one by then. So when one call or PING finds
+//! that a server takes no writes, every connection to it is opened anew: the shared ones, the pool's, and the bus's.
 //!
-//! A call that hit the deadline may still be carried out by Redis. Whoever calls makes only calls that can be repeated.
+//! A call that hit the deadline may still be carried out by Redis. So callers make only calls that can be repeated.
 
 mod aside;
 mod ask;
 mod finder;
+mod keeper;
 mod login;
 mod map;
 mod memory;
 mod pool;
 mod probe;
 mod request;
-mod role;
 mod route;
 mod servers;
 mod slot;
@@ -42,17 +38,20 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use aside::Aside;
+pub(crate) use keeper::{Keeper, Kept, Wanted, within};
 pub use map::{Address, Map};
 pub use pool::Alone;
+pub(crate) use probe::Probe;
 pub use request::Request;
 pub(crate) use request::time;
-pub(crate) use role::Role;
+pub(crate) use route::is_elsewhere;
 pub use servers::Servers;
 pub use slot::Slot;
 
 use crate::metrics::Metrics;
+use keeper::Role;
 use pool::Pools;
-use probe::{Probe, State};
+use probe::State;
 
 /// How long a call may take, the wait for a connection included.
 pub const DEADLINE: Duration = Duration::from_millis(800);
@@ -66,9 +65,9 @@ pub enum LinkError {
     /// `redis.urls` names no server that can be connected to.
     #[error("redis.urls: {0}")]
     Config(String),
-    /// Redis is known to be away; it was not asked.
-    #[error("Redis is away")]
-    Away,
+    /// Redis is known to be away, for this reason; it was not asked.
+    #[error("Redis is away: {0}")]
+    Away(String),
     /// No answer within the deadline. It may have been carried out.
     #[error("Redis did not answer within {0:?}")]
     Late(Duration),
@@ -92,15 +91,6 @@ pub struct Link {
     _probers: Arc<DropGuard>,
 }
 
-/// What a server must be to be of use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
-    /// Whatever answers.
-    Any,
-    /// One that takes writes.
-    Master,
-}
-
 /// The servers that are probed.
 type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
 
@@ -112,7 +102,7 @@ impl Link {
     ///
     /// [`LinkError::Redis`] if the servers' settings contradict themselves.
     pub fn new(servers: &Servers, metrics: Metrics) -> Result<Self, LinkError> {
-        Self::to(servers, Wanted::Any, metrics)
+        Self::to(servers, Wanted::Undemoted, metrics)
     }
 
     /// The same, but a replica counts as away: what it has may be of any age, and what is published there stays there, with no
@@ -126,6 +116,10 @@ impl Link {
     }
 
     fn to(servers: &Servers, wanted: Wanted, metrics: Metrics) -> Result<Self, LinkError> {
+        let wanted = match servers.is_cluster() {
+            true => Wanted::Member,
+            false => wanted,
+        };
         let stop = CancellationToken::new();
         let link = Self {
             servers: servers.clone(),
@@ -233,12 +227,17 @@ impl Link {
     /// The prober of the server that has a slot, unless it is known to be away.
     fn probe_of(&self, slot: Slot) -> Result<Arc<Probe>, LinkError> {
         let map = self.servers.map();
-        let probe = map
-            .at(slot)
-            .and_then(|server| Some(Arc::clone(&self.probes.lock().get(server)?.0)));
-        probe
-            .filter(|probe| probe.state() != State::Away)
-            .ok_or(LinkError::Away)
+        let server = map.at(slot).ok_or_else(LinkError::nobody)?;
+        let probes = self.probes.lock();
+        let (probe, _) = probes.get(server).ok_or_else(LinkError::nobody)?;
+        probe.ensure()?;
+        Ok(Arc::clone(probe))
+    }
+}
+
+impl LinkError {
+    fn nobody() -> Self {
+        Self::Away("no server is known to have the slot".into())
     }
 }
 
@@ -261,9 +260,10 @@ fn follow(
     });
     for server in there {
         if !probes.contains_key(server) {
-            let probe = Arc::new(Probe::new(servers, server, wanted)?);
+            let probe = Arc::new(Probe::new("commands", servers, server, wanted)?);
             let stop = stop.child_token();
-            let run = Arc::clone(&probe).run(stop.clone());
+            let (kept, stopped) = (Arc::clone(&probe), stop.clone());
+            let run = async move { kept.run(&stopped).await };
             servers.aside().handle().spawn(run);
             probes.insert(server.clone(), (probe, stop));
         }
@@ -301,10 +301,7 @@ mod tests {
         let probe = probe.unwrap();
         drop(link.clone());
         let asked = link.query::<()>("ping", slot, &redis::cmd("PING")).await;
-        assert!(
-            matches!(asked, Err(LinkError::Redis(_) | LinkError::Away)),
-            "{asked:?}"
-        );
+        assert!(matches!(asked, Err(LinkError::Away(_))), "{asked:?}");
         assert!(!link.is_up());
         drop(link);
         let ended = async {

@@ -6,7 +6,7 @@ use deadpool_redis::{Connection, Hook, HookError, Manager, Runtime, Timeouts};
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
-use super::{Address, Aside, Link, LinkError, Role, Slot, probe::Probe};
+use super::{Address, Aside, Link, LinkError, Probe, Role, Slot};
 
 /// How long a call on a pooled connection may take, the wait for the connection included.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -57,11 +57,11 @@ impl Link {
     /// connection to be had.
     pub async fn alone(&self, slot: Slot) -> Result<Alone, LinkError> {
         let probe = self.probe_of(slot)?;
-        let taking = self.connection_to(&probe);
+        let aside = self.servers.aside();
         Ok(Alone {
-            connection: probe.aside().around(taking).await?,
+            connection: aside.around(self.connection_to(&probe)).await?,
             server: probe.server().clone(),
-            aside: probe.aside().clone(),
+            aside: aside.clone(),
             link: self.clone(),
         })
     }
@@ -83,7 +83,7 @@ impl Link {
         let map = self.servers.map();
         let there = map.servers();
         pools.retain(|server, _| there.contains(server));
-        let pool = open(probe.client())?;
+        let pool = open(&self.servers.client(probe.server())?)?;
         let opened = Opened {
             pool: pool.clone(),
             given_up,

@@ -1,227 +1,187 @@
-//! Whether a server is there: the one task that PINGs it, and the connection that it keeps.
+//! Whether a server is there, and the connection on which it is asked.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
-use redis::{
-    Client, PushInfo, PushKind, RedisResult,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
-use tokio::{sync::Notify, time::timeout};
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Address, Aside, DEADLINE, LinkError, MISSES, Role, Servers, Wanted};
+use super::{
+    Address, LinkError, Servers,
+    keeper::{Keeper, Wanted},
+};
 
-/// Between PINGs while Redis answers.
-const WHILE_UP: Duration = Duration::from_secs(1);
-
-/// Between PINGs while it doesn't; also bounds how often a connection is tried.
-const WHILE_AWAY: Duration = Duration::from_millis(250);
-
-/// What is known of Redis.
+/// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub(super) enum State {
     /// Nothing yet, or something went wrong since the last PING. Calls are let through, under their deadline.
-    Doubtful = 0,
+    Doubtful,
     /// The last PING was answered, and nothing went wrong since.
-    Up = 1,
-    /// The last PING was not answered. Calls fail at once.
-    Away = 2,
+    Up,
+    /// The last PING was not answered, or there is no way to ask. Calls fail at once.
+    Away,
+}
+
+/// A connection that its users share, and the task that keeps it.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    keeper: Keeper,
+    known: watch::Sender<Known>,
+    /// Set when the connection is to be left although it answers.
+    replace: AtomicBool,
+    /// Wakes the prober before its time.
+    wake: Notify,
 }
 
 #[derive(Debug)]
-pub(super) struct Probe {
-    server: Address,
-    client: Client,
-    wanted: Wanted,
-    /// Told when this one does not answer, or is the wrong one: there may be another in its place.
-    servers: Servers,
-    /// Swapped by the prober only; everybody else takes a clone for one call.
-    manager: Mutex<ConnectionManager>,
-    state: AtomicU8,
-    /// Set when the connection is to be thrown away although it answers.
-    replace: AtomicBool,
-    /// Wakes the prober before its time.
-    wake: Arc<Notify>,
+struct Known {
+    state: State,
+    connection: Option<MultiplexedConnection>,
+    /// Why it is away.
+    why: String,
 }
 
 impl Probe {
-    pub(super) fn new(
+    pub(crate) fn new(
+        purpose: &'static str,
         servers: &Servers,
         server: &Address,
         wanted: Wanted,
     ) -> Result<Self, LinkError> {
-        let client = servers.client(server)?;
-        let wake = Arc::new(Notify::new());
-        // What the manager spawns, it spawns there.
-        let _there = servers.aside().handle().enter();
         Ok(Self {
-            manager: Mutex::new(connect(&client, &wake)?),
-            server: server.clone(),
-            client,
-            wanted,
-            servers: servers.clone(),
-            state: AtomicU8::new(State::Doubtful as u8),
+            keeper: Keeper::new(purpose, servers, server, wanted)?,
+            known: watch::Sender::new(Known {
+                state: State::Doubtful,
+                connection: None,
+                why: String::new(),
+            }),
             replace: AtomicBool::new(false),
-            wake,
+            wake: Notify::new(),
         })
     }
 
+    pub(crate) fn server(&self) -> &Address {
+        self.keeper.server()
+    }
+
     pub(super) fn state(&self) -> State {
-        match self.state.load(Ordering::Acquire) {
-            0 => State::Doubtful,
-            1 => State::Up,
-            _ => State::Away,
+        self.known.borrow().state
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.state() == State::Up
+    }
+
+    /// The connection, while the server is up.
+    pub(crate) fn connected(&self) -> Option<MultiplexedConnection> {
+        let known = self.known.borrow();
+        let connection = known.connection.as_ref();
+        connection.filter(|_| known.state == State::Up).cloned()
+    }
+
+    /// Passes on whether the server is up, now and at every change, until there is nothing more to say.
+    pub(crate) async fn tell(&self, told: impl Fn(bool)) {
+        let mut known = self.known.subscribe();
+        loop {
+            told(known.borrow_and_update().state == State::Up);
+            if known.changed().await.is_err() {
+                return;
+            }
         }
     }
 
-    pub(super) fn server(&self) -> &Address {
-        &self.server
+    /// Waits for the connection while it is being made.
+    pub(super) async fn connection(&self) -> Result<MultiplexedConnection, LinkError> {
+        let mut known = self.known.subscribe();
+        let settled =
+            known.wait_for(|known| known.connection.is_some() || known.state == State::Away);
+        let connection = settled
+            .await
+            .ok()
+            .and_then(|known| known.connection.clone());
+        self.ensure()?;
+        connection.ok_or_else(|| LinkError::Away("the connection has just ended".into()))
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    pub(super) fn aside(&self) -> &Aside {
-        self.servers.aside()
-    }
-
-    pub(super) fn connection(&self) -> ConnectionManager {
-        self.manager.lock().clone()
+    /// Fails while the server is known to be away.
+    pub(super) fn ensure(&self) -> Result<(), LinkError> {
+        let known = self.known.borrow();
+        match known.state {
+            State::Away => Err(LinkError::Away(known.why.clone())),
+            State::Doubtful | State::Up => Ok(()),
+        }
     }
 
     /// Something went wrong: the prober looks at once.
     pub(super) fn doubt(&self) {
-        let _ = self.state.compare_exchange(
-            State::Up as u8,
-            State::Doubtful as u8,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        );
+        self.known.send_if_modified(|known| {
+            let was_up = known.state == State::Up;
+            if was_up {
+                known.state = State::Doubtful;
+            }
+            was_up
+        });
         self.wake.notify_one();
     }
 
-    /// This server is the wrong one: the prober opens another connection, and has everybody else do so. Not woken for it, so
-    /// that a server that stays wrong is left a few times a second at most, and not once a call.
+    /// This server is the wrong one: the prober has every connection to it opened anew. Not woken for it, so that a server that
+    /// stays wrong is left once a second at most, and not once a call.
     pub(super) fn replace(&self) {
         self.replace.store(true, Ordering::Release);
-        self.servers.doubt();
+        self.keeper.servers().doubt();
     }
 
-    /// PINGs until told to stop.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut misses = 0;
-        let mut was_master = false;
-        let mut given_up = self.servers.given_up(&self.server);
-        loop {
-            let (answered, role) = tokio::select! {
-                () = stop.cancelled() => return,
-                heard = self.ping() => heard,
-            };
-            misses = if answered { 0 } else { misses + 1 };
-            was_master |= role == Some(Role::Master);
-            let is_replica = role == Some(Role::Replica);
-            // One of a cluster says itself, with every answer, whose a slot is.
-            let takes_no_writes = is_replica && !self.servers.is_cluster();
-            // Where a replica will do, it may be meant, unless a master has become one.
-            let demoted = takes_no_writes && (was_master || self.wanted == Wanted::Master);
-            let wrong = self.replace.swap(false, Ordering::AcqRel) || demoted;
-            let of_no_use = takes_no_writes && self.wanted == Wanted::Master;
-            let up = answered && !of_no_use;
-            self.note(if up { State::Up } else { State::Away }, is_replica);
-            if !answered || is_replica {
-                self.servers.doubt();
-            }
-            if wrong {
-                self.servers.give_up(&self.server);
-            }
-            // Or somebody else has found it to be the wrong one.
-            let now = self.servers.given_up(&self.server);
-            let left = std::mem::replace(&mut given_up, now) != now;
-            if left || misses == MISSES {
-                misses = 0;
-                // The settings were good once, and are the same.
-                if let Ok(manager) = connect(&self.client, &self.wake) {
-                    *self.manager.lock() = manager;
-                }
-            }
-            let pause = if up { WHILE_UP } else { WHILE_AWAY };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-                // The connection that was thrown away wakes as well, and so would a wrong one at the end of each new one.
-                () = self.wake.notified(), if up && !left => {}
-            }
-        }
-    }
-
-    /// Whether the server answers, and what it says that it is.
-    async fn ping(&self) -> (bool, Option<Role>) {
-        let mut connection = self.connection();
-        let answered = async {
-            if self.servers.is_cluster() {
-                // A server that has lost sight of the others answers a PING, and nothing else.
-                let mut info = redis::cmd("CLUSTER");
-                let info = info
-                    .arg("INFO")
-                    .query_async::<String>(&mut connection)
-                    .await;
-                info.is_ok_and(|info| info.contains("cluster_state:ok"))
-            } else {
-                let ping = redis::cmd("PING");
-                ping.query_async::<()>(&mut connection).await.is_ok()
+    /// Keeps the connection until told to stop.
+    pub(crate) async fn run(&self, stop: &CancellationToken) {
+        let keep = async {
+            loop {
+                let why = match self.keeper.connect(|_push| true).await {
+                    Ok(kept) => {
+                        // What was found wrong was an earlier connection.
+                        self.replace.store(false, Ordering::Release);
+                        self.set(State::Up, Some(kept.connection.clone()), "");
+                        let answers = |answer: Result<(), &str>| self.heard(answer);
+                        let why = self.keeper.watch(&kept, &self.wake, answers).await;
+                        let state = match self.state() {
+                            State::Away => State::Away,
+                            _ => State::Doubtful,
+                        };
+                        self.set(state, None, &why);
+                        why
+                    }
+                    Err(why) => {
+                        self.set(State::Away, None, &why);
+                        why
+                    }
+                };
+                self.keeper.pause(&why).await;
             }
         };
-        match timeout(DEADLINE, answered).await {
-            Ok(true) => (true, Role::of(&mut connection, DEADLINE).await),
-            Ok(false) | Err(_) => (false, None),
-        }
+        stop.run_until_cancelled(keep).await;
+        self.set(State::Away, None, "it is not needed any more");
     }
 
-    fn note(&self, state: State, is_replica: bool) {
-        let before = self.state.swap(state as u8, Ordering::AcqRel);
-        if before != state as u8 {
-            match state {
-                State::Up => {
-                    tracing::info!(server = %self.server, "Redis answers")
-                }
-                _ if is_replica => {
-                    tracing::warn!(server = %self.server, "Redis answers as a replica, which takes no writes");
-                }
-                _ => {
-                    tracing::warn!(server = %self.server, "Redis does not answer")
-                }
-            }
-        }
-    }
-}
-
-/// A connection that is opened by its first use.
-///
-/// It tries once, without retries of its own: redis-rs does not end a reconnection whose manager was dropped, so with many
-/// retries each connection that is thrown away during an outage would leave a task that goes on trying. The PINGs are the
-/// retries.
-fn connect(client: &Client, wake: &Arc<Notify>) -> RedisResult<ConnectionManager> {
-    let wake = Arc::clone(wake);
-    let config = ConnectionManagerConfig::new()
-        .set_number_of_retries(0)
-        .set_connection_timeout(Some(DEADLINE))
-        .set_response_timeout(Some(DEADLINE))
-        // The default of 50 makes calls of a storm queue, at the expense of their deadline.
-        .set_pipeline_buffer_size(4096)
-        .set_push_sender(move |push: PushInfo| {
-            if push.kind == PushKind::Disconnection {
-                wake.notify_one();
-            }
-            Ok::<_, redis::aio::SendError>(())
+    fn set(&self, state: State, connection: Option<MultiplexedConnection>, why: &str) {
+        self.known.send_replace(Known {
+            state,
+            connection,
+            why: why.to_owned(),
         });
-    ConnectionManager::new_lazy_with_config(client.clone(), config)
+    }
+
+    fn heard(&self, answer: Result<(), &str>) {
+        if self.replace.swap(false, Ordering::AcqRel) {
+            self.keeper.servers().give_up(self.server());
+        }
+        self.known.send_if_modified(|known| {
+            let state = match answer {
+                Ok(()) => State::Up,
+                Err(why) => {
+                    why.clone_into(&mut known.why);
+                    State::Away
+                }
+            };
+            std::mem::replace(&mut known.state, state) != state
+        });
+    }
 }

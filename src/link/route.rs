@@ -28,9 +28,7 @@ impl Link {
                 answer = self.within(until, self.ask_once(&server, request)).await;
             }
             let moved = match &answer {
-                Err(LinkError::Redis(error)) if passes(error) => {
-                    kind(error) == Some(ServerErrorKind::Moved)
-                }
+                Err(LinkError::Redis(error)) if passes(error) => is_elsewhere(error),
                 _ => return answer,
             };
             let waiting = async {
@@ -54,7 +52,7 @@ impl Link {
         let map = self.servers.map();
         let mut parts: BTreeMap<&Address, Vec<usize>> = BTreeMap::new();
         for (index, (slot, _)) in commands.iter().enumerate() {
-            let server = map.at(*slot).ok_or(LinkError::Away)?;
+            let server = map.at(*slot).ok_or_else(LinkError::nobody)?;
             parts.entry(server).or_default().push(index);
         }
         let asking = parts.into_values().map(async |part: Vec<usize>| {
@@ -94,10 +92,12 @@ impl Link {
         let asking = async {
             Ok(match self.pooled {
                 Some(_) => request.on(&mut self.connection_to(probe).await?).await?,
-                None => request.on(&mut probe.connection()).await?,
+                None => request.on(&mut probe.connection().await?).await?,
             })
         };
-        let answer = self.within(until, probe.aside().around(asking)).await;
+        let answer = self
+            .within(until, self.servers.aside().around(asking))
+            .await;
         match &answer {
             Err(LinkError::Redis(error)) if is_of_a_replica(error) => probe.replace(),
             Err(LinkError::Redis(error)) if error.is_io_error() || is_down(error) => probe.doubt(),
@@ -128,6 +128,11 @@ fn kind(error: &RedisError) -> Option<ServerErrorKind> {
         ErrorKind::Server(kind) => Some(kind),
         _ => None,
     }
+}
+
+/// Whether another server of the cluster has what this one was asked about.
+pub(crate) fn is_elsewhere(error: &RedisError) -> bool {
+    kind(error) == Some(ServerErrorKind::Moved)
 }
 
 /// Whether the call is soon answered, here or by another server: its slot has moved, or its keys are on two servers and will be on

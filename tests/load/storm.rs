@@ -153,11 +153,10 @@ async fn strain(node: &Node) -> String {
     };
     let lines = |words: &str| node.logged(&[words]).len();
     format!(
-        "{}: Redis taken for dead {} times, links of the bus {}, leases lost {}; errors of the registry {}, of heartbeats \
+        "{}: Redis taken for dead {} times, leases lost {}; errors of the registry {}, of heartbeats \
          {}; refused as unavailable {}; {} bus reconnects",
         node.name,
-        lines("Redis does not answer"),
-        lines("bus link down"),
+        lines("Redis is away"),
         lines("lease has run out"),
         sum("switchboard_registry_errors_total", ""),
         sum(
