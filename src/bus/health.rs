@@ -1,9 +1,6 @@
 //! Whether the bus works, and how often it may have missed something.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
@@ -14,11 +11,9 @@ use crate::{
     metrics::Metrics,
 };
 
-/// What the links report, two to each server, and what follows from it.
+/// Collects what the links report, two to each server, and draws the conclusions.
 pub(super) struct Health {
     state: Mutex<State>,
-    up: AtomicBool,
-    mostly_up: AtomicBool,
     gaps: watch::Sender<u64>,
     up_gauge: Gauge,
     reconnects: Counter,
@@ -27,11 +22,15 @@ pub(super) struct Health {
 #[derive(Default)]
 struct State {
     servers: BTreeMap<Address, Links>,
-    /// Those that have a wanted channel: what the others do is no matter of this node's. None if a channel has no server.
+    /// Those that have a wanted channel; the others don't count. None if a channel has no server.
     needed: Option<BTreeSet<Address>>,
+    /// All needed servers' links are up.
+    up: bool,
+    /// Those of more than half of the needed servers are.
+    mostly_up: bool,
     /// The bus has been up before.
     was_up: bool,
-    /// Messages may have been missed, of a server that is none of these any more.
+    /// Messages of a server that is gone may have been missed.
     missed: bool,
 }
 
@@ -41,9 +40,9 @@ struct Links {
     publishing: bool,
     /// The subscribing link's last PING was answered.
     listening: bool,
-    /// Every channel that is wanted of this server is confirmed on the subscribing link.
+    /// The subscribing link has every channel that is wanted of this server.
     subscribed: bool,
-    /// Messages of this server's may have been missed since it was up.
+    /// Messages of this server may have been missed since its links were up.
     missed: bool,
 }
 
@@ -61,29 +60,27 @@ impl Health {
         reconnects.absolute(0);
         Self {
             state: Mutex::default(),
-            up: AtomicBool::new(false),
-            mostly_up: AtomicBool::new(false),
             gaps: watch::Sender::new(0),
             up_gauge,
             reconnects,
         }
     }
 
-    /// Whether messages go out and come in, on every server that has a wanted channel.
+    /// Returns true while messages go out and come in, on every server that has a wanted channel.
     pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Acquire)
+        self.state.lock().up
     }
 
-    /// The same on more than half of those servers.
+    /// Returns true while messages go out and come in on more than half of the servers that have a wanted channel.
     pub(super) fn is_mostly_up(&self) -> bool {
-        self.mostly_up.load(Ordering::Acquire)
+        self.state.lock().mostly_up
     }
 
     pub(super) fn gaps(&self) -> watch::Receiver<u64> {
         self.gaps.subscribe()
     }
 
-    /// These are the servers from now on, and the channels that are wanted.
+    /// Replaces the servers, and the channels that are wanted of them.
     pub(super) fn follow(&self, map: &Map, wanted: &HashSet<String>) {
         let servers = map.servers();
         let needed = wanted
@@ -101,7 +98,7 @@ impl Health {
         });
     }
 
-    /// The server has been given channels that another one had: what was published meanwhile may be lost.
+    /// Notes that a server has been given channels of another: what was published meanwhile may be lost.
     pub(super) fn given(&self, server: &Address) {
         self.update_one(server, |links| {
             links.missed = true;
@@ -109,17 +106,17 @@ impl Health {
         });
     }
 
-    /// The server's publishing link answers, or has stopped to.
+    /// Notes whether a server's publishing link answers.
     pub(super) fn publishing(&self, server: &Address, answers: bool) {
         self.update_one(server, |links| links.publishing = answers);
     }
 
-    /// The server's subscribing link answers, or has stopped to.
+    /// Notes whether a server's subscribing link answers.
     pub(super) fn listening(&self, server: &Address, answers: bool) {
         self.update_one(server, |links| links.listening = answers);
     }
 
-    /// Every channel that is wanted of the server is confirmed, or it refuses some.
+    /// Notes whether a server has confirmed every channel that is wanted of it, or refuses some.
     pub(super) fn subscribed(&self, server: &Address, all: bool) {
         self.update_one(server, |links| {
             links.missed |= links.subscribed && !all;
@@ -127,7 +124,7 @@ impl Health {
         });
     }
 
-    /// The server's subscribing link is gone, and with it what was published since, if it had heard any channel.
+    /// Notes that a server's subscribing link has ended, and if it had any channel, that what was published since is missed.
     pub(super) fn deaf(&self, server: &Address, had_heard: bool) {
         self.update(|state| match state.servers.get_mut(server) {
             Some(links) => {
@@ -139,7 +136,7 @@ impl Health {
         });
     }
 
-    /// A message was dropped. The links are fine, so this is told at once.
+    /// Counts a gap at once, for a message that was dropped while the links are fine.
     pub(super) fn dropped(&self) {
         self.gaps.send_modify(|gaps| *gaps += 1);
     }
@@ -155,22 +152,17 @@ impl Health {
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let is_up = |server: &Address| state.servers.get(server).is_some_and(Links::are_up);
-        let up = state
-            .needed
-            .as_ref()
-            .is_some_and(|all| all.iter().all(is_up));
-        let mostly = state.needed.as_ref().is_some_and(|all| {
-            let there = all.iter().filter(|server| is_up(server)).count();
-            2 * there > all.len()
+        let (up, mostly_up) = state.needed.as_ref().map_or((false, false), |needed| {
+            let is_up = |server: &&Address| state.servers.get(*server).is_some_and(Links::are_up);
+            let there = needed.iter().filter(is_up).count();
+            (there == needed.len(), 2 * there > needed.len())
         });
-        self.mostly_up.store(mostly, Ordering::Release);
-        let changed = up != self.up.swap(up, Ordering::AcqRel);
-        if changed {
+        state.mostly_up = mostly_up;
+        if std::mem::replace(&mut state.up, up) != up {
             self.up_gauge.set(if up { 1 } else { 0 });
-        }
-        if changed && up && std::mem::replace(&mut state.was_up, true) {
-            self.reconnects.increment(1);
+            if up && std::mem::replace(&mut state.was_up, true) {
+                self.reconnects.increment(1);
+            }
         }
         // A gap of each server as soon as it is back, whatever the others do. Told last: a task that wakes up by it finds the bus up.
         let mut missed = up && std::mem::take(&mut state.missed);
@@ -207,75 +199,41 @@ mod tests {
         (health, metrics)
     }
 
-    fn all(health: &Health) {
-        health.publishing(&server(), true);
-        health.listening(&server(), true);
-        health.subscribed(&server(), true);
+    fn all(health: &Health, server: &Address) {
+        health.publishing(server, true);
+        health.listening(server, true);
+        health.subscribed(server, true);
     }
 
     #[test]
-    fn up_needs_all_three_and_the_first_time_is_no_gap() {
+    fn only_what_breaks_a_subscription_is_a_gap_and_once_all_is_back() {
         let (health, metrics) = health();
-        health.publishing(&server(), true);
-        health.listening(&server(), true);
+        let (server, says) = (server(), |line: &str| metrics.render().contains(line));
+        all(&health, &server);
+        health.publishing(&server, false);
+        health.listening(&server, false);
         assert!(!health.is_up());
-        health.subscribed(&server(), true);
-        assert!(health.is_up());
+        all(&health, &server);
+        assert!(health.is_up() && says("switchboard_bus_up 1"));
         assert_eq!(*health.gaps().borrow(), 0);
-        assert!(metrics.render().contains("switchboard_bus_up 1"));
-        assert!(
-            metrics
-                .render()
-                .contains("switchboard_bus_reconnects_total 0")
-        );
-    }
-
-    #[test]
-    fn a_broken_subscription_is_a_gap_once_both_links_are_back() {
-        let (health, metrics) = health();
-        all(&health);
-        health.deaf(&server(), true);
-        health.publishing(&server(), false);
-        health.listening(&server(), true);
-        health.subscribed(&server(), true);
-        assert_eq!(*health.gaps().borrow(), 0);
-        health.publishing(&server(), true);
+        health.subscribed(&server, false);
+        assert!(!health.is_up());
+        health.subscribed(&server, true);
         assert_eq!(*health.gaps().borrow(), 1);
-        assert!(
-            metrics
-                .render()
-                .contains("switchboard_bus_reconnects_total 1")
-        );
-    }
-
-    #[test]
-    fn what_only_stalls_or_only_publishes_misses_nothing() {
-        let (health, _metrics) = health();
-        all(&health);
-        health.listening(&server(), false);
-        assert!(!health.is_up());
-        health.listening(&server(), true);
-        health.publishing(&server(), false);
-        assert!(!health.is_up());
-        health.publishing(&server(), true);
-        assert!(health.is_up());
-        assert_eq!(*health.gaps().borrow(), 0);
-    }
-
-    #[test]
-    fn a_refused_channel_is_a_gap_once_it_is_granted() {
-        let (health, _metrics) = health();
-        all(&health);
-        health.subscribed(&server(), false);
-        assert!(!health.is_up());
-        health.subscribed(&server(), true);
+        health.deaf(&server, true);
+        health.publishing(&server, false);
+        health.listening(&server, true);
+        health.subscribed(&server, true);
         assert_eq!(*health.gaps().borrow(), 1);
+        health.publishing(&server, true);
+        assert_eq!(*health.gaps().borrow(), 2);
+        assert!(says("switchboard_bus_reconnects_total 3"));
     }
 
     #[test]
     fn another_server_in_its_place_is_a_gap_however_late_the_old_one_goes() {
         let (health, _metrics) = health();
-        all(&health);
+        all(&health, &server());
         let other = Address {
             port: 2,
             ..server()
@@ -283,9 +241,7 @@ mod tests {
         health.follow(&Map::of_one(other.clone()), &wanted());
         assert!(!health.is_up());
         health.publishing(&server(), true);
-        health.publishing(&other, true);
-        health.listening(&other, true);
-        health.subscribed(&other, true);
+        all(&health, &other);
         assert!(health.is_up());
         health.deaf(&server(), true);
         assert!(health.is_up());

@@ -1,5 +1,4 @@
-//! Node to node: every message between nodes leaves by this way, and there is no other. The bus moves bytes and says whether it
-//! can; what they mean is the gateway's.
+//! The bus carries all messages from node to node. It moves bytes and says whether it can; what they mean is the gateway's.
 //!
 //! Each node listens on a channel of its own in every shard, and all of them on one more. What is for a user's connections goes to
 //! the channels, in the user's shard, of the nodes that hold it: so of a cluster just the server that knows who they are is needed.
@@ -69,7 +68,7 @@ pub enum Bus {
 }
 
 impl Bus {
-    /// The bus of a node that runs alone: it hears itself, and nobody else is there.
+    /// Makes the bus of a node that runs alone and hears only itself.
     pub fn memory(instance: &Instance) -> (Self, Inbox) {
         let (bus, inbox) = memory::MemoryBus::new(instance);
         (Self::Memory(bus), inbox)

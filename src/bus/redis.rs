@@ -40,7 +40,7 @@ pub struct RedisBus {
     links: Arc<Links>,
     keys: Keys,
     sent: Counter,
-    /// Counts what nobody waits for and could not go out.
+    /// Counts posts that could not go out.
     unpublished: Counter,
     tasks: TaskTracker,
     closed: CancellationToken,

@@ -28,7 +28,6 @@ type Confirmed = Option<HashSet<String>>;
 /// The listening half of the bus, for one server.
 pub(super) struct Subscriber {
     keeper: Keeper,
-    servers: Servers,
     subscriptions: Arc<Subscriptions>,
     confirmed: Mutex<Confirmed>,
 }
@@ -44,7 +43,6 @@ impl Subscriber {
     ) -> Result<Self, LinkError> {
         Ok(Self {
             keeper: Keeper::new("subscribe", servers, server, Wanted::Master)?,
-            servers: servers.clone(),
             subscriptions,
             confirmed: Mutex::default(),
         })
@@ -85,7 +83,7 @@ impl Subscriber {
         stop: &CancellationToken,
     ) -> String {
         *self.confirmed.lock() = Some(HashSet::new());
-        let (server, connection, wake) = (self.keeper.server(), &kept.connection, Notify::new());
+        let (server, connection, wake) = (&self.keeper.server, &kept.connection, Notify::new());
         let answers = |answer: Result<(), &str>| health.listening(server, answer.is_ok());
         answers(Ok(()));
         let why = tokio::select! {
@@ -107,10 +105,10 @@ impl Subscriber {
 
     /// The wanted channels that this server has.
     fn wanted(&self) -> HashSet<String> {
-        let map = self.servers.map();
+        let map = self.keeper.servers.map();
         let channels = self.subscriptions.channels().iter();
         let here = channels
-            .filter(|channel| map.at(Slot::of(channel.as_bytes())) == Some(self.keeper.server()));
+            .filter(|channel| map.at(Slot::of(channel.as_bytes())) == Some(&self.keeper.server));
         here.cloned().collect()
     }
 
@@ -142,7 +140,7 @@ impl Subscriber {
                     Ok(Err(error)) => {
                         refused = true;
                         if is_elsewhere(&error) {
-                            self.servers.doubt();
+                            self.keeper.servers.doubt();
                         } else if told.insert(channel.clone()) {
                             tracing::warn!(channel, %error, "Redis refuses a subscription");
                         }
@@ -156,7 +154,7 @@ impl Subscriber {
                     Err(why) => return format!("{channel} not let go: {why}"),
                 }
             }
-            health.subscribed(self.keeper.server(), !refused);
+            health.subscribed(&self.keeper.server, !refused);
             let changed = changes.changed();
             if refused {
                 let _ = timeout(REFUSED, changed).await;
@@ -192,7 +190,7 @@ impl Subscriber {
             .iter()
             .map(|channel| self.let_go(connection, leaving, channel));
         if timeout(DEADLINE, join_all(goodbyes)).await.is_err() {
-            tracing::debug!(server = %self.keeper.server(), "a link is closed without goodbye");
+            tracing::debug!(server = %self.keeper.server, "a link is closed without goodbye");
         }
     }
 }

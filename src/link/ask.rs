@@ -1,4 +1,4 @@
-//! The one question of the search, to one server: who has the data.
+//! The question of a search, to one sentinel or server: who has the data.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
     map::{Claim, claims},
 };
 
-/// What a sentinel says of a master: where it is, and more by name.
+/// What a sentinel says of a master: its address, and its other properties by name.
 type Master = ((String, u16), HashMap<String, String>);
 
 /// Who is asked.
@@ -23,7 +23,7 @@ pub(super) enum Ask {
     Cluster,
 }
 
-/// What has become of a question.
+/// The answer to a question, or the lack of one.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) by: Address,

@@ -5,8 +5,8 @@
 //! soon after the first answer that is good enough, and not with the last one: a seed that is dead says nothing at all, and to
 //! wait for that would take most of what a call has. What comes later counts when it comes.
 //!
-//! redis-rs has clients for both, but none that says when it doubts, or that keeps what is known for one server from what is
-//! known for another.
+//! redis-rs (1.8.1) has clients for both, `SentinelClient` and `ClusterConnection`. The first takes the first answer; neither says
+//! which of the servers is away, or keeps an older answer from counting.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -38,10 +38,10 @@ const APART: Duration = Duration::from_millis(100);
 /// How long the others have to say something newer, once there is an answer that is good enough: an eighth of what a call has.
 const OTHERS: Duration = Duration::from_millis(100);
 
-/// How long one of those that are asked may take, to connect and to answer.
+/// How long a sentinel or a server may take to connect and to answer.
 const ANSWER: Duration = Duration::from_millis(500);
 
-/// Finds servers.
+/// Finds the servers, and tells everybody who asks ([`Shared`]).
 #[derive(Debug)]
 pub(super) struct Finder {
     login: Login,
@@ -52,27 +52,18 @@ pub(super) struct Finder {
     patience: Duration,
     /// Kept from one question to the next.
     connections: HashMap<Address, MultiplexedConnection>,
-    /// The questions that are under way, one to each server at most: those that one search has not waited for belong to the
-    /// next.
+    /// The questions that are under way, one to each server at most. The next search takes those that the last did not wait for.
     asking: FuturesUnordered<BoxFuture<'static, Answer>>,
     asked: BTreeSet<Address>,
     memory: Memory,
-    /// Whether the last search found nothing, and that was told.
+    /// The last search found nothing, and the log says so.
     lost: bool,
-    /// Whether older answers are held back, and that was told.
+    /// Older answers are held back, and the log says so.
     held_back: bool,
 }
 
 impl Finder {
-    pub(super) fn sentinels(login: Login, sentinels: Vec<Address>, master: String) -> Self {
-        Self::new(login, sentinels, Ask::Sentinels(master))
-    }
-
-    pub(super) fn cluster(login: Login, seeds: Vec<Address>) -> Self {
-        Self::new(login, seeds, Ask::Cluster)
-    }
-
-    fn new(login: Login, seeds: Vec<Address>, ask: Ask) -> Self {
+    pub(super) fn new(login: Login, seeds: Vec<Address>, ask: Ask) -> Self {
         Self {
             login,
             seeds,
@@ -119,7 +110,7 @@ impl Finder {
         });
     }
 
-    /// One search; whether anybody has said anything.
+    /// Searches once. Returns false if nobody has answered.
     async fn find(&mut self, shared: &Shared) -> bool {
         self.ask_all();
         let mut heard = Heard::default();
@@ -155,16 +146,18 @@ impl Finder {
         let older = !self.memory.is_met_by(&heard);
         let holds = older && self.holds(shared).await;
         if self.memory.add(&heard, holds, Instant::now()) {
-            tracing::warn!("an older word on Redis's servers is believed: nobody has a newer one");
+            tracing::warn!(
+                "an older answer on where Redis is counts now: there has been no newer one for long"
+            );
         } else if older && !self.held_back {
             let by: Vec<_> = heard.by.into_iter().collect();
-            tracing::warn!(by = %list(&by), "an older word on Redis's servers is not believed");
+            tracing::warn!(by = %list(&by), "an older answer on where Redis is does not count yet");
         }
         self.held_back = older;
         true
     }
 
-    /// Until it is time for another search. Meanwhile what comes late and is newer counts.
+    /// Waits until it is time for another search. Late answers count meanwhile if they are newer.
     async fn rest(&mut self, shared: &Shared) {
         let end = sleep(STEADY);
         tokio::pin!(end);
@@ -183,7 +176,7 @@ impl Finder {
         }
     }
 
-    /// Asks those who may know and are not being asked already.
+    /// Asks all servers that may know and are not being asked already.
     fn ask_all(&mut self) {
         let known = match self.ask {
             Ask::Sentinels(_) => Map::default(),
@@ -213,7 +206,7 @@ impl Finder {
         }
     }
 
-    /// Whether the master that is known still says that it is one. Those of a cluster have been asked.
+    /// Returns true if the known master still says that it is one. In a cluster it has been asked already: false.
     async fn holds(&mut self, shared: &Shared) -> bool {
         let Ask::Sentinels(_) = self.ask else {
             return false;

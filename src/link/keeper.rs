@@ -29,6 +29,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 /// Commands that wait to be written. The crate's 50 let those of a storm time out in the queue.
 const PIPELINE: usize = 4096;
 
+/// Why a replica is left.
+const REPLICA: &str = "it is a replica";
+
 /// What a server must be to be of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -40,7 +43,7 @@ pub(crate) enum Wanted {
     Master,
 }
 
-/// What a server is to those that replicate.
+/// Whether a server is a master or a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// It takes writes.
@@ -77,10 +80,10 @@ impl Role {
 #[derive(Debug)]
 pub(crate) struct Keeper {
     purpose: &'static str,
-    server: Address,
+    pub(crate) server: Address,
     client: Client,
-    /// Told when this server does not answer, or is the wrong one: there may be another in its place.
-    servers: Servers,
+    /// Looked for again when this one does not answer, or is the wrong one.
+    pub(crate) servers: Servers,
     wanted: Wanted,
     past: Mutex<Past>,
 }
@@ -121,14 +124,6 @@ impl Keeper {
             wanted,
             past: Mutex::default(),
         })
-    }
-
-    pub(crate) fn server(&self) -> &Address {
-        &self.server
-    }
-
-    pub(crate) fn servers(&self) -> &Servers {
-        &self.servers
     }
 
     /// Connects to a server that is well. Pushes from Redis go to `on_push`, which runs on the connection's own task and must not
@@ -277,9 +272,6 @@ impl Keeper {
         }
     }
 }
-
-/// Why a replica is left.
-const REPLICA: &str = "it is a replica";
 
 /// Awaits Redis, for so long.
 pub(crate) async fn within<T>(

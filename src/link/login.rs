@@ -1,4 +1,4 @@
-//! How the servers are connected to: what `redis.urls` says, but for the addresses.
+//! How the servers are connected to: TLS, user, password, database and settings of TCP.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ impl Login {
         Ok(Client::open(info)?)
     }
 
-    /// The same with another user, password and database.
+    /// Replaces user, password and database.
     pub(super) fn with(&self, settings: RedisConnectionInfo) -> Self {
         Self {
             settings,
@@ -95,7 +95,7 @@ fn parse(url: &SecretString, redis: &config::Redis) -> Result<ConnectionInfo, Li
     Ok(client.get_connection_info().clone())
 }
 
-/// What the URLs say: how to log in, the same for all of them, and their addresses.
+/// Reads the URLs: how to log in, which must be one way for all of them, and their addresses.
 pub(super) fn logins(redis: &config::Redis) -> Result<(Login, Vec<Address>), LinkError> {
     let mut login: Option<Login> = None;
     let mut addresses = Vec::new();

@@ -38,20 +38,14 @@ impl Map {
         }
     }
 
-    /// What has been agreed on.
+    /// Of claims that don't overlap, in the order of the slots.
     pub(super) fn of(agreed: &[Claim]) -> Self {
-        let mut ranges: Vec<(RangeInclusive<u16>, Address)> = Vec::new();
-        for Claim { server, slots, .. } in agreed {
-            for slots in slots {
-                match ranges.last_mut() {
-                    Some((range, last)) if last == server && *range.end() + 1 == *slots.start() => {
-                        *range = *range.start()..=*slots.end();
-                    }
-                    _ => ranges.push((slots.clone(), server.clone())),
-                }
-            }
+        let ranges = agreed.iter().flat_map(|Claim { server, slots, .. }| {
+            slots.iter().map(|range| (range.clone(), server.clone()))
+        });
+        Self {
+            ranges: ranges.collect(),
         }
-        Self { ranges }
     }
 
     /// The server that has a slot; none if that is not known.
@@ -75,7 +69,7 @@ impl Map {
     }
 }
 
-/// What somebody says of one master: a server of a cluster in `CLUSTER NODES`, or a sentinel.
+/// What a sentinel, or a server of a cluster, says of one master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) server: Address,
@@ -94,7 +88,7 @@ impl Claim {
         }
     }
 
-    /// Whether it is the same claim, to whichever slots.
+    /// Returns true if server and epoch are the same.
     fn is_like(&self, other: &Self) -> bool {
         self.epoch == other.epoch && self.server == other.server
     }
@@ -127,7 +121,7 @@ fn claim(line: &str, asked: &Address, by_name: bool) -> Option<Claim> {
         .next()
         .filter(|name| by_name && !name.is_empty() && !name.contains('='));
     let host = match name.unwrap_or(ip) {
-        // A server that nobody has met does not know its own.
+        // A server that has met no other does not know its own address.
         "" => &asked.host,
         host => host,
     };
@@ -141,18 +135,18 @@ fn claim(line: &str, asked: &Address, by_name: bool) -> Option<Claim> {
     })
 }
 
-/// `5`, or `0-5460`. What is in brackets is on its way, and still served from here.
+/// Reads `5`, or `0-5460`. Slots in brackets are on their way, and listed once more as long as this server has them.
 fn range(text: &str) -> Option<RangeInclusive<u16>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last && last < Slot::COUNT).then_some(first..=last)
 }
 
-/// What several say together: for each slot, the claim of the highest epoch. A server that was cut off, or slept, and still
-/// thinks itself a master, is outvoted by it. In the order of the slots, none twice, each range a claim of its own.
+/// Finds for each slot the claim of the highest epoch, so that a server that was cut off, or slept, and still thinks itself a master
+/// does not count. In the order of the slots, none twice, each range a claim of its own.
 ///
-/// Two servers with one epoch are a fault of whoever set them up; then the order of the addresses decides, and not who is
-/// the first to answer, so that nobody is led back and forth.
+/// Of two servers with one epoch, which are a fault in the setup, the first by address counts, and not the first to answer: the map
+/// does not change back and forth.
 pub(super) fn agree<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Vec<Claim> {
     let mut owners: Vec<Option<&Claim>> = vec![None; usize::from(Slot::COUNT)];
     let rank = |claim: &'a Claim| (claim.epoch, Reverse(&claim.server));

@@ -1,15 +1,15 @@
-//! The newest that was ever heard of who has which slots, for an old answer to be known as one.
+//! The newest claims to the slots that were ever heard, by which an old answer is known.
 //!
-//! Answers carry an epoch, and among those that come together the newest counts. That is not enough: where only one comes, from
-//! a sentinel that was cut off before a failover, or a server that slept through it, it is the newest there is and leads back
-//! to a master that has been replaced. So an answer that is older than what is known already is refused.
+//! Answers carry an epoch, and of several the newest counts. That is not enough: a single answer, from a sentinel that was cut off
+//! before a failover, or a server that slept through it, would lead back to a master that has been replaced. So an answer that is
+//! older than what is known is refused.
 //!
-//! Epochs may start over, though: sentinels are set up anew, or another cluster takes the place of the first, and no answer
-//! will ever be new enough again. A node must not stay deaf to that, so there are two ways to be believed all the same:
+//! Epochs may start over, though: when sentinels are set up anew, or another cluster takes the place of the first, no answer will
+//! ever be new enough again. So an older answer counts all the same when
 //!
-//! - most of the servers of the configuration have answered, and none of them knows better. A failover takes the votes of most
-//!   sentinels, and of most masters, so those who have forgotten it are not most of them;
-//! - nobody else has been heard for [`HELD_BACK`], and what is known does not prove true in all that time either.
+//! - most of the servers of the configuration have answered, none of them with a newer one. A failover takes the votes of most
+//!   sentinels, or of most masters, so those that slept through it are not most of them;
+//! - for [`HELD_BACK`] there has been no newer answer, and the known master has not said that it is one.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -20,47 +20,47 @@ use super::{
     map::{Claim, agree},
 };
 
-/// How long an older answer is held back at most. Longer than a failover takes that nobody hurries: a sentinel waits 30 s by
-/// default before it calls a master down.
+/// How long an older answer is held back at most. Longer than a failover takes: a sentinel waits 30 s by default before it calls
+/// a master down.
 pub(super) const HELD_BACK: Duration = Duration::from_secs(60);
 
-/// What has come in of a search.
+/// The answers to one search.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     pub(super) claims: Vec<Claim>,
-    /// Those that made them.
+    /// The sentinels or servers that made them.
     pub(super) by: BTreeSet<Address>,
 }
 
-/// What is known.
+/// The newest claims that are known.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// As agreed on.
+    /// At most one to each slot.
     newest: Vec<Claim>,
-    /// Since when nothing but older answers was heard.
+    /// Since when all answers have been older.
     since: Option<Instant>,
 }
 
 impl Memory {
-    /// What follows from it.
+    /// The map that follows from the claims.
     pub(super) fn map(&self) -> Map {
         Map::of(&self.newest)
     }
 
-    /// Whether what was heard is whole, and nothing is known that is newer.
+    /// Returns true if the answers cover all slots, and nothing newer is known.
     pub(super) fn is_met_by(&self, heard: &Heard) -> bool {
         let claims = agree(&heard.claims);
         Map::of(&claims).is_whole() && claims == self.with(heard)
     }
 
-    /// Believes what was heard, all else forgotten.
+    /// Replaces what is known by the answers.
     pub(super) fn believe(&mut self, heard: &Heard) {
         self.newest = agree(&heard.claims);
         self.since = None;
     }
 
-    /// Believes what is newer than what is known, and no more. Of what is left of it that is older, `holds` says whether what
-    /// is known proves true against it. Returns whether it is believed at last.
+    /// Merges newer claims; ignores older ones, until they have been held back for long enough: then they replace what is known, and
+    /// this returns true. With `holds`, the known master says that it is one, and the time starts anew.
     pub(super) fn add(&mut self, heard: &Heard, holds: bool, now: Instant) -> bool {
         let since = self.since.filter(|_| !holds).unwrap_or(now);
         if now.duration_since(since) >= HELD_BACK {
@@ -73,7 +73,7 @@ impl Memory {
         false
     }
 
-    /// What is known, and what was heard on top of it. A server that has answered is not said to have more than it says.
+    /// Merges the answers with what is known. Of a server that has answered, its answer alone counts.
     fn with(&self, heard: &Heard) -> Vec<Claim> {
         let known = self.newest.iter();
         let known = known.filter(|claim| !heard.by.contains(&claim.server));

@@ -105,8 +105,8 @@ impl Link {
         Self::to(servers, Wanted::Undemoted, metrics)
     }
 
-    /// The same, but a replica counts as away: what it has may be of any age, and what is published there stays there, with no
-    /// error that says so.
+    /// A link to `servers` for which a replica counts as away: what it has may be of any age, and what is published there stays
+    /// there, with no error that says so.
     ///
     /// # Errors
     ///
@@ -149,14 +149,13 @@ impl Link {
         Ok(link)
     }
 
-    /// Whether the last that was heard of every server was good, and every slot has one. Reads flags; never waits. False until
-    /// they were heard of at all.
+    /// Returns true if every slot has a server, and every server has answered its last PING. Never waits.
     pub fn is_up(&self) -> bool {
         let map = self.servers.map();
         map.is_whole() && map.servers().into_iter().all(|server| self.hears(server))
     }
 
-    /// The same of the servers of some slots: what others of a large cluster do is no matter of theirs.
+    /// Returns true if each of these slots has a server, and that has answered its last PING. Never waits.
     pub fn is_up_for(&self, mut slots: impl Iterator<Item = Slot>) -> bool {
         let map = self.servers.map();
         slots.all(|slot| map.at(slot).is_some_and(|server| self.hears(server)))
@@ -224,7 +223,7 @@ impl Link {
         result
     }
 
-    /// The prober of the server that has a slot, unless it is known to be away.
+    /// The prober of the server that has a slot; an error if that server is known to be away.
     fn probe_of(&self, slot: Slot) -> Result<Arc<Probe>, LinkError> {
         let map = self.servers.map();
         let server = map.at(slot).ok_or_else(LinkError::nobody)?;
@@ -241,7 +240,7 @@ impl LinkError {
     }
 }
 
-/// Probes the servers of a map, and no others.
+/// Starts probers for the servers of a map, and ends all others.
 fn follow(
     probes: &Probes,
     servers: &Servers,

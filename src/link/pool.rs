@@ -1,4 +1,4 @@
-//! Connections for answers that are long: on the shared one, whatever comes after them would wait.
+//! Connections for long answers, which would hold up the calls behind them on the shared connection.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -25,12 +25,12 @@ pub(super) struct Pools(Arc<Mutex<HashMap<Address, Opened>>>);
 #[derive(Debug)]
 struct Opened {
     pool: deadpool_redis::Pool,
-    /// [`super::Servers::given_up`] as it was before.
+    /// [`super::Servers::given_up`] as it was before the pool was opened.
     given_up: u64,
 }
 
-/// A connection to one master, for questions that follow from each other, such as a SCAN: a cursor says nothing to another server,
-/// nor to the same one after a restart. Once it breaks, all further calls fail, and its owner opens another one.
+/// A connection to one master, for calls that must go to one server, such as those of a SCAN with its cursor. Once it breaks, all
+/// further calls fail, and its owner takes another one.
 pub struct Alone {
     connection: Connection,
     server: Address,
@@ -79,7 +79,7 @@ impl Link {
         {
             return Ok(opened.pool.clone());
         }
-        // Those of servers that are no more go when another comes.
+        // Pools of servers that have left the map go now.
         let map = self.servers.map();
         let there = map.servers();
         pools.retain(|server, _| there.contains(server));

@@ -61,7 +61,7 @@ impl Probe {
     }
 
     pub(crate) fn server(&self) -> &Address {
-        self.keeper.server()
+        &self.keeper.server
     }
 
     pub(super) fn state(&self) -> State {
@@ -128,7 +128,7 @@ impl Probe {
     /// stays wrong is left once a second at most, and not once a call.
     pub(super) fn replace(&self) {
         self.replace.store(true, Ordering::Release);
-        self.keeper.servers().doubt();
+        self.keeper.servers.doubt();
     }
 
     /// Keeps the connection until told to stop.
@@ -171,7 +171,7 @@ impl Probe {
 
     fn heard(&self, answer: Result<(), &str>) {
         if self.replace.swap(false, Ordering::AcqRel) {
-            self.keeper.servers().give_up(self.server());
+            self.keeper.servers.give_up(self.server());
         }
         self.known.send_if_modified(|known| {
             let state = match answer {

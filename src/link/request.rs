@@ -56,8 +56,8 @@ impl Request<'_> {
     }
 }
 
-/// A connection to a server that has been given a slot, but not yet all keys of it, and that answers for those it has when it is
-/// asked in so many words.
+/// Puts `ASKING` before each command, on a connection to a server that has been given a slot but not yet all its keys: it answers
+/// for those that it has.
 pub(super) struct Asking<C>(pub(super) C);
 
 impl<C: ConnectionLike + Send> ConnectionLike for Asking<C> {

@@ -1,4 +1,4 @@
-//! From a slot to its server, and on from there when that one says that it is another's.
+//! Calls find the server of their slot, and follow where it sends them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use super::{Address, Link, LinkError, Request, Slot, probe::Probe, request::Aski
 const AGAIN: Duration = Duration::from_millis(20);
 
 impl Link {
-    /// Asks the server of a slot; follows where it points to, until the deadline.
+    /// Asks the server of a slot, and follows where it sends the call, until the deadline.
     pub(super) async fn ask(
         &self,
         slot: Slot,
@@ -82,7 +82,7 @@ impl Link {
         Ok(answers)
     }
 
-    /// One try on one server; what comes of it is told to the prober.
+    /// Asks one server once. The prober hears of a failure.
     async fn ask_one(
         &self,
         probe: &Probe,

@@ -8,6 +8,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Address, Aside, LinkError, Map,
+    ask::Ask,
     finder::Finder,
     login::{Login, logins, sentinel_settings},
 };
@@ -70,9 +71,9 @@ impl Servers {
                     LinkError::Config("redis.master_name is needed with sentinels".into())
                 })?;
                 let own = login.with(sentinel_settings(redis));
-                Some(Finder::sentinels(own, addresses.clone(), master))
+                Some(Finder::new(own, addresses.clone(), Ask::Sentinels(master)))
             }
-            RedisMode::Cluster => Some(Finder::cluster(login.clone(), addresses.clone())),
+            RedisMode::Cluster => Some(Finder::new(login.clone(), addresses.clone(), Ask::Cluster)),
         };
         let known = match (&finder, addresses.as_slice()) {
             (Some(_), _) => Map::default(),
@@ -100,17 +101,17 @@ impl Servers {
         })
     }
 
-    /// Where the tasks of links to these servers run.
+    /// Returns the runtime of the links to these servers.
     pub fn aside(&self) -> &Aside {
         &self.shared.aside
     }
 
-    /// Which server has what, as far as is known.
+    /// Returns the map of slots to servers, as far as it is known.
     pub fn map(&self) -> Arc<Map> {
         Arc::clone(&self.shared.map.borrow())
     }
 
-    /// The same, and every change of it.
+    /// Returns a receiver of the map that sees every change.
     pub fn maps(&self) -> watch::Receiver<Arc<Map>> {
         self.shared.map.subscribe()
     }
@@ -124,12 +125,12 @@ impl Servers {
         self.shared.login.client(server)
     }
 
-    /// The map may be wrong: has it looked for again, soon. Never waits.
+    /// Starts a search for the servers soon, as the map may be wrong. Never waits.
     pub fn doubt(&self) {
         self.shared.wake.notify_one();
     }
 
-    /// The same, and waits until somebody has looked; at once where nobody looks.
+    /// Starts a search for the servers and waits for its end. Returns at once where servers can't change.
     pub(crate) async fn look(&self) {
         let mut looks = self.shared.looks.subscribe();
         self.doubt();
@@ -138,8 +139,8 @@ impl Servers {
         }
     }
 
-    /// What answers at this address takes no writes any more: every connection to it is to be opened anew, whoever has it.
-    /// Behind the same name there may be another server by now, and only a new connection gets to it.
+    /// Has every connection to a server opened anew, as it takes no writes any more. Behind its name there may be another server by
+    /// now, and only a new connection gets to that one.
     pub(super) fn give_up(&self, server: &Address) {
         let map = self.map();
         let there = map.servers();
@@ -152,8 +153,8 @@ impl Servers {
         self.doubt();
     }
 
-    /// How often the connections to a server were given up. A connection is good for as long as this is what it was before
-    /// the connection was opened.
+    /// Returns how often the connections to a server were given up. A connection is good while this is what it was before the
+    /// connection was opened.
     pub(crate) fn given_up(&self, server: &Address) -> u64 {
         self.shared
             .given_up
@@ -163,7 +164,7 @@ impl Servers {
             .unwrap_or(0)
     }
 
-    /// Waits until [`Servers::given_up`] is something else.
+    /// Waits until [`Servers::given_up`] is no longer `before`.
     pub(crate) async fn until_given_up(&self, server: &Address, before: u64) {
         let mut changes = self.shared.given_up.subscribe();
         let given_up = changes.wait_for(|all| all.get(server).copied().unwrap_or(0) != before);
@@ -171,12 +172,12 @@ impl Servers {
         let _ = given_up.await;
     }
 
-    /// Whether servers answer for each other, and for nothing while they don't see each other.
+    /// Returns true if the servers are a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         self.shared.cluster
     }
 
-    /// Whether there is anything to find: whether servers may change.
+    /// Returns true if servers may change: with sentinels, or in a cluster.
     pub(super) fn may_change(&self) -> bool {
         self._finder.is_some()
     }
