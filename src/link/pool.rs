@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use deadpool_redis::{Connection, Hook, HookError, Manager, Runtime, Timeouts};
+use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
@@ -66,9 +67,16 @@ impl Link {
         })
     }
 
-    pub(super) async fn connection_to(&self, probe: &Probe) -> Result<Connection, LinkError> {
-        let taken = self.pool_of(probe)?.get().await;
-        taken.map_err(|error| LinkError::Pool(error.to_string()))
+    /// Boxed, as the futures around it would be too deep for rustc's recursion limit.
+    pub(super) fn connection_to<'a>(
+        &'a self,
+        probe: &'a Probe,
+    ) -> BoxFuture<'a, Result<Connection, LinkError>> {
+        let taking = async {
+            let taken = self.pool_of(probe)?.get().await;
+            taken.map_err(|error| LinkError::Pool(error.to_string()))
+        };
+        taking.boxed()
     }
 
     fn pool_of(&self, probe: &Probe) -> Result<deadpool_redis::Pool, LinkError> {

@@ -1,6 +1,9 @@
 //! Calls find the server of their slot, and follow where it sends them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::future::try_join_all;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
@@ -27,24 +30,29 @@ impl Link {
             {
                 answer = self.within(until, self.ask_once(&server, request)).await;
             }
-            let moved = match &answer {
-                Err(LinkError::Redis(error)) if passes(error) => is_elsewhere(error),
-                _ => return answer,
-            };
-            let waiting = async {
-                if moved {
-                    self.servers.look().await;
-                }
-                sleep(AGAIN).await;
-            };
-            if timeout_at(until, waiting).await.is_err() {
-                return answer;
+            match answer {
+                Err(error) if self.goes_on(&error, until).await => {}
+                answer => return answer,
             }
         }
     }
 
-    /// Asks for several things that change nothing: one message to each server that has any of the slots.
+    /// Asks for several things that change nothing. Those of one slot are answered in their order.
     pub(super) async fn ask_all(
+        &self,
+        commands: &[(Slot, Cmd)],
+        until: Instant,
+    ) -> Result<Vec<Value>, LinkError> {
+        loop {
+            match self.ask_each(commands, until).await {
+                Err(error) if self.goes_on(&error, until).await => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    /// One message to each server that has any of the slots.
+    async fn ask_each(
         &self,
         commands: &[(Slot, Cmd)],
         until: Instant,
@@ -64,22 +72,45 @@ impl Link {
             let probe = self.probe_of(commands[part[0]].0)?;
             let answers = self.ask_one(&probe, request, until).await?;
             let answers = answers.into_sequence().unwrap_or_default();
-            let each = part.into_iter().zip(answers).map(async |(index, answer)| {
+            let (mut whole, mut moving) = (Vec::with_capacity(part.len()), BTreeSet::new());
+            for (index, answer) in part.into_iter().zip(answers) {
                 let (slot, command) = &commands[index];
-                let answer = match answer.extract_error() {
-                    // Those whose slots move, one by one.
-                    Err(error) if passes(&error) => self.ask(*slot, command.into(), until).await?,
-                    answer => answer?,
+                let answer = answer.extract_error();
+                if let Err(error) = &answer
+                    && passes(error)
+                    && !is_elsewhere(error)
+                {
+                    moving.insert(*slot);
+                }
+                // Few keys, and only while they move. The commands behind them prove that what was read before them was whole, so
+                // these come behind them again.
+                let answer = match moving.contains(slot) {
+                    true => self.ask(*slot, command.into(), until).await?,
+                    false => answer?,
                 };
-                Ok::<_, LinkError>((index, answer))
-            });
-            try_join_all(each).await
+                whole.push((index, answer));
+            }
+            Ok::<_, LinkError>(whole)
         });
         let mut answers = vec![Value::Nil; commands.len()];
         for (index, answer) in try_join_all(asking).await?.into_iter().flatten() {
             answers[index] = answer;
         }
         Ok(answers)
+    }
+
+    /// Waits for the next chance of a call that failed. Returns false if there is none before `until`.
+    async fn goes_on(&self, error: &LinkError, until: Instant) -> bool {
+        let LinkError::Redis(error) = error else {
+            return false;
+        };
+        let waiting = async {
+            if is_elsewhere(error) {
+                self.servers.look().await;
+            }
+            sleep(AGAIN).await;
+        };
+        passes(error) && timeout_at(until, waiting).await.is_ok()
     }
 
     /// Asks one server once. The prober hears of a failure.
