@@ -8,7 +8,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use redis::{PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{PushInfo, PushKind, Value, aio::MultiplexedConnection};
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -22,18 +22,14 @@ const CONFIRM: Duration = Duration::from_secs(2);
 /// The pause before a subscription that Redis refused is tried again: permissions may be granted at any time.
 const REFUSED: Duration = Duration::from_millis(500);
 
-/// The channels that Redis has confirmed on the current connection; none while there is no connection.
-type Confirmed = Option<HashSet<String>>;
+/// The channels that Redis has confirmed on one connection.
+type Confirmed = Mutex<HashSet<String>>;
 
 /// The listening half of the bus, for one server.
 pub(super) struct Subscriber {
     keeper: Keeper,
     subscriptions: Arc<Subscriptions>,
-    confirmed: Mutex<Confirmed>,
 }
-
-/// The channels that are being let go on a connection.
-type Leaving = Arc<Mutex<HashSet<String>>>;
 
 impl Subscriber {
     pub(super) fn new(
@@ -44,28 +40,26 @@ impl Subscriber {
         Ok(Self {
             keeper: Keeper::new("subscribe", servers, server, Wanted::Master)?,
             subscriptions,
-            confirmed: Mutex::default(),
         })
     }
 
     /// Keeps a connection and the subscriptions on it until told to stop; then unsubscribes.
+    ///
+    /// A connection is over once Redis ends a subscription on it, as it does when the channel's slot is another server's: redis-rs
+    /// (1.8.1) takes that message for the answer to what was asked last, so that no later answer belongs to its question.
     pub(super) async fn run(&self, health: &Arc<Health>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
-            let subscriptions = Arc::clone(&self.subscriptions);
-            let leaving = Leaving::default();
-            let on_push = {
-                let (health, leaving) = (Arc::clone(health), Arc::clone(&leaving));
-                move |push: PushInfo| {
-                    if is_put_out(&push, &leaving) {
-                        return false;
-                    }
-                    subscriptions.dispatch(push, &health);
-                    true
+            let (subscriptions, heard_by) = (Arc::clone(&self.subscriptions), Arc::clone(health));
+            let on_push = move |push: PushInfo| {
+                let goes_on = push.kind != PushKind::SUnsubscribe;
+                if goes_on {
+                    subscriptions.dispatch(push, &heard_by);
                 }
+                goes_on
             };
             let why = match stop.run_until_cancelled(self.keeper.connect(on_push)).await {
                 None => break,
-                Some(Ok(kept)) => self.live(kept, &leaving, health, stop).await,
+                Some(Ok(kept)) => self.live(kept, health, stop).await,
                 Some(Err(why)) => why,
             };
             if !stop.is_cancelled() {
@@ -75,29 +69,20 @@ impl Subscriber {
     }
 
     /// Returns why the connection has ended.
-    async fn live(
-        &self,
-        kept: Kept,
-        leaving: &Leaving,
-        health: &Health,
-        stop: &CancellationToken,
-    ) -> String {
-        *self.confirmed.lock() = Some(HashSet::new());
-        let (server, connection, wake) = (&self.keeper.server, &kept.connection, Notify::new());
+    async fn live(&self, kept: Kept, health: &Health, stop: &CancellationToken) -> String {
+        let (server, wake, confirmed) = (&self.keeper.server, Notify::new(), Confirmed::default());
         let answers = |answer: Result<(), &str>| health.listening(server, answer.is_ok());
         answers(Ok(()));
         let why = tokio::select! {
             () = stop.cancelled() => {
-                self.unsubscribe(connection, leaving).await;
+                self.unsubscribe(kept.connection.clone()).await;
                 "it is not needed any more".into()
             }
             why = self.keeper.watch(&kept, &wake, answers) => why,
-            why = self.keep_subscribed(connection, leaving, health) => why,
+            why = self.keep_subscribed(&kept.connection, &confirmed, health) => why,
         };
         kept.ended.cancel();
-        let confirmed = self.confirmed.lock().take();
-        let had_heard = confirmed.is_some_and(|channels| !channels.is_empty());
-        health.deaf(server, had_heard);
+        health.deaf(server, !confirmed.lock().is_empty());
         // It may be said late, of a server that another link has come back to meanwhile: that one says again how it stands.
         self.subscriptions.changed();
         why
@@ -112,15 +97,14 @@ impl Subscriber {
         here.cloned().collect()
     }
 
-    /// Subscribes to what is wanted and not confirmed, and the reverse, at every change. Returns why the connection is to be
-    /// given up.
+    /// Subscribes to what is wanted and not confirmed, at every change. Returns why the connection is to be given up.
     ///
     /// Each channel has a SSUBSCRIBE of its own: Redis answers several at once with one refusal for all, and one forbidden
     /// channel must not keep the node from hearing the others.
     async fn keep_subscribed(
         &self,
         connection: &MultiplexedConnection,
-        leaving: &Leaving,
+        confirmed: &Confirmed,
         health: &Health,
     ) -> String {
         let mut told = HashSet::new();
@@ -128,15 +112,23 @@ impl Subscriber {
         loop {
             changes.mark_unchanged();
             let wanted = self.wanted();
-            let confirmed = self.confirmed.lock().clone().unwrap_or_default();
-            let subscribe = wanted.difference(&confirmed).map(async |channel| {
-                let subscribing = about(connection, "SSUBSCRIBE", channel);
+            let before = confirmed.lock().clone();
+            if !before.is_subset(&wanted) {
+                return "another server has some of its channels".into();
+            }
+            let subscribe = wanted.difference(&before).map(async |channel| {
+                let mut command = redis::cmd("SSUBSCRIBE");
+                command.arg(channel);
+                let subscribing = async {
+                    let mut connection = connection.clone();
+                    command.query_async::<()>(&mut connection).await
+                };
                 (channel, timeout(CONFIRM, subscribing).await)
             });
             let mut refused = false;
             for (channel, subscribed) in join_all(subscribe).await {
                 match subscribed {
-                    Ok(Ok(())) => self.confirm(channel, true),
+                    Ok(Ok(())) => drop(confirmed.lock().insert(channel.clone())),
                     Ok(Err(error)) => {
                         refused = true;
                         if is_elsewhere(&error) {
@@ -146,12 +138,6 @@ impl Subscriber {
                         }
                     }
                     Err(_) => return format!("{channel} not confirmed within {CONFIRM:?}"),
-                }
-            }
-            for channel in confirmed.difference(&wanted) {
-                match self.let_go(connection, leaving, channel).await {
-                    Ok(()) => self.confirm(channel, false),
-                    Err(why) => return format!("{channel} not let go: {why}"),
                 }
             }
             health.subscribed(&self.keeper.server, !refused);
@@ -164,59 +150,12 @@ impl Subscriber {
         }
     }
 
-    fn confirm(&self, channel: &str, subscribed: bool) {
-        if let Some(channels) = self.confirmed.lock().as_mut() {
-            match subscribed {
-                true => channels.insert(channel.to_owned()),
-                false => channels.remove(channel),
-            };
-        }
-    }
-
-    async fn let_go(
-        &self,
-        connection: &MultiplexedConnection,
-        leaving: &Leaving,
-        channel: &str,
-    ) -> Result<(), String> {
-        leaving.lock().insert(channel.to_owned());
-        within(CONFIRM, about(connection, "SUNSUBSCRIBE", channel)).await
-    }
-
     /// Says goodbye, for Redis to count this node out before anybody is told that it has closed.
-    async fn unsubscribe(&self, connection: &MultiplexedConnection, leaving: &Leaving) {
-        let channels = self.confirmed.lock().clone().unwrap_or_default();
-        let goodbyes = channels
-            .iter()
-            .map(|channel| self.let_go(connection, leaving, channel));
-        if timeout(DEADLINE, join_all(goodbyes)).await.is_err() {
-            tracing::debug!(server = %self.keeper.server, "a link is closed without goodbye");
+    async fn unsubscribe(&self, mut connection: MultiplexedConnection) {
+        let goodbye = redis::cmd("SUNSUBSCRIBE");
+        let goodbye = goodbye.query_async::<Value>(&mut connection);
+        if let Err(why) = within(DEADLINE, goodbye).await {
+            tracing::debug!(server = %self.keeper.server, why, "a link is closed without goodbye");
         }
-    }
-}
-
-async fn about(
-    connection: &MultiplexedConnection,
-    command: &str,
-    channel: &str,
-) -> RedisResult<()> {
-    let mut command = redis::cmd(command);
-    command.arg(channel);
-    command.query_async(&mut connection.clone()).await
-}
-
-/// Whether Redis has ended a subscription of its own accord, as the channel's slot is another server's now. Nothing more comes
-/// on that channel; and redis-rs takes the message for the answer to whatever was asked last, so that no later answer on this
-/// connection belongs to its question.
-fn is_put_out(push: &PushInfo, leaving: &Leaving) -> bool {
-    if push.kind != PushKind::SUnsubscribe {
-        return false;
-    }
-    match push.data.first() {
-        Some(Value::BulkString(channel)) => {
-            let channel = String::from_utf8_lossy(channel);
-            !leaving.lock().remove(channel.as_ref())
-        }
-        _ => false,
     }
 }
