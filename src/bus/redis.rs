@@ -195,8 +195,8 @@ impl RedisBus {
         let closed = CancellationToken::new();
         let tasks = TaskTracker::new();
         let run = Arc::clone(&links).run(closed.clone());
-        let aside = links.servers.aside().handle();
-        tasks.spawn_on(run, aside);
+        let runtime = links.servers.runtime().handle();
+        tasks.spawn_on(run, runtime);
         tasks.close();
         let bus = Self {
             links,

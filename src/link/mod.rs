@@ -4,19 +4,18 @@
 //! cluster, each with its slots. A call names its slot and goes to the server that has it; so all else is the same in every mode.
 //!
 //! Each connection has a task that makes it, PINGs, and gives it up after [`MISSES`] PINGs without an answer in a row
-//! ([`keeper`]); the bus keeps its connections in the same way. A [`Link`] adds:
+//! (`keeper.rs`); the bus keeps its connections in the same way. A [`Link`] adds:
 //!
 //! - a deadline on every call, [`DEADLINE`], the wait for a connection included;
 //! - for each server a breaker: while it is known to be away, calls that need it fail at once, and the others go on;
 //! - the way on for a call that a server of a cluster sends elsewhere, within its deadline;
-//! - a thread for the connections and their tasks ([`Aside`]), so that a node that is late does not take Redis for late.
+//! - a thread for the connections and their tasks ([`RedisRuntime`]), so that a node that is late does not take Redis for late.
 //!
 //! A server that is demoted keeps its connections, and its name may lead to another one by then. So when one call or PING finds
 //! that a server takes no writes, every connection to it is opened anew: the shared ones, the pool's, and the bus's.
 //!
 //! A call that hit the deadline may still be carried out by Redis. So callers make only calls that can be repeated.
 
-mod aside;
 mod ask;
 mod finder;
 mod keeper;
@@ -27,6 +26,7 @@ mod pool;
 mod probe;
 mod request;
 mod route;
+mod runtime;
 mod servers;
 mod slot;
 
@@ -37,7 +37,6 @@ use redis::{Cmd, FromRedisValue, RedisError, Value};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use aside::Aside;
 pub(crate) use keeper::{Keeper, Kept, Wanted, within};
 pub use map::{Address, Map};
 pub use pool::Alone;
@@ -45,6 +44,7 @@ pub(crate) use probe::Probe;
 pub use request::Request;
 pub(crate) use request::time;
 pub(crate) use route::is_elsewhere;
+pub use runtime::RedisRuntime;
 pub use servers::Servers;
 pub use slot::Slot;
 
@@ -95,7 +95,7 @@ pub struct Link {
 type Probes = Arc<Mutex<HashMap<Address, (Arc<Probe>, CancellationToken)>>>;
 
 impl Link {
-    /// A link to `servers`, which need not be there yet. It runs on their thread, [`Servers::aside`]. A replica will do: what only
+    /// A link to `servers`, which need not be there yet. It runs on their thread, [`Servers::runtime`]. A replica will do: what only
     /// reads may be pointed at one.
     ///
     /// # Errors
@@ -144,7 +144,7 @@ impl Link {
                 }
             };
             let follow = stop.clone().run_until_cancelled_owned(following);
-            link.servers.aside().handle().spawn(follow);
+            link.servers.runtime().handle().spawn(follow);
         }
         Ok(link)
     }
@@ -263,7 +263,7 @@ fn follow(
             let stop = stop.child_token();
             let (kept, stopped) = (Arc::clone(&probe), stop.clone());
             let run = async move { kept.run(&stopped).await };
-            servers.aside().handle().spawn(run);
+            servers.runtime().handle().spawn(run);
             probes.insert(server.clone(), (probe, stop));
         }
     }

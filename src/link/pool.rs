@@ -7,7 +7,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use parking_lot::Mutex;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue};
 
-use super::{Address, Aside, Link, LinkError, Probe, Role, Slot};
+use super::{Address, Link, LinkError, Probe, RedisRuntime, Role, Slot};
 
 /// How long a call on a pooled connection may take, the wait for the connection included.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ struct Opened {
 pub struct Alone {
     connection: Connection,
     server: Address,
-    aside: Aside,
+    runtime: RedisRuntime,
     link: Link,
 }
 
@@ -58,11 +58,11 @@ impl Link {
     /// connection to be had.
     pub async fn alone(&self, slot: Slot) -> Result<Alone, LinkError> {
         let probe = self.probe_of(slot)?;
-        let aside = self.servers.aside();
+        let runtime = self.servers.runtime();
         Ok(Alone {
-            connection: aside.around(self.connection_to(&probe)).await?,
+            connection: runtime.enter(self.connection_to(&probe)).await?,
             server: probe.server().clone(),
-            aside: aside.clone(),
+            runtime: runtime.clone(),
             link: self.clone(),
         })
     }
@@ -113,7 +113,7 @@ impl Alone {
         command: &Cmd,
     ) -> Result<T, LinkError> {
         let asking = command.query_async(&mut self.connection);
-        let asking = async { Ok(self.aside.around(asking).await?) };
+        let asking = async { Ok(self.runtime.enter(asking).await?) };
         self.link.counted(operation, asking).await
     }
 

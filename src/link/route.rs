@@ -127,7 +127,7 @@ impl Link {
             })
         };
         let answer = self
-            .within(until, self.servers.aside().around(asking))
+            .within(until, self.servers.runtime().enter(asking))
             .await;
         match &answer {
             Err(LinkError::Redis(error)) if is_of_a_replica(error) => probe.replace(),

@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Address, Aside, LinkError, Map,
+    Address, LinkError, Map, RedisRuntime,
     ask::Ask,
     finder::Finder,
     login::{Login, logins, sentinel_settings},
@@ -26,7 +26,7 @@ pub struct Servers {
 /// What the finder writes and everybody else reads.
 #[derive(Debug)]
 pub(super) struct Shared {
-    aside: Aside,
+    runtime: RedisRuntime,
     /// How the servers that hold data are connected to.
     pub(super) login: Login,
     cluster: bool,
@@ -40,9 +40,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(aside: Aside, login: Login, cluster: bool, known: Map) -> Self {
+    pub(super) fn new(runtime: RedisRuntime, login: Login, cluster: bool, known: Map) -> Self {
         Self {
-            aside,
+            runtime,
             login,
             cluster,
             map: watch::Sender::new(Arc::new(known)),
@@ -86,11 +86,11 @@ impl Servers {
             }
         };
         let is_cluster = redis.mode == RedisMode::Cluster;
-        let aside = Aside::start()?;
-        let shared = Arc::new(Shared::new(aside.clone(), login, is_cluster, known));
+        let runtime = RedisRuntime::start()?;
+        let shared = Arc::new(Shared::new(runtime.clone(), login, is_cluster, known));
         let finder = finder.map(|finder| {
             let stop = CancellationToken::new();
-            aside
+            runtime
                 .handle()
                 .spawn(finder.run(Arc::clone(&shared), stop.clone()));
             Arc::new(stop.drop_guard())
@@ -102,8 +102,8 @@ impl Servers {
     }
 
     /// Returns the runtime of the links to these servers.
-    pub fn aside(&self) -> &Aside {
-        &self.shared.aside
+    pub fn runtime(&self) -> &RedisRuntime {
+        &self.shared.runtime
     }
 
     /// Returns the map of slots to servers, as far as it is known.

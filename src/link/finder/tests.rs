@@ -7,7 +7,7 @@ use tokio::{
 use super::*;
 use crate::{
     config,
-    link::{Aside, login::logins},
+    link::{RedisRuntime, login::logins},
 };
 
 /// No wait in these tests takes longer; one that does has failed.
@@ -163,7 +163,12 @@ fn login() -> Login {
 }
 
 fn shared() -> Shared {
-    Shared::new(Aside::start().unwrap(), login(), false, Map::default())
+    Shared::new(
+        RedisRuntime::start().unwrap(),
+        login(),
+        false,
+        Map::default(),
+    )
 }
 
 fn asking(ask: Ask, seeds: &[&Address], patience: Duration) -> Finder {

@@ -1,4 +1,4 @@
-//! Where the work of the links themselves runs: a thread of its own, beside the runtime that serves clients.
+//! The runtime of the links to Redis: a thread of its own, beside the runtime that serves clients.
 //!
 //! On a node that is saturated each step of a task waits for its turn behind thousands of others, and a call to Redis is several
 //! steps: written, read, handed to its caller. With the steps of the connections in that queue too, calls and PINGs are late
@@ -13,16 +13,16 @@ use tokio_util::context::TokioContext;
 
 use super::LinkError;
 
-/// A runtime of one thread; clones are the same one, and with the last one it ends.
+/// A runtime of one thread, for connections to Redis. Clones share it; it ends with the last one.
 #[derive(Clone)]
-pub struct Aside(Arc<Owned>);
+pub struct RedisRuntime(Arc<Owned>);
 
 struct Owned {
     handle: Handle,
     runtime: Option<Runtime>,
 }
 
-impl Aside {
+impl RedisRuntime {
     /// Starts the thread.
     pub(super) fn start() -> Result<Self, LinkError> {
         let runtime = Builder::new_multi_thread()
@@ -37,13 +37,13 @@ impl Aside {
         })))
     }
 
-    /// What spawns here.
+    /// Returns the handle that spawns tasks on this runtime.
     pub fn handle(&self) -> &Handle {
         &self.0.handle
     }
 
-    /// Work that stays where it is, and whose connections and timers are here.
-    pub fn around<F: Future>(&self, work: F) -> TokioContext<F> {
+    /// Polls `work` on the caller's thread with this runtime's timers and I/O.
+    pub fn enter<F: Future>(&self, work: F) -> TokioContext<F> {
         TokioContext::new(work, self.0.handle.clone())
     }
 }
@@ -57,8 +57,8 @@ impl Drop for Owned {
     }
 }
 
-impl fmt::Debug for Aside {
+impl fmt::Debug for RedisRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Aside").finish_non_exhaustive()
+        f.debug_struct("RedisRuntime").finish_non_exhaustive()
     }
 }
