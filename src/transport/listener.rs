@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -107,7 +107,7 @@ pub async fn serve(
             }
             let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(Peer(peer));
-                router.clone().oneshot(request.map(axum::body::Body::new))
+                polled_once(router.clone().oneshot(request.map(axum::body::Body::new)))
             });
             let stream = HttpStream::new(tcp, place, config);
             let connection = http
@@ -133,6 +133,22 @@ pub async fn serve(
         .is_err()
     {
         tracing::debug!("HTTP connections were still at work");
+    }
+}
+
+/// `answer`, polled once already. hyper 1.12 drops the answer to a request unpolled when it reads the end of the stream right behind
+/// that: a poll that was cut at once would be seen by nobody, and its client would stay online.
+fn polled_once<F: Future>(answer: F) -> impl Future<Output = F::Output> {
+    let mut answer = Box::pin(answer);
+    // hyper polls it again before it waits for anything.
+    let first = answer
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    async move {
+        match first {
+            Poll::Ready(output) => output,
+            Poll::Pending => answer.await,
+        }
     }
 }
 
