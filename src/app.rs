@@ -17,13 +17,16 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+use tower_http::{
+    compression::{CompressionLayer, predicate::SizeAbove},
+    cors::{AllowHeaders, AllowOrigin, CorsLayer},
+};
 
 use crate::{
     api::{self, ApiState, auth::ApiAuth},
     auth::{Authenticator, RedisSessions},
     bus::Bus,
-    config::{Config, Cors, Reload, RunningConfig},
+    config::{Config, Cors, Reload, RunningConfig, Transport},
     connection::{Instance, NodeId},
     gateway::{Gateway, Parts, handlers::Handlers},
     link::{Link, Servers},
@@ -36,6 +39,9 @@ use crate::{
         origin::Origins,
     },
 };
+
+/// Answers to polls of more bytes than this are compressed, where they are at all; the JavaScript server's own bound.
+const COMPRESSED_BEYOND: u16 = 1024;
 
 /// How often the histograms' samples are folded; without it they pile up until the next scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -242,13 +248,21 @@ impl App {
         let state = ApiState::new(self.gateway.clone(), self.keys, self.config.clone());
         let engine = self.engine;
         let socket_io = any(move |request: Request| engine.clone().handle(request));
-        let mut sockets = Router::new()
-            .route("/socket.io", socket_io.clone())
-            .route("/socket.io/", socket_io)
-            .route(
-                "/socket.io/{file}",
-                get(client_file).with_state(self.bundle),
-            )
+        let Transport {
+            path,
+            http_compression,
+            ..
+        } = &self.config.now().transport;
+        let mut sessions = Router::new()
+            .route(path, socket_io.clone())
+            .route(&format!("{path}/"), socket_io);
+        if *http_compression {
+            let beyond = SizeAbove::new(COMPRESSED_BEYOND);
+            sessions = sessions.layer(CompressionLayer::new().compress_when(beyond));
+        }
+        let client = get(client_file).with_state(self.bundle);
+        let mut sockets = sessions
+            .route(&format!("{path}/{{file}}"), client)
             .merge(api::sessions(state.clone()));
         if let Some(layer) = cors_layer(&self.config.now().cors) {
             sockets = sockets.layer(layer);
@@ -331,7 +345,7 @@ async fn client_file(
     bundle.answer(&name, &headers)
 }
 
-/// Which pages of other origins may speak to `/socket.io/`; none without a list, as browsers have it.
+/// Which pages of other origins may speak to `transport.path`; none without a list, as browsers have it.
 fn cors_layer(cors: &Cors) -> Option<CorsLayer> {
     if cors.allowed_origins.is_empty() && !cors.localhost {
         return None;

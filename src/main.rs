@@ -87,11 +87,20 @@ async fn live(
     // Before anything is built, so that no signal finds the default handler, which drains nothing.
     let signals = count_signals()?;
 
-    let jwt = effective.config.auth.jwt.clone();
+    let (jwt, transport) = (
+        effective.config.auth.jwt.clone(),
+        effective.config.transport.clone(),
+    );
     let app = Builder::new(effective.config).bind().await?;
     let (public, internal) = (app.addr()?, app.internal_addr()?);
     if let Some(made_up) = effective.development {
-        let welcome = Welcome::new(&made_up, &jwt, public, internal.unwrap_or(public))?;
+        let welcome = Welcome::new(
+            &made_up,
+            &jwt,
+            &transport,
+            public,
+            internal.unwrap_or(public),
+        )?;
         // Development mode goes on with nobody reading along.
         let _ = write!(io::stdout().lock(), "{welcome}");
     }

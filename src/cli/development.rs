@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::commands::reachable;
 use crate::{
     auth::token,
-    config::{Development, Jwt},
+    config::{Development, Jwt, Transport},
 };
 
 /// How long the printed tokens are good for.
@@ -19,13 +19,15 @@ const USER: &str = "alice";
 pub struct Welcome {
     clients: SocketAddr,
     api: SocketAddr,
+    /// The client's option for `transport.path`, unless that is the default.
+    path: String,
     api_key: SecretString,
     user_token: SecretString,
     admin_token: SecretString,
 }
 
 impl Welcome {
-    /// Mints the tokens. `clients` and `api` are the addresses that are bound, `jwt` holds the made-up secret.
+    /// Mints the tokens. `clients` and `api` are the addresses that are bound, `jwt` holds the made-up secret, `transport` the path.
     ///
     /// # Errors
     ///
@@ -33,6 +35,7 @@ impl Welcome {
     pub fn new(
         development: &Development,
         jwt: &Jwt,
+        transport: &Transport,
         clients: SocketAddr,
         api: SocketAddr,
     ) -> anyhow::Result<Self> {
@@ -50,6 +53,10 @@ impl Welcome {
         Ok(Self {
             clients: reachable(clients),
             api: reachable(api),
+            path: match transport.path == Transport::default().path {
+                true => String::new(),
+                false => format!("path: {:?}, ", transport.path),
+            },
             api_key: development.api_key.clone(),
             user_token: mint(USER, &[])?,
             admin_token: mint("admin", &["admin"])?,
@@ -59,7 +66,9 @@ impl Welcome {
 
 impl fmt::Display for Welcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { clients, api, .. } = self;
+        let Self {
+            clients, api, path, ..
+        } = self;
         let user_token = self.user_token.expose_secret();
         let admin_token = self.admin_token.expose_secret();
         let api_key = self.api_key.expose_secret();
@@ -80,7 +89,7 @@ API key:
 
 Connect as {USER}, with socket.io-client:
   import {{ io }} from "socket.io-client";
-  const socket = io("http://{clients}", {{ auth: {{ token: "{user_token}" }} }});
+  const socket = io("http://{clients}", {{ {path}auth: {{ token: "{user_token}" }} }});
   socket.onAny((event, ...args) => console.log(event, ...args));
 
 Send {USER} an event:

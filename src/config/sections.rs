@@ -210,13 +210,32 @@ impl Default for Drain {
     }
 }
 
-/// `transport`: what clients find beside their sessions.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+/// `transport`: where clients find their sessions, and what else they find there.
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Transport {
+    /// The path at which clients connect, without the slash at its end; `/socket.io` by default. Clients that don't say another one
+    /// ask for that.
+    pub path: String,
+    /// The name of a cookie that a handshake sets, and its attributes: `io; Path=/; HttpOnly`. Its value is random; it is for load
+    /// balancers that tell clients apart by a cookie. None by default.
+    pub cookie: Option<String>,
+    /// Whether answers to polls of more than 1 KB are compressed, with gzip, for clients that take it. Not by default: it costs CPU.
+    pub http_compression: bool,
     /// The directory `dist` of the npm package `socket.io-client`, which pages get at `/socket.io/socket.io.js` and the names of
     /// its variants. None by default: those are 404.
     pub client_bundle: Option<PathBuf>,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            path: "/socket.io".to_owned(),
+            cookie: None,
+            http_compression: false,
+            client_bundle: None,
+        }
+    }
 }
 
 /// `ping`: Engine.IO's heartbeat.

@@ -495,6 +495,7 @@ fn the_table_has_every_key_of_the_sections() {
     config.limits.memory = Some(ByteSize::gb(1));
     config.log.audit_file = Some("a".into());
     config.transport.client_bundle = Some("a".into());
+    config.transport.cookie = Some("c".into());
 
     fn leaves(prefix: &str, table: &toml::Table, into: &mut Vec<String>) {
         for (name, value) in table {

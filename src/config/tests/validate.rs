@@ -30,6 +30,18 @@ fn timing() {
         ("registry.lease = '5s'", "registry.lease"),
         ("registry.heartbeat = '0s'", "registry.heartbeat"),
         ("ping.interval = '0s'", "ping.interval"),
+        ("transport.path = 'live'", "transport.path"),
+        ("transport.path = '/'", "transport.path"),
+        ("transport.path = '/live/'", "transport.path"),
+        ("transport.path = '/a/{b}'", "transport.path"),
+        ("transport.path = '/v1'", "transport.path"),
+        ("transport.path = '/api/live'", "transport.path"),
+        ("transport.cookie = ''", "transport.cookie"),
+        ("transport.cookie = 'io=1'", "transport.cookie"),
+        (
+            "transport.cookie = \"io; Path=/\\r\\nX: 1\"",
+            "transport.cookie",
+        ),
         ("ping.timeout = '0s'", "ping.timeout"),
         (
             "limits.handshake_timeout = '0s'",

@@ -1,9 +1,10 @@
 //! What no single value can tell: bounds, and what goes with what.
 //!
-//! `auth` and `api` are what is checked of their sections; the rest is here.
+//! `auth`, `api` and `transport` are what is checked of their sections; the rest is here.
 
 mod api;
 mod auth;
+mod transport;
 
 use std::{fs::File, net::SocketAddr, path::Path, time::Duration};
 
@@ -49,6 +50,7 @@ impl Config {
         self.redis.validate(&mut findings);
         self.origins(&mut findings);
         self.bounds(&mut findings);
+        self.transport.validate(&mut findings);
         self.durations(&mut findings);
         log_level(&self.log.level, &mut findings);
         ConfigError::unless_empty(findings.0)

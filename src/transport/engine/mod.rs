@@ -27,7 +27,7 @@ use std::{
 use axum::body::Body;
 use bytes::Bytes;
 use engineioxide::service::NotFoundService;
-use http::{HeaderMap, HeaderName, Method, Request, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use parking_lot::Mutex;
@@ -140,13 +140,13 @@ impl Engine {
             return forbidden();
         }
         match (query.transport, query.sid) {
-            (Some("websocket"), None) => self.open_websocket(protocol, request),
+            (Some("websocket"), None) => self.with_cookie(self.open_websocket(protocol, request)),
             (Some("websocket"), Some(sid)) => {
                 let sid = sid.to_owned();
                 self.upgrade(protocol, request, &sid)
             }
             (Some("polling"), None) if request.method() == Method::GET => {
-                uncached(self.open_polling(protocol, request).await)
+                uncached(self.with_cookie(self.open_polling(protocol, request).await))
             }
             (Some("polling"), None) => refused(2, "Bad handshake method"),
             (Some("polling"), Some(sid)) => {
@@ -155,6 +155,24 @@ impl Engine {
             }
             _ => refused(0, "Transport unknown"),
         }
+    }
+
+    /// The answer to a handshake, with the cookie of `transport.cookie` if it is let in.
+    fn with_cookie(&self, mut response: Response<Body>) -> Response<Body> {
+        let config = self.settings.config.now();
+        let Some(cookie) = &config.transport.cookie else {
+            return response;
+        };
+        if !matches!(response.status().as_u16(), 101 | 200) {
+            return response;
+        }
+        let (name, attributes) = cookie.split_at(cookie.find(';').unwrap_or(cookie.len()));
+        let value: u128 = rand::random();
+        // It has been validated.
+        if let Ok(cookie) = HeaderValue::try_from(format!("{name}={value:032x}{attributes}")) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        response
     }
 
     /// A new session, if one may start now.
