@@ -114,11 +114,15 @@ pub enum Breach {
     Unfinished,
     /// A POST while another one of the same session was at work.
     PostOverlap,
+    /// What is no WebSocket frame of a client's (RFC 6455 section 5).
+    NoFrame,
+    /// CONNECT of a client with another parser than the default.
+    OtherParser,
 }
 
 impl Breach {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::TooLarge,
         Self::SecondConnect,
         Self::ConnectFlood,
@@ -127,6 +131,8 @@ impl Breach {
         Self::Malformed,
         Self::Unfinished,
         Self::PostOverlap,
+        Self::NoFrame,
+        Self::OtherParser,
     ];
 
     /// The value of the metric label `reason`.
@@ -140,6 +146,8 @@ impl Breach {
             Self::Malformed => "malformed_packet",
             Self::Unfinished => "unfinished_message",
             Self::PostOverlap => "post_overlap",
+            Self::NoFrame => "no_frame",
+            Self::OtherParser => "other_parser",
         }
     }
 }

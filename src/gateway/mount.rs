@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use socketioxide::{ParserConfig, SocketIo, extract::SocketRef, handler::ConnectHandler};
+use engineioxide::service::NotFoundService;
+use socketioxide::{
+    ParserConfig, SocketIo, extract::SocketRef, handler::ConnectHandler, service::SocketIoService,
+};
 use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 
 use super::{Inner, connect::Said, refusal::Refusal};
@@ -12,7 +15,7 @@ use crate::{
     config::{Config, LARGEST_PAYLOAD},
     transport::{
         PATIENCE,
-        engine::{Adapter, EngineSettings, Protocol, ThisNode},
+        engine::{Adapter, EngineSettings, ThisNode},
         namespaces::Namespaces,
         origin::Origins,
     },
@@ -44,7 +47,7 @@ impl Inner {
     }
 
     /// Makes the Socket.IO server and mounts the configured namespaces.
-    pub(super) async fn mount(self: &Arc<Self>) -> Protocol {
+    pub(super) async fn mount(self: &Arc<Self>) -> SocketIoService<NotFoundService, Adapter> {
         let Config {
             limits,
             ping,

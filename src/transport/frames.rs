@@ -14,8 +14,19 @@ pub(super) const CLOSE_PACKET: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'1'];
 /// A text frame with Engine.IO's pong packet, `3`, as a client would send it.
 pub(super) const PONG_PACKET: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'3'];
 
-/// The opcode of a text frame.
-const TEXT: u8 = 1;
+/// Opcodes.
+pub(super) const CONTINUATION: u8 = 0;
+pub(super) const TEXT: u8 = 1;
+pub(super) const BINARY: u8 = 2;
+pub(super) const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+
+/// The bits of a frame's first byte that are for extensions.
+const RESERVED: u8 = 0x70;
+
+/// The longest payload of a control frame, in bytes.
+const MAX_CONTROL: u8 = 125;
 
 /// Where the bytes that were taken end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,9 +42,22 @@ pub(super) enum Step {
     Message,
 }
 
-/// A message is larger than was allowed.
+/// How many of a message's first bytes are kept.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Look {
+    pub(super) text: usize,
+    pub(super) binary: usize,
+}
+
+/// Why frames can't be followed any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLarge;
+pub(super) enum Wrong {
+    /// A message is larger than was allowed.
+    TooLarge,
+    /// A header that no client may send (RFC 6455 sections 5.1 to 5.5): not masked, of an extension or a kind that was not agreed on,
+    /// a control frame that is long or a fragment, or a frame that does not go on with the message that has begun.
+    NoFrame,
+}
 
 /// Follows the frames of a client (RFC 6455 section 5.2), and looks at what is in them only where it is asked to.
 #[derive(Default)]
@@ -45,9 +69,9 @@ pub(super) struct Frames {
     payload: u64,
     /// In the middle of a fragmented message, where only control frames may come.
     fragmented: bool,
-    /// How many bytes of the message are looked at.
+    /// How many bytes of the message are kept.
     look: usize,
-    /// The first bytes of a text message, unmasked.
+    /// The first bytes of the message, unmasked.
     opening: Vec<u8>,
     /// The mask of a frame that is no control frame, turned to the byte that comes next.
     masked: Option<[u8; 4]>,
@@ -57,27 +81,35 @@ pub(super) struct Frames {
     message: u64,
     /// What the end of the frame that is being read is.
     ends: Step,
+    /// A header was no client's.
+    broken: bool,
 }
 
 impl Frames {
     /// Takes the bytes that were read.
     #[cfg(test)]
     pub(super) fn advance(&mut self, mut bytes: &[u8]) {
-        while let (taken @ 1.., _) = self.take(bytes, 0, u64::MAX).unwrap_or_default() {
+        while let (taken @ 1.., _) = self
+            .take(bytes, Look::default(), u64::MAX)
+            .unwrap_or_default()
+        {
             bytes = &bytes[taken..];
         }
     }
 
     /// Takes the bytes that were read up to the end of a frame, at the most; returns how many, and where that is. The first
-    /// `look` bytes of a text message that begins among them are kept for [`Frames::opening`]. Fails at the header with which a
-    /// message becomes larger than `limit` bytes; the frames can't be followed any further then.
+    /// bytes of a message that begins among them are kept as `look` says. Fails at the header with which a message becomes
+    /// larger than `limit` bytes, or that is none; the frames can't be followed any further then.
     pub(super) fn take(
         &mut self,
         bytes: &[u8],
-        look: usize,
+        look: Look,
         limit: u64,
-    ) -> Result<(usize, Step), TooLarge> {
+    ) -> Result<(usize, Step), Wrong> {
         let mut taken = 0;
+        if self.broken {
+            return Err(Wrong::NoFrame);
+        }
         while let Some(&first) = bytes.get(taken) {
             if self.payload > 0 {
                 let left = &bytes[taken..];
@@ -90,10 +122,14 @@ impl Frames {
                 self.read += 1;
                 taken += 1;
                 if self.read == self.header_length() {
+                    if !self.is_header() {
+                        self.broken = true;
+                        return Err(Wrong::NoFrame);
+                    }
                     self.begin_payload(look);
                     if self.message > limit {
                         self.unmask(&bytes[taken..]);
-                        return Err(TooLarge);
+                        return Err(Wrong::TooLarge);
                     }
                 }
             }
@@ -104,8 +140,16 @@ impl Frames {
         Ok((taken, Step::Within))
     }
 
-    /// What the message began with that has just ended, as far as it was looked at; empty if it was no text.
+    /// What the message began with that has just ended, as far as it was kept; empty if it was no text.
     pub(super) fn opening(&self) -> &[u8] {
+        match self.text {
+            true => &self.opening,
+            false => &[],
+        }
+    }
+
+    /// What the message began with, text or not, as far as it was kept.
+    pub(super) fn kept(&self) -> &[u8] {
         &self.opening
     }
 
@@ -146,7 +190,21 @@ impl Frames {
         2 + extended + mask
     }
 
-    fn begin_payload(&mut self, look: usize) {
+    /// Whether the header that has been read is one that a client may send here.
+    fn is_header(&self) -> bool {
+        let [first, second, ..] = self.header;
+        let (is_final, opcode) = (first & 0x80 != 0, first & 0x0f);
+        let is_masked = second & 0x80 != 0;
+        let fits = match opcode {
+            CONTINUATION => self.fragmented,
+            TEXT | BINARY => !self.fragmented,
+            CLOSE | PING | PONG => is_final && second & 0x7f <= MAX_CONTROL,
+            _ => false,
+        };
+        fits && is_masked && first & RESERVED == 0
+    }
+
+    fn begin_payload(&mut self, look: Look) {
         let [first, second, ..] = self.header;
         self.payload = match second & 0x7f {
             126 => u64::from(u16::from_be_bytes([self.header[2], self.header[3]])),
@@ -160,7 +218,7 @@ impl Frames {
         if !self.fragmented {
             self.opening.clear();
             self.text = opcode == TEXT;
-            self.look = if self.text { look } else { 0 };
+            self.look = if self.text { look.text } else { look.binary };
             self.message = 0;
         }
         self.masked = (!is_control).then(|| match second & 0x80 {
@@ -195,6 +253,8 @@ impl Frames {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    const LOOK: Look = Look { text: 6, binary: 4 };
 
     fn frame(first: u8, payload: usize) -> Vec<u8> {
         let mut frame = vec![first];
@@ -286,7 +346,7 @@ mod tests {
             let mut openings = Vec::new();
             for mut bytes in stream.chunks(piece) {
                 while !bytes.is_empty() {
-                    let (taken, step) = frames.take(bytes, 6, u64::MAX).unwrap();
+                    let (taken, step) = frames.take(bytes, LOOK, u64::MAX).unwrap();
                     bytes = &bytes[taken..];
                     if step == Step::Message {
                         openings.push(String::from_utf8(frames.opening().to_vec()).unwrap());
@@ -302,7 +362,7 @@ mod tests {
         let message = masked(0x81, b"xx40/public,", [1, 2, 3, 4]);
         let mut frames = Frames::default();
         frames.advance(&message[..8]);
-        frames.take(&message[8..], 10, u64::MAX).unwrap();
+        frames.take(&message[8..], LOOK, u64::MAX).unwrap();
         assert!(frames.between_messages() && frames.opening().is_empty());
     }
 
@@ -320,7 +380,7 @@ mod tests {
                 let mut steps = vec![];
                 for mut bytes in bytes.chunks(piece) {
                     while !bytes.is_empty() {
-                        let (taken, step) = frames.take(bytes, 0, 10)?;
+                        let (taken, step) = frames.take(bytes, Look::default(), 10)?;
                         steps.push(step);
                         bytes = &bytes[taken..];
                     }
@@ -331,12 +391,55 @@ mod tests {
             assert_eq!(take(&parts[1]), Ok(Some(Step::Control)));
             assert_eq!(take(&parts[2]), Ok(Some(Step::Fragment)));
             assert_eq!(take(&parts[3][..5]), Ok(Some(Step::Within)));
-            assert_eq!(take(&parts[3][5..6]), Err(TooLarge));
+            assert_eq!(take(&parts[3][5..6]), Err(Wrong::TooLarge));
             let mut huge = vec![0x81, 0xff];
             huge.extend(u64::MAX.to_be_bytes());
             huge.extend([0; 4]);
-            assert_eq!(Frames::default().take(&huge, 0, 10), Err(TooLarge));
+            let taken = Frames::default().take(&huge, Look::default(), 10);
+            assert_eq!(taken, Err(Wrong::TooLarge));
         }
+    }
+
+    #[test]
+    fn what_no_client_may_send_is_no_frame_in_whatever_pieces_it_comes() {
+        let unmasked = vec![0x81, 1, b'2'];
+        let reserved = masked(0xc1, b"2", [1; 4]);
+        let unknown = masked(0x83, b"2", [1; 4]);
+        let long = [vec![0x89, 0xfe, 0, 126], vec![0; 130]].concat();
+        let fragment = masked(0x09, b"", [1; 4]);
+        let nothing_to_go_on_with = masked(0x80, b"2", [1; 4]);
+        let another = [masked(0x01, b"2", [1; 4]), masked(0x81, b"2", [1; 4])].concat();
+        for bytes in [
+            unmasked,
+            reserved,
+            unknown,
+            long,
+            fragment,
+            nothing_to_go_on_with,
+            another,
+        ] {
+            for piece in 1..=bytes.len() {
+                let mut frames = Frames::default();
+                let mut wrong = None;
+                for mut chunk in bytes.chunks(piece) {
+                    while !chunk.is_empty() && wrong.is_none() {
+                        match frames.take(chunk, LOOK, u64::MAX) {
+                            Ok((taken, _)) => chunk = &chunk[taken..],
+                            Err(error) => wrong = Some(error),
+                        }
+                    }
+                }
+                assert_eq!(wrong, Some(Wrong::NoFrame), "{bytes:?} by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_binary_message_is_kept_as_far_as_it_is_asked_for_and_is_no_text() {
+        let mut frames = Frames::default();
+        let message = masked(0x82, b"binary", [1, 2, 3, 4]);
+        frames.take(&message, LOOK, u64::MAX).unwrap();
+        assert_eq!((frames.opening(), frames.kept()), (&b""[..], &b"bina"[..]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::{
     frames::{CLOSE_PACKET, Frames},
     peer::client_addr,
+    recoder::Recoder,
     request::{Query, cut, slim_request, websocket_accept},
 };
 
@@ -95,6 +96,40 @@ proptest! {
             whole.advance(CLOSE_PACKET);
             prop_assert!(whole.between_messages());
         }
+    }
+
+    /// However bytes are cut into reads, the engine reads the same; and no bytes panic.
+    #[test]
+    fn bytes_are_made_anew_however_they_are_cut(
+        texts in vec(select(vec!["bAQID", "b", "b!", "42[1]", "42/a,7[-1,2]", "451-[1]", "2", ""]), 0..5),
+        fragment in any::<bool>(),
+        rest in vec(any::<u8>(), 0..100),
+        cuts in vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let mut bytes = Vec::new();
+        for text in texts {
+            let half = if fragment { text.len() / 2 } else { text.len() };
+            let (begin, end) = text.split_at(half);
+            bytes.extend([if fragment { 0x01 } else { 0x81 }, 0x80 | begin.len() as u8, 0, 0, 0, 0]);
+            bytes.extend(begin.bytes());
+            if fragment {
+                bytes.extend([0x80, 0x80 | end.len() as u8, 0, 0, 0, 0]);
+                bytes.extend(end.bytes());
+            }
+        }
+        bytes.extend(rest);
+        let whole = Recoder::default().recode(&bytes, 1000);
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let mut recoder = Recoder::default();
+        let mut pieces = Vec::new();
+        let mut from = 0;
+        for cut in cuts.into_iter().chain([bytes.len()]) {
+            pieces.extend(recoder.recode(&bytes[from..cut], 1000));
+            from = cut;
+        }
+        prop_assert_eq!(&pieces, &whole);
+        prop_assert!(pieces.len() as u64 + recoder.held() <= 3 * bytes.len() as u64);
     }
 
     /// A message that is whole leaves the stream between messages, whatever is in it.

@@ -5,6 +5,7 @@
 //! took 1.7 GB. Events of joined namespaces are the gateway's to count; all else is counted here.
 
 use std::{
+    borrow::Cow,
     num::NonZeroU32,
     sync::{
         Arc, OnceLock,
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::{
     namespaces::Namespaces,
-    packets::{self, Packet},
+    packets::{self, Packet, attachment_of_text, refusal_of_msgpack},
 };
 use crate::{connection::ConnectionId, ending::Breach};
 
@@ -85,6 +86,7 @@ pub(super) struct Gate {
     withholds_ping: AtomicBool,
     /// Whether a ping was kept from the client, and the engine waits for its answer.
     owes_pong: AtomicBool,
+    base64: AtomicBool,
 }
 
 /// What the last event has announced and what of it has not come: with its attachments it is one message.
@@ -147,6 +149,7 @@ impl Gate {
             breach: OnceLock::new(),
             withholds_ping: AtomicBool::new(false),
             owes_pong: AtomicBool::new(false),
+            base64: AtomicBool::new(false),
         }
     }
 
@@ -187,10 +190,26 @@ impl Gate {
         }
     }
 
-    /// How many bytes the next message may have: an attachment shares the size of its event's.
-    pub(super) fn room(&self) -> u64 {
-        let taken = self.announced.lock().bytes;
-        self.max_message().saturating_sub(taken)
+    /// How many bytes the next message may have, as an attachment shares the size of its event's; and how many of it
+    /// [`Gate::attachment`] needs if it is binary.
+    pub(super) fn next_message(&self) -> (u64, usize) {
+        let announced = self.announced.lock();
+        let room = self.max_message().saturating_sub(announced.bytes);
+        let look = match announced.attachments {
+            0 => self.sizes.guest as usize,
+            _ => 0,
+        };
+        (room, look)
+    }
+
+    /// Attachments leave as texts: the client has asked for it.
+    pub(super) fn set_base64(&self) {
+        self.base64.store(true, Ordering::Release);
+    }
+
+    /// Whether attachments leave as texts.
+    pub(super) fn is_base64(&self) -> bool {
+        self.base64.load(Ordering::Acquire)
     }
 
     /// The transport carries a user's connection: it may send what users may from now on.
@@ -222,7 +241,9 @@ impl Gate {
                 self.announce(attachments, length);
                 self.other()
             }
-            Packet::Attachment => self.attachment(length),
+            Packet::Attachment => self.attachment(length, || {
+                attachment_of_text(opening).unwrap_or_default().into()
+            }),
             Packet::Malformed => Err(Breach::Malformed),
             Packet::Other => self.other(),
         }
@@ -254,11 +275,18 @@ impl Gate {
         }
     }
 
-    /// Judges an attachment of `length` bytes, which belongs to the last event or acknowledgement.
-    pub(super) fn attachment(&self, length: u64) -> Result<Judged, Breach> {
+    /// Judges an attachment of `length` bytes, which belongs to the last event or acknowledgement; if there is none, by its `content`.
+    pub(super) fn attachment<'a>(
+        &self,
+        length: u64,
+        content: impl FnOnce() -> Cow<'a, [u8]>,
+    ) -> Result<Judged, Breach> {
         let mut announced = self.announced.lock();
         if announced.attachments == 0 {
-            return self.other();
+            return match refusal_of_msgpack(&content()) {
+                Some(_) => Err(Breach::OtherParser),
+                None => self.other(),
+            };
         }
         if announced.is_overdue(Instant::now()) {
             return Err(Breach::Unfinished);

@@ -1,6 +1,6 @@
 //! The namespaces that a client may ask for.
 
-use super::packets::reach;
+use super::packets::{BEFORE_NAME, reach};
 
 /// The namespaces there are, by path.
 #[derive(Clone, Debug)]
@@ -15,12 +15,12 @@ impl Namespaces {
         let paths = Vec::from_iter(paths);
         let reach = paths.iter().map(|path| reach(path)).max();
         Self {
-            reach: reach.unwrap_or_default(),
+            reach: reach.unwrap_or_default() + BEFORE_NAME,
             paths,
         }
     }
 
-    /// How many bytes of a packet tell which of them it is for.
+    /// How many bytes of a packet tell which of them it is for, and whether the name of an event is a number.
     pub(super) fn reach(&self) -> usize {
         self.reach
     }

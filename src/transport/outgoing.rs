@@ -15,16 +15,11 @@ use tungstenite::protocol::{
 };
 
 use super::{
+    frames::{BINARY, CLOSE, CONTINUATION, TEXT},
     gate::{Gate, Outgoing},
-    packets::SEPARATOR,
+    packets::{NOOP, SEPARATOR, attachment_as_text},
 };
 use crate::ending::Breach;
-
-/// The opcode of a text frame.
-const TEXT: u8 = 1;
-
-/// The opcode of a close frame.
-const CLOSE: u8 = 8;
 
 /// The event that goes with the end itself.
 const FAREWELL: &[u8] = b"[\"forceDisconnect\"";
@@ -73,8 +68,12 @@ pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8], ends: bool) -> 
     while at < frames.len() {
         let frame = Frame::first(&frames[at..]);
         let end = at + frame.length.max(1);
-        let instead = match gate.outgoing(frame.text) {
-            _ if ends && frame.is_close => last_frame(gate),
+        let outgoing = match frame.opcode {
+            CLOSE if ends => Outgoing::Nothing,
+            BINARY if gate.is_base64() => Outgoing::Instead(attachment_as_text(frame.payload)),
+            _ => gate.outgoing(frame.text()),
+        };
+        let instead = match outgoing {
             Outgoing::AsItIs => {
                 at = end;
                 continue;
@@ -82,6 +81,7 @@ pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8], ends: bool) -> 
             Outgoing::Instead(packet) => {
                 Some(NewFrame::message(packet, OpCode::Data(Data::Text), true))
             }
+            Outgoing::Nothing if frame.opcode == CLOSE => last_frame(gate),
             Outgoing::Nothing => None,
         };
         if copied == 0 {
@@ -100,16 +100,17 @@ pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8], ends: bool) -> 
     leaving
 }
 
-/// The close frame of a session that is ended from this side. A client whose message was too large is told so, with 1009
-/// (RFC 6455 section 7.4.1). Any other gets none: the end of the TCP stream is enough to every client, and the one for Java and
+/// The close frame of a session that is ended from this side. A client whose message was too large is told so, with 1009, and
+/// one whose frame was none with 1002 (RFC 6455 section 7.4.1). Any other gets none: the end of the TCP stream is enough to every client, and the one for Java and
 /// Android (io.socket:socket.io-client 2.1.2, on OkHttp) stops reading at a close frame and waits 45 s before it comes back.
 fn last_frame(gate: &Gate) -> Option<NewFrame> {
-    (gate.breach() == Some(Breach::TooLarge)).then(|| {
-        NewFrame::close(Some(CloseFrame {
-            code: CloseCode::Size,
-            reason: "message too large".into(),
-        }))
-    })
+    let (code, reason) = match gate.breach()? {
+        Breach::TooLarge => (CloseCode::Size, "message too large"),
+        Breach::NoFrame => (CloseCode::Protocol, "invalid frame"),
+        _ => return None,
+    };
+    let reason = reason.into();
+    Some(NewFrame::close(Some(CloseFrame { code, reason })))
 }
 
 /// The body of an answer to a poll, as it is to leave.
@@ -134,8 +135,8 @@ pub(super) fn outgoing_body(gate: &Gate, body: Bytes) -> Bytes {
         leaving.extend_from_slice(&packet);
     }
     if leaving.is_empty() {
-        // A noop: an empty answer is none to the stock client.
-        return Bytes::from_static(b"6");
+        // An empty answer is none to the stock client.
+        return Bytes::from_static(NOOP.as_bytes());
     }
     leaving.into()
 }
@@ -143,14 +144,22 @@ pub(super) fn outgoing_body(gate: &Gate, body: Bytes) -> Bytes {
 /// A frame of a server's (RFC 6455 section 5.2): no mask.
 struct Frame<'a> {
     length: usize,
-    is_close: bool,
-    /// Its payload, if it is a text frame, and as far as it is there.
-    text: &'a [u8],
+    opcode: u8,
+    /// As far as it is there.
+    payload: &'a [u8],
 }
 
 impl<'a> Frame<'a> {
     fn is_message(&self) -> bool {
-        is_message(self.text)
+        is_message(self.text())
+    }
+
+    /// Its payload, if it is a text frame.
+    fn text(&self) -> &'a [u8] {
+        match self.opcode {
+            TEXT => self.payload,
+            _ => &[],
+        }
     }
 
     /// The one that `data` begins with; all of it if that is not to be read.
@@ -158,8 +167,8 @@ impl<'a> Frame<'a> {
         let Some((&[first, second], _)) = data.split_first_chunk::<2>() else {
             return Self {
                 length: data.len(),
-                is_close: false,
-                text: &[],
+                opcode: CONTINUATION,
+                payload: &[],
             };
         };
         let extended = match second & 0x7f {
@@ -179,8 +188,8 @@ impl<'a> Frame<'a> {
         let payload = data.get(header..length).unwrap_or_default();
         Self {
             length,
-            is_close: first & 0x0f == CLOSE,
-            text: if first & 0x0f == TEXT { payload } else { &[] },
+            opcode: first & 0x0f,
+            payload,
         }
     }
 }
@@ -285,6 +294,21 @@ mod tests {
         let left = outgoing_frames(&gate, &frames, true);
         let close = &left[text("42[1]").len()..];
         assert_eq!(close[..4], [0x88, 19, 0x03, 0xf1], "1009");
+    }
+
+    #[test]
+    fn attachments_leave_as_texts_where_that_was_asked_for() {
+        let sizes = MessageSizes {
+            guest: 100,
+            user: 1000,
+        };
+        let gate = Gate::new(Arc::new(Namespaces::new(["/".to_owned()])), sizes);
+        let event = text("451-[{}]");
+        let frames = [&event[..], &[0x82, 3, 1, 2, 3]].concat();
+        assert_eq!(outgoing_frames(&gate, &frames, false), &frames[..]);
+        gate.set_base64();
+        let left = outgoing_frames(&gate, &frames, false);
+        assert_eq!(left, [event, text("bAQID")].concat());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tungstenite::protocol::frame::{
     coding::{Control, Data, OpCode},
 };
 
-use super::session::Session;
+use super::{packets::attachment_of_text, session::Session};
 
 /// How often a poll that waits is answered with a noop from the probe on: the client sends nothing else before it has come
 /// back. The JavaScript server's own interval.
@@ -103,13 +103,13 @@ fn take_frame(read: &mut BytesMut) -> io::Result<Option<(OpCode, BytesMut)>> {
     Ok(Some((header.opcode, payload)))
 }
 
-/// A packet of a polling client's body, as the frame that it is on a WebSocket. None for a noop, and for what is no packet.
-pub(super) fn frame_of(packet: &[u8]) -> Option<Frame> {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
+/// A packet of a polling client's body, as the frame that it is on a WebSocket, on which attachments are texts too if `base64`. None
+/// for a noop, and for what is no packet.
+pub(super) fn frame_of(packet: &[u8], base64: bool) -> Option<Frame> {
     match packet {
         [] | b"6" => None,
-        [b'b', data @ ..] => {
-            let data = STANDARD.decode(data).ok()?;
+        [b'b', ..] if !base64 => {
+            let data = attachment_of_text(packet)?;
             Some(Frame::message(data, OpCode::Data(Data::Binary), true))
         }
         text => {
@@ -163,9 +163,11 @@ mod tests {
 
     #[test]
     fn packets_of_a_body_become_frames() {
-        let payload = |packet: &[u8]| frame_of(packet).map(|frame| frame.payload().to_vec());
+        let payload = |packet: &[u8]| frame_of(packet, false).map(|frame| frame.payload().to_vec());
         assert_eq!(payload(b"42[1]"), Some(b"42[1]".to_vec()));
         assert_eq!(payload(b"bAQID"), Some(vec![1, 2, 3]));
         assert_eq!(payload(b"6"), None);
+        let text = frame_of(b"bAQID", true).unwrap();
+        assert_eq!(text.payload(), b"bAQID");
     }
 }

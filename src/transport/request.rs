@@ -11,6 +11,8 @@ pub(super) struct Query<'a> {
     pub(super) version: Option<&'a str>,
     pub(super) transport: Option<&'a str>,
     pub(super) sid: Option<&'a str>,
+    /// Whether the client wants attachments as texts.
+    pub(super) base64: bool,
 }
 
 impl<'a> Query<'a> {
@@ -26,6 +28,7 @@ impl<'a> Query<'a> {
             version: find("EIO"),
             transport: find("transport"),
             sid: find("sid"),
+            base64: find("b64").is_some_and(|value| !value.is_empty()),
         }
     }
 }
@@ -86,19 +89,10 @@ pub(super) fn switching_protocols<B>(accept: &str, request: &Request<B>) -> Resp
     response
 }
 
-/// The answer to a poll that is to come back with nothing.
-pub(super) fn noop() -> Response<Body> {
-    packet("6")
-}
-
-/// The answer to the last poll of a session: Engine.IO's close packet.
-pub(super) fn close() -> Response<Body> {
-    packet("1")
-}
-
-fn packet(packet: &'static str) -> Response<Body> {
+/// The answer to a poll with a packet that is not the engine's.
+pub(super) fn packet(packet: impl Into<Body>) -> Response<Body> {
     let text = (header::CONTENT_TYPE, "text/plain; charset=UTF-8");
-    ([text], packet).into_response()
+    ([text], packet.into()).into_response()
 }
 
 /// `response` as one that nothing keeps: it is a part of a session.

@@ -2,9 +2,97 @@
 
 import assert from 'node:assert/strict';
 import net from 'node:net';
-import { API_KEY, connected, exchange, Polling, RawSocket, someone, test, token } from './harness.mjs';
+import * as msgpack from 'socket.io-msgpack-parser';
+import { API_KEY, connect, connected, eventually, exchange, parseMetrics, pause, Polling, RawSocket, someone, test, token, within } from './harness.mjs';
 
 const TRANSPORTS = [['websocket'], ['polling'], ['polling', 'websocket']];
+
+const metric = async (door, name, labels) => parseMetrics((await door.api.request('GET', '/metrics')).text).value(name, labels);
+
+test('a client with the parser of msgpack is told so, once, in its own words', async ({ node }) => {
+  const door = await node();
+  for (const transports of TRANSPORTS) {
+    for (const namespace of ['/', '/public']) {
+      // Longer than what is read at once.
+      const client = connect(door, { user: someone('packed'), namespace, transports, parser: msgpack.default ?? msgpack, claims: { long: 'x'.repeat(1500) } });
+      const [error] = await client.wait('connect_error');
+      assert.equal(error.message, 'Unsupported parser', `${transports} ${namespace}`);
+      assert.deepEqual(error.data, { code: 'unsupported_parser' });
+      assert.equal(client.socket.active, false, 'expected the client not to try again');
+    }
+  }
+  await door.line(/socket\.io-msgpack-parser.*other_parser/);
+  await eventually('each is counted', async () => assert.equal(await metric(door, 'switchboard_transports_ended_total', { reason: 'other_parser' }), 6));
+});
+
+test('forceBase64: binary goes both ways as text, on either transport and through an upgrade', async ({ node }) => {
+  const door = await node();
+  for (const transports of TRANSPORTS) {
+    const user = someone('text');
+    const client = await connected(door, { user, transports, forceBase64: true });
+    const upgrades = transports.length > 1;
+    if (upgrades) await eventually('it has upgraded', () => assert.equal(client.socket.io.engine.transport.name, 'websocket'));
+    for (const size of [0, 3, 700, 50_000]) {
+      const answer = await client.socket.timeout(5000).emitWithAck('nothing takes this', Buffer.alloc(size, 7), { within: [Buffer.from('x')] });
+      assert.deepEqual(answer, { ok: false, error: 'Unknown event' }, `${transports} ${size}`);
+    }
+    assert.equal((await client.socket.timeout(5000).emitWithAck('devices')).ok, true, 'expected the events behind it to be read');
+  }
+});
+
+test('an event whose name is a number is one with that text for a name', async ({ node }) => {
+  const door = await node();
+  for (const transports of TRANSPORTS) {
+    const client = await connected(door, { user: someone('number'), transports });
+    for (const name of [1, 0, -1, 1.5, 1e21]) {
+      assert.deepEqual(await client.socket.timeout(5000).emitWithAck(name, { a: 1 }), { ok: false, error: 'Unknown event' }, `${transports} ${name}`);
+      assert.deepEqual(await client.socket.timeout(5000).emitWithAck(name, Buffer.from('x')), { ok: false, error: 'Unknown event' }, `${transports} ${name}`);
+    }
+    assert.equal(client.count('disconnect'), 0);
+  }
+  assert.equal(await metric(door, 'switchboard_events_unknown_total'), 30);
+});
+
+/** A client's frame. */
+function frame(text, { first = 0x81, mask = [1, 2, 3, 4] } = {}) {
+  const payload = Buffer.from(text).map((byte, i) => byte ^ mask[i % 4]);
+  assert.ok(payload.length < 126);
+  return Buffer.concat([Buffer.from([first, 0x80 | payload.length, ...mask]), payload]);
+}
+
+test('wherever its bytes are cut, the first message that has to be made anew is', async ({ node }) => {
+  const door = await node();
+  const { hostname, port } = new URL(door.url);
+  const message = Buffer.concat([frame('42/public,7["x"]'), frame('42/public,8[-1,2]')]);
+  const cut = async (at) => {
+    const socket = net.connect(port, hostname).setNoDelay(true);
+    let text = '';
+    socket.setEncoding('latin1').on('data', (data) => { text += data; });
+    socket.write('GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n');
+    await eventually('the handshake', () => assert.match(text, /pingInterval/), { every: 5 });
+    socket.write(frame('40/public,'));
+    await eventually('ready', () => assert.match(text, /"ready"/), { every: 5 });
+    socket.write(message.subarray(0, at));
+    // So that the node reads them apart. Where it does not, it has nothing to put together.
+    await pause(20);
+    socket.write(message.subarray(at));
+    await eventually(`both are answered, cut at ${at}`, () => assert.equal(text.split('Unknown event').length - 1, 2), { every: 5 });
+    socket.destroy();
+  };
+  await Promise.all(Array.from({ length: message.length - 1 }, (_, at) => cut(at + 1)));
+});
+
+test('what is no frame of a client\'s is answered with 1002', async ({ node, owned }) => {
+  const door = await node();
+  for (const bytes of [frame('2', { first: 0xc1 }), frame('2', { first: 0x83 }), frame('', { first: 0x09 }), frame('2', { first: 0x80 }), Buffer.from([0x81, 1, 0x32])]) {
+    const raw = new RawSocket(door.url);
+    owned(() => raw.ws.terminate());
+    await raw.open();
+    raw.ws._socket.write(bytes);
+    assert.equal(await within(5000, `the transport ends after ${bytes.toString('hex')}`, raw.closed), 1002);
+  }
+  assert.equal(await metric(door, 'switchboard_transports_ended_total', { reason: 'no_frame' }), 5);
+});
 
 test('transport.path: everything is there, and nothing at /socket.io', async ({ node }) => {
   const page = 'https://page.example';

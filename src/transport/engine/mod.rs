@@ -11,6 +11,7 @@
 mod adapter;
 mod polling;
 mod post;
+mod protocol;
 mod upgrade;
 mod websocket;
 
@@ -25,13 +26,8 @@ use std::{
 };
 
 use axum::body::Body;
-use bytes::Bytes;
-use engineioxide::service::NotFoundService;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
-use http_body_util::BodyExt;
-use hyper::service::Service;
 use parking_lot::Mutex;
-use socketioxide::service::SocketIoService;
 use tokio::time::Instant;
 
 use super::{
@@ -40,15 +36,13 @@ use super::{
     listener::unavailable,
     namespaces::Namespaces,
     origin::Origins,
-    request::{Query, cut, forbidden, numbered, refused, uncached},
-    session::{Handshake, Session, SessionEvents, SessionId},
+    request::{Query, cut, forbidden, refused, uncached},
+    session::{Handshake, LastPacket, Session, SessionEvents, SessionId},
 };
 use crate::{auth::KeptHeaders, config::RunningConfig, connection::TransportKind};
 
 pub use adapter::{Adapter, ThisNode};
-
-/// socketioxide's service, which runs the protocol.
-pub type Protocol = SocketIoService<NotFoundService, Adapter>;
+pub use protocol::Protocol;
 
 /// The longest text of a client's in the log, in bytes.
 const MAX_TOLD: usize = 128;
@@ -80,11 +74,11 @@ pub struct Engine {
     settings: EngineSettings,
     events: Arc<dyn SessionEvents>,
     /// Set once, when the namespaces are mounted: the service and its handlers refer to each other.
-    protocol: OnceLock<Protocol>,
+    protocol: OnceLock<Arc<dyn Protocol>>,
     /// Sessions that began with polling, by their Engine.IO session id.
     polling: Mutex<HashMap<String, Arc<Session>>>,
-    /// The ids of sessions that polled and are over, and since when: the next poll of each is answered with a close packet.
-    closed: Mutex<HashMap<String, Instant>>,
+    /// The ids of sessions that polled and are over, with the answer to the next poll of each, and since when.
+    closed: Mutex<HashMap<String, (LastPacket, Instant)>>,
     /// Sessions that have sent no CONNECT packet yet, the oldest first, and since when they are there.
     waiting: Mutex<BTreeMap<SessionId, (Weak<Session>, Instant)>>,
     next_id: AtomicU64,
@@ -105,8 +99,8 @@ impl Engine {
     }
 
     /// Gives the engine the service that runs the protocol.
-    pub fn mount(&self, protocol: Protocol) {
-        self.protocol.set(protocol).ok();
+    pub fn mount(&self, protocol: impl Protocol) {
+        self.protocol.set(Arc::new(protocol)).ok();
     }
 
     /// Answers a request to `/socket.io/`.
@@ -208,6 +202,9 @@ impl Engine {
             ),
             self,
         );
+        if Query::of(request.uri()).base64 {
+            session.gate().set_base64();
+        }
         let displaced = {
             let mut waiting = self.waiting.lock();
             waiting.insert(id, (Arc::downgrade(&session), Instant::now()));
@@ -260,15 +257,4 @@ impl Engine {
 fn told(headers: &HeaderMap, name: HeaderName) -> &str {
     let value = headers.get(name).and_then(|value| value.to_str().ok());
     cut(value.unwrap_or_default(), MAX_TOLD)
-}
-
-/// Has the protocol answer a request, and collects the answer.
-async fn call(protocol: &Protocol, request: Request<Body>) -> Response<Bytes> {
-    let Ok(response) = Service::<Request<Body>>::call(protocol, request).await;
-    let (parts, body) = response.into_parts();
-    let body = match body.collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) => match error {},
-    };
-    numbered(Response::from_parts(parts, body))
 }

@@ -7,20 +7,17 @@ use http::{Method, Request, Response, StatusCode, header};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout};
 
-use super::{Engine, Protocol, call, post::CLOSE};
+use super::{Engine, Protocol};
 use crate::{
     connection::TransportKind,
     transport::{
         listener::unavailable,
         outgoing::{is_message, outgoing_body},
-        packets::SEPARATOR,
-        request::{close, noop, refused, slim_request},
-        session::{Session, SessionGuard},
+        packets::{CLOSE, NOOP, SEPARATOR},
+        request::{packet, refused, slim_request},
+        session::{LastPacket, Session, SessionGuard},
     },
 };
-
-/// Engine.IO's packet that says nothing.
-const NOOP: &[u8] = b"6";
 
 /// Engine.IO's pong packet.
 const PONG: &str = "3";
@@ -58,13 +55,13 @@ impl Engine {
             }
             self.closed
                 .lock()
-                .retain(|_, since| since.elapsed() < FAREWELL);
+                .retain(|_, (_, since)| since.elapsed() < FAREWELL);
         }
     }
 
     pub(super) async fn open_polling(
         self: &Arc<Self>,
-        protocol: &Protocol,
+        protocol: &Arc<dyn Protocol>,
         request: Request<Body>,
     ) -> Response<Body> {
         let Some(session) = self.new_session(&request, TransportKind::Polling) else {
@@ -73,7 +70,7 @@ impl Engine {
         let mut slim = slim_request("/socket.io/?EIO=4&transport=polling").map(|()| Body::empty());
         slim.extensions_mut()
             .insert(SessionGuard::new(session.clone()));
-        let response = call(protocol, slim).await;
+        let response = protocol.answer(slim).await;
         let (mut parts, body) = response.into_parts();
         let sid = body
             .strip_prefix(b"0")
@@ -91,13 +88,16 @@ impl Engine {
 
     pub(super) async fn poll(
         self: &Arc<Self>,
-        protocol: &Protocol,
+        protocol: &Arc<dyn Protocol>,
         request: Request<Body>,
         sid: &str,
     ) -> Response<Body> {
         let Some(session) = self.session(sid) else {
-            if request.method() == Method::GET && self.closed.lock().remove(sid).is_some() {
-                return close();
+            let last = (request.method() == Method::GET)
+                .then(|| self.closed.lock().remove(sid))
+                .flatten();
+            if let Some((last, _)) = last {
+                return packet(last);
             }
             return refused(1, "Session ID unknown");
         };
@@ -108,15 +108,17 @@ impl Engine {
                 let mut poll = Poll::start(&session);
                 // Without tokio's budget, after which a channel seems empty (measured: 128 packets a request): what is there
                 // is fetched whole, and a session may end on that.
-                let mut response = pin!(tokio::task::unconstrained(call(protocol, slim)));
+                let mut response = pin!(tokio::task::unconstrained(protocol.answer(slim)));
                 if session.is_upgrading() {
-                    // From here on everything comes over the WebSocket.
-                    return noop();
+                    // A client that has said `5` polls no more: from here on everything comes over the WebSocket.
+                    return refused(3, "Bad request");
                 }
                 let at_once = futures_util::poll!(response.as_mut());
                 session.poll_served(poll.number, at_once.is_pending());
-                if at_once.is_pending() && session.takes_close() {
-                    return close();
+                if at_once.is_pending()
+                    && let Some(last) = session.take_last()
+                {
+                    return packet(last);
                 }
                 let response = match at_once {
                     std::task::Poll::Ready(response) => response,
@@ -130,7 +132,10 @@ impl Engine {
                         };
                         poll.waits = false;
                         let Some(response) = response else {
-                            return noop();
+                            if session.is_upgrading() {
+                                return refused(3, "Bad request");
+                            }
+                            return packet(NOOP);
                         };
                         response
                     }
@@ -141,8 +146,8 @@ impl Engine {
                 }
                 // The engine has closed the session under the poll.
                 let nothing = parts.status != StatusCode::OK || body.is_empty() || body == NOOP;
-                if nothing && session.takes_close() {
-                    return close();
+                if nothing && let Some(last) = session.take_last() {
+                    return packet(last);
                 }
                 poll.fetched(body.len());
                 let body = outgoing_body(session.gate(), body);
@@ -177,14 +182,14 @@ impl Engine {
         let mut packet = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"))
             .map(|()| Body::from(CLOSE));
         *packet.method_mut() = Method::POST;
-        call(protocol, packet).await;
+        protocol.answer(packet).await;
     }
 
-    /// Has the next poll of a session that is about to be unknown answered with a close packet.
-    pub(in crate::transport) fn owe_close(&self, session: &Session) {
+    /// Has the next poll of a session that is about to be unknown answered with `last`.
+    pub(in crate::transport) fn owe(&self, session: &Session, last: LastPacket) {
         if let Some(sid) = session.sid() {
             let sid = sid.expose_secret().to_owned();
-            self.closed.lock().insert(sid, Instant::now());
+            self.closed.lock().insert(sid, (last, Instant::now()));
         }
     }
 
@@ -212,23 +217,27 @@ impl Engine {
 
 /// Takes the engine's first ping, which it sends at once, and answers it, before anybody else knows the session: clients expect
 /// the first after `ping.interval`.
-async fn answer_first_ping(protocol: &Protocol, sid: &str) {
+async fn answer_first_ping(protocol: &Arc<dyn Protocol>, sid: &str) {
     let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
-    let poll = call(protocol, slim_request(&uri).map(|()| Body::empty()));
+    let poll = protocol.answer(slim_request(&uri).map(|()| Body::empty()));
     if timeout(FIRST_PING, poll).await.is_err() {
         // It reaches the client then, as any other.
         return;
     }
     let mut pong = slim_request(&uri).map(|()| Body::from(PONG));
     *pong.method_mut() = Method::POST;
-    call(protocol, pong).await;
+    protocol.answer(pong).await;
 }
 
 /// Takes the packets that wait for the polls of a session, as a poll would.
-pub(super) async fn take_waiting(protocol: &Protocol, sid: &str, mut take: impl FnMut(&[u8])) {
+pub(super) async fn take_waiting(
+    protocol: &Arc<dyn Protocol>,
+    sid: &str,
+    mut take: impl FnMut(&[u8]),
+) {
     loop {
         let poll = slim_request(&format!("/socket.io/?EIO=4&transport=polling&sid={sid}"));
-        let poll = call(protocol, poll.map(|()| Body::empty()));
+        let poll = protocol.answer(poll.map(|()| Body::empty()));
         let mut poll = pin!(tokio::task::unconstrained(poll));
         let std::task::Poll::Ready(answer) = futures_util::poll!(poll.as_mut()) else {
             return;

@@ -11,16 +11,19 @@ use http::{Request, Response, StatusCode, request};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Engine, Protocol, call};
+use super::{Engine, Protocol};
 use crate::{
     ending::Breach,
     transport::{
-        gate::MAX_PACKETS_IN_POST, packets::SEPARATOR, request::refused, session::Session,
+        gate::MAX_PACKETS_IN_POST,
+        packets::{
+            CLOSE, NOOP, SEPARATOR, attachment_as_text, attachment_of_text, refusal_of_msgpack,
+            with_text_for_name,
+        },
+        request::refused,
+        session::Session,
     },
 };
-
-/// Engine.IO's close packet.
-pub(super) const CLOSE: &[u8] = b"1";
 
 /// How a POST fails.
 enum Failed {
@@ -36,7 +39,7 @@ impl Engine {
     /// Answers a POST request of a session. `head` is what the engine is told of it.
     pub(super) async fn take_post(
         &self,
-        protocol: &Protocol,
+        protocol: &Arc<dyn Protocol>,
         session: &Arc<Session>,
         head: &request::Parts,
         body: Body,
@@ -52,6 +55,7 @@ impl Engine {
             .gate()
             .patience(self.settings.config.now().limits.handshake_timeout);
         let post = Post {
+            engine: self,
             protocol,
             session,
             head,
@@ -70,6 +74,11 @@ impl Engine {
                 session.breached(breach);
                 match breach {
                     Breach::TooLarge => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+                    // To the client it has arrived: a poll tells that it is refused.
+                    Breach::OtherParser => {
+                        session.end();
+                        Response::new("ok".into())
+                    }
                     _ => refused(3, "Bad request"),
                 }
             }
@@ -79,7 +88,8 @@ impl Engine {
 
 /// A POST request that is being read.
 struct Post<'a> {
-    protocol: &'a Protocol,
+    engine: &'a Engine,
+    protocol: &'a Arc<dyn Protocol>,
     session: &'a Arc<Session>,
     head: &'a request::Parts,
     /// Packets that have been judged.
@@ -124,7 +134,7 @@ impl Post<'_> {
         for packet in packets.split(|byte| *byte == SEPARATOR) {
             match self.judge(packet) {
                 Ok(true) => {
-                    closes |= packet == CLOSE;
+                    closes |= packet == CLOSE.as_bytes();
                     if !passing.is_empty() {
                         passing.extend_from_slice(&[SEPARATOR]);
                     }
@@ -133,7 +143,10 @@ impl Post<'_> {
                         [b'b', ..] => packet
                             .split(|byte| *byte == b'\n')
                             .for_each(|line| passing.extend_from_slice(line)),
-                        _ => passing.extend_from_slice(packet),
+                        _ => match with_text_for_name(packet) {
+                            Some(packet) => passing.extend_from_slice(&packet),
+                            None => passing.extend_from_slice(packet),
+                        },
                     }
                 }
                 Ok(false) => {}
@@ -142,6 +155,11 @@ impl Post<'_> {
                     break;
                 }
             }
+        }
+        if closes && !self.session.is_polled() {
+            // Its poll has been overtaken by this, and is answered as if it had not.
+            self.engine.owe(self.session, NOOP.into());
+            self.engine.forget(self.session);
         }
         if !passing.is_empty() {
             let response = post(self.protocol, self.head, self.session, passing.freeze()).await;
@@ -169,14 +187,29 @@ impl Post<'_> {
         if length as u64 > self.session.gate().max_message() {
             return Err(Breach::TooLarge);
         }
-        self.session.judge(packet, length as u64)
+        self.session
+            .judge(packet, length as u64)
+            .inspect_err(|breach| {
+                if *breach == Breach::OtherParser {
+                    self.refuse_other_parser(packet);
+                }
+            })
+    }
+
+    /// Has a poll tell a client with another parser that it is refused.
+    fn refuse_other_parser(&self, connect: &[u8]) {
+        let connect = attachment_of_text(connect);
+        let refusal = connect.and_then(|connect| refusal_of_msgpack(&connect));
+        if let Some(refusal) = refusal {
+            self.session.owe(attachment_as_text(&refusal));
+        }
     }
 }
 
 /// Hands a POST body to the engine. If the session has ended namespaces, what comes before a CONNECT packet for one of them is
 /// handled first.
 async fn post(
-    protocol: &Protocol,
+    protocol: &Arc<dyn Protocol>,
     head: &request::Parts,
     session: &Session,
     mut body: Bytes,
@@ -204,7 +237,11 @@ async fn post(
     hand_over(protocol, head, body).await
 }
 
-async fn hand_over(protocol: &Protocol, head: &request::Parts, body: Bytes) -> Response<Bytes> {
+async fn hand_over(
+    protocol: &Arc<dyn Protocol>,
+    head: &request::Parts,
+    body: Bytes,
+) -> Response<Bytes> {
     let request = Request::from_parts(head.clone(), Body::from(body));
-    call(protocol, request).await
+    protocol.answer(request).await
 }

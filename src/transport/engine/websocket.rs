@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
@@ -24,7 +23,7 @@ use crate::{
 impl Engine {
     pub(super) fn open_websocket(
         self: &Arc<Self>,
-        protocol: &Protocol,
+        protocol: &Arc<dyn Protocol>,
         mut request: Request<Body>,
     ) -> Response<Body> {
         let Some(accept) = websocket_accept(&request) else {
@@ -47,7 +46,7 @@ impl Engine {
 
     async fn start_websocket(
         self: Arc<Self>,
-        protocol: Protocol,
+        protocol: Arc<dyn Protocol>,
         upgrade: hyper::upgrade::OnUpgrade,
         session: Arc<Session>,
         slim: Request<()>,
@@ -62,9 +61,7 @@ impl Engine {
         }
         session.gate().withhold_ping();
         let stream = EngineStream::new(wire, session, &early);
-        if let Err(error) = protocol.call((stream, slim)).await {
-            tracing::debug!(%error, "the engine refused a handshake");
-        }
+        protocol.carry(stream, slim).await;
     }
 }
 

@@ -80,7 +80,7 @@ fn all_but_events_of_joined_namespaces_is_counted() {
         for _ in 0..10_000 {
             assert_eq!(judge(&gate, "42/public,[\"a\"]"), Ok(Judged::Passes));
             assert_eq!(judge(&gate, "452-/public,[\"a\"]"), Ok(Judged::Passes));
-            assert_eq!(gate.attachment(1), Ok(Judged::Passes));
+            assert_eq!(gate.attachment(1, Cow::default), Ok(Judged::Passes));
             assert_eq!(judge(&gate, "bAAAA"), Ok(Judged::Passes));
         }
     };
@@ -106,7 +106,7 @@ fn attachments_that_do_not_come_are_held_and_overdue() {
     gate.set_unfinished(2);
     assert_eq!((gate.held(), gate.is_overdue(now)), (42, false));
     assert!(gate.is_overdue(later));
-    assert!(gate.attachment(1).is_ok());
+    assert!(gate.attachment(1, Cow::default).is_ok());
     assert!(!gate.is_overdue(later));
 }
 
@@ -126,13 +126,13 @@ fn an_event_with_its_attachments_is_one_message() {
     assert_eq!(judge(&gate, "40"), Ok(Judged::Passes));
     gate.name("/", &"a".into());
     assert_eq!(gate.packet(b"452-[]", 40), Ok(Judged::Passes));
-    assert_eq!((gate.room(), gate.max_message()), (60, 100));
-    assert_eq!(gate.attachment(50), Ok(Judged::Passes));
-    assert_eq!(gate.room(), 10);
-    assert_eq!(gate.attachment(11), Err(Breach::TooLarge));
+    assert_eq!((gate.next_message().0, gate.max_message()), (60, 100));
+    assert_eq!(gate.attachment(50, Cow::default), Ok(Judged::Passes));
+    assert_eq!(gate.next_message().0, 10);
+    assert_eq!(gate.attachment(11, Cow::default), Err(Breach::TooLarge));
     assert_eq!(gate.packet(b"451-[]", 40), Ok(Judged::Passes));
-    assert_eq!(gate.attachment(60), Ok(Judged::Passes));
-    assert_eq!(gate.room(), 100);
+    assert_eq!(gate.attachment(60, Cow::default), Ok(Judged::Passes));
+    assert_eq!(gate.next_message().0, 100);
 }
 
 #[test]
@@ -178,4 +178,16 @@ fn the_first_ping_is_withheld_and_answered_once() {
     assert_eq!((gate.takes_pong(), gate.takes_pong()), (true, false));
     assert_eq!(gate.outgoing(b"2"), Outgoing::AsItIs);
     assert!(!gate.takes_pong());
+}
+
+#[test]
+fn a_connect_packet_of_another_parser_is_told_from_other_attachments() {
+    let packet = serde_json::json!({ "type": 0, "nsp": "/" });
+    let connect = rmp_serde::to_vec_named(&packet).unwrap();
+    let gate = gate();
+    let attachment = |content: &[u8]| gate.attachment(1, || Cow::Owned(content.to_vec()));
+    assert_eq!(attachment(&connect), Err(Breach::OtherParser));
+    assert_eq!(attachment(b"40"), Ok(Judged::Passes));
+    assert_eq!(judge(&gate, "451-[{}]"), Ok(Judged::Passes));
+    assert_eq!(attachment(&connect), Ok(Judged::Passes));
 }

@@ -24,6 +24,7 @@ use super::{
     door::SessionPlace,
     engine::Engine,
     gate::{Gate, Judged},
+    packets::CLOSE,
     parted::{Parted, Removal},
     wire::Wire,
 };
@@ -32,7 +33,7 @@ use crate::{
     ending::Breach,
 };
 
-pub(super) use self::polling::Probing;
+pub(super) use self::polling::{LastPacket, Probing};
 
 pub use self::guard::SessionGuard;
 
@@ -292,12 +293,20 @@ impl Session {
     pub(super) fn breached(self: &Arc<Self>, breach: Breach) {
         if self.gate.set_breach(breach) {
             self.events.breached(breach);
+            let hint = match breach {
+                Breach::TooLarge => {
+                    "limits.max_payload and .max_payload_guest say how large a message may be"
+                }
+                Breach::OtherParser => {
+                    "it has the parser socket.io-msgpack-parser: it needs that of socket.io-client"
+                }
+                _ => "a stock client doesn't",
+            };
             tracing::warn!(
                 session = self.id.0,
                 address = %self.handshake.remote_addr,
                 reason = breach.label(),
-                "a transport is ended for what its client sends; how large a message may be is limits.max_payload and \
-                 .max_payload_guest"
+                "a transport is ended for what its client sends: {hint}"
             );
             let session = self.clone();
             tokio::spawn(async move {
@@ -347,7 +356,7 @@ impl Session {
     /// `Handshake::stays_away_once_closed`.
     pub fn close(self: &Arc<Self>) {
         if !self.handshake.stays_away_once_closed() {
-            self.owe_close();
+            self.owe(CLOSE);
         }
         self.end();
     }
@@ -388,8 +397,11 @@ impl Session {
                     lost = engine.unfetched(&self).await;
                 }
                 let known = !self.is_aborted() && !self.is_over();
-                if known && wire.is_none() && self.takes_close() {
-                    engine.owe_close(&self);
+                if known
+                    && wire.is_none()
+                    && let Some(last) = self.take_last()
+                {
+                    engine.owe(&self, last);
                 }
                 engine.close_polling(&self).await;
             }

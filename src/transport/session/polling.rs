@@ -1,6 +1,7 @@
 //! What a session that began with long-polling keeps: its id, its GET requests, and what its client has yet to fetch.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -18,6 +19,9 @@ use tokio::{
 use super::Session;
 use crate::connection::TransportKind;
 
+/// The packet with which the last poll of a session is answered.
+pub(in crate::transport) type LastPacket = Cow<'static, str>;
+
 /// How long the end of a polling session waits for its client to fetch what was written before.
 const POLL_DEADLINE: Duration = Duration::from_millis(750);
 
@@ -33,8 +37,8 @@ pub(super) struct Polling {
     released: Notify,
     /// Whether a WebSocket beside it is being tried.
     probing: AtomicBool,
-    /// Whether its client is still to be told, by Engine.IO's close packet, that the session is over.
-    owes_close: AtomicBool,
+    /// What its client is still to be told when the session ends.
+    last: Mutex<Option<LastPacket>>,
     /// Bytes sent and not fetched, as far as this node's own sends go.
     unfetched: AtomicUsize,
     /// Whether a POST is at work.
@@ -60,7 +64,7 @@ impl Polling {
             served: watch::Sender::new(0),
             released: Notify::new(),
             probing: AtomicBool::new(false),
-            owes_close: AtomicBool::new(false),
+            last: Mutex::default(),
             unfetched: AtomicUsize::new(0),
             posting: AtomicBool::new(false),
         }
@@ -107,20 +111,17 @@ impl Session {
         }
     }
 
-    /// Has a client that polls told, by Engine.IO's close packet, when the session ends.
-    pub(super) fn owe_close(&self) {
+    /// Has a client that polls told `last` when the session ends, in place of what it was to be told.
+    pub(in crate::transport) fn owe(&self, last: impl Into<LastPacket>) {
         if let Some(polling) = &self.polling {
-            polling.owes_close.store(true, Ordering::Release);
+            *polling.last.lock() = Some(last.into());
         }
     }
 
-    /// Whether the session is ending and its client is to be told so now: true once.
-    pub(in crate::transport) fn takes_close(&self) -> bool {
-        self.is_ending()
-            && self
-                .polling
-                .as_ref()
-                .is_some_and(|polling| polling.owes_close.swap(false, Ordering::AcqRel))
+    /// Takes what the client is to be told last. None before the session is ending.
+    pub(in crate::transport) fn take_last(&self) -> Option<LastPacket> {
+        let polling = self.polling.as_ref().filter(|_| self.is_ending())?;
+        polling.last.lock().take()
     }
 
     /// Begins to try a WebSocket beside a session that polls, one at a time. None if it does not poll any more, or is ending.

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::protocol::frame::{
     Frame,
@@ -18,10 +18,11 @@ use super::{Inflow, Wire};
 use crate::{
     ending::Breach,
     transport::{
-        frames::{CLOSE_PACKET, Frames, PONG_PACKET, Step},
+        frames::{CLOSE_PACKET, Frames, Look, PONG_PACKET, Step, Wrong},
         outgoing::outgoing_frames,
-        packets::{self, Packet},
+        packets::{self, Packet, is_foreign},
         probe,
+        recoder::Recoder,
         session::Session,
     },
 };
@@ -38,6 +39,10 @@ pub struct EngineStream {
     owes_pong: bool,
     /// Where the client is in its frames.
     frames: Frames,
+    /// What makes the client's messages ones that the engine can read, once it has sent one that it can't.
+    recoder: Option<Box<Recoder>>,
+    /// `early` is the beginning of a message, which is not read before more of it has come.
+    held: bool,
     /// The close packet has been read, or is about to be.
     closing: bool,
     /// Nothing more of the client's is read: it has sent what ends its session.
@@ -67,6 +72,8 @@ impl EngineStream {
             injected: &[],
             owes_pong: false,
             frames: Frames::default(),
+            recoder: None,
+            held: false,
             closing: false,
             deaf: false,
             muted: 0,
@@ -100,38 +107,79 @@ struct Followed {
     engine: usize,
     /// How many have been looked at. What is left is looked at later.
     looked_at: usize,
-    /// What is wrong with what comes next.
-    breach: Option<Breach>,
+    next: Next,
 }
+
+/// What comes after the bytes that have been looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// What is to be looked at as those were.
+    More,
+    /// The beginning of a message, too little of it to tell whether the engine can read it.
+    Beginning,
+    /// A message that the engine can't read.
+    Foreign,
+    /// What ends the session.
+    Breach(Breach),
+}
+
+/// The longest header of a frame, in bytes.
+const MAX_HEADER: usize = 14;
 
 /// Judges what the engine is about to read, and leaves out what it is not to. All of it is read at once, unless the session
 /// has ended namespaces: then one message at a time, for when a read is asked for all before it has been handled. Of a
-/// message that is wrong, or left out, nothing is read if it begins here.
-fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &mut [u8]) -> Followed {
+/// message that is wrong, or left out, nothing is read if it begins here; nor, if `tells_foreign`, of one that the engine can't read,
+/// or that has only just begun.
+fn follow(
+    frames: &mut Frames,
+    session: &Arc<Session>,
+    bytes: &mut [u8],
+    tells_foreign: bool,
+) -> Followed {
     let gate = session.gate();
     let parted = session.parted().look();
-    let look = parted.max(gate.look());
-    // Where the last message ends: of what was looked at, and of what the engine reads.
-    let mut boundary = frames.between_messages().then_some(0);
+    let text = parted.max(gate.look());
+    // Where the last message ends, if it does here: of what the engine reads, and of what was looked at.
+    let mut boundary = frames.between_messages().then_some((0, 0));
     let (mut engine, mut looked_at) = (0, 0);
     while looked_at < bytes.len() {
-        let step = frames.take(&bytes[looked_at..], look, gate.room());
+        let (room, binary) = gate.next_message();
+        let step = frames.take(&bytes[looked_at..], Look { text, binary }, room);
+        if let (true, Ok((_, step)), Some((engine, looked_at))) = (tells_foreign, step, boundary) {
+            let begun = bytes.len() - looked_at;
+            let next = match step {
+                Step::Within if begun < MAX_HEADER + text => Next::Beginning,
+                Step::Control => Next::More,
+                _ if is_foreign(frames.opening()) => Next::Foreign,
+                _ => Next::More,
+            };
+            if next != Next::More {
+                return Followed {
+                    engine,
+                    looked_at,
+                    next,
+                };
+            }
+        }
         let judged = match step {
-            Err(_) => Err(Breach::TooLarge),
+            Err(Wrong::TooLarge) => Err(Breach::TooLarge),
+            Err(Wrong::NoFrame) => Err(Breach::NoFrame),
             Ok((_, Step::Within)) => Ok(true),
             Ok((_, Step::Control | Step::Fragment)) => gate.frame().map(|_| true),
             Ok((_, Step::Message)) if frames.is_text() => {
                 session.judge(frames.opening(), frames.message_length())
             }
-            Ok((_, Step::Message)) => gate.attachment(frames.message_length()).map(|_| true),
+            Ok((_, Step::Message)) => gate
+                .attachment(frames.message_length(), || frames.kept().into())
+                .map(|_| true),
         };
         let passes = match judged {
             Ok(passes) => passes,
             Err(breach) => {
                 return Followed {
-                    engine: boundary.unwrap_or(0),
+                    engine: boundary.map_or(0, |(engine, _)| engine),
                     looked_at,
-                    breach: Some(breach),
+                    next: Next::Breach(breach),
                 };
             }
         };
@@ -139,11 +187,11 @@ fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &mut [u8]) -> Foll
         bytes.copy_within(looked_at..looked_at + taken, engine);
         looked_at += taken;
         engine += taken;
-        if let (false, Some(before)) = (passes, boundary) {
+        if let (false, Some((before, _))) = (passes, boundary) {
             engine = before;
         }
         if frames.between_messages() {
-            boundary = Some(engine);
+            boundary = Some((engine, looked_at));
             if parted > 0 {
                 session.parted().let_go(frames.opening());
                 break;
@@ -153,38 +201,80 @@ fn follow(frames: &mut Frames, session: &Arc<Session>, bytes: &mut [u8]) -> Foll
     Followed {
         engine,
         looked_at,
-        breach: None,
+        next: Next::More,
     }
 }
 
 impl EngineStream {
-    /// Judges what was read. Returns how much of it the engine reads now, and keeps what it reads later.
-    fn judge(&mut self, read: &mut [u8]) -> usize {
+    /// Judges what was read, with `rest` behind it. Returns how much of it the engine reads now, and keeps what it reads later.
+    fn judge(&mut self, read: &mut [u8], rest: BytesMut) -> usize {
         let began_between = self.frames.between_messages();
-        let followed = follow(&mut self.frames, &self.session, read);
-        let Some(breach) = followed.breach else {
-            self.session.gate().set_unfinished(self.frames.unfinished());
-            self.early = BytesMut::from(&read[followed.looked_at..]);
-            return followed.engine;
-        };
+        let tells_foreign = self.recoder.is_none();
+        let followed = follow(&mut self.frames, &self.session, read, tells_foreign);
+        let mut later = BytesMut::from(&read[followed.looked_at..]);
+        if !rest.is_empty() {
+            // An empty one would keep its buffer alive.
+            later.unsplit(rest);
+        }
+        match followed.next {
+            Next::Breach(breach) => return self.end_for(breach, followed.engine, began_between),
+            Next::More => self.early = later,
+            Next::Beginning => {
+                self.frames = Frames::default();
+                self.held = later.len() == read.len() - followed.looked_at;
+                self.early = later;
+            }
+            Next::Foreign => {
+                self.frames = Frames::default();
+                self.recoder = Some(Box::default());
+                self.recode(&later);
+            }
+        }
+        self.count_unfinished();
+        followed.engine
+    }
+
+    fn count_unfinished(&self) {
+        let held = self.recoder.as_ref().map_or(0, |recoder| recoder.held());
+        let unfinished = self.frames.unfinished() + held;
+        self.session.gate().set_unfinished(unfinished);
+    }
+
+    /// Has the engine read what the recoder makes of `bytes`.
+    fn recode(&mut self, bytes: &[u8]) {
+        if let Some(recoder) = &mut self.recoder {
+            let max_message = self.session.gate().max_message();
+            self.early = recoder.recode(bytes, max_message);
+            self.count_unfinished();
+        }
+    }
+
+    /// Ends the session for what comes after `engine` bytes that the engine reads yet. Returns how many these are.
+    fn end_for(&mut self, breach: Breach, engine: usize, began_between: bool) -> usize {
         self.deaf = true;
+        self.early = BytesMut::new();
         if let Packet::Connect(namespace) = Packet::of(self.frames.opening())
             && breach == Breach::TooLarge
         {
-            self.say(packets::too_large(namespace));
+            self.say(Data::Text, packets::too_large(namespace).into());
         }
-        if followed.engine > 0 || began_between {
+        if breach == Breach::OtherParser
+            && let Some(refusal) = packets::refusal_of_msgpack(self.frames.kept())
+        {
+            self.say(Data::Binary, refusal.into());
+        }
+        if engine > 0 || began_between {
             // The engine has read whole messages only: its end may begin with a close packet.
             self.frames = Frames::default();
         }
         self.session.breached(breach);
-        followed.engine
+        engine
     }
 
     /// Sends the client a packet that is not the engine's.
-    fn say(&self, packet: String) {
+    fn say(&self, kind: Data, packet: Bytes) {
         let mut frame = Vec::new();
-        let message = Frame::message(packet, OpCode::Data(Data::Text), true);
+        let message = Frame::message(packet, OpCode::Data(kind), true);
         let formatted = message.format(&mut frame).map_err(io::Error::other);
         if let Err(error) = formatted.and_then(|()| self.wire.accept(&frame, &self.session)) {
             tracing::debug!(%error, "a client can't be told");
@@ -222,13 +312,10 @@ impl AsyncRead for EngineStream {
                 this.injected = PONG_PACKET;
                 continue;
             }
-            if !this.early.is_empty() {
+            if !this.early.is_empty() && !this.held {
                 let mut early = std::mem::take(&mut this.early);
                 let mut read = early.split_to(early.len().min(buf.remaining()));
-                let taken = this.judge(&mut read);
-                if !this.deaf {
-                    this.early.unsplit(early);
-                }
+                let taken = this.judge(&mut read, early);
                 if taken == 0 {
                     continue;
                 }
@@ -259,7 +346,16 @@ impl AsyncRead for EngineStream {
                     let before = buf.filled().len();
                     buf.advance(n);
                     this.wire.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
-                    let taken = this.judge(&mut buf.filled_mut()[before..]);
+                    let read = &mut buf.filled_mut()[before..];
+                    let taken = if this.recoder.is_some() {
+                        this.recode(read);
+                        0
+                    } else if std::mem::take(&mut this.held) {
+                        this.early.extend_from_slice(read);
+                        0
+                    } else {
+                        this.judge(read, BytesMut::new())
+                    };
                     buf.set_filled(before + taken);
                     if n > 0 && taken == 0 {
                         continue;
