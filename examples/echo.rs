@@ -1,4 +1,4 @@
-//! The server that the official Engine.IO and Socket.IO protocol suites run against: it lets everybody into `/` and `/custom`,
+//! The server that the official Socket.IO protocol suite runs against: it lets everybody into `/` and `/custom`,
 //! tells each what its handshake's `auth` was, and sends back what it gets.
 //!
 //! ```sh
@@ -13,7 +13,7 @@ use switchboard::{
     config::{AuthRule, Environment, Namespace, Sources},
 };
 
-/// What both suites expect of the server that they test.
+/// What the suite expects of the server that they test.
 const PING_INTERVAL: Duration = Duration::from_millis(300);
 const PING_TIMEOUT: Duration = Duration::from_millis(200);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
