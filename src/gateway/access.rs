@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::gateway::{
     Gateway, GatewayError, Inner,
     message::{Disconnected, TokenRevoked},
 };

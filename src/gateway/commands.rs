@@ -13,13 +13,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    Inner, acks,
-    endings::closed,
-    live::Live,
+use crate::gateway::{
+    Inner,
+    connections::local::LocalConnection,
+    delivery::acks,
+    endings::orders::closed,
     message::{Message, Target},
-    receipts::Request,
-    wire::{self, Said},
+    peers::receipts::Request,
+    peers::wire::{self, PeerMessage},
 };
 use crate::{
     bus::{Inbox, Received},
@@ -76,13 +77,15 @@ impl Inner {
 
     fn take(self: &Arc<Self>, from: Instance, payload: &[u8], outbox: &mut Outbox) {
         match wire::read(payload) {
-            Some(Said::Command(request, command)) => self.obey(from, request, command, outbox),
-            Some(Said::Receipts(receipts)) => {
+            Some(PeerMessage::Command(request, command)) => {
+                self.obey(from, request, command, outbox)
+            }
+            Some(PeerMessage::Receipts(receipts)) => {
                 for receipt in receipts {
                     self.requests.receipted(&from, receipt);
                 }
             }
-            Some(Said::Unknown) => {
+            Some(PeerMessage::Unknown) => {
                 self.metrics.messages_dropped("unknown").increment(1);
                 tracing::debug!(%from, "a message on the bus is of a kind that is not known");
             }
@@ -123,14 +126,17 @@ impl Inner {
                 );
             }
             Command::End { ids, ending } => {
-                let lives: Vec<_> = ids.iter().filter_map(|id| self.hub.get(id)).collect();
-                self.end_all(&lives, &ending);
-                tokio::spawn(self.clone().confirm_ended(from, receipt, lives));
+                let connections: Vec<_> = ids.iter().filter_map(|id| self.table.get(id)).collect();
+                self.end_all(&connections, &ending);
+                tokio::spawn(self.clone().confirm_ended(from, receipt, connections));
             }
             Command::EndToken { token_id } => {
                 let ended = self.end_token(&token_id);
                 // Which they are nobody else knows.
-                let open = ended.iter().map(|live| live.id.clone()).collect();
+                let open = ended
+                    .iter()
+                    .map(|connection| connection.id.clone())
+                    .collect();
                 let more = true;
                 confirm(
                     &from,
@@ -176,7 +182,12 @@ impl Inner {
         });
     }
 
-    async fn confirm_ended(self: Arc<Self>, to: Instance, receipt: Receipt, ended: Vec<Arc<Live>>) {
+    async fn confirm_ended(
+        self: Arc<Self>,
+        to: Instance,
+        receipt: Receipt,
+        ended: Vec<Arc<LocalConnection>>,
+    ) {
         let closed = closed(ended, Instant::now() + END_DEADLINE).await;
         self.bus
             .post(&to, &wire::receipts(&[Receipt { closed, ..receipt }]));

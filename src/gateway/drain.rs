@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::{Inner, commands::Command, live::Live};
+use crate::gateway::{Inner, commands::Command, connections::local::LocalConnection};
 use crate::{ending::Ending, transport::SessionId};
 
 /// The longest pause between two sessions: a node with few clients does not take all of its window for them.
@@ -30,29 +30,29 @@ impl Inner {
         // A tick that came late is made up for, so that the window holds.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut gone = Vec::new();
-        for lives in sessions {
+        for connections in sessions {
             ticks.tick().await;
             // As they are by now: a namespace joined meanwhile and left out would need its transport, and the others would be
             // told to stay away.
-            let lives = lives
+            let connections = connections
                 .first()
-                .map(|live| self.hub.of_session(live.session.id))
+                .map(|connection| self.table.of_session(connection.session.id))
                 .unwrap_or_default();
-            self.end_all(&lives, &ending);
-            gone.extend(lives);
+            self.end_all(&connections, &ending);
+            gone.extend(connections);
         }
         // Those that were in the middle of their handshake.
-        for lives in self.sessions() {
-            self.end_all(&lives, &ending);
-            gone.extend(lives);
+        for connections in self.sessions() {
+            self.end_all(&connections, &ending);
+            gone.extend(connections);
         }
         let deadline = Instant::now() + LAST;
-        for live in gone {
-            if tokio::time::timeout_at(deadline, live.closed())
+        for connection in gone {
+            if tokio::time::timeout_at(deadline, connection.closed())
                 .await
                 .is_err()
             {
-                tracing::warn!(connection = %live.id, "not confirmed as closed");
+                tracing::warn!(connection = %connection.id, "not confirmed as closed");
             }
         }
         self.handlers.finish().await;
@@ -75,10 +75,13 @@ impl Inner {
     }
 
     /// The connections of this node, by session.
-    fn sessions(&self) -> Vec<Vec<Arc<Live>>> {
-        let mut sessions: BTreeMap<SessionId, Vec<Arc<Live>>> = BTreeMap::new();
-        for live in self.hub.all() {
-            sessions.entry(live.session.id).or_default().push(live);
+    fn sessions(&self) -> Vec<Vec<Arc<LocalConnection>>> {
+        let mut sessions: BTreeMap<SessionId, Vec<Arc<LocalConnection>>> = BTreeMap::new();
+        for connection in self.table.all() {
+            sessions
+                .entry(connection.session.id)
+                .or_default()
+                .push(connection);
         }
         sessions.into_values().collect()
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Inner;
+use crate::gateway::Inner;
 use crate::{
     connection::Instance,
     registry::{Lease, RegistryError, keys::Shard},

@@ -1,61 +1,46 @@
 //! The life of a connection, and the verbs a backend has.
 //!
 //! ```text
-//!  CONNECT ─▶ connect ─▶ registry.assert ───▶ ack, `ready` ─▶ live in the hub
-//!                                                               │  deliver ◀── send, broadcast (API, other nodes)
+//!  CONNECT ─▶ arriving ─▶ registry.assert ──▶ ack, `ready` ─▶ in the table of connections
+//!                                                               │  delivery ◀── send, broadcast (API, other nodes)
 //!                                                               │  endings ◀── disconnect, limits, drain
-//!  whatever ends it ───────────────────────────────────────▶ departure ─▶ registry.unregister
+//!  whatever ends it ───────────────────────────────────────▶ departing ─▶ registry.unregister
 //! ```
 //!
-//! - `refusal` is why somebody is not let in.
-//! - `inbound` takes what clients send, in order; `own` is what they may do about themselves, `admin` what administrators
-//!   may. `handlers` are an application's, and `lane` runs them; `queue` bounds what waits for either.
-//! - `expiry` and `recheck` watch over what connections came in by; `access` and `sessions` are a backend's verbs on it.
-//! - `connect` is the one way in, `departure` the one way out, whatever ended the connection.
-//! - `mount` is the Socket.IO server underneath, `carriers` what its sessions tell.
-//! - `hub` finds this node's connections, `live` is one of them.
-//! - `verbs` is what a backend asks for; `deliver` and `endings` do it, `commands` carries it to other nodes, `receipts` are
-//!   what they say became of it, and `acks` bounds what clients answer.
+//! - `arriving` is the one way in, with the Socket.IO server underneath; `refusal` is why somebody is not let in.
+//! - `connections` are those of this node, and the one way out; `session_events` is what their sessions tell.
+//! - `clients` is what clients may say. `handlers` are an application's.
+//! - `verbs` is what a backend asks for, `access` and `sessions` what it asks about a user's right to be connected.
+//! - `delivery` hands messages out, `endings` ends connections, `commands` does both for other nodes. `peers` is what goes
+//!   between nodes, `message` what is sent.
+//! - `membership` keeps the node's lease, and the registry true to the node; `lease` is what the node knows of it. `drain` is
+//!   how a node goes.
 //! - `memory` keeps the node below `limits.memory`.
 //! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
 //!   its state.
-//! - `membership` keeps the node's lease, and `resync` keeps the registry true to the node; `lease` is what the node
-//!   knows of it. `drain` is how a node goes.
 
 pub mod access;
-mod acks;
-mod admin;
-mod carriers;
+mod arg;
+mod arriving;
+mod clients;
 mod commands;
-mod connect;
-mod deliver;
-mod departure;
+mod connections;
+mod delivery;
 mod drain;
 mod endings;
-mod events;
-mod expiry;
 pub mod handlers;
-mod hub;
-mod inbound;
-mod lane;
 mod lease;
-mod live;
 mod membership;
 mod memory;
 pub mod message;
-mod mount;
-mod own;
-mod queue;
+mod peers;
 mod readiness;
-mod receipts;
-mod recheck;
 mod refusal;
-mod resync;
 mod scrape;
+mod session_events;
 mod sessions;
 mod settings;
 mod verbs;
-mod wire;
 
 use std::{
     collections::BTreeSet,
@@ -74,8 +59,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    carriers::Events, expiry::Watch, handlers::Handlers, hub::Hub, lease::LeaseState, live::Live,
-    receipts::Requests,
+    connections::{departing, local::LocalConnection, table::ConnectionTable},
+    endings::expiry::Watch,
+    handlers::Handlers,
+    lease::LeaseState,
+    membership::repair,
+    peers::receipts::Requests,
+    session_events::SessionListener,
 };
 use crate::{
     auth::{Authenticator, token::MintError},
@@ -87,8 +77,8 @@ use crate::{
     transport::{Engine, door::Door, engine::Adapter},
 };
 
-pub use admin::{TokenBearer, TokenRefused};
-pub(crate) use inbound::is_own_event;
+pub use clients::admin::{TokenBearer, TokenRefused};
+pub(crate) use clients::inbound::is_own_event;
 pub use message::{
     AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, Target,
     TokenRevoked,
@@ -149,13 +139,13 @@ struct Inner {
     bus: Bus,
     metrics: Metrics,
     handlers: Handlers,
-    hub: Hub,
+    table: ConnectionTable,
     /// Which newcomers there is a place for.
     door: Arc<Door>,
     requests: Requests,
     /// Set once, when the namespaces are mounted.
     io: OnceLock<SocketIo<Adapter>>,
-    departures: mpsc::UnboundedSender<Arc<Live>>,
+    departures: mpsc::UnboundedSender<Arc<LocalConnection>>,
     watches: mpsc::UnboundedSender<Watch>,
     ended_lines: DefaultDirectRateLimiter,
     membership: Mutex<LeaseState>,
@@ -166,7 +156,7 @@ struct Inner {
     /// The shards that may not hold just this node's connections, or orders that this node has not seen.
     inexact: Mutex<BTreeSet<Shard>>,
     /// The connections that are to be asserted once more, in turn.
-    to_repair: Mutex<resync::Repair>,
+    to_repair: Mutex<repair::Repair>,
     draining: AtomicBool,
     /// Ends the heartbeats: a node that has left must not join again.
     leaving: CancellationToken,
@@ -198,7 +188,7 @@ impl Gateway {
             started_at: Timestamp::now(),
             auth,
             registry,
-            hub: Hub::new(metrics.clone()),
+            table: ConnectionTable::new(metrics.clone()),
             door: Door::new(
                 &first.limits,
                 first.trusted_proxies.clone(),
@@ -208,7 +198,7 @@ impl Gateway {
             io: OnceLock::new(),
             departures,
             watches,
-            ended_lines: departure::limit_lines(),
+            ended_lines: departing::limit_lines(),
             told: Mutex::default(),
             beat_now: Notify::new(),
             inexact: Mutex::new(Shard::all().collect()),
@@ -222,7 +212,7 @@ impl Gateway {
             handlers,
         });
         inner.begin_series();
-        let events = Arc::new(Events::of(&inner));
+        let events = Arc::new(SessionListener::of(&inner));
         let engine = Engine::new(inner.engine_settings(), events);
         let protocol = inner.mount().await;
         engine.mount(protocol);
@@ -278,12 +268,12 @@ impl Inner {
     }
 
     /// Has the registry told what a connection is like now. What fails is made good by the next repair.
-    fn update(self: &Arc<Self>, live: &Arc<Live>) {
-        live.changed();
-        let (gateway, live) = (self.clone(), live.clone());
+    fn update(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
+        connection.changed();
+        let (gateway, connection) = (self.clone(), connection.clone());
         tokio::spawn(async move {
-            if let Err(error) = gateway.assert_again(&live).await {
-                tracing::warn!(connection = %live.id, %error, "can't update a connection");
+            if let Err(error) = gateway.assert_again(&connection).await {
+                tracing::warn!(connection = %connection.id, %error, "can't update a connection");
             }
         });
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Gateway, Inner};
+use crate::gateway::{Gateway, Inner};
 
 impl Gateway {
     /// What keeps this node from being ready; empty when it is.

@@ -1,8 +1,8 @@
 //! What the metrics read of the node's state: series whose labels the configuration has, and gauges that are set when they
 //! are asked for, so that a scrape says just what `/readyz` says.
 
-use super::{Gateway, Inner, memory};
 use crate::connection::TransportKind;
+use crate::gateway::{Gateway, Inner, memory};
 
 impl Gateway {
     /// The Prometheus text of all series. Takes milliseconds on a busy node: not for a thread that serves sockets.
@@ -13,7 +13,7 @@ impl Gateway {
 
     /// Logs how many connections came and went since the last call, if any did.
     pub fn log_recent(&self) {
-        self.inner.metrics.recent().log(self.inner.hub.len());
+        self.inner.metrics.recent().log(self.inner.table.len());
     }
 }
 

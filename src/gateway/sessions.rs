@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::gateway::{
     GatewayError, Inner,
     access::{Issued, SessionClaims},
 };

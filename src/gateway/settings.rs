@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::Guard;
 
-use super::{Gateway, Inner, expiry::Watch};
+use crate::gateway::{Gateway, Inner, endings::expiry::Watch};
 use crate::{
     config::{Config, PerUserPolicy},
     registry::{LimitPolicy, RATE_WINDOW, UserLimit},

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{
+use crate::gateway::{
     Gateway, GatewayError, Inner,
     message::{Acked, Delivery, Disconnected, Message, Target},
 };

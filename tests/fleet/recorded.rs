@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Messages by their names, as in `src/gateway/wire/tests.rs`.
-const MESSAGES: &str = include_str!("../../src/gateway/wire/recorded.txt");
+const MESSAGES: &str = include_str!("../../src/gateway/peers/wire/recorded.txt");
 
 /// The number of the request in all that was recorded.
 const NUMBER: &[u8] = b"\xa1n\x07";

@@ -1,22 +1,23 @@
 //! An application's handlers: what [`Builder`](crate::Builder) takes, and what each of them gets.
 //!
-//! `arg` is what events carry. `lane` runs the handlers of events, `connect` those of newcomers.
+//! `lane` runs the handlers of one connection's events, and `queue` bounds what waits for them.
 
-mod arg;
+pub(super) mod lane;
+pub(super) mod queue;
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use tokio_util::task::TaskTracker;
 
-pub use arg::{Arg, Mismatch};
-pub(super) use arg::{Arguments, arguments};
+pub use super::arg::{Arg, Mismatch};
 
 #[cfg(doc)]
-use super::RESERVED_EVENTS;
-use super::{
+use crate::gateway::RESERVED_EVENTS;
+use crate::gateway::{
     Gateway,
-    live::{Live, NotSent},
+    arg::{Arguments, Greeting},
+    connections::local::{LocalConnection, NotSent},
     message::is_sendable,
 };
 use crate::{auth::Identity, connection::Connection, ending::Ending};
@@ -27,7 +28,7 @@ const LAST: Duration = Duration::from_secs(5);
 type Handler<I, O> = Arc<dyn Fn(I) -> BoxFuture<'static, anyhow::Result<O>> + Send + Sync>;
 
 /// A handler of an event.
-pub(super) type OnEvent = Handler<ClientEvent, Vec<Arg>>;
+pub(in crate::gateway) type OnEvent = Handler<ClientEvent, Vec<Arg>>;
 
 /// An application's handlers. The default: none.
 #[derive(Clone, Default)]
@@ -38,7 +39,7 @@ pub struct Handlers {
     disconnect: Option<Handler<Departed, ()>>,
     without_ready: bool,
     /// The tasks that work lanes off.
-    pub(super) running: TaskTracker,
+    pub(in crate::gateway) running: TaskTracker,
 }
 
 impl fmt::Debug for Handlers {
@@ -108,29 +109,32 @@ impl Handlers {
     }
 
     /// Whether clients get `ready`.
-    pub(super) fn says_ready(&self) -> bool {
+    pub(in crate::gateway) fn says_ready(&self) -> bool {
         !self.without_ready
     }
 
     /// Whether connections of a namespace need a lane.
-    pub(super) fn needs_lane(&self, namespace: &str) -> bool {
+    pub(in crate::gateway) fn needs_lane(&self, namespace: &str) -> bool {
         self.disconnect.is_some() || self.events.contains_key(namespace)
     }
 
-    pub(super) fn event(&self, namespace: &str, event: &str) -> Option<&OnEvent> {
+    pub(in crate::gateway) fn event(&self, namespace: &str, event: &str) -> Option<&OnEvent> {
         self.events.get(namespace)?.get(event)
     }
 
-    pub(super) fn connect(&self, namespace: &str) -> Option<&Handler<Newcomer, Decision>> {
+    pub(in crate::gateway) fn connect(
+        &self,
+        namespace: &str,
+    ) -> Option<&Handler<Newcomer, Decision>> {
         self.connect.get(namespace)
     }
 
-    pub(super) fn disconnect(&self) -> Option<&Handler<Departed, ()>> {
+    pub(in crate::gateway) fn disconnect(&self) -> Option<&Handler<Departed, ()>> {
         self.disconnect.as_ref()
     }
 
     /// Waits until all handlers that are due have run, or for 5 s.
-    pub(super) async fn finish(&self) {
+    pub(in crate::gateway) async fn finish(&self) {
         self.running.close();
         if tokio::time::timeout(LAST, self.running.wait())
             .await
@@ -160,7 +164,7 @@ pub struct ClientEvent {
     pub args: Vec<Arg>,
     /// Whether the client waits for an answer.
     pub wants_ack: bool,
-    pub(super) live: Arc<Live>,
+    pub(in crate::gateway) local: Arc<LocalConnection>,
 }
 
 impl fmt::Debug for ClientEvent {
@@ -212,7 +216,7 @@ impl ClientEvent {
         let gateway = &self.gateway.inner;
         gateway.metrics.messages_sent("connection").increment(1);
         let limit = gateway.send_queue_bytes();
-        match self.live.emit(event, Arguments(args), limit) {
+        match self.local.emit(event, Arguments(args), limit) {
             Ok(()) => {
                 let delivered = gateway.metrics.messages_delivered("connection");
                 delivered.increment(1);
@@ -253,14 +257,7 @@ impl fmt::Debug for Newcomer {
 
 /// What becomes of a newcomer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Decision(pub(super) Result<Vec<Greeting>, Arc<str>>);
-
-/// An event that a newcomer gets.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Greeting {
-    pub(super) event: String,
-    pub(super) args: Vec<Arg>,
-}
+pub struct Decision(pub(in crate::gateway) Result<Vec<Greeting>, Arc<str>>);
 
 impl Decision {
     /// Lets it in.

@@ -16,10 +16,10 @@ use std::{
 
 use bytesize::ByteSize;
 
-use super::Inner;
+use crate::gateway::Inner;
 use crate::transport::Session;
 
-pub(super) use self::process::limit;
+pub(in crate::gateway) use self::process::limit;
 
 /// How often the resident set is looked at (an idle node takes 0.25 % of a core, this included).
 const LOOK: Duration = Duration::from_millis(250);
@@ -35,7 +35,7 @@ const LINES: Duration = Duration::from_secs(10);
 
 impl Inner {
     /// Watches over the node's memory. Runs as long as the node does.
-    pub(super) async fn watch_memory(self: Arc<Self>) {
+    pub(in crate::gateway) async fn watch_memory(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK);
         let mut cuts = Cuts::default();
         let mut said: Option<Instant> = None;
@@ -51,7 +51,7 @@ impl Inner {
             self.door.set_over_memory(true);
             let now = Instant::now();
             let excess = (resident - limit).saturating_sub(cuts.unseen(now));
-            for (queued, session) in longest_queues(self.hub.sessions(), excess) {
+            for (queued, session) in longest_queues(self.table.sessions(), excess) {
                 cuts.add(now, queued as u64);
                 ended += 1;
                 session.stalled();

@@ -1,0 +1,388 @@
+//! What a client may do about itself: refresh its token, see its devices, log one of them out, and, as a guest, say who it
+//! is. Each is an event with an acknowledgement.
+
+use std::{collections::HashSet, sync::Arc};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use socketioxide::extract::SocketRef;
+
+use crate::gateway::{
+    Inner,
+    arriving::{ArrivalGuard, CurrentConnection},
+    clients::admin::caller,
+    connections::local::LocalConnection,
+    refusal::{self, Refusal},
+};
+use crate::{
+    auth::{AuthError, Identity},
+    connection::{Connection, ConnectionId, Tally},
+    ending::Ending,
+    registry::{Admission, Assertion, EndTarget, Entry, RegistryError, keys::Shard},
+    telemetry::AUDIT,
+    transport::engine::Adapter,
+};
+
+/// Why a request is refused. `Display` is what its acknowledgement says.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::gateway) enum VerbError {
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("Service unavailable")]
+    Registry(#[from] RegistryError),
+    #[error("Not authenticated")]
+    Guest,
+    #[error("Already authenticated")]
+    NoGuest,
+    #[error("Unknown connection")]
+    UnknownConnection,
+    #[error("Invalid arguments")]
+    Arguments,
+}
+
+impl From<Refusal> for VerbError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<AuthError> for VerbError {
+    fn from(error: AuthError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+/// The events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::gateway) enum ClientVerb {
+    RefreshToken,
+    Devices,
+    LogoutDevice,
+    Authenticate,
+}
+
+impl ClientVerb {
+    /// The verb of that name.
+    pub(in crate::gateway) fn of(event: &str) -> Option<Self> {
+        match event {
+            "refreshToken" => Some(Self::RefreshToken),
+            "devices" => Some(Self::Devices),
+            "logoutDevice" => Some(Self::LogoutDevice),
+            "authenticate" => Some(Self::Authenticate),
+            _ => None,
+        }
+    }
+}
+
+/// Why arguments are denied that are too large to be read.
+pub(in crate::gateway) fn too_large(verb: ClientVerb) -> VerbError {
+    match verb {
+        ClientVerb::RefreshToken | ClientVerb::Authenticate => AuthError::Invalid.into(),
+        ClientVerb::Devices | ClientVerb::LogoutDevice => VerbError::Arguments,
+    }
+}
+
+/// How many connections an answer to `devices` has unless its client asks for another number, and at the most.
+const DEVICES: (usize, usize) = (100, 1000);
+
+/// Which of its connections a client asks for.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct DevicesPage {
+    limit: Option<usize>,
+    /// The last id of the page before.
+    cursor: Option<ConnectionId>,
+}
+
+impl DevicesPage {
+    fn of(asked: Value) -> Result<Self, VerbError> {
+        let page: Option<Self> = serde_json::from_value(asked).map_err(|_| VerbError::Arguments)?;
+        let page = page.unwrap_or_default();
+        match page.limit {
+            Some(limit) if !(1..=DEVICES.1).contains(&limit) => Err(VerbError::Arguments),
+            _ => Ok(page),
+        }
+    }
+
+    /// This page of connections that are in the order of their ids, and the cursor of the next one.
+    fn cut(self, mut connections: Vec<Connection>) -> (Vec<Connection>, Option<ConnectionId>) {
+        if let Some(cursor) = &self.cursor {
+            connections.retain(|connection| connection.id > *cursor);
+        }
+        let limit = self.limit.unwrap_or(DEVICES.0);
+        let more = connections.len() > limit;
+        connections.truncate(limit);
+        let last = connections.last().filter(|_| more);
+        let next = last.map(|connection| connection.id.clone());
+        (connections, next)
+    }
+}
+
+impl Inner {
+    /// Does what a client asks for. The fields of the answer are those of its acknowledgement.
+    pub(in crate::gateway) async fn carry_out_client_verb(
+        self: &Arc<Self>,
+        verb: ClientVerb,
+        connection: &Arc<LocalConnection>,
+        socket: &SocketRef<Adapter>,
+        argument: Value,
+    ) -> Result<Value, VerbError> {
+        match verb {
+            ClientVerb::RefreshToken => self.refresh(connection, argument).await,
+            ClientVerb::Devices => self.devices(connection, argument).await,
+            ClientVerb::LogoutDevice => self.log_out_device(connection, argument).await,
+            ClientVerb::Authenticate => self.authenticate(connection, socket, argument).await,
+        }
+    }
+
+    /// A fresh token of the same user, in place of the one that the connection came in with.
+    async fn refresh(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+        token: Value,
+    ) -> Result<Value, VerbError> {
+        let user = connection.user().ok_or(VerbError::Guest)?;
+        let identity = self.identify(connection, token).await?;
+        if identity.user_id != *user {
+            return Err(AuthError::Invalid.into());
+        }
+        let expires_at = identity.expires_at;
+        // Through the registry before it counts here: a token that has been revoked renews nothing.
+        let mut record = connection.record(&self.node_id);
+        record.expires_at = expires_at;
+        connection.changed();
+        let assertion = Assertion {
+            connection: &record,
+            grant: &refusal::grant(&identity),
+            version: connection.version(),
+            start: connection.start(),
+            limit: None,
+            again: true,
+        };
+        match self.registry.assert(&self.lease(), &assertion).await? {
+            Admission::Admitted { .. } => {}
+            Admission::Refused(bar) => return Err(Refusal::Bar(bar).into()),
+            Admission::Ended(ending) => {
+                self.end_all(std::slice::from_ref(connection), &ending);
+                return Err(Refusal::Unavailable.into());
+            }
+        }
+        connection.renew(identity);
+        connection.changed();
+        self.watch(connection);
+        // A revocation of this token since then has looked for it on a connection that still had the token before; and an assertion
+        // with that one may have come last.
+        self.assert_again(connection).await?;
+        if connection.ending().is_some() {
+            return Err(AuthError::Revoked.into());
+        }
+        Ok(json!({ "expiresAt": expires_at }))
+    }
+
+    /// A page of the caller's own connections, in the order of their ids. Unless it is the last one, `next` is the next page's cursor.
+    async fn devices(
+        &self,
+        connection: &LocalConnection,
+        asked: Value,
+    ) -> Result<Value, VerbError> {
+        let page = DevicesPage::of(asked)?;
+        let connections = match connection.user() {
+            Some(user) => {
+                self.vouched(Some(Shard::of_user(user)), self.registry.user(user))
+                    .await?
+                    .connections
+            }
+            // Nobody but the guest itself is known to be the guest's.
+            None => vec![connection.record(&self.node_id)],
+        };
+        let (connections, next) = page.cut(connections);
+        let mut answer = json!({ "connections": connections });
+        if let Some(next) = next {
+            answer["next"] = json!(next);
+        }
+        Ok(answer)
+    }
+
+    /// Ends another connection of the caller's. Its own it may leave by itself: ended here, its acknowledgement would be lost.
+    async fn log_out_device(
+        self: &Arc<Self>,
+        connection: &LocalConnection,
+        id: Value,
+    ) -> Result<Value, VerbError> {
+        let user = connection.user().ok_or(VerbError::Guest)?;
+        let id: ConnectionId = id.as_str().ok_or(VerbError::Arguments)?.into();
+        if id == connection.id {
+            return Err(VerbError::UnknownConnection);
+        }
+        let other = self
+            .vouched(Shard::of_id(&id), self.registry.connection(&id))
+            .await?
+            .filter(|other| other.user_id.as_ref() == Some(user))
+            .ok_or(VerbError::UnknownConnection)?;
+        let target = EndTarget::Connection(Entry {
+            user: other.user_id,
+            id: other.id,
+        });
+        let ending = Ending::of(Ending::LOGGED_OUT);
+        let outcome = self.disconnect(target, None, &ending).await;
+        let result = match &outcome {
+            Ok(ended) if ended.remaining.is_empty() => "done",
+            Ok(_) => "unconfirmed",
+            Err(_) => "unavailable",
+        };
+        tracing::info!(
+            target: AUDIT,
+            who = caller(connection),
+            what = "logout_device",
+            whom = id.as_str(),
+            result,
+        );
+        outcome.map_err(|_| Refusal::Unavailable)?;
+        Ok(json!({}))
+    }
+
+    /// A guest says who it is: from here on the connection is its user's. It gets another id, as ids say where the registry
+    /// keeps them.
+    async fn authenticate(
+        self: &Arc<Self>,
+        guest: &Arc<LocalConnection>,
+        socket: &SocketRef<Adapter>,
+        token: Value,
+    ) -> Result<Value, VerbError> {
+        if guest.user().is_some() {
+            return Err(VerbError::NoGuest);
+        }
+        let identity = self.identify(guest, token).await?;
+        let id = self.registry.new_id(Some(&identity.user_id));
+        let connection = guest.as_user(id, identity, &self.config().limits);
+        self.table.insert(&connection, 0);
+        let arriving = ArrivalGuard::of(self, &connection);
+        let tally = self.register(&connection).await?;
+        let current = CurrentConnection(connection.clone());
+        let known = || {
+            socket.extensions.insert(current);
+        };
+        if !connection.take_over(guest, known) {
+            // It ended meanwhile, or is somebody by now.
+            self.depart(&connection, "transport_close");
+            if guest.ending().is_some() && self.table.of_session(connection.session.id).is_empty() {
+                // Who ended the guest took this one for staying.
+                connection.session.end();
+            }
+            return Err(Refusal::Unavailable.into());
+        }
+        arriving.has_arrived();
+        self.table.remove(guest);
+        self.release(guest, &connection);
+        if connection.session.is_over() || !socket.connected() {
+            // That end may have met the guest only.
+            self.depart(&connection, "transport_close");
+            return Err(Refusal::Unavailable.into());
+        }
+        if let Some(ending) = guest.ending() {
+            connection.set_ending(ending.clone());
+        }
+        tracing::debug!(guest = %guest.id, connection = %connection.id, user = connection.user().map(|user| user.as_str()), "authenticated");
+        self.watch(&connection);
+        if let Some(ending) = connection.ending().cloned() {
+            self.carry_out(vec![connection.clone()], &ending);
+        }
+        Ok(self.introduction(&connection, tally))
+    }
+
+    /// Who a token says its bearer is, by the rules of the connection's namespace.
+    async fn identify(
+        &self,
+        connection: &LocalConnection,
+        token: Value,
+    ) -> Result<Identity, VerbError> {
+        let token = token.as_str().ok_or(AuthError::Invalid)?;
+        let rule = self
+            .auth
+            .rule(&connection.namespace)
+            .ok_or(AuthError::Invalid)?;
+        let identity = self.auth.verify_for(token, &rule).await?;
+        rule.authorize(&identity)?;
+        Ok(identity)
+    }
+
+    /// Registers a connection, and carries out what that means for others of its user's.
+    pub(in crate::gateway) async fn register(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+    ) -> Result<Tally, Refusal> {
+        let mut evicted = HashSet::new();
+        let mut limit = self.user_limit();
+        let (record, admission) = loop {
+            let (losses, lease) = (self.losses(), self.lease());
+            let (record, grant) = (connection.record(&self.node_id), connection.grant());
+            let assertion = Assertion {
+                connection: &record,
+                grant: &grant,
+                version: connection.version(),
+                start: connection.start(),
+                limit: Some(limit),
+                again: false,
+            };
+            let admission = match self.holds_lease() {
+                true => self.registry.assert(&lease, &assertion).await,
+                false => Err(RegistryError::Unavailable(
+                    "this node has no lease".to_owned(),
+                )),
+            };
+            if let Ok(Admission::Admitted {
+                start,
+                evicted: more,
+                ..
+            }) = &admission
+            {
+                evicted.extend(more.iter().cloned());
+                // It has come once, however often it is asserted.
+                limit.newcomers = 0;
+                // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
+                connection.set_registered(*start);
+            }
+            // A lease or data that was lost meanwhile took the entry along, and the resync after that loss did not know the connection.
+            if admission.is_err() || connection.is_gone() || losses == self.losses() {
+                break (record, admission);
+            }
+        };
+        let tally = match admission {
+            Ok(Admission::Admitted { tally, .. }) => tally,
+            Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),
+            Ok(Admission::Ended(ending)) => {
+                tracing::debug!(connection = %connection.id, ?ending, "ordered to end while it came");
+                return Err(Refusal::Unavailable);
+            }
+            Err(error) => {
+                tracing::warn!(connection = %connection.id, %error, "can't register a connection");
+                return Err(Refusal::Unavailable);
+            }
+        };
+        self.table.count(connection);
+        if record.transport != connection.session.kind() {
+            // Upgraded while the registry was being told.
+            self.update(connection);
+        }
+        for entry in evicted {
+            self.evict(entry);
+        }
+        Ok(tally)
+    }
+
+    /// Has a connection ended that has been ordered to make room for another.
+    fn evict(self: &Arc<Self>, entry: Entry) {
+        let gateway = self.clone();
+        tokio::spawn(async move {
+            let ending = Ending::of(Ending::LIMIT);
+            if let Some(connection) = gateway.table.get(&entry.id) {
+                gateway.end_all(&[connection], &ending);
+            }
+            let target = EndTarget::Connection(entry);
+            if let Err(error) = gateway.disconnect(target, None, &ending).await {
+                // The order stands; the next one who is admitted, or a resync, carries it out.
+                tracing::warn!(%error, "can't end a connection that is to make room");
+            }
+        });
+    }
+}

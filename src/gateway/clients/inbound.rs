@@ -1,0 +1,320 @@
+//! What clients send: taken in the order of its arrival, one event of a connection at a time, and no more of it waiting than
+//! is bounded.
+//!
+//! socketioxide runs a handler that is a function as a task of its own for each event, so that two events of one client
+//! run side by side and in any order. [`Inbound`] implements the handler's trait itself: it is called by the reader of the
+//! connection, for one packet after the other, and puts what is to be handled into a queue. The task that works the queue
+//! off lives only while there is something in it. One such handler serves all events of a socket, as its fallback. What an
+//! application handles goes to the connection's [`lane`](crate::gateway::handlers::lane), a queue of its own.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, Weak},
+};
+
+use futures_util::FutureExt;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use socketioxide::{
+    extract::{AckSender, Event, SocketRef, TryData},
+    handler::{FromMessageParts, MessageHandler, Value as Packet},
+    socket::Socket,
+};
+
+use crate::gateway::{
+    Inner,
+    arriving::CurrentConnection,
+    clients::admin,
+    clients::admin::AdminVerb,
+    clients::client_verbs::{self, ClientVerb},
+    connections::event_limiter::Verdict,
+    connections::local::LocalConnection,
+    handlers::OnEvent,
+    handlers::lane::QueuedEvent,
+    handlers::queue::{Bounds, Queue},
+};
+use crate::{ending::Ending, registry::keys::Shard, transport::engine::Adapter};
+
+/// What a client is told of an event that is refused for their number.
+const TOO_MANY: &str = "Too many events";
+
+/// What a client is told of an event that nothing takes, if it waits for an answer.
+const UNKNOWN_EVENT: &str = "Unknown event";
+
+/// What a client is told that asks while nothing can be said for sure.
+const UNAVAILABLE: &str = "Service unavailable";
+
+/// The largest packet that asks for a client verb, in bytes: a token, an id, or a page. Read into a tree of values it may take
+/// a hundred times as much, for as long as the verb takes.
+const MAX_CLIENT_VERB: usize = 16 * 1024;
+
+/// What a client may ask of the gateway itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Client(ClientVerb),
+    Admin(AdminVerb),
+}
+
+impl Verb {
+    /// The verb that an event of a namespace is; none if nothing here takes it.
+    fn of(namespace: &str, event: &str) -> Option<Self> {
+        let admin = || {
+            (namespace == admin::NAMESPACE)
+                .then(|| AdminVerb::of(event))
+                .flatten()
+        };
+        ClientVerb::of(event)
+            .map(Self::Client)
+            .or_else(|| admin().map(Self::Admin))
+    }
+}
+
+/// Whether an event of a namespace is one that Switchboard handles itself.
+pub(crate) fn is_own_event(namespace: &str, event: &str) -> bool {
+    Verb::of(namespace, event).is_some()
+}
+
+/// The events of one socket.
+#[derive(Clone)]
+pub(in crate::gateway) struct Inbound(Arc<SocketEvents>);
+
+struct SocketEvents {
+    gateway: Weak<Inner>,
+    queue: Mutex<Queue<QueuedVerb>>,
+}
+
+/// An event that waits for its turn, as it came: what it is in memory once it has been read may be many times that.
+struct QueuedVerb {
+    verb: Verb,
+    packet: Packet,
+    ack: Option<i64>,
+    bytes: usize,
+}
+
+impl Inbound {
+    /// The handler of a socket's events.
+    pub(in crate::gateway) fn of(gateway: &Arc<Inner>) -> Self {
+        Self(Arc::new(SocketEvents {
+            gateway: Arc::downgrade(gateway),
+            queue: Mutex::default(),
+        }))
+    }
+}
+
+impl MessageHandler<Adapter, ()> for Inbound {
+    fn call(&self, socket: Arc<Socket<Adapter>>, mut packet: Packet, ack: Option<i64>) {
+        let (Some(gateway), Some(CurrentConnection(connection))) = (
+            self.0.gateway.upgrade(),
+            socket.extensions.get::<CurrentConnection>(),
+        ) else {
+            return;
+        };
+        if !gateway.admit_event(&connection) {
+            return;
+        }
+        let Ok(Event(event)) = Event::from_message_parts(&socket, &mut packet, &ack) else {
+            return;
+        };
+        if let Some(handler) = gateway.handlers.event(&connection.namespace, &event) {
+            return gateway.queue_event(&connection, handler, event, packet, ack, socket);
+        }
+        let Some(verb) = Verb::of(&connection.namespace, &event) else {
+            gateway.metrics.events_unknown().increment(1);
+            let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
+            return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
+        };
+        let bounds = gateway.event_bounds();
+        let bytes = weight(&packet);
+        let asked = QueuedVerb {
+            verb,
+            packet,
+            ack,
+            bytes,
+        };
+        let (fits, idle) = {
+            let mut queue = self.0.queue.lock();
+            (queue.push(asked, bytes, &bounds), queue.begin())
+        };
+        if !fits {
+            gateway.refuse_event(&connection);
+        }
+        if idle {
+            tokio::spawn(self.clone().work_off(socket));
+        }
+    }
+}
+
+impl Inbound {
+    async fn work_off(self, socket: Arc<Socket<Adapter>>) {
+        loop {
+            let next = self.0.queue.lock().pop();
+            let (Some(asked), Some(gateway)) = (next, self.0.gateway.upgrade()) else {
+                return;
+            };
+            // As it is by now: a guest may have become somebody, and whoever is gone asks for nothing any more.
+            let Some(CurrentConnection(connection)) = socket.extensions.get::<CurrentConnection>()
+            else {
+                continue;
+            };
+            if connection.is_gone() || connection.ending().is_some() {
+                continue;
+            }
+            let verb = asked.verb;
+            // A panic takes one answer, not all those that wait behind it.
+            let handled =
+                AssertUnwindSafe(gateway.answer(connection, &socket, asked)).catch_unwind();
+            if handled.await.is_err() {
+                tracing::error!(?verb, "a handler panicked");
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// How much of a connection's events may wait, in each of its two queues.
+    fn event_bounds(&self) -> Bounds {
+        let limits = &self.config().limits;
+        Bounds {
+            events: limits.events_burst as usize,
+            bytes: limits.max_payload.as_u64() as usize,
+        }
+    }
+
+    /// Puts an event into the queue of those that the application handles.
+    fn queue_event(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+        handler: &OnEvent,
+        name: String,
+        mut packet: Packet,
+        ack: Option<i64>,
+        socket: Arc<Socket<Adapter>>,
+    ) {
+        let Some(lane) = connection.lane() else {
+            return;
+        };
+        let bytes = weight(&packet);
+        let Ok(answer) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
+        let event = QueuedEvent {
+            handler: handler.clone(),
+            name,
+            packet,
+            ack: answer,
+            wants_ack: ack.is_some(),
+            socket,
+        };
+        if !lane.push(self, event, bytes, &self.event_bounds()) {
+            self.refuse_event(connection);
+        }
+    }
+
+    /// Handles one event.
+    async fn answer(
+        self: &Arc<Self>,
+        connection: Arc<LocalConnection>,
+        socket: &Arc<Socket<Adapter>>,
+        mut asked: QueuedVerb,
+    ) {
+        let read = match asked.verb {
+            Verb::Client(verb) if asked.bytes > MAX_CLIENT_VERB => {
+                Err(client_verbs::too_large(verb))
+            }
+            _ => {
+                let Ok(TryData(given)) =
+                    TryData::<admin::Given>::from_message_parts(socket, &mut asked.packet, &None);
+                Ok(given.unwrap_or_default())
+            }
+        };
+        let Ok(ack) =
+            AckSender::<Adapter>::from_message_parts(socket, &mut asked.packet, &asked.ack);
+        let given = match read {
+            Ok(given) => given,
+            Err(denied) => return acknowledge(ack, Err(denied.to_string())),
+        };
+        let outcome = match asked.verb {
+            _ if self.vouch(Shard::of_id(&connection.id)).is_err() => Err(UNAVAILABLE.to_owned()),
+            Verb::Client(verb) => {
+                let socket = SocketRef::from(socket.clone());
+                self.carry_out_client_verb(verb, &connection, &socket, given.first)
+                    .await
+                    .map_err(|denied| denied.to_string())
+            }
+            Verb::Admin(verb) => self
+                .carry_out_admin(verb, &connection, given)
+                .await
+                .map_err(|denied| denied.to_string()),
+        };
+        acknowledge(ack, outcome);
+    }
+
+    /// Holds an inbound event to the limits. Returns whether it is to be handled.
+    fn admit_event(self: &Arc<Self>, connection: &Arc<LocalConnection>) -> bool {
+        match connection.events.judge(&self.config().limits) {
+            _ if connection.ending().is_some() => false,
+            Verdict::Accepted => true,
+            Verdict::Refused => {
+                self.refuse_event(connection);
+                false
+            }
+            Verdict::Flood => {
+                self.metrics.events_refused().increment(1);
+                let ending = Ending::of(Ending::LIMIT).because(TOO_MANY);
+                self.end_all(std::slice::from_ref(connection), &ending);
+                false
+            }
+        }
+    }
+
+    fn refuse_event(&self, connection: &LocalConnection) {
+        self.metrics.events_refused().increment(1);
+        connection.send_error(TOO_MANY);
+    }
+}
+
+/// `{ok: true, …}` or `{ok: false, error}`.
+fn acknowledge(ack: AckSender<Adapter>, outcome: Result<Value, String>) {
+    let answer = match outcome {
+        Ok(Value::Object(mut fields)) => {
+            fields.insert("ok".into(), true.into());
+            Value::Object(fields)
+        }
+        Ok(_) => json!({ "ok": true }),
+        Err(error) => json!({ "ok": false, "error": error }),
+    };
+    // A client that did not ask for an answer, or is gone, gets none.
+    ack.send(&answer).ok();
+}
+
+/// The bytes of a packet.
+fn weight(packet: &Packet) -> usize {
+    match packet {
+        Packet::Str(text, attachments) => {
+            text.len()
+                + attachments
+                    .iter()
+                    .flatten()
+                    .map(|bytes| bytes.len())
+                    .sum::<usize>()
+        }
+        Packet::Bytes(bytes) => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verbs_of_administrators_are_those_of_their_namespace() {
+        assert_eq!(
+            Verb::of("/", "devices"),
+            Some(Verb::Client(ClientVerb::Devices))
+        );
+        assert_eq!(Verb::of("/", "banUser"), None);
+        assert_eq!(
+            Verb::of("/admin", "banUser"),
+            Some(Verb::Admin(AdminVerb::BanUser))
+        );
+        assert_eq!(Verb::of("/admin", "chat"), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! How far a connection has got, and the steps from one phase to the next: each under the lock under which it is sent to.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use serde_json::{Value, json};
+use socketioxide::extract::SocketRef;
+
+use super::LocalConnection;
+use crate::{
+    auth::Identity,
+    ending::Ending,
+    gateway::{
+        arg::{Arguments, Greeting},
+        connections::departing,
+    },
+    transport::engine::Adapter,
+};
+
+/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
+pub(in crate::gateway) const ENDED: &str = "ended";
+
+/// How far a connection has got. It only ever goes forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// Its credentials are good; the registry has not confirmed it yet, or its client has not been told.
+    Arriving,
+    /// Its client has `ready`: it is listed, sent to and disconnected from any node.
+    Ready,
+    /// Nothing is sent to it or taken from it any more.
+    Gone,
+}
+
+pub(super) struct State {
+    pub(super) phase: Phase,
+    /// Held from `ready` until it is gone, and not before: a socket that never gets into its namespace is told of its
+    /// session's end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
+    pub(super) socket: Option<SocketRef<Adapter>>,
+}
+
+impl State {
+    /// Of a connection whose credentials are good.
+    pub(super) fn arriving() -> Self {
+        Self {
+            phase: Phase::Arriving,
+            socket: None,
+        }
+    }
+}
+
+impl LocalConnection {
+    /// Takes the place of a guest: from here on what is sent to this connection goes to the guest's client, and nothing to
+    /// the guest. `known` makes the socket known as this connection's. Returns whether it did: not if one of the two is
+    /// gone, or another has taken the guest's place.
+    pub(crate) fn take_over(&self, guest: &Self, known: impl FnOnce()) -> bool {
+        let mut before = guest.state.lock();
+        if before.phase != Phase::Ready {
+            return false;
+        }
+        let mut state = self.state.lock();
+        if state.phase != Phase::Arriving {
+            return false;
+        }
+        before.phase = Phase::Gone;
+        state.phase = Phase::Ready;
+        self.session.name(&self.namespace, &self.id);
+        self.session.set_identified();
+        state.socket = before.socket.take();
+        // Under the lock: whoever ends the guest from here on finds whom to end instead.
+        known();
+        if let Some(lane) = self.lane() {
+            lane.pass_on(&self.id);
+        }
+        if let Some(socket) = &state.socket {
+            socket.join(rooms_of(self.identity().as_deref()));
+        }
+        guest.departed.store(true, Ordering::Release);
+        true
+    }
+
+    /// How far it has got.
+    pub(crate) fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// Whether it is sent to.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase() == Phase::Ready && self.ending().is_none()
+    }
+
+    /// Whether it is gone.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.phase() == Phase::Gone
+    }
+
+    /// Another token of its user's, in place of the one before. It leaves the rooms of the roles that are gone and joins those
+    /// of the new ones.
+    pub(crate) fn renew(&self, identity: Identity) {
+        // Under the lock: what begins meanwhile joins by the one identity or by the other.
+        let state = self.state.lock();
+        let rooms = rooms_of(Some(&identity));
+        let before = self.identity.lock().replace(Arc::new(identity));
+        self.warned.store(false, Ordering::Release);
+        if let Some(socket) = &state.socket {
+            let mut left = rooms_of(before.as_deref());
+            left.retain(|room| !rooms.contains(room));
+            socket.leave(left);
+            socket.join(rooms);
+        }
+    }
+
+    /// Takes the socket into the rooms of its identity, tells the client that it is connected, if there is something to say, and
+    /// greets it; unless it has been given an ending meanwhile or is gone. Returns whether it was told.
+    pub(in crate::gateway) fn set_ready(
+        &self,
+        socket: &SocketRef<Adapter>,
+        ready: Option<&Value>,
+        greetings: &[Greeting],
+    ) -> bool {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Arriving {
+            return false;
+        }
+        state.phase = Phase::Ready;
+        state.socket = Some(socket.clone());
+        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
+        socket.join(rooms_of(self.identity().as_deref()));
+        let told = self.ending().is_none()
+            && ready.is_none_or(|ready| socket.emit("ready", ready).is_ok());
+        if told {
+            for Greeting { event, args } in greetings {
+                socket.emit(event, &Arguments(args)).ok();
+            }
+        }
+        told
+    }
+
+    /// Tells its client why it is being ended, and, if `packet`, that it is not to come back. Nothing is sent to it after
+    /// that.
+    pub(crate) fn say_goodbye(&self, ending: &Ending, packet: bool) {
+        let Some(socket) = self.go() else {
+            return;
+        };
+        let goodbye = json!({
+            "code": ending.code,
+            "reason": ending.reason,
+            "reconnect": ending.reconnect,
+        });
+        socket.emit("forceDisconnect", &goodbye).ok();
+        socket.leave_all();
+        if !packet {
+            return;
+        }
+        // It stays in its namespace, and is to get nothing there.
+        socket.join(ENDED);
+        let disconnect = || {
+            let ended = socket.clone().disconnect();
+            // Fails when the client's queue is full. Then only the end of the transport is left.
+            if ended.is_err() {
+                socket.leave_all();
+                self.session.end();
+            }
+            departing::removal(&socket)
+        };
+        match self.is_last() {
+            true => drop(disconnect()),
+            false => self.session.part(&self.namespace, disconnect),
+        }
+    }
+
+    /// Lets go of the socket: nothing is sent to it or taken from it any more.
+    pub(crate) fn set_gone(&self) {
+        if let Some(socket) = self.go() {
+            socket.leave_all();
+        }
+    }
+
+    /// Ends the last phase but one. Its client may ask for the namespace again. Returns the socket, once.
+    fn go(&self) -> Option<SocketRef<Adapter>> {
+        self.session.leave(&self.namespace, &self.id);
+        let mut state = self.state.lock();
+        state.phase = Phase::Gone;
+        state.socket.take()
+    }
+}
+
+/// The rooms that an identity puts its connections into: its user's and its roles'. A guest is in none. Devices have no rooms: a
+/// room's name would be anybody's to claim.
+fn rooms_of(identity: Option<&Identity>) -> Vec<String> {
+    let Some(identity) = identity else {
+        return Vec::new();
+    };
+    let roles = identity.roles.iter().map(|role| format!("role:{role}"));
+    std::iter::once(format!("user:{}", identity.user_id))
+        .chain(roles)
+        .collect()
+}

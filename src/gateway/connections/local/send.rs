@@ -1,0 +1,157 @@
+//! What is sent to a connection: messages, with and without an answer, and events of Switchboard's own.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use socketioxide::{
+    AckError, SendError, SocketError,
+    extract::{AckSender, SocketRef},
+};
+
+use super::{LocalConnection, Phase, answer::FirstArgument, phase::State};
+use crate::{
+    gateway::{arg::Arguments, message::Message},
+    transport::engine::Adapter,
+};
+
+/// Serializes as an empty tuple: an event without arguments.
+pub(in crate::gateway) const NO_ARGUMENTS: [(); 0] = [];
+
+/// Why a message was not handed to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotSent {
+    /// It is not ready yet: its client may be about to hear that it is.
+    Arriving,
+    /// It is gone: it was not to be sent to.
+    Gone,
+    /// More waits for its client than may.
+    Full,
+}
+
+impl LocalConnection {
+    /// Hands it a message. `limit` bounds what may wait for a polling client, in bytes.
+    pub(crate) fn send(&self, message: &Message, limit: usize) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        let socket = self.sendable(&state)?;
+        let sent = match &message.data {
+            Some(data) => socket.emit(&message.event, &(data,)),
+            None => socket.emit(&message.event, &NO_ARGUMENTS),
+        };
+        drop(state);
+        self.account(sent, message.weight(), limit)
+    }
+
+    /// Hands it an event of the application's. `limit` bounds what may wait for a polling client, in bytes.
+    pub(in crate::gateway) fn emit(
+        &self,
+        event: &str,
+        args: Arguments<'_>,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        let sent = self.sendable(&state)?.emit(event, &args);
+        drop(state);
+        self.account(sent, event.len() + args.weight(), limit)
+    }
+
+    /// Answers an event of its client's. `limit` bounds what may wait for a polling client, in bytes.
+    pub(in crate::gateway) fn answer(
+        &self,
+        ack: AckSender<Adapter>,
+        args: Arguments<'_>,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        self.sendable(&state)?;
+        let sent = ack.send(&args);
+        drop(state);
+        self.account(sent, args.weight(), limit)
+    }
+
+    /// Hands it a message; the future waits for its client's answer, and gives its first argument as JSON: null if there is none,
+    /// or if it is no JSON.
+    pub(crate) fn send_with_ack(
+        &self,
+        message: &Message,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<impl Future<Output = Option<Box<str>>> + Send + use<>, NotSent> {
+        let state = self.state.lock();
+        let socket = self.sendable(&state)?.timeout(timeout);
+        let sent = match &message.data {
+            Some(data) => socket.emit_with_ack::<_, FirstArgument>(&message.event, &(data,)),
+            None => socket.emit_with_ack::<_, FirstArgument>(&message.event, &NO_ARGUMENTS),
+        };
+        drop(state);
+        let answer = match sent {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.account(Err(error), message.weight(), limit)?;
+                return Err(NotSent::Gone);
+            }
+        };
+        self.account(Ok(()), message.weight(), limit)?;
+        Ok(async move {
+            match answer.await {
+                Ok(FirstArgument(answer)) => Some(answer),
+                Err(AckError::Decode(_)) => Some("null".into()),
+                Err(_) => None,
+            }
+        })
+    }
+
+    /// Sends the client an `error` event.
+    pub(crate) fn send_error(&self, message: &str) {
+        self.tell("error", &json!({ "message": message }));
+    }
+
+    /// Tells its client that the token is about to run out.
+    pub(crate) fn warn(&self, expires_at: Timestamp) {
+        self.warned.store(true, Ordering::Release);
+        self.tell("tokenExpiring", &json!({ "expiresAt": expires_at }));
+    }
+
+    /// Sends the client an event of Switchboard's own.
+    fn tell(&self, event: &str, data: &Value) {
+        let state = self.state.lock();
+        if let Ok(socket) = self.sendable(&state) {
+            socket.emit(event, data).ok();
+        }
+    }
+
+    fn sendable<'a>(&self, state: &'a State) -> Result<&'a SocketRef<Adapter>, NotSent> {
+        match &state.socket {
+            Some(socket) if state.phase == Phase::Ready && self.ending().is_none() => Ok(socket),
+            _ if state.phase == Phase::Arriving => Err(NotSent::Arriving),
+            _ => Err(NotSent::Gone),
+        }
+    }
+
+    /// Counts an event of so many bytes that it was handed. `limit` bounds what may wait for a polling client, in bytes.
+    pub(crate) fn handed(&self, weight: usize, limit: usize) {
+        self.messages_out.fetch_add(1, Ordering::Relaxed);
+        if self.session.sent(weight, limit) {
+            self.session.stalled();
+        }
+    }
+
+    fn account(
+        &self,
+        sent: Result<(), SendError>,
+        weight: usize,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        match sent {
+            Ok(()) => {
+                self.handed(weight, limit);
+                Ok(())
+            }
+            Err(SendError::Socket(SocketError::InternalChannelFull)) => {
+                self.session.stalled();
+                Err(NotSent::Full)
+            }
+            Err(_) => Err(NotSent::Gone),
+        }
+    }
+}

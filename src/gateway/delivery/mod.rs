@@ -1,0 +1,405 @@
+//! Handing messages to connections: on this node, and on the nodes that hold whom they are for.
+
+pub(in crate::gateway) mod acks;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use socketioxide::{BroadcastError, SocketError};
+use tokio::time::Instant;
+
+use crate::gateway::{
+    GatewayError, Inner,
+    commands::Command,
+    connections::local::{ENDED, LocalConnection, NO_ARGUMENTS, NotSent},
+    delivery::acks::AckBudget,
+    message::{AckReply, Acked, Answer, Delivery, Message, Target},
+    peers::receipts::{AskedNodes, Collected, Request},
+};
+use crate::{
+    connection::{ConnectionId, UserId},
+    registry::Whom,
+};
+
+/// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
+const RECEIPTS: Duration = Duration::from_secs(1);
+
+/// What became of a message on one node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::gateway) struct Handed {
+    /// How many connections have it in their queues.
+    pub(in crate::gateway) connections: u64,
+    /// A recipient is here, or may be, and did not get it.
+    missed: bool,
+}
+
+impl Handed {
+    const WITHHELD: Self = Self {
+        connections: 0,
+        missed: true,
+    };
+
+    /// Whether nobody got it although somebody may be here: to say that nobody is would be wrong.
+    pub(in crate::gateway) fn is_withheld(self) -> bool {
+        self.missed && self.connections == 0
+    }
+
+    /// Corrects the outcome once it is known whether the registry lists a recipient on this node: a connection that it does not list
+    /// has not arrived yet, and was not missed.
+    fn of(self, listed: bool) -> Self {
+        Self {
+            missed: self.missed && listed,
+            ..self
+        }
+    }
+}
+
+impl Inner {
+    /// Hands a message to its recipients on this node. Never waits. Hands it to nobody while this node does not vouch for its
+    /// connections: others may have been told that they are gone.
+    pub(in crate::gateway) fn deliver(
+        self: &Arc<Self>,
+        target: &Target,
+        message: &Message,
+    ) -> Handed {
+        if !self.may_deliver(target) {
+            return Handed::WITHHELD;
+        }
+        let connections = self.here(target, message);
+        let handed = match target {
+            Target::Room(room) => self.emit(Some(room), &connections, message),
+            Target::All => self.emit(None, &connections, message),
+            Target::User(_) | Target::Device(..) | Target::Connection(_) => {
+                let (limit, mut handed) = (self.send_queue_bytes(), Handed::default());
+                for connection in &connections {
+                    let sent = connection.send(message, limit);
+                    self.count(&mut handed, sent);
+                }
+                handed
+            }
+        };
+        self.metrics
+            .messages_delivered(target.kind())
+            .increment(handed.connections);
+        handed
+    }
+
+    fn may_deliver(&self, target: &Target) -> bool {
+        let vouched = self.vouch(target.shard());
+        if let Err(error) = &vouched {
+            self.metrics.messages_dropped("no_lease").increment(1);
+            tracing::debug!(%error, "a message is dropped");
+        }
+        vouched.is_ok()
+    }
+
+    fn count(&self, handed: &mut Handed, sent: Result<(), NotSent>) {
+        match sent {
+            Ok(()) => handed.connections += 1,
+            Err(NotSent::Arriving) => handed.missed = true,
+            Err(error) => {
+                handed.missed |= error == NotSent::Full;
+                self.dropped(error);
+            }
+        }
+    }
+
+    /// Counts a message that was not handed over because too much waits for its client. A connection that is gone loses nothing.
+    pub(in crate::gateway) fn dropped(&self, error: NotSent) {
+        if error == NotSent::Full {
+            self.metrics.messages_dropped("queue_full").increment(1);
+        }
+    }
+
+    /// Hands a message to its recipients on this node, and collects what the clients answer. The messages
+    /// are handed out before this returns; the answers come with the future.
+    pub(in crate::gateway) fn deliver_with_ack(
+        self: &Arc<Self>,
+        target: &Target,
+        message: &Message,
+        timeout: Duration,
+    ) -> impl Future<Output = (Handed, Vec<(ConnectionId, Answer)>)> + Send + use<> {
+        let (limit, mut handed) = (self.send_queue_bytes(), Handed::default());
+        let pending = FuturesUnordered::new();
+        let connections = match self.may_deliver(target) {
+            true => self.here(target, message),
+            false => {
+                handed = Handed::WITHHELD;
+                Vec::new()
+            }
+        };
+        for connection in connections {
+            let sent = connection.send_with_ack(message, limit, timeout);
+            let sent = sent.map(|answer| {
+                pending.push(async move { (connection.id.clone(), answer.await) });
+            });
+            self.count(&mut handed, sent);
+        }
+        self.metrics
+            .messages_delivered(target.kind())
+            .increment(handed.connections);
+        let mut budget = AckBudget::new(self.config().limits.ack_bytes.as_u64() as usize);
+        let cut = self.metrics.messages_dropped("ack_too_large");
+        async move {
+            let acks = pending.filter_map(|(id, data)| {
+                let answer = data.map(|data| {
+                    let mut answer = Answer::Given(data);
+                    cut.increment(u64::from(budget.admit(&mut answer)));
+                    (id, answer)
+                });
+                async move { answer }
+            });
+            (handed, acks.collect().await)
+        }
+    }
+
+    /// The connections of this node that a message is for.
+    fn here(&self, target: &Target, message: &Message) -> Vec<Arc<LocalConnection>> {
+        let mut connections = match target {
+            Target::User(user) => self.table.of_user(user),
+            Target::Device(user, device) => {
+                let mut connections = self.table.of_user(user);
+                connections.retain(|connection| connection.device_id.as_ref() == Some(device));
+                connections
+            }
+            // It is in one namespace: to name that as well would be to say it twice.
+            Target::Connection(id) => return self.table.get(id).into_iter().collect(),
+            Target::Room(room) => self.in_room(&message.namespace, room),
+            Target::All => return self.table.in_namespace(&message.namespace),
+        };
+        connections.retain(|connection| *connection.namespace == *message.namespace);
+        connections
+    }
+
+    fn in_room(&self, namespace: &str, room: &str) -> Vec<Arc<LocalConnection>> {
+        let Some(namespace) = self.io().and_then(|io| io.of(namespace)) else {
+            return Vec::new();
+        };
+        namespace
+            .within(room.to_owned())
+            .sockets()
+            .into_iter()
+            .filter_map(|socket| {
+                socket
+                    .extensions
+                    .get::<crate::gateway::arriving::CurrentConnection>()
+            })
+            .map(|current| current.0)
+            .collect()
+    }
+
+    /// Hands a message to whom it is for, wherever they are.
+    pub(in crate::gateway) async fn send(
+        self: &Arc<Self>,
+        target: &Target,
+        message: &Message,
+    ) -> Result<Delivery, GatewayError> {
+        Ok(self.dispatch(target, message).await?.await)
+    }
+
+    /// Sends in two steps. When this returns the message is with this node's connections and on its way to the others; what comes
+    /// is where it went, once the others have said so. Of a message to all, the nodes are those that have carried it out, also
+    /// where no connection is.
+    ///
+    /// An error means that nobody got it, on no node: this node's own connections get it when Redis has taken it for the others.
+    /// The one exception is [`BusError::Unanswered`](crate::bus::BusError::Unanswered): other nodes may have got it then.
+    pub(in crate::gateway) async fn dispatch<'a>(
+        self: &'a Arc<Self>,
+        target: &Target,
+        message: &Message,
+    ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
+        self.metrics.messages_sent(target.kind()).increment(1);
+        let command = Command::deliver(target, message, None);
+        // Nobody keeps who is in a room: all nodes are asked, this one among them.
+        if let Target::Room(_) | Target::All = target {
+            let (request, asked) = self.ask_all(&command).await?;
+            let all = *target == Target::All;
+            let confirmed = async move {
+                let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
+                self.forget_the_dead(&mut collected).await;
+                let delivery = total(Handed::default(), &collected);
+                match all {
+                    true => Delivery {
+                        nodes: collected.nodes,
+                        ..delivery
+                    },
+                    false => delivery,
+                }
+            };
+            return Ok(confirmed.boxed());
+        }
+        let (asked, mine) = self.ask_holders(target, &command).await?;
+        let local = self.deliver(target, message).of(mine);
+        let deadline = Instant::now() + RECEIPTS;
+        let confirmed = async move {
+            let collected = collect(asked, deadline).await;
+            total(local, &collected)
+        };
+        Ok(confirmed.boxed())
+    }
+
+    /// Hands a message to a user, or to one device of a user's, and collects the answers.
+    pub(in crate::gateway) async fn send_with_ack(
+        self: &Arc<Self>,
+        user: &UserId,
+        device: Option<String>,
+        message: &Message,
+        timeout: Duration,
+    ) -> Result<Acked, GatewayError> {
+        self.metrics.messages_sent("user").increment(1);
+        let target = Target::user(user.clone(), device);
+        let command = Command::deliver(&target, message, Some(timeout));
+        let (asked, mine) = self.ask_holders(&target, &command).await?;
+        let local = self.deliver_with_ack(&target, message, timeout);
+        let deadline = Instant::now() + timeout + RECEIPTS;
+        let ((local, mut answers), collected) = tokio::join!(local, collect(asked, deadline));
+        let Delivery {
+            connections,
+            nodes,
+            unconfirmed,
+        } = total(local.of(mine), &collected);
+        answers.extend(collected.receipts.into_iter().flat_map(|it| it.acks));
+        // Each node has cut what is too large by itself; this is for all of them together.
+        let mut budget = AckBudget::new(usize::MAX);
+        let cut = self.metrics.messages_dropped("ack_too_large");
+        let acks = answers.into_iter().map(|(id, mut answer)| {
+            cut.increment(u64::from(budget.admit(&mut answer)));
+            AckReply::of(id, answer)
+        });
+        let acks: Vec<_> = acks.collect();
+        let missing = connections.saturating_sub(acks.len() as u64);
+        Ok(Acked {
+            connections,
+            nodes,
+            unconfirmed,
+            acks,
+            missing,
+        })
+    }
+
+    /// Publishes to the other nodes that hold a recipient; none if nobody else does. Says too whether this node does.
+    async fn ask_holders(
+        &self,
+        target: &Target,
+        command: &Command<'_>,
+    ) -> Result<(Option<(Request<'_>, AskedNodes)>, bool), GatewayError> {
+        let whom = match target {
+            Target::User(user) | Target::Device(user, _) => Whom::User(user.clone()),
+            Target::Connection(id) => Whom::Connection(id.clone()),
+            Target::Room(_) | Target::All => return Ok((None, false)),
+        };
+        // An id that names no shard is nobody's.
+        let Some(shard) = whom.shard() else {
+            return Ok((None, false));
+        };
+        let mut holders = self
+            .vouched(Some(shard), self.registry.holders(&whom))
+            .await?;
+        let all = holders.len();
+        holders.retain(|holder| *holder != self.instance);
+        let mine = holders.len() < all;
+        if holders.is_empty() {
+            return Ok((None, mine));
+        }
+        let (request, payload) = self.request(command);
+        let listen = self.bus.publish(shard, &holders, &payload).await?;
+        for (holder, _) in holders
+            .iter()
+            .zip(&listen)
+            .filter(|(_, listens)| !**listens)
+        {
+            self.metrics.messages_dropped("node_deaf").increment(1);
+            tracing::warn!(node = %holder, "a node that holds connections does not listen");
+        }
+        let asked = AskedNodes::holders(holders.into_iter().zip(listen));
+        Ok((Some((request, asked)), mine))
+    }
+
+    /// Publishes to all nodes, this one among them.
+    pub(in crate::gateway) async fn ask_all(
+        &self,
+        command: &Command<'_>,
+    ) -> Result<(Request<'_>, AskedNodes), GatewayError> {
+        self.vouch(None)?;
+        let (request, payload) = self.request(command);
+        let heard = self.bus.publish_all(&payload).await?;
+        let mut nodes = self.registry.known();
+        nodes.insert(self.instance.clone());
+        Ok((request, AskedNodes::all(nodes, heard as usize)))
+    }
+
+    /// Takes nodes that have died off the unconfirmed of a request to all: this node hears of a death with its next heartbeat
+    /// only.
+    pub(in crate::gateway) async fn forget_the_dead(&self, collected: &mut Collected) {
+        if collected.unconfirmed > 0
+            && let Ok(nodes) = self.registry.nodes().await
+        {
+            let silent = (nodes.len() as u64).saturating_sub(collected.nodes);
+            collected.unconfirmed = collected.unconfirmed.min(silent);
+        }
+    }
+
+    /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
+    /// accounted for with each of `lives`, which are theirs: what an adapter of another node's would do with it, nobody would be
+    /// told.
+    fn emit(
+        &self,
+        room: Option<&String>,
+        connections: &[Arc<LocalConnection>],
+        message: &Message,
+    ) -> Handed {
+        let Some(namespace) = self.io().and_then(|io| io.of(&message.namespace)) else {
+            return Handed::default();
+        };
+        let mut local = namespace.local().except(ENDED);
+        if let Some(room) = room {
+            local = local.within(room.clone());
+        }
+        // Ready at once: nothing of it leaves the node.
+        let sent = match &message.data {
+            Some(data) => local.emit(&message.event, &(data,)).now_or_never(),
+            None => local.emit(&message.event, &NO_ARGUMENTS).now_or_never(),
+        };
+        let full = match sent {
+            Some(Err(BroadcastError::Socket(errors))) => errors
+                .iter()
+                .filter(|error| matches!(error, SocketError::InternalChannelFull))
+                .count() as u64,
+            _ => 0,
+        };
+        self.metrics.messages_dropped("queue_full").increment(full);
+        let limit = self.send_queue_bytes();
+        let mut there = 0;
+        for connection in connections {
+            there += u64::from(connection.is_ready());
+            connection.handed(message.weight(), limit);
+        }
+        Handed {
+            connections: u64::saturating_sub(there, full),
+            missed: full > 0,
+        }
+    }
+}
+
+async fn collect(asked: Option<(Request<'_>, AskedNodes)>, deadline: Instant) -> Collected {
+    match asked {
+        Some((request, asked)) => request.collect(asked, deadline).await,
+        None => Collected::default(),
+    }
+}
+
+fn total(local: Handed, collected: &Collected) -> Delivery {
+    let none = Delivery {
+        unconfirmed: collected.unconfirmed + u64::from(local.is_withheld()),
+        ..Delivery::default()
+    };
+    let remote = collected.receipts.iter().map(|it| it.connections);
+    std::iter::once(local.connections)
+        .chain(remote)
+        .filter(|connections| *connections > 0)
+        .fold(none, |sum, connections| Delivery {
+            connections: sum.connections + connections,
+            nodes: sum.nodes + 1,
+            ..sum
+        })
+}

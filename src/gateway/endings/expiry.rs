@@ -1,0 +1,241 @@
+//! The end of a token on a connection that lives on: a warning ahead of it, then the end.
+//!
+//! One queue for all connections of the node, with one entry each: when to look at the connection again. What is to be done
+//! then is decided by what its token says by that time, so a token that has been refreshed meanwhile needs no care. When the
+//! clock has been set, or the machine has slept, all are looked at.
+
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::StreamExt;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::time::{DelayQueue, delay_queue::Key};
+
+use crate::gateway::{Inner, connections::local::LocalConnection};
+use crate::{connection::ConnectionId, ending::Ending};
+
+/// The longest time until a connection is looked at again: timers follow a clock that stands still while a machine sleeps.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How often the clock is held against one that can't be set.
+const CLOCK: Duration = Duration::from_secs(5);
+
+/// From how much on they disagree: less is what a clock is corrected by every day.
+const JUMP: Duration = Duration::from_secs(1);
+
+/// What the queue is told.
+pub(in crate::gateway) enum Watch {
+    /// Look at a connection now.
+    Look(ConnectionId),
+    /// It is gone.
+    Forget(ConnectionId),
+    /// Look at all of them now: `auth.jwt.leeway` may be another one.
+    LookAtAll,
+}
+
+/// What a look at a connection finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Finding {
+    /// Nothing yet; look again after this.
+    Later(Duration),
+    /// The client is to be warned, and looked at again after this.
+    Warn(Duration),
+    /// The token is over.
+    Over,
+}
+
+impl Inner {
+    /// Has the expiry of a connection's token watched, from what the token says now.
+    pub(in crate::gateway) fn watch(&self, connection: &LocalConnection) {
+        if connection.expires_at().is_some() {
+            // Fails only when the node's tasks have stopped.
+            self.watches.send(Watch::Look(connection.id.clone())).ok();
+        }
+    }
+
+    /// Watches over tokens, until the node is gone.
+    pub(in crate::gateway) async fn watch_expiry(
+        self: Arc<Self>,
+        mut watches: mpsc::UnboundedReceiver<Watch>,
+    ) {
+        let mut queue = DelayQueue::new();
+        let mut keys: HashMap<ConnectionId, Key> = HashMap::new();
+        let mut clock = Clock::now();
+        let mut ticks = interval(CLOCK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = tokio::select! {
+                watch = watches.recv() => match watch {
+                    Some(Watch::Look(id)) => vec![id],
+                    Some(Watch::Forget(id)) => {
+                        if let Some(key) = keys.remove(&id) {
+                            queue.remove(&key);
+                        }
+                        continue;
+                    }
+                    Some(Watch::LookAtAll) => keys.keys().cloned().collect(),
+                    None => return,
+                },
+                Some(due) = queue.next(), if !queue.is_empty() => {
+                    let id = due.into_inner();
+                    keys.remove(&id);
+                    vec![id]
+                }
+                _ = ticks.tick() => match clock.was_set(Clock::now()) {
+                    true => {
+                        tracing::warn!(connections = keys.len(), "the clock was set; tokens are looked at");
+                        keys.keys().cloned().collect()
+                    }
+                    false => continue,
+                },
+            };
+            for id in due {
+                if let Some(key) = keys.remove(&id) {
+                    queue.remove(&key);
+                }
+                let Some(connection) = self.table.get(&id) else {
+                    continue;
+                };
+                // A panic takes this look, not the watch over all tokens.
+                let looked = catch_unwind(AssertUnwindSafe(|| self.look(&connection)));
+                let wait = looked.unwrap_or_else(|_| {
+                    tracing::error!(connection = %id, "a look at a token panicked");
+                    Some(CLOCK)
+                });
+                if let Some(wait) = wait {
+                    keys.insert(id.clone(), queue.insert(id, wait));
+                }
+            }
+        }
+    }
+
+    /// Does what is due for a connection. Returns when to look again.
+    fn look(self: &Arc<Self>, connection: &Arc<LocalConnection>) -> Option<Duration> {
+        let expires_at = connection.expires_at()?;
+        let left = SystemTime::from(expires_at)
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let auth = &self.config().auth;
+        let overdue = SystemTime::now()
+            .duration_since(SystemTime::from(expires_at))
+            .unwrap_or_default();
+        let (lead, leeway) = (auth.refresh_lead, auth.jwt.leeway);
+        match finding(left, overdue, lead, leeway, connection.is_warned()) {
+            Finding::Later(wait) => Some(wait),
+            Finding::Warn(wait) => {
+                connection.warn(expires_at);
+                Some(wait)
+            }
+            Finding::Over => {
+                let ending = Ending::of(Ending::TOKEN_EXPIRED);
+                self.end_all(std::slice::from_ref(connection), &ending);
+                None
+            }
+        }
+    }
+}
+
+/// A moment, by the clock that tokens go by and by one that can't be set and stands still while the machine sleeps.
+#[derive(Clone, Copy)]
+struct Clock {
+    wall: SystemTime,
+    steady: Instant,
+}
+
+impl Clock {
+    fn now() -> Self {
+        Self {
+            wall: SystemTime::now(),
+            steady: Instant::now(),
+        }
+    }
+
+    /// Whether the first was set since this moment, which `now` takes the place of.
+    fn was_set(&mut self, now: Self) -> bool {
+        let expected = self.wall + now.steady.duration_since(self.steady);
+        *self = now;
+        let off = match now.wall.duration_since(expected) {
+            Ok(ahead) => ahead,
+            Err(behind) => behind.duration(),
+        };
+        off >= JUMP
+    }
+}
+
+/// A token is good for `leeway` after its `exp`, as at the door: a client that were sent away earlier would be let in again
+/// with the same token.
+fn finding(
+    left: Duration,
+    overdue: Duration,
+    lead: Duration,
+    leeway: Duration,
+    warned: bool,
+) -> Finding {
+    if left.is_zero() && overdue >= leeway {
+        return Finding::Over;
+    }
+    let to_the_end = left + leeway.saturating_sub(overdue);
+    if warned || left.is_zero() {
+        Finding::Later(to_the_end.min(LONGEST))
+    } else if left <= lead {
+        Finding::Warn(to_the_end.min(LONGEST))
+    } else {
+        Finding::Later((left - lead).min(LONGEST))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_clock_that_is_set_is_noticed_once_either_way() {
+        let mut clock = Clock::now();
+        let later = |clock: Clock, by_wall: u64, by_steady: u64| Clock {
+            wall: clock.wall + s(by_wall),
+            steady: clock.steady + s(by_steady),
+        };
+        for (by_wall, by_steady, expected) in [
+            (5, 5, false),
+            (86_405, 5, true),
+            (5, 5, false),
+            (0, 5, true),
+            (5, 5, false),
+        ] {
+            let now = later(clock, by_wall, by_steady);
+            assert_eq!(clock.was_set(now), expected, "{by_wall} {by_steady}");
+        }
+    }
+
+    #[test]
+    fn a_connection_is_warned_once_and_ended_after_the_leeway() {
+        let cases = [
+            // left, overdue, warned
+            ((600, 0, false), Finding::Later(s(570))),
+            ((30, 0, false), Finding::Warn(s(35))),
+            ((10, 0, false), Finding::Warn(s(15))),
+            ((10, 0, true), Finding::Later(s(15))),
+            ((0, 0, true), Finding::Later(s(5))),
+            ((0, 3, true), Finding::Later(s(2))),
+            ((0, 5, true), Finding::Over),
+            ((0, 5, false), Finding::Over),
+            ((0, 4000, true), Finding::Over),
+            ((100_000, 0, false), Finding::Later(LONGEST)),
+        ];
+        for ((left, overdue, warned), expected) in cases {
+            let found = finding(s(left), s(overdue), s(30), s(5), warned);
+            assert_eq!(found, expected, "{left} {overdue} {warned}");
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Ending connections: on this node, and on every node, with the promise that goes with it.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashMap, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use crate::gateway::{
+    GatewayError, Inner,
+    connections::local::{LocalConnection, Phase},
+    message::{Disconnected, TokenRevoked},
+    peers::receipts::{AskedNodes, Request},
+    peers::wire::{self, Command, Receipt},
+};
+use crate::{
+    bus::BusError,
+    connection::{ConnectionId, Instance},
+    ending::Ending,
+    registry::{EndOrder, EndTarget, Fence, Listed, RegistryError, keys::Shard},
+};
+
+/// How long a disconnect may take before it answers with what remains.
+const PROMISE: Duration = Duration::from_secs(5);
+
+/// The pause before it first looks into the registry for what nobody has confirmed: a receipt that was lost, a connection that went
+/// by itself. Each further pause is twice as long, up to [`SLOWEST_LOOK`]: most ends are confirmed before the second look.
+const LOOK: Duration = Duration::from_millis(250);
+const SLOWEST_LOOK: Duration = Duration::from_secs(1);
+
+/// The pause before other nodes are told once more of an order to end that Redis did not take.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long that goes on: as long as the registry keeps the order.
+const TELLING: Duration = Duration::from_secs(3600);
+
+/// Who is told of an order to end.
+#[derive(Debug)]
+enum To {
+    /// A node, by its channel in a shard.
+    Node(Shard, Instance),
+    All,
+}
+
+/// Waits until connections of this node are closed and out of the registry. Returns those that are, by the deadline.
+pub(in crate::gateway) async fn closed(
+    connections: Vec<Arc<LocalConnection>>,
+    deadline: Instant,
+) -> Vec<ConnectionId> {
+    let mut closed = Vec::with_capacity(connections.len());
+    for connection in connections {
+        if timeout_at(deadline, connection.closed()).await.is_ok() {
+            closed.push(connection.id.clone());
+        }
+    }
+    closed
+}
+
+impl Inner {
+    /// Ends connections of this node: each is told why, and with the last one of a session its transport is closed.
+    /// Connections that are being ended already are left to that, and one that has not arrived yet is ended when it does.
+    pub(in crate::gateway) fn end_all(
+        self: &Arc<Self>,
+        connections: &[Arc<LocalConnection>],
+        ending: &Ending,
+    ) {
+        // All are marked before the first is ended: whether a session has others left is then the same for each.
+        let marked: Vec<_> = connections
+            .iter()
+            .filter(|connection| connection.set_ending(ending.clone()))
+            .collect();
+        let ready = marked
+            .into_iter()
+            .filter(|connection| connection.phase() == Phase::Ready)
+            .cloned()
+            .collect::<Vec<_>>();
+        let carried_out = AssertUnwindSafe(|| self.carry_out(ready.clone(), ending));
+        if catch_unwind(carried_out).is_err() {
+            // They have their ending: nobody else carries it out.
+            tracing::error!("ending connections panicked");
+            for connection in ready {
+                connection.session.abort();
+                self.depart(&connection, Ending::label(ending.code));
+            }
+        }
+    }
+
+    /// Ends connections as their ending says.
+    pub(in crate::gateway) fn carry_out(
+        self: &Arc<Self>,
+        connections: Vec<Arc<LocalConnection>>,
+        ending: &Ending,
+    ) {
+        let mut over = Vec::new();
+        for connection in &connections {
+            let alone = self
+                .table
+                .of_session(connection.session.id)
+                .iter()
+                .all(|other| other.ending().is_some());
+            if alone {
+                connection.set_last();
+            }
+            // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
+            // can end this one.
+            connection.say_goodbye(ending, !(ending.reconnect && alone));
+            if alone {
+                over.push(connection.session.clone());
+            }
+        }
+        // After the last goodbye: the end of a session lets nothing more into its queue.
+        for session in over {
+            match ending.reconnect {
+                true => session.close(),
+                false => session.end(),
+            }
+        }
+        for connection in connections {
+            self.depart(&connection, Ending::label(ending.code));
+        }
+    }
+
+    /// Ends the connections of this node that came in by a token. Returns them.
+    pub(in crate::gateway) fn end_token(
+        self: &Arc<Self>,
+        token_id: &str,
+    ) -> Vec<Arc<LocalConnection>> {
+        let mut connections = self.table.all();
+        connections.retain(|connection| connection.grant().token_id.as_deref() == Some(token_id));
+        self.end_all(&connections, &Ending::of(Ending::TOKEN_REVOKED));
+        connections
+    }
+
+    /// Ends connections on every node, with what keeps their user out from now on. Answers when all that were listed before
+    /// are closed and out of the registry, or after [`PROMISE`] with those that could not be confirmed.
+    pub(in crate::gateway) async fn disconnect(
+        self: &Arc<Self>,
+        target: EndTarget,
+        fence: Option<Fence>,
+        ending: &Ending,
+    ) -> Result<Disconnected, GatewayError> {
+        Ok(self.order(target, fence, ending).await?.0)
+    }
+
+    /// Ends connections on every node, with what keeps their user out from now on, and answers as `disconnect` does. With
+    /// [`Fence::RevokeBefore`] also returns from when on grants count.
+    pub(in crate::gateway) async fn order(
+        self: &Arc<Self>,
+        target: EndTarget,
+        fence: Option<Fence>,
+        ending: &Ending,
+    ) -> Result<(Disconnected, Option<Timestamp>), GatewayError> {
+        let deadline = Instant::now() + PROMISE;
+        let order = EndOrder {
+            target: &target,
+            fence: fence.as_ref(),
+            ending,
+        };
+        let shard = match &target {
+            EndTarget::Connection(entry) => Shard::of_id(&entry.id),
+            target => target.user().map(Shard::of_user),
+        };
+        self.vouch(shard)?;
+        let ordered = self.registry.order_end(order).await?;
+        let listed = ordered.connections;
+        let request = self.requests.open();
+        let mut asked = HashSet::new();
+        for ((node, shard), ids) in by_node(&listed) {
+            if node != self.instance {
+                let ending = Cow::Borrowed(ending);
+                let command = wire::command(request.number(), &Command::End { ids, ending });
+                self.tell_surely(To::Node(shard, node.clone()), command);
+                asked.insert(node);
+            }
+        }
+        let here: Vec<_> = listed
+            .iter()
+            .filter_map(|listed| self.table.get(&listed.entry.id))
+            .collect();
+        self.end_all(&here, ending);
+        // What the registry has lost meanwhile is not in the list. What is has been told.
+        self.vouch(shard)?;
+        let mut open: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
+        let still_open = |open: HashSet<ConnectionId>| {
+            let entries = listed.iter().map(|it| &it.entry);
+            let asked = entries.filter(|it| open.contains(&it.id)).cloned();
+            let asked: Vec<_> = asked.collect();
+            async move {
+                let listed = self.vouched(shard, self.registry.listed(&asked)).await?;
+                Ok(listed.into_iter().map(|entry| entry.id).collect())
+            }
+        };
+        settle(&mut open, here, (&request, asked), still_open, deadline).await;
+        Ok((outcome(&listed, &open), ordered.revoked_before))
+    }
+
+    /// Tells other nodes of an order to end; again and again where Redis does not take it. The order stands in the registry, but
+    /// only a node whose own link broke looks there by itself.
+    fn tell_surely(self: &Arc<Self>, to: To, command: Vec<u8>) {
+        let gateway = self.clone();
+        self.spawn(async move {
+            let until = Instant::now() + TELLING;
+            while let Err(error) = gateway.tell(&to, &command).await
+                && Instant::now() < until
+            {
+                tracing::warn!(?to, %error, "can't tell of an order to end, and tries again");
+                tokio::time::sleep(TELL_AGAIN).await;
+            }
+        });
+    }
+
+    async fn tell(&self, to: &To, command: &[u8]) -> Result<(), BusError> {
+        match to {
+            To::Node(shard, node) => {
+                let nodes = std::slice::from_ref(node);
+                self.bus.publish(*shard, nodes, command).await.map(drop)
+            }
+            To::All => self.bus.publish_all(command).await.map(drop),
+        }
+    }
+
+    /// Refuses a token and ends the connections that came in by it, on every node: no index leads to them, so all are asked.
+    pub(in crate::gateway) async fn revoke_token(
+        self: &Arc<Self>,
+        token_id: &str,
+        until: Option<Timestamp>,
+    ) -> Result<TokenRevoked, GatewayError> {
+        self.registry.revoke_token(token_id, until).await?;
+        let deadline = Instant::now() + PROMISE;
+        let token_id = Cow::Borrowed(token_id);
+        let (request, command) = self.request(&Command::EndToken { token_id });
+        let mut nodes = self.registry.known();
+        nodes.insert(self.instance.clone());
+        let heard = match self.bus.publish_all(&command).await {
+            Ok(heard) => heard as usize,
+            Err(error) => {
+                tracing::warn!(%error, "can't tell of a revoked token, and tries again");
+                self.tell_surely(To::All, command);
+                nodes.len()
+            }
+        };
+        let mut collected = request
+            .collect(AskedNodes::all(nodes, heard), deadline)
+            .await;
+        self.forget_the_dead(&mut collected).await;
+        Ok(TokenRevoked {
+            disconnected: said(&collected.receipts),
+            unconfirmed: collected.unconfirmed,
+        })
+    }
+}
+
+/// Waits until nothing is open: by this node's own, by the receipts of those that were asked, and by looks into the registry at
+/// what is still open.
+async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>>(
+    open: &mut HashSet<ConnectionId>,
+    here: Vec<Arc<LocalConnection>>,
+    (request, asked): (&Request<'_>, HashSet<Instance>),
+    still_open: impl Fn(HashSet<ConnectionId>) -> F,
+    deadline: Instant,
+) {
+    let local = closed(here, deadline);
+    tokio::pin!(local);
+    let mut local_done = false;
+    let (mut pause, mut look) = (LOOK, Instant::now() + LOOK);
+    while !open.is_empty() {
+        tokio::select! {
+            closed = &mut local, if !local_done => {
+                local_done = true;
+                for id in closed {
+                    open.remove(&id);
+                }
+            }
+            come = request.next(1) => {
+                let come = come.into_iter().filter(|(from, _)| asked.contains(from));
+                for id in come.flat_map(|(_, receipt)| receipt.closed) {
+                    open.remove(&id);
+                }
+            }
+            () = tokio::time::sleep_until(look) => {
+                if let Ok(Ok(there)) = timeout_at(deadline, still_open(open.clone())).await {
+                    open.retain(|id| there.contains(id));
+                }
+                pause = (2 * pause).min(SLOWEST_LOOK);
+                look = Instant::now() + pause;
+            }
+            () = tokio::time::sleep_until(deadline) => break,
+        }
+    }
+}
+
+/// The ids of what is listed, by the node that holds them and the shard that they are in.
+fn by_node(listed: &[Listed]) -> HashMap<(Instance, Shard), Vec<ConnectionId>> {
+    let mut nodes: HashMap<_, Vec<_>> = HashMap::new();
+    for Listed { entry, instance } in listed {
+        let shard = Shard::of_entry(entry).unwrap_or(Shard::FIRST);
+        let ids = nodes.entry((instance.clone(), shard)).or_default();
+        ids.push(entry.id.clone());
+    }
+    nodes
+}
+
+/// What became of connections that only their nodes know of.
+fn said(receipts: &[Receipt]) -> Disconnected {
+    let closed: HashSet<_> = receipts.iter().flat_map(|it| &it.closed).collect();
+    let mut open: Vec<_> = receipts.iter().flat_map(|it| &it.open).collect();
+    open.retain(|id| !closed.contains(id));
+    Disconnected {
+        disconnected: closed.len() as u64,
+        nodes: receipts.iter().filter(|it| !it.closed.is_empty()).count() as u64,
+        remaining: open.into_iter().cloned().collect(),
+    }
+}
+
+fn outcome(listed: &[Listed], open: &HashSet<ConnectionId>) -> Disconnected {
+    let (remaining, closed): (Vec<_>, Vec<_>) = listed
+        .iter()
+        .partition(|listed| open.contains(&listed.entry.id));
+    let nodes: BTreeSet<_> = closed.iter().map(|listed| &listed.instance).collect();
+    Disconnected {
+        disconnected: closed.len() as u64,
+        nodes: nodes.len() as u64,
+        remaining: remaining
+            .into_iter()
+            .map(|listed| listed.entry.id.clone())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::peers::receipts::Requests;
+
+    #[tokio::test]
+    async fn only_those_who_were_asked_say_what_has_ended() {
+        let requests = Requests::default();
+        let request = requests.open();
+        for (node, id) in [("stranger", "1"), ("asked", "2")] {
+            let receipt = Receipt {
+                request: request.number(),
+                closed: vec![id.into()],
+                ..Receipt::default()
+            };
+            requests.receipted(&node.into(), receipt);
+        }
+        let mut open = HashSet::from(["1".into(), "2".into()]);
+        let asked = HashSet::from(["asked".into()]);
+        let away = async |_| Err(RegistryError::Unavailable("it is away".into()));
+        let deadline = Instant::now() + LOOK;
+        settle(&mut open, Vec::new(), (&request, asked), away, deadline).await;
+        assert_eq!(open, HashSet::from(["1".into()]));
+    }
+
+    #[tokio::test]
+    async fn only_what_is_still_open_is_looked_for() {
+        let requests = Requests::default();
+        let request = requests.open();
+        let mut open = HashSet::from(["1".into(), "2".into()]);
+        let looks = parking_lot::Mutex::new(Vec::new());
+        let one_less = async |mut open: HashSet<ConnectionId>| {
+            looks.lock().push(open.clone());
+            let gone = if open.len() == 2 { "1" } else { "2" };
+            open.remove(&gone.into());
+            Ok(open)
+        };
+        let asked = (&request, HashSet::new());
+        let deadline = Instant::now() + PROMISE;
+        settle(&mut open, Vec::new(), asked, one_less, deadline).await;
+        assert_eq!(open, HashSet::new());
+        let both = HashSet::from(["1".into(), "2".into()]);
+        assert_eq!(*looks.lock(), [both, HashSet::from(["2".into()])]);
+    }
+
+    #[test]
+    fn what_nodes_have_named_and_not_closed_remains() {
+        let of = |open: &[&str], closed: &[&str]| Receipt {
+            open: open.iter().map(|id| (*id).into()).collect(),
+            closed: closed.iter().map(|id| (*id).into()).collect(),
+            ..Receipt::default()
+        };
+        let receipts = [
+            of(&["a1", "a2"], &[]),
+            of(&["b1"], &[]),
+            of(&[], &[]),
+            of(&[], &["a1"]),
+        ];
+        let said = said(&receipts);
+        assert_eq!((said.disconnected, said.nodes), (1, 1));
+        assert_eq!(said.remaining, ["a2".into(), "b1".into()]);
+    }
+}

@@ -1,0 +1,340 @@
+//! What nodes say to each other, as it is on the bus: one byte of version, then a map of MessagePack with short names.
+//!
+//! A field that is not known is skipped, and one that is missing has its default; so a later version adds fields, and kinds of
+//! commands, under this version's byte, and nodes of both understand each other as far as they can. A command of a kind that is
+//! not known is skipped and counted. The byte is for what can't be said in that way.
+//!
+//! | in the map | is |
+//! |---|---|
+//! | `n` | the number that the asker gave its request |
+//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the data `j` (JSON text; none: no argument), and collect answers for `k` ms |
+//! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
+//! | `t` | end what came in by the token of this id |
+//! | `b` | true: the registry has lost something, send a heartbeat now |
+//! | `f` | true: the sender has left |
+//! | `r` | receipts, each a [`Receipt`] as a map |
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::message::{Answer, Json, Message, Target};
+use crate::{
+    connection::{ConnectionId, UserId},
+    ending::Ending,
+};
+
+/// The first byte of every message. A node does not read what begins otherwise.
+const VERSION: u8 = 3;
+
+/// How deep a message may be nested: its own maps and lists are four deep, and what is not known is skipped to this depth.
+/// MessagePack of 1,024 levels, which is as far as its reader goes by itself, overflows a stack of 2 MB in a debug build, and that
+/// ends the process.
+const MAX_DEPTH: usize = 64;
+
+/// What a node can be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::gateway) enum Command<'a> {
+    /// Hand a message to those of its recipients that are on this node; with a time, collect what the clients answer within it.
+    Deliver {
+        to: Cow<'a, Target>,
+        message: Cow<'a, Message>,
+        ack: Option<Duration>,
+    },
+    /// End these connections.
+    End {
+        ids: Vec<ConnectionId>,
+        ending: Cow<'a, Ending>,
+    },
+    /// End the connections that came in by a token.
+    EndToken { token_id: Cow<'a, str> },
+    /// Send a heartbeat at once: a node has found that the registry has lost data, and the others have lost the same. Nobody waits
+    /// for a receipt.
+    Beat,
+    /// The node that says so has left the cluster: nobody is to wait for it.
+    Farewell,
+}
+
+/// What came of a command, on one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::gateway) struct Receipt {
+    /// The number of the request.
+    #[serde(rename = "n")]
+    pub(in crate::gateway) request: u64,
+    /// To how many connections a message was handed.
+    #[serde(rename = "c", skip_serializing_if = "is_default")]
+    pub(in crate::gateway) connections: u64,
+    /// What clients answered.
+    #[serde(rename = "a", with = "acks", skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::gateway) acks: Vec<(ConnectionId, Answer)>,
+    /// Which connections are being ended, and not closed yet.
+    #[serde(rename = "o", skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::gateway) open: Vec<ConnectionId>,
+    /// Which connections are closed and out of the registry.
+    #[serde(rename = "x", skip_serializing_if = "Vec::is_empty")]
+    pub(in crate::gateway) closed: Vec<ConnectionId>,
+    /// Another receipt of this node's for the request follows.
+    #[serde(rename = "m", skip_serializing_if = "is_default")]
+    pub(in crate::gateway) more: bool,
+    /// Nobody got it, and a recipient is there or may be: the node may not deliver for now, or the connection is not ready yet, or
+    /// takes no more.
+    #[serde(rename = "w", skip_serializing_if = "is_default")]
+    pub(in crate::gateway) withheld: bool,
+}
+
+/// What a message says.
+#[derive(Debug, PartialEq)]
+pub(in crate::gateway) enum PeerMessage {
+    /// A command, and the number of its request.
+    Command(u64, Command<'static>),
+    /// What became of commands of this node's.
+    Receipts(Vec<Receipt>),
+    /// Something that this version does not know.
+    Unknown,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Envelope<'a> {
+    #[serde(rename = "n", skip_serializing_if = "is_default")]
+    request: u64,
+    #[serde(rename = "d", borrow, skip_serializing_if = "Option::is_none")]
+    deliver: Option<Deliver<'a>>,
+    #[serde(rename = "e", borrow, skip_serializing_if = "Option::is_none")]
+    end: Option<End<'a>>,
+    #[serde(rename = "t", borrow, skip_serializing_if = "Option::is_none")]
+    end_token: Option<&'a str>,
+    #[serde(rename = "b", skip_serializing_if = "Option::is_none")]
+    beat: Option<bool>,
+    #[serde(rename = "f", skip_serializing_if = "is_default")]
+    farewell: bool,
+    #[serde(rename = "r", skip_serializing_if = "<[_]>::is_empty")]
+    receipts: Cow<'a, [Receipt]>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Deliver<'a> {
+    #[serde(rename = "u", borrow, skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(rename = "v", borrow, skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
+    #[serde(rename = "c", borrow, skip_serializing_if = "Option::is_none")]
+    connection: Option<&'a str>,
+    #[serde(rename = "r", borrow, skip_serializing_if = "Option::is_none")]
+    room: Option<&'a str>,
+    #[serde(rename = "a", skip_serializing_if = "is_default")]
+    all: bool,
+    #[serde(rename = "s")]
+    namespace: &'a str,
+    #[serde(rename = "e")]
+    event: &'a str,
+    #[serde(rename = "j", borrow, skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+    #[serde(rename = "k", skip_serializing_if = "Option::is_none")]
+    ack_ms: Option<u64>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct End<'a> {
+    #[serde(rename = "i")]
+    ids: Vec<ConnectionId>,
+    #[serde(rename = "c")]
+    code: u16,
+    #[serde(rename = "w")]
+    reason: &'a str,
+    #[serde(rename = "b", skip_serializing_if = "is_default")]
+    reconnect: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl<'a> Deliver<'a> {
+    fn new(to: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
+        let mut deliver = Self {
+            namespace: &message.namespace,
+            event: &message.event,
+            data: message.data.as_ref().map(Json::text),
+            ack_ms: ack.map(|ack| u64::try_from(ack.as_millis()).unwrap_or(u64::MAX)),
+            ..Self::default()
+        };
+        match to {
+            Target::User(user) => deliver.user = Some(user.as_str()),
+            Target::Device(user, device) => {
+                (deliver.user, deliver.device) = (Some(user.as_str()), Some(device.as_str()));
+            }
+            Target::Connection(id) => deliver.connection = Some(id.as_str()),
+            Target::Room(room) => deliver.room = Some(room),
+            Target::All => deliver.all = true,
+        }
+        deliver
+    }
+
+    /// None if the data is no JSON; nobody but a later version writes recipients that are none of these.
+    fn command(self) -> Option<Command<'static>> {
+        let to = match self {
+            Self { all: true, .. } => Target::All,
+            Self {
+                user: Some(id),
+                device,
+                ..
+            } => Target::user(UserId::from(id), device.map(str::to_owned)),
+            Self {
+                connection: Some(id),
+                ..
+            } => Target::Connection(id.into()),
+            Self {
+                room: Some(room), ..
+            } => Target::Room(room.into()),
+            _ => return None,
+        };
+        let data = match self.data {
+            Some(text) => Some(Json::read(text)?),
+            None => None,
+        };
+        let message = Message {
+            event: self.event.to_owned(),
+            data,
+            namespace: self.namespace.to_owned(),
+        };
+        Some(Command::Deliver {
+            to: Cow::Owned(to),
+            message: Cow::Owned(message),
+            ack: self.ack_ms.map(Duration::from_millis),
+        })
+    }
+}
+
+/// A command as it goes to other nodes. `request` is 0 if nobody waits for receipts.
+pub(in crate::gateway) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
+    let mut envelope = Envelope {
+        request,
+        ..Envelope::default()
+    };
+    match command {
+        Command::Deliver { to, message, ack } => {
+            envelope.deliver = Some(Deliver::new(to, message, *ack));
+        }
+        Command::End { ids, ending } => {
+            envelope.end = Some(End {
+                ids: ids.clone(),
+                code: ending.code,
+                reason: &ending.reason,
+                reconnect: ending.reconnect,
+            });
+        }
+        Command::EndToken { token_id } => envelope.end_token = Some(token_id),
+        Command::Beat => envelope.beat = Some(true),
+        Command::Farewell => envelope.farewell = true,
+    }
+    written(&envelope)
+}
+
+/// Receipts as they go to the node that asked.
+pub(in crate::gateway) fn receipts(receipts: &[Receipt]) -> Vec<u8> {
+    written(&Envelope {
+        receipts: Cow::Borrowed(receipts),
+        ..Envelope::default()
+    })
+}
+
+fn written(envelope: &Envelope<'_>) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    if let Err(error) = envelope.serialize(&mut serializer) {
+        // Nothing in an envelope can fail to be written; if it does, the receiver counts it as garbage.
+        tracing::error!(%error, "can't encode a message to another node");
+    }
+    bytes
+}
+
+/// Reads a message; none if it is none of this version's.
+pub(in crate::gateway) fn read(payload: &[u8]) -> Option<PeerMessage> {
+    let (&VERSION, body) = payload.split_first()? else {
+        return None;
+    };
+    let mut reader = rmp_serde::Deserializer::from_read_ref(body);
+    reader.set_max_depth(MAX_DEPTH);
+    let envelope = Envelope::deserialize(&mut reader).ok()?;
+    let command = match envelope {
+        Envelope {
+            deliver: Some(deliver),
+            ..
+        } => match deliver.command() {
+            Some(command) => command,
+            None => return Some(PeerMessage::Unknown),
+        },
+        Envelope { end: Some(end), .. } => Command::End {
+            ids: end.ids,
+            ending: Cow::Owned(Ending {
+                code: end.code,
+                reason: end.reason.to_owned(),
+                reconnect: end.reconnect,
+            }),
+        },
+        Envelope {
+            end_token: Some(id),
+            ..
+        } => Command::EndToken {
+            token_id: Cow::Owned(id.to_owned()),
+        },
+        Envelope { beat: Some(_), .. } => Command::Beat,
+        Envelope { farewell: true, .. } => Command::Farewell,
+        Envelope { receipts, .. } if !receipts.is_empty() => {
+            return Some(PeerMessage::Receipts(receipts.into_owned()));
+        }
+        _ => return Some(PeerMessage::Unknown),
+    };
+    Some(PeerMessage::Command(envelope.request, command))
+}
+
+/// Answers, each a map: `i` whose, `d` the JSON; without `d` it was too large.
+mod acks {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{Answer, ConnectionId};
+
+    #[derive(Serialize, Deserialize)]
+    struct Ack<D> {
+        #[serde(rename = "i")]
+        id: ConnectionId,
+        #[serde(
+            rename = "d",
+            default = "Option::default",
+            skip_serializing_if = "Option::is_none"
+        )]
+        data: Option<D>,
+    }
+
+    pub(in crate::gateway) fn serialize<S: Serializer>(
+        acks: &[(ConnectionId, Answer)],
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(acks.iter().map(|(id, answer)| Ack {
+            id: id.clone(),
+            data: match answer {
+                Answer::Given(data) => Some(&**data),
+                Answer::TooLarge => None,
+            },
+        }))
+    }
+
+    pub(in crate::gateway) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<(ConnectionId, Answer)>, D::Error> {
+        let acks: Vec<Ack<Box<str>>> = Vec::deserialize(from)?;
+        let acks = acks
+            .into_iter()
+            .map(|Ack { id, data }| (id, data.map_or(Answer::TooLarge, Answer::Given)));
+        Ok(acks.collect())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+#[path = "wire/tests.rs"]
+mod tests;
