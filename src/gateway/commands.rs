@@ -3,31 +3,27 @@
 //! A command goes to the channel of each node it concerns; the node carries it out as it would its own and posts a receipt to the
 //! node that asked. What can't be read, or is of a kind that is not known, is counted and changes nothing.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::gateway::{
-    Inner,
-    connections::local::LocalConnection,
-    delivery::acks,
-    endings::orders::closed,
+use super::{
+    connections::{LocalConnections, ending::closed, local::LocalConnection},
+    delivery::{Deliverer, acks},
+    membership::heartbeats::Heartbeats,
     message::{Message, Target},
-    peers::receipts::Request,
-    peers::wire::{self, PeerMessage},
+    peers::{
+        Peers,
+        wire::{self, Command, PeerMessage, Receipt},
+    },
+    tasks::contain,
 };
 use crate::{
     bus::{Inbox, Received},
     connection::Instance,
+    metrics::Metrics,
+    registry::Registry,
 };
-
-pub(super) use wire::{Command, Receipt};
 
 /// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
 const END_DEADLINE: Duration = Duration::from_secs(6);
@@ -38,23 +34,34 @@ const TOGETHER: usize = 256;
 /// Receipts that are to go out, by the node that asked.
 type Outbox = HashMap<Instance, Vec<Receipt>>;
 
-impl<'a> Command<'a> {
-    /// Hands a message to a target.
-    pub(super) fn deliver(target: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
-        Self::Deliver {
-            to: Cow::Borrowed(target),
-            message: Cow::Borrowed(message),
-            ack,
-        }
-    }
+/// Carries out what other nodes ask of this one.
+pub(super) struct PeerCommands {
+    registry: Arc<dyn Registry>,
+    metrics: Metrics,
+    peers: Arc<Peers>,
+    connections: Arc<LocalConnections>,
+    delivery: Arc<Deliverer>,
+    heartbeats: Arc<Heartbeats>,
 }
 
-impl Inner {
-    /// Opens a request; returns it with the bytes to publish.
-    pub(super) fn request(&self, command: &Command<'_>) -> (Request<'_>, Vec<u8>) {
-        let request = self.requests.open();
-        let payload = wire::command(request.number(), command);
-        (request, payload)
+impl PeerCommands {
+    /// Carries commands out with these parts.
+    pub(super) fn new(
+        registry: Arc<dyn Registry>,
+        metrics: Metrics,
+        peers: Arc<Peers>,
+        connections: Arc<LocalConnections>,
+        delivery: Arc<Deliverer>,
+        heartbeats: Arc<Heartbeats>,
+    ) -> Self {
+        Self {
+            registry,
+            metrics,
+            peers,
+            connections,
+            delivery,
+            heartbeats,
+        }
     }
 
     /// Reads what the bus brings, in order, until it ends. Receipts go out for all that had come together.
@@ -63,26 +70,24 @@ impl Inner {
         while inbox.recv_many(&mut come, TOGETHER).await > 0 {
             let mut outbox = Outbox::new();
             for Received { from, payload } in come.drain(..) {
-                let take = AssertUnwindSafe(|| self.take(from, &payload, &mut outbox));
+                let take = || self.take(from.clone(), &payload, &mut outbox);
                 // A panic takes one message, not all that come after it.
-                if catch_unwind(take).is_err() {
-                    tracing::error!(bytes = payload.len(), "a message on the bus panicked");
-                }
+                contain("a message on the bus", &from, take);
             }
             for (to, receipts) in outbox {
-                self.bus.post(&to, &wire::receipts(&receipts));
+                self.peers.confirm(&to, &receipts);
             }
         }
     }
 
-    fn take(self: &Arc<Self>, from: Instance, payload: &[u8], outbox: &mut Outbox) {
+    fn take(&self, from: Instance, payload: &[u8], outbox: &mut Outbox) {
         match wire::read(payload) {
             Some(PeerMessage::Command(request, command)) => {
                 self.obey(from, request, command, outbox)
             }
             Some(PeerMessage::Receipts(receipts)) => {
                 for receipt in receipts {
-                    self.requests.receipted(&from, receipt);
+                    self.peers.receipted(&from, receipt);
                 }
             }
             Some(PeerMessage::Unknown) => {
@@ -97,13 +102,7 @@ impl Inner {
     }
 
     /// Carries a command out. What hands out messages does so before it returns, so that they keep their order.
-    fn obey(
-        self: &Arc<Self>,
-        from: Instance,
-        request: u64,
-        command: Command<'static>,
-        outbox: &mut Outbox,
-    ) {
+    fn obey(&self, from: Instance, request: u64, command: Command<'static>, outbox: &mut Outbox) {
         let receipt = Receipt {
             request,
             ..Receipt::default()
@@ -115,7 +114,7 @@ impl Inner {
                 if let Some(timeout) = ack {
                     return self.collect_acks(from, receipt, &to, &message, timeout);
                 }
-                let handed = self.deliver(&to, &message);
+                let handed = self.delivery.deliver(&to, &message);
                 confirm(
                     &from,
                     Receipt {
@@ -126,12 +125,20 @@ impl Inner {
                 );
             }
             Command::End { ids, ending } => {
-                let connections: Vec<_> = ids.iter().filter_map(|id| self.table.get(id)).collect();
-                self.end_all(&connections, &ending);
-                tokio::spawn(self.clone().confirm_ended(from, receipt, connections));
+                let connections: Vec<_> = ids
+                    .iter()
+                    .filter_map(|id| self.connections.table.get(id))
+                    .collect();
+                self.connections.end_all(&connections, &ending);
+                tokio::spawn(confirm_ended(
+                    self.peers.clone(),
+                    from,
+                    receipt,
+                    connections,
+                ));
             }
             Command::EndToken { token_id } => {
-                let ended = self.end_token(&token_id);
+                let ended = self.connections.end_token(&token_id);
                 // Which they are nobody else knows.
                 let open = ended
                     .iter()
@@ -146,24 +153,24 @@ impl Inner {
                         ..receipt.clone()
                     },
                 );
-                tokio::spawn(self.clone().confirm_ended(from, receipt, ended));
+                tokio::spawn(confirm_ended(self.peers.clone(), from, receipt, ended));
             }
-            Command::Beat | Command::Farewell if from == self.instance => {}
-            Command::Beat => self.beat_now.notify_one(),
+            Command::Beat | Command::Farewell if from == self.peers.instance => {}
+            Command::Beat => self.heartbeats.hurry(),
             Command::Farewell => self.registry.has_left(&from),
         }
     }
 
     fn collect_acks(
-        self: &Arc<Self>,
+        &self,
         to: Instance,
         receipt: Receipt,
         target: &Target,
         message: &Message,
         timeout: Duration,
     ) {
-        let answers = self.deliver_with_ack(target, message, timeout);
-        let gateway = self.clone();
+        let answers = self.delivery.deliver_with_ack(target, message, timeout);
+        let peers = self.peers.clone();
         tokio::spawn(async move {
             let (handed, acks) = answers.await;
             let pieces = acks::pieces(acks);
@@ -177,19 +184,19 @@ impl Inner {
                     more,
                     ..receipt.clone()
                 };
-                gateway.bus.post(&to, &wire::receipts(&[receipt]));
+                peers.confirm(&to, &[receipt]);
             }
         });
     }
+}
 
-    async fn confirm_ended(
-        self: Arc<Self>,
-        to: Instance,
-        receipt: Receipt,
-        ended: Vec<Arc<LocalConnection>>,
-    ) {
-        let closed = closed(ended, Instant::now() + END_DEADLINE).await;
-        self.bus
-            .post(&to, &wire::receipts(&[Receipt { closed, ..receipt }]));
-    }
+/// Waits until connections are closed, and confirms those that are in time.
+async fn confirm_ended(
+    peers: Arc<Peers>,
+    to: Instance,
+    receipt: Receipt,
+    ended: Vec<Arc<LocalConnection>>,
+) {
+    let closed = closed(ended, Instant::now() + END_DEADLINE).await;
+    peers.confirm(&to, &[Receipt { closed, ..receipt }]);
 }

@@ -5,8 +5,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::gateway::{Inner, commands::Command, connections::local::LocalConnection};
-use crate::{ending::Ending, transport::SessionId};
+use super::{
+    connections::{LocalConnections, local::LocalConnection},
+    handlers::application::Application,
+    membership::heartbeats::Heartbeats,
+    readiness::Readiness,
+};
+use crate::{config::RunningConfig, ending::Ending, transport::SessionId};
 
 /// The longest pause between two sessions: a node with few clients does not take all of its window for them.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -14,12 +19,38 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// How long the last connections get to be closed and out of the registry.
 const LAST: Duration = Duration::from_secs(5);
 
-impl Inner {
+/// Sends this node's clients away.
+pub(super) struct Drain {
+    config: RunningConfig,
+    readiness: Arc<Readiness>,
+    connections: Arc<LocalConnections>,
+    heartbeats: Arc<Heartbeats>,
+    application: Arc<Application>,
+}
+
+impl Drain {
+    /// Drains these connections, and then gives up the lease that `heartbeats` keeps.
+    pub(super) fn new(
+        config: RunningConfig,
+        readiness: Arc<Readiness>,
+        connections: Arc<LocalConnections>,
+        heartbeats: Arc<Heartbeats>,
+        application: Arc<Application>,
+    ) -> Self {
+        Self {
+            config,
+            readiness,
+            connections,
+            heartbeats,
+            application,
+        }
+    }
+
     /// Sends every client away, spread over `drain.window`, and gives up the node's lease.
-    pub(super) async fn drain(self: &Arc<Self>) {
-        self.set_draining();
-        self.beat_now.notify_one();
-        tokio::time::sleep(self.config().drain.delay).await;
+    pub(super) async fn run(&self) {
+        self.readiness.set_draining();
+        self.heartbeats.hurry();
+        tokio::time::sleep(self.config.now().drain.delay).await;
 
         let ending = Ending::of(Ending::SHUTTING_DOWN);
         let mut sessions = self.sessions();
@@ -36,14 +67,14 @@ impl Inner {
             // told to stay away.
             let connections = connections
                 .first()
-                .map(|connection| self.table.of_session(connection.session.id))
+                .map(|connection| self.connections.table.of_session(connection.session.id))
                 .unwrap_or_default();
-            self.end_all(&connections, &ending);
+            self.connections.end_all(&connections, &ending);
             gone.extend(connections);
         }
         // Those that were in the middle of their handshake.
         for connections in self.sessions() {
-            self.end_all(&connections, &ending);
+            self.connections.end_all(&connections, &ending);
             gone.extend(connections);
         }
         let deadline = Instant::now() + LAST;
@@ -55,29 +86,21 @@ impl Inner {
                 tracing::warn!(connection = %connection.id, "not confirmed as closed");
             }
         }
-        self.handlers.finish().await;
-        self.leaving.cancel();
-        let lease = self.lease();
-        // From here on nobody is registered: an entry that came now would stay behind in the registry.
-        self.set_left();
-        match tokio::time::timeout(LAST, self.registry.leave(&lease)).await {
-            Ok(Ok(())) => self.tell_all(Command::Farewell).await,
-            Ok(Err(error)) => tracing::warn!(%error, "can't leave; the lease runs out"),
-            Err(_) => tracing::warn!("can't leave in time; the lease runs out"),
-        }
+        self.application.handlers.finish().await;
+        self.heartbeats.leave(LAST).await;
     }
 
     fn pause(&self, sessions: usize) -> Duration {
         match u32::try_from(sessions) {
             Ok(0) | Err(_) => Duration::ZERO,
-            Ok(sessions) => (self.config().drain.window / sessions).min(MAX_PAUSE),
+            Ok(sessions) => (self.config.now().drain.window / sessions).min(MAX_PAUSE),
         }
     }
 
     /// The connections of this node, by session.
     fn sessions(&self) -> Vec<Vec<Arc<LocalConnection>>> {
         let mut sessions: BTreeMap<SessionId, Vec<Arc<LocalConnection>>> = BTreeMap::new();
-        for connection in self.table.all() {
+        for connection in self.connections.table.all() {
             sessions
                 .entry(connection.session.id)
                 .or_default()

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::gateway::Inner;
 use crate::{
+    config::RunningConfig,
     connection::Instance,
     registry::{Lease, RegistryError, keys::Shard},
 };
@@ -14,7 +15,7 @@ use crate::{
 pub(super) type Losses = [u64; Shard::COUNT as usize];
 
 /// What this node knows of its lease.
-pub(super) struct LeaseState {
+struct LeaseState {
     lease: Lease,
     joined: bool,
     /// When the last heartbeat that was confirmed had been sent: the lease runs from there at the latest.
@@ -26,7 +27,7 @@ pub(super) struct LeaseState {
 
 impl LeaseState {
     /// Of a node that has not joined.
-    pub(super) fn new(instance: Instance) -> Self {
+    fn new(instance: Instance) -> Self {
         Self {
             lease: Lease { instance, epoch: 1 },
             joined: false,
@@ -42,96 +43,112 @@ impl LeaseState {
         self.joined && renewed.is_some_and(|renewed| renewed.elapsed() < lease)
     }
 
-    fn lose(&mut self) {
+    fn lose_all(&mut self) {
         for lost in &mut self.lost {
             *lost += 1;
         }
     }
 }
 
-impl Inner {
-    pub(super) fn lease(&self) -> Lease {
-        self.membership.lock().lease.clone()
+/// This node's lease, and what the node may answer for while it holds it.
+pub(in crate::gateway) struct OwnLease {
+    config: RunningConfig,
+    state: Mutex<LeaseState>,
+}
+
+impl OwnLease {
+    /// The first lease of a run of the node; not joined.
+    pub(super) fn new(instance: Instance, config: RunningConfig) -> Self {
+        Self {
+            config,
+            state: Mutex::new(LeaseState::new(instance)),
+        }
     }
 
-    pub(super) fn joined(&self) -> bool {
-        self.membership.lock().joined
+    /// The lease that the node goes by now; it may be over.
+    pub(super) fn current(&self) -> Lease {
+        self.state.lock().lease.clone()
     }
 
+    /// Whether the registry has been told of it.
+    pub(super) fn is_joined(&self) -> bool {
+        self.state.lock().joined
+    }
+
+    /// The registry has taken it up.
     pub(super) fn set_joined(&self) {
-        self.membership.lock().joined = true;
+        self.state.lock().joined = true;
     }
 
     /// The lease is about to be given up.
     pub(super) fn set_left(&self) {
-        self.membership.lock().joined = false;
+        self.state.lock().joined = false;
     }
 
     /// The lease is buried: the next one is another.
     pub(super) fn next_epoch(&self) {
-        let mut membership = self.membership.lock();
-        membership.lease.epoch += 1;
-        membership.joined = false;
-        membership.renewed = None;
-        membership.lose();
+        let mut state = self.state.lock();
+        state.lease.epoch += 1;
+        state.joined = false;
+        state.renewed = None;
+        state.lose_all();
     }
 
     /// A heartbeat has been confirmed. Returns whether the lease had been over before.
     pub(super) fn renewed(&self, sent: Instant) -> bool {
-        let mut membership = self.membership.lock();
-        let was_over =
-            !membership.holds(self.config().registry.lease) && membership.renewed.is_some();
+        let mut state = self.state.lock();
+        let was_over = !state.holds(self.config.now().registry.lease) && state.renewed.is_some();
         if was_over {
-            membership.lose();
+            state.lose_all();
         }
-        membership.renewed = Some(sent);
+        state.renewed = Some(sent);
         was_over
     }
 
     /// These shards have lost what this node had put in.
-    pub(super) fn lost(&self, shards: &[Shard]) {
-        let mut membership = self.membership.lock();
+    pub(super) fn lose(&self, shards: &[Shard]) {
+        let mut state = self.state.lock();
         for shard in shards {
-            membership.lost[shard.index()] += 1;
+            state.lost[shard.index()] += 1;
         }
     }
 
     /// How often each shard has been lost.
     pub(super) fn losses(&self) -> Losses {
-        self.membership.lock().lost
+        self.state.lock().lost
     }
 
     /// The orders for a shard are carried out that were given while it was lost for so many times, and before. Not if the lease has
     /// run out meanwhile: then there may be more.
     pub(super) fn caught_up(&self, shard: Shard, lost: &Losses) {
-        let mut membership = self.membership.lock();
-        if membership.holds(self.config().registry.lease) {
-            membership.caught_up[shard.index()] = lost[shard.index()];
+        let mut state = self.state.lock();
+        if state.holds(self.config.now().registry.lease) {
+            state.caught_up[shard.index()] = lost[shard.index()];
         }
     }
 
     /// Whether this node has ever caught up, with one shard at least: before that it vouches for nothing.
     pub(super) fn has_caught_up(&self) -> bool {
-        let membership = self.membership.lock();
-        membership.caught_up.iter().any(|times| *times > 0)
+        let state = self.state.lock();
+        state.caught_up.iter().any(|times| *times > 0)
     }
 
     /// Whether others still believe in this node.
-    pub(super) fn holds_lease(&self) -> bool {
-        self.membership.lock().holds(self.config().registry.lease)
+    pub(super) fn holds(&self) -> bool {
+        self.state.lock().holds(self.config.now().registry.lease)
     }
 
     /// Refuses what this node can't answer for, of users in a shard, or for none of all of them: while its lease is over the registry
     /// says of its connections that they are gone, and they are here; and until it has caught up, it may not know which connections
     /// others have ordered to end. So it neither tells who is online, nor confirms an end, nor takes or delivers what is said.
     pub(super) fn vouch(&self, shard: Option<Shard>) -> Result<(), RegistryError> {
-        let membership = self.membership.lock();
-        let current = |shard: usize| membership.caught_up[shard] == membership.lost[shard];
+        let state = self.state.lock();
+        let current = |shard: usize| state.caught_up[shard] == state.lost[shard];
         let current = match shard {
             Some(shard) => current(shard.index()),
             None => Shard::all().any(|shard| current(shard.index())),
         };
-        match membership.holds(self.config().registry.lease) && current {
+        match state.holds(self.config.now().registry.lease) && current {
             true => Ok(()),
             false => Err(RegistryError::Unavailable(
                 "this node has no lease, or has just got it back".to_owned(),

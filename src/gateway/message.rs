@@ -1,12 +1,13 @@
 //! What a backend sends, and what it is told became of it.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
     connection::{ConnectionId, UserId},
-    registry::keys::Shard,
+    registry::{Whom, keys::Shard},
 };
 
 /// Event names that no backend can send. The first six are Socket.IO's own: `socket.io-client` throws on them. The others are
@@ -64,6 +65,15 @@ impl Target {
         match self {
             Self::User(user) | Self::Device(user, _) => Some(Shard::of_user(user)),
             Self::Connection(id) => Shard::of_id(id),
+            Self::Room(_) | Self::All => None,
+        }
+    }
+
+    /// What the registry is asked for its holders; none if nobody keeps who its recipients are.
+    pub(crate) fn recipient(&self) -> Option<Whom> {
+        match self {
+            Self::User(user) | Self::Device(user, _) => Some(Whom::User(user.clone())),
+            Self::Connection(id) => Some(Whom::Connection(id.clone())),
             Self::Room(_) | Self::All => None,
         }
     }
@@ -226,6 +236,15 @@ pub struct TokenRevoked {
     /// How many nodes have not said in time that all of theirs are closed. Of those that have said nothing, `remaining` can name
     /// none.
     pub unconfirmed: u64,
+}
+
+/// What became of the revocation of a user's tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// Tokens issued before are refused; by the registry's clock.
+    pub revoked_before: Timestamp,
+    /// The connections that had come in with one.
+    pub disconnected: Disconnected,
 }
 
 /// Whether an event has a name that can be sent: not empty, and not reserved.

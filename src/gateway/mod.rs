@@ -7,17 +7,26 @@
 //!  whatever ends it ───────────────────────────────────────▶ departing ─▶ registry.unregister
 //! ```
 //!
-//! - `arriving` is the one way in, with the Socket.IO server underneath; `refusal` is why somebody is not let in.
-//! - `connections` are those of this node, and the one way out; `session_events` is what their sessions tell.
-//! - `clients` is what clients may say. `handlers` are an application's.
-//! - `verbs` is what a backend asks for, `access` and `sessions` what it asks about a user's right to be connected.
-//! - `delivery` hands messages out, `endings` ends connections, `commands` does both for other nodes. `peers` is what goes
-//!   between nodes, `message` what is sent.
-//! - `membership` keeps the node's lease, and the registry true to the node; `lease` is what the node knows of it. `drain` is
-//!   how a node goes.
-//! - `memory` keeps the node below `limits.memory`.
-//! - `settings` is what a reload changes, `readiness` whether the node takes connections, `scrape` what the metrics read of
-//!   its state.
+//! The gateway is made of parts. Each is a struct with what it needs of the parts below it, and knows nothing above:
+//!
+//! ```text
+//!  face             Gateway: verbs, access, settings, scrape      start builds the parts, from the lowest up
+//!  what drives      drain   memory   session_events   commands (of other nodes)   sessions (of refresh tokens)
+//!  the way in       arriving
+//!  what clients say clients    handlers (an application's)
+//!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
+//!  what is done     delivery   endings: orders, expiry, recheck
+//!  who is there     connections   peers
+//!  nouns            lease   readiness   refusal   message   arg   error   tasks
+//! ```
+//!
+//! A part tells a higher one through what it was given when it was built: departures call back into the watch over tokens, and
+//! a connection has a [`ConnectionObserver`](connections::local::ConnectionObserver), an application's lane. One arrow goes up:
+//! `handlers` gives [`Gateway`] to programs with handlers of their own, weakly.
+//!
+//! An end has five verbs. An *order* is written into the registry before anybody is told ([`endings`]). *End*: the client is told,
+//! and nothing more is sent to it. *Close*: its transport goes. *Depart*: it is out of the table, and is counted. *Unregister*:
+//! the registry no longer has it ([`connections`]).
 
 pub mod access;
 mod arg;
@@ -28,6 +37,7 @@ mod connections;
 mod delivery;
 mod drain;
 mod endings;
+mod error;
 pub mod handlers;
 mod lease;
 mod membership;
@@ -40,66 +50,43 @@ mod scrape;
 mod session_events;
 mod sessions;
 mod settings;
+mod start;
+mod tasks;
 mod verbs;
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, OnceLock, atomic::AtomicBool},
-};
-
-use futures_util::FutureExt;
-use governor::DefaultDirectRateLimiter;
-use jiff::Timestamp;
-use parking_lot::Mutex;
-use socketioxide::SocketIo;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::Instant,
-};
-use tokio_util::sync::CancellationToken;
+use std::sync::Arc;
 
 use self::{
-    connections::{departing, local::LocalConnection, table::ConnectionTable},
-    endings::expiry::Watch,
+    arriving::Arrivals,
+    clients::admin::AdminVerbs,
+    connections::LocalConnections,
+    delivery::Deliverer,
+    drain::Drain,
+    endings::{expiry::ExpiryWatch, orders::EndOrders},
     handlers::Handlers,
-    lease::LeaseState,
-    membership::repair,
-    peers::receipts::Requests,
-    session_events::SessionListener,
+    lease::OwnLease,
+    membership::heartbeats::Heartbeats,
+    readiness::Readiness,
+    sessions::RefreshSessions,
+    tasks::Tasks,
 };
 use crate::{
-    auth::{Authenticator, token::MintError},
-    bus::{Bus, BusError, Inbox},
+    auth::Authenticator,
+    bus::{Bus, Inbox},
     config::RunningConfig,
     connection::{Instance, NodeId},
     metrics::Metrics,
-    registry::{Registry, RegistryError, keys::Shard},
-    transport::{Engine, door::Door, engine::Adapter},
+    registry::Registry,
+    transport::door::Door,
 };
 
 pub use clients::admin::{TokenBearer, TokenRefused};
 pub(crate) use clients::inbound::is_own_event;
+pub use error::GatewayError;
 pub use message::{
     AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, Target,
     TokenRevoked,
 };
-
-/// Why a verb can't be carried out.
-#[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
-    /// The registry can't answer.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The bus can't carry it.
-    #[error(transparent)]
-    Bus(#[from] BusError),
-    /// No such namespace in the configuration.
-    #[error("no such namespace: {0}")]
-    UnknownNamespace(String),
-    /// No token can be issued.
-    #[error(transparent)]
-    Mint(#[from] MintError),
-}
 
 /// What a gateway is made of.
 pub struct Parts {
@@ -126,127 +113,42 @@ pub struct Parts {
 /// A node's gateway; clones are the same one.
 #[derive(Clone)]
 pub struct Gateway {
-    inner: Arc<Inner>,
+    inner: Arc<Composition>,
 }
 
-struct Inner {
+/// The parts of a node that its face asks. Each part has what it needs of the others; none sees this.
+struct Composition {
     config: RunningConfig,
     node_id: NodeId,
-    instance: Instance,
-    started_at: Timestamp,
-    auth: Authenticator,
-    registry: Arc<dyn Registry>,
-    bus: Bus,
     metrics: Metrics,
-    handlers: Handlers,
-    table: ConnectionTable,
-    /// Which newcomers there is a place for.
+    registry: Arc<dyn Registry>,
+    bus: Arc<Bus>,
     door: Arc<Door>,
-    requests: Requests,
-    /// Set once, when the namespaces are mounted.
-    io: OnceLock<SocketIo<Adapter>>,
-    departures: mpsc::UnboundedSender<Arc<LocalConnection>>,
-    watches: mpsc::UnboundedSender<Watch>,
-    ended_lines: DefaultDirectRateLimiter,
-    membership: Mutex<LeaseState>,
-    /// When all nodes were last told that something was lost.
-    told: Mutex<Option<Instant>>,
-    /// Has the next heartbeat sent at once.
-    beat_now: Notify,
-    /// The shards that may not hold just this node's connections, or orders that this node has not seen.
-    inexact: Mutex<BTreeSet<Shard>>,
-    /// The connections that are to be asserted once more, in turn.
-    to_repair: Mutex<repair::Repair>,
-    draining: AtomicBool,
-    /// Ends the heartbeats: a node that has left must not join again.
-    leaving: CancellationToken,
-    /// Stops the node's tasks.
-    stop: CancellationToken,
+    lease: Arc<OwnLease>,
+    readiness: Arc<Readiness>,
+    connections: Arc<LocalConnections>,
+    delivery: Arc<Deliverer>,
+    orders: Arc<EndOrders>,
+    expiry: Arc<ExpiryWatch>,
+    heartbeats: Arc<Heartbeats>,
+    admin_verbs: Arc<AdminVerbs>,
+    sessions: RefreshSessions,
+    drain: Drain,
+    /// Held for the namespaces, which know it weakly.
+    _arrivals: Arc<Arrivals>,
+    tasks: Tasks,
 }
 
 impl Gateway {
-    /// Builds the gateway and its engine, and starts its tasks. It takes nobody in before it has joined the cluster.
-    pub async fn start(parts: Parts) -> (Self, Arc<Engine>) {
-        let Parts {
-            config,
-            node_id,
-            instance,
-            auth,
-            registry,
-            bus,
-            inbox,
-            metrics,
-            handlers,
-        } = parts;
-        let (departures, departing) = mpsc::unbounded_channel();
-        let (watches, watching) = mpsc::unbounded_channel();
-        let first = config.now();
-        let inner = Arc::new(Inner {
-            node_id,
-            membership: Mutex::new(LeaseState::new(instance.clone())),
-            instance,
-            started_at: Timestamp::now(),
-            auth,
-            registry,
-            table: ConnectionTable::new(metrics.clone()),
-            door: Door::new(
-                &first.limits,
-                first.trusted_proxies.clone(),
-                metrics.clone(),
-            ),
-            requests: Requests::default(),
-            io: OnceLock::new(),
-            departures,
-            watches,
-            ended_lines: departing::limit_lines(),
-            told: Mutex::default(),
-            beat_now: Notify::new(),
-            inexact: Mutex::new(Shard::all().collect()),
-            to_repair: Mutex::default(),
-            draining: AtomicBool::new(false),
-            leaving: CancellationToken::new(),
-            stop: CancellationToken::new(),
-            config,
-            bus,
-            metrics,
-            handlers,
-        });
-        inner.begin_series();
-        let events = Arc::new(SessionListener::of(&inner));
-        let engine = Engine::new(inner.engine_settings(), events);
-        let protocol = inner.mount().await;
-        engine.mount(protocol);
-
-        inner.spawn(inner.clone().receive(inbox));
-        inner.spawn(inner.clone().unregister_all(departing));
-        inner.spawn(inner.clone().watch_expiry(watching));
-        let cookies = &first.auth.session;
-        if cookies.is_on() {
-            inner.spawn(inner.clone().recheck_sessions(cookies.recheck));
-        }
-        let membership = inner.clone().keep_membership();
-        inner.spawn(
-            inner
-                .leaving
-                .clone()
-                .run_until_cancelled_owned(membership)
-                .map(|_| ()),
-        );
-        inner.spawn(engine.clone().sweep());
-        inner.spawn(inner.door.clone().forget_idle());
-        inner.spawn(inner.clone().watch_memory());
-        (Self { inner }, engine)
-    }
-
     /// Sends every client away at a steady pace, waits for the application's handlers, and leaves the cluster. Nobody is let in
     /// from the moment of the call.
     pub async fn drain(&self) {
-        self.inner.drain().await;
+        self.inner.drain.run().await;
     }
 
     /// Stops the node's tasks. Connections that are left are cut with the process.
     pub async fn stop(&self) {
-        self.inner.stop.cancel();
+        self.inner.tasks.stop();
         self.inner.bus.close().await;
     }
 
@@ -258,27 +160,5 @@ impl Gateway {
     /// The node's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
-    }
-}
-
-impl Inner {
-    /// Runs a task for as long as the node does.
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
-    }
-
-    /// Has the registry told what a connection is like now. What fails is made good by the next repair.
-    fn update(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
-        connection.changed();
-        let (gateway, connection) = (self.clone(), connection.clone());
-        tokio::spawn(async move {
-            if let Err(error) = gateway.assert_again(&connection).await {
-                tracing::warn!(connection = %connection.id, %error, "can't update a connection");
-            }
-        });
-    }
-
-    fn io(&self) -> Option<&SocketIo<Adapter>> {
-        self.io.get()
     }
 }

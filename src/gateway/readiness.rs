@@ -1,41 +1,53 @@
 //! Whether a node takes connections, and what keeps it from being ready.
 
-use std::sync::atomic::Ordering;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use crate::gateway::{Gateway, Inner};
+use super::lease::OwnLease;
+use crate::{bus::Bus, registry::Registry};
 
-impl Gateway {
-    /// What keeps this node from being ready; empty when it is.
-    pub fn unready(&self) -> Vec<&'static str> {
-        self.inner.unready()
-    }
-
-    /// The shards of the registry that can't be reached, by their hexadecimal digit: what the users in them ask for is refused, and
-    /// all others are served.
-    pub fn shards_away(&self) -> Vec<String> {
-        let away = self.inner.registry.away();
-        away.iter()
-            .map(|shard| format!("{:x}", shard.index()))
-            .collect()
-    }
+/// Whether this node takes connections.
+pub(super) struct Readiness {
+    draining: AtomicBool,
+    registry: Arc<dyn Registry>,
+    bus: Arc<Bus>,
+    lease: Arc<OwnLease>,
 }
 
-impl Inner {
+impl Readiness {
+    /// Of a node that does not drain.
+    pub(super) fn new(registry: Arc<dyn Registry>, bus: Arc<Bus>, lease: Arc<OwnLease>) -> Self {
+        Self {
+            draining: AtomicBool::new(false),
+            registry,
+            bus,
+            lease,
+        }
+    }
+
+    /// Whether the node sends its clients away.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
+    /// From here on the node takes no connections.
     pub(super) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// What keeps the node from being ready; empty when it is.
     pub(super) fn unready(&self) -> Vec<&'static str> {
         let wrong = [
             (self.is_draining(), "draining"),
             (!self.registry.is_up(), "the registry is unavailable"),
             (!self.bus.is_mostly_up(), "the bus is down"),
-            (!self.holds_lease(), "no lease"),
-            (!self.has_caught_up(), "not yet caught up with the registry"),
+            (!self.lease.holds(), "no lease"),
+            (
+                !self.lease.has_caught_up(),
+                "not yet caught up with the registry",
+            ),
         ];
         wrong
             .into_iter()

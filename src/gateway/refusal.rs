@@ -2,10 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::{
-    auth::{AuthError, Identity, SessionRef},
-    registry::{Ahead, Bar, Grant},
-};
+use crate::{auth::AuthError, registry::Bar};
 
 /// Why a CONNECT packet, or a token later on, is refused. `Display` is the contract's text of the `connect_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,26 +71,5 @@ impl fmt::Display for Refusal {
                 f.write_str("Service unavailable")
             }
         }
-    }
-}
-
-/// What revocations are held against, of an identity.
-pub(crate) fn grant(identity: &Identity) -> Grant {
-    Grant {
-        issued_at: identity.issued_at,
-        token_id: identity.token_id.clone(),
-        session: identity.session.as_ref().map(|session| match session {
-            SessionRef::Cookie(id) => id.expose().into(),
-            SessionRef::Family(id) => id.as_str().into(),
-        }),
-        // For every token, however old: a revocation that came between its first use and its `iat` is held against it for as long
-        // as it lives. One without `iat` is refused after any revocation.
-        ahead: match (identity.issued_at, identity.digest, identity.expires_at) {
-            (Some(_), Some(digest), Some(expires_at)) => Some(Ahead {
-                digest: digest.to_string(),
-                expires_at,
-            }),
-            _ => None,
-        },
     }
 }

@@ -2,9 +2,23 @@
 //! are asked for, so that a scrape says just what `/readyz` says.
 
 use crate::connection::TransportKind;
-use crate::gateway::{Gateway, Inner, memory};
+use crate::gateway::{Composition, Gateway, memory};
 
 impl Gateway {
+    /// What keeps this node from being ready; empty when it is.
+    pub fn unready(&self) -> Vec<&'static str> {
+        self.inner.readiness.unready()
+    }
+
+    /// The shards of the registry that can't be reached, by their hexadecimal digit: what the users in them ask for is refused, and
+    /// all others are served.
+    pub fn shards_away(&self) -> Vec<String> {
+        let away = self.inner.registry.away();
+        away.iter()
+            .map(|shard| format!("{:x}", shard.index()))
+            .collect()
+    }
+
     /// The Prometheus text of all series. Takes milliseconds on a busy node: not for a thread that serves sockets.
     pub fn render_metrics(&self) -> String {
         self.inner.set_state_gauges();
@@ -13,14 +27,17 @@ impl Gateway {
 
     /// Logs how many connections came and went since the last call, if any did.
     pub fn log_recent(&self) {
-        self.inner.metrics.recent().log(self.inner.table.len());
+        self.inner
+            .metrics
+            .recent()
+            .log(self.inner.connections.table.len());
     }
 }
 
-impl Inner {
+impl Composition {
     /// Makes the series of the configured namespaces, and the node's own, begin.
     pub(super) fn begin_series(&self) {
-        for namespace in &self.config().namespaces {
+        for namespace in &self.config.now().namespaces {
             self.metrics.connects(&namespace.path).increment(0);
             for kind in [TransportKind::Polling, TransportKind::Websocket] {
                 let gauge = self.metrics.connections(&namespace.path, kind.as_str());
@@ -31,9 +48,13 @@ impl Inner {
     }
 
     fn set_state_gauges(&self) {
-        self.metrics.ready().set(one_if(self.unready().is_empty()));
-        self.metrics.draining().set(one_if(self.is_draining()));
-        let config = self.config();
+        self.metrics
+            .ready()
+            .set(one_if(self.readiness.unready().is_empty()));
+        self.metrics
+            .draining()
+            .set(one_if(self.readiness.is_draining()));
+        let config = self.config.now();
         let limits = &config.limits;
         let connections = limits
             .connections

@@ -6,18 +6,19 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::{
-    GatewayError, Inner,
-    access::{Issued, SessionClaims},
-};
+use crate::gateway::{GatewayError, endings::orders::EndOrders};
 use crate::{
     auth::{
         FamilyKey, RefreshToken, SuccessorKey,
         token::{self, NewToken},
     },
+    config::RunningConfig,
     connection::UserId,
     ending::Ending,
-    registry::{EndTarget, Family, FamilyToken, Fence, RegistryError, Rotation, SessionId, Turn},
+    metrics::Metrics,
+    registry::{
+        EndTarget, Family, FamilyToken, Fence, Registry, RegistryError, Rotation, SessionId, Turn,
+    },
 };
 
 /// How long a refresh token that has just been used gets the same successor once more: two tabs that refresh at once with
@@ -37,9 +38,56 @@ struct RefreshKeys {
     family: FamilyKey,
 }
 
-impl Inner {
+/// A session that Switchboard keeps: who it is for, and what its tokens say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionClaims {
+    /// `username` of the tokens.
+    pub username: Option<String>,
+    /// `role` of the tokens.
+    pub roles: Vec<String>,
+    /// Further claims of the tokens.
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What is issued when a session begins, and each time it is refreshed.
+#[derive(Clone, Debug)]
+pub struct Issued {
+    /// The access token.
+    pub token: SecretString,
+    /// Its `exp`.
+    pub expires_at: Timestamp,
+    /// The next refresh token, good once.
+    pub refresh_token: SecretString,
+    /// When the session ends if it is not refreshed.
+    pub refresh_expires_at: Timestamp,
+}
+
+/// Begins, refreshes and ends the sessions that Switchboard keeps.
+pub(super) struct RefreshSessions {
+    config: RunningConfig,
+    metrics: Metrics,
+    registry: Arc<dyn Registry>,
+    orders: Arc<EndOrders>,
+}
+
+impl RefreshSessions {
+    /// Sessions kept in this registry, whose ends are ordered by `orders`.
+    pub(super) fn new(
+        config: RunningConfig,
+        metrics: Metrics,
+        registry: Arc<dyn Registry>,
+        orders: Arc<EndOrders>,
+    ) -> Self {
+        Self {
+            config,
+            metrics,
+            registry,
+            orders,
+        }
+    }
+
     /// Begins a session for a user whom the backend has logged in.
-    pub(super) async fn open_session(
+    pub(super) async fn open(
         &self,
         user: &UserId,
         claims: &SessionClaims,
@@ -64,8 +112,8 @@ impl Inner {
     }
 
     /// Refreshes a session; none if the token is not good. One that was used before ends its session.
-    pub(super) async fn refresh_session(
-        self: &Arc<Self>,
+    pub(super) async fn refresh(
+        &self,
         presented: &SecretString,
     ) -> Result<Option<Issued>, GatewayError> {
         let keys = self.refresh_keys();
@@ -77,7 +125,7 @@ impl Inner {
             presented: &known(&presented),
             successor: &known(&successor),
             grace: GRACE,
-            renew: Some(self.config().auth.refresh_ttl),
+            renew: Some(self.config.now().auth.refresh_ttl),
         };
         let (rotation, at) = self
             .registry
@@ -114,10 +162,7 @@ impl Inner {
     }
 
     /// Ends a session and its connections. Whether there was one.
-    pub(super) async fn close_session(
-        self: &Arc<Self>,
-        presented: &SecretString,
-    ) -> Result<bool, GatewayError> {
+    pub(super) async fn close(&self, presented: &SecretString) -> Result<bool, GatewayError> {
         let keys = self.refresh_keys();
         let Some(presented) = issued(presented, &keys) else {
             return Ok(false);
@@ -147,14 +192,14 @@ impl Inner {
         claims
     }
 
-    async fn end_session(self: &Arc<Self>, family: Family) -> Result<(), GatewayError> {
+    async fn end_session(&self, family: Family) -> Result<(), GatewayError> {
         let target = EndTarget::Session {
             user: family.user,
             session: family.id.clone(),
         };
         let fence = Fence::EndSession(family.id);
         let ending = Ending::of(Ending::SESSION_ENDED);
-        self.disconnect(target, Some(fence), &ending).await?;
+        self.orders.disconnect(target, Some(fence), &ending).await?;
         Ok(())
     }
 
@@ -195,9 +240,9 @@ impl Inner {
             extra: claims.extra.into_iter().collect(),
             session: Some(family.id.as_str().to_owned()),
             issued_at: at,
-            ..NewToken::new(family.user.clone(), self.config().auth.token_ttl)
+            ..NewToken::new(family.user.clone(), self.config.now().auth.token_ttl)
         };
-        let minted = token::mint(&self.config().auth.jwt, &new)?;
+        let minted = token::mint(&self.config.now().auth.jwt, &new)?;
         Ok(Issued {
             token: minted.token,
             expires_at: minted.expires_at,
@@ -209,7 +254,7 @@ impl Inner {
     /// What refresh tokens are issued and families sealed with, first, and what may have been used before; none on a node that
     /// issues no tokens.
     fn refresh_keys(&self) -> Vec<RefreshKeys> {
-        let jwt = &self.config().auth.jwt;
+        let jwt = &self.config.now().auth.jwt;
         let Some(secret) = &jwt.secret else {
             return Vec::new();
         };
@@ -223,7 +268,7 @@ impl Inner {
 
     fn refresh_expiry(&self) -> Result<Timestamp, GatewayError> {
         Timestamp::now()
-            .checked_add(self.config().auth.refresh_ttl)
+            .checked_add(self.config.now().auth.refresh_ttl)
             .map_err(corrupt)
     }
 }

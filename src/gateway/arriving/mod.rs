@@ -4,12 +4,11 @@
 //! credentials, then the registry. So a client that is told it is connected is one that every node can see. Handlers are
 //! set in the middleware too: set later they miss the end of a connection that is closed at once, and the first events.
 
-mod mount;
+pub(super) mod mount;
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
-use serde_json::{Value, json};
+use serde_json::Value;
 use socketioxide::{
     extract::{SocketRef, TryData},
     handler::{FromConnectParts, Value as Packet},
@@ -17,21 +16,28 @@ use socketioxide::{
 };
 use tokio::time::Instant;
 
-use crate::gateway::{
-    Gateway, Inner,
+use super::{
     arg::{Arg, Greeting},
-    clients::inbound::Inbound,
-    connections::departing::Leaving,
-    connections::event_limiter::EventLimiter,
-    connections::local::LocalConnection,
-    handlers::{Decision, EmitError, Newcomer},
-    message::is_sendable,
+    clients::inbound::{ClientEvents, Inbound},
+    connections::{
+        LocalConnections,
+        departing::DisconnectListener,
+        event_limiter::EventLimiter,
+        local::{ConnectionObserver, CurrentConnection, LocalConnection},
+    },
+    endings::expiry::ExpiryWatch,
+    handlers::{application::Application, lane::Lane},
+    membership::registrar::Registrar,
+    readiness::Readiness,
     refusal::Refusal,
+    tasks::contain_async,
 };
 use crate::{
-    auth::{ConnectPayload, Credentials, device_id},
-    connection::Tally,
-    registry::{Bar, RATE_WINDOW},
+    auth::{Authenticator, ConnectPayload, Credentials, device_id},
+    config::RunningConfig,
+    connection::{NodeId, Tally},
+    metrics::Metrics,
+    registry::{Bar, RATE_WINDOW, Registry},
     transport::{Session, SessionGuard, engine::Adapter},
 };
 
@@ -45,6 +51,7 @@ struct Arrival {
     tally: Tally,
     since: Instant,
     greetings: Vec<Greeting>,
+    lane: Option<Arc<Lane>>,
 }
 
 /// What a CONNECT packet says of its sender.
@@ -84,45 +91,58 @@ impl ConnectPacket {
     }
 }
 
-/// The connection that a socket is, in the socket's extensions. A guest's socket becomes another connection's when it says who
-/// it is.
-#[derive(Clone)]
-pub(in crate::gateway) struct CurrentConnection(pub(in crate::gateway) Arc<LocalConnection>);
-
-/// A connection on its way in. Unless it arrives, it is gone with this, whatever kept it: a refusal, or a panic.
-pub(in crate::gateway) struct ArrivalGuard<'a> {
-    gateway: &'a Arc<Inner>,
-    connection: Option<Arc<LocalConnection>>,
+/// Lets connections in.
+pub(in crate::gateway) struct Arrivals {
+    node_id: NodeId,
+    config: RunningConfig,
+    metrics: Metrics,
+    auth: Authenticator,
+    registry: Arc<dyn Registry>,
+    readiness: Arc<Readiness>,
+    connections: Arc<LocalConnections>,
+    registrar: Arc<Registrar>,
+    expiry: Arc<ExpiryWatch>,
+    application: Arc<Application>,
+    events: Arc<ClientEvents>,
 }
 
-impl<'a> ArrivalGuard<'a> {
-    pub(in crate::gateway) fn of(
-        gateway: &'a Arc<Inner>,
-        connection: &Arc<LocalConnection>,
+impl Arrivals {
+    /// Lets connections in with these parts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its parts, given once"
+    )]
+    pub(super) fn new(
+        node_id: NodeId,
+        config: RunningConfig,
+        metrics: Metrics,
+        auth: Authenticator,
+        registry: Arc<dyn Registry>,
+        readiness: Arc<Readiness>,
+        connections: Arc<LocalConnections>,
+        registrar: Arc<Registrar>,
+        expiry: Arc<ExpiryWatch>,
+        application: Arc<Application>,
+        events: Arc<ClientEvents>,
     ) -> Self {
         Self {
-            gateway,
-            connection: Some(connection.clone()),
+            node_id,
+            config,
+            metrics,
+            auth,
+            registry,
+            readiness,
+            connections,
+            registrar,
+            expiry,
+            application,
+            events,
         }
     }
 
-    pub(in crate::gateway) fn has_arrived(mut self) {
-        self.connection = None;
-    }
-}
-
-impl Drop for ArrivalGuard<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = &self.connection {
-            self.gateway.forsake(connection);
-        }
-    }
-}
-
-impl Inner {
     /// The connect middleware of a namespace.
     pub(in crate::gateway) async fn arrive(
-        self: &Arc<Self>,
+        &self,
         namespace: &Arc<str>,
         socket: SocketRef<Adapter>,
         said: ConnectPacket,
@@ -135,11 +155,8 @@ impl Inner {
         let refusal = loop {
             self.hold(&session).await;
             let arrival = self.try_arrive(namespace, &session, &socket, &said, since);
-            let arrived = AssertUnwindSafe(arrival).catch_unwind().await;
-            match arrived.unwrap_or_else(|_| {
-                tracing::error!(%namespace, "a handshake panicked");
-                Err(Refusal::Unavailable)
-            }) {
+            let arrived = contain_async("a handshake", namespace, arrival).await;
+            match arrived.unwrap_or(Err(Refusal::Unavailable)) {
                 Ok(()) => return Ok(()),
                 // For want of the registry, in the middle of it all: the packet waits like one that comes now.
                 Err(Refusal::Unavailable) if self.carries_others(&session) => {
@@ -169,12 +186,12 @@ impl Inner {
 
     /// Whether a session carries connections and is to go on doing so: to cut it, as for a newcomer, would take them along.
     fn carries_others(&self, session: &Session) -> bool {
-        !session.is_ending() && !self.table.of_session(session.id).is_empty()
+        !session.is_ending() && !self.connections.table.of_session(session.id).is_empty()
     }
 
     /// Lets a CONNECT packet wait while the node takes none, if its transport carries other connections.
     async fn hold(&self, session: &Session) {
-        while !self.takes_connections() && self.carries_others(session) {
+        while !self.readiness.takes_connections() && self.carries_others(session) {
             self.wait(HOLD, session).await;
         }
     }
@@ -188,14 +205,14 @@ impl Inner {
     }
 
     async fn try_arrive(
-        self: &Arc<Self>,
+        &self,
         namespace: &Arc<str>,
         session: &Arc<Session>,
         socket: &SocketRef<Adapter>,
         said: &ConnectPacket,
         since: Instant,
     ) -> Result<(), Refusal> {
-        if session.is_ending() || !self.takes_connections() {
+        if session.is_ending() || !self.readiness.takes_connections() {
             return Err(Refusal::Unavailable);
         }
         let Some(rule) = self.auth.rule(namespace) else {
@@ -207,38 +224,44 @@ impl Inner {
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
+        let lane = self.application.lane(namespace);
+        let observer = lane.clone().map(|lane| lane as Arc<dyn ConnectionObserver>);
         let connection = LocalConnection::new(
             id,
             identity,
             namespace.clone(),
             device_id(auth),
             session.clone(),
-            EventLimiter::new(&self.config().limits),
-            self.handlers.needs_lane(namespace).then(Arc::default),
+            EventLimiter::new(&self.config.now().limits),
+            observer,
         );
-        let greetings = self.ask_application(&connection, said).await?;
+        let greetings = self
+            .application
+            .decide(&connection, lane.as_deref(), said.whole())
+            .await?;
         // The node may have begun to drain meanwhile, which ends only the connections that were in the table by then.
-        let refusal = match self.takes_connections() {
+        let refusal = match self.readiness.takes_connections() {
             false => Some(Refusal::Unavailable),
             true if !self
+                .connections
                 .table
-                .insert(&connection, self.configured_connections()) =>
+                .insert(&connection, self.connections.limit()) =>
             {
                 Some(Refusal::Full)
             }
             true => None,
         };
         if let Some(refusal) = refusal {
-            self.tell_application_gone(&connection, "unavailable");
+            connection.tell_observer_gone("unavailable");
             return Err(refusal);
         }
-        let arriving = ArrivalGuard::of(self, &connection);
+        let arriving = self.connections.guard(&connection);
         session.mark_empty();
-        self.listen(&connection, socket);
-        let tally = self.register(&connection).await?;
+        self.listen(&connection, lane.clone(), socket);
+        let tally = self.registrar.register(&connection).await?;
         if session.is_over() || connection.is_gone() {
             // It went while the registry was being told.
-            self.depart(&connection, "transport_close");
+            self.connections.depart(&connection, "transport_close");
             return Err(Refusal::Unavailable);
         }
         session.name(namespace, &connection.id);
@@ -250,131 +273,59 @@ impl Inner {
             tally,
             since,
             greetings,
+            lane,
         });
         arriving.has_arrived();
         Ok(())
     }
 
-    /// Lets the application decide on a newcomer. Returns what greets it.
-    async fn ask_application(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
-        said: &ConnectPacket,
-    ) -> Result<Vec<Greeting>, Refusal> {
-        let Some(handler) = self.handlers.connect(&connection.namespace) else {
-            return Ok(Vec::new());
-        };
-        let mut auth = said.whole();
-        if let (Some(_), Arg::Object(fields)) = (connection.user(), &mut auth) {
-            fields.retain(|(name, _)| name != "token");
-        }
-        let deciding = AssertUnwindSafe(handler(Newcomer {
-            gateway: Gateway {
-                inner: self.clone(),
-            },
-            connection: connection.record(&self.node_id),
-            identity: connection.identity(),
-            auth,
-        }));
-        if let Some(lane) = connection.lane() {
-            lane.expect(&connection.id);
-        }
-        let patience = self.config().limits.handshake_timeout;
-        let decided = tokio::select! {
-            decided = tokio::time::timeout(patience, deciding.catch_unwind()) => decided,
-            () = connection.session.over() => return Err(self.undecided(connection, "its client has gone")),
-        };
-        match decided {
-            Ok(Ok(Ok(Decision(Ok(greetings))))) => {
-                match greetings.iter().find(|it| !is_sendable(&it.event)) {
-                    None => Ok(greetings),
-                    Some(greeting) => {
-                        let error = format!("{}: {}", greeting.event, EmitError::Reserved);
-                        Err(self.undecided(connection, &error))
-                    }
-                }
-            }
-            Ok(Ok(Ok(Decision(Err(message))))) => {
-                if let Some(lane) = connection.lane() {
-                    lane.forget();
-                }
-                Err(Refusal::Application(message))
-            }
-            Ok(Ok(Err(error))) => Err(self.undecided(connection, &format!("{error:#}"))),
-            Ok(Err(_)) => Err(self.undecided(connection, "it panicked")),
-            Err(_) => {
-                Err(self.undecided(connection, "it took longer than limits.handshake_timeout"))
-            }
-        }
-    }
-
-    /// The application has not decided on a newcomer: its client is to come again.
-    fn undecided(self: &Arc<Self>, connection: &Arc<LocalConnection>, error: &str) -> Refusal {
-        let namespace = &connection.namespace;
-        tracing::warn!(%namespace, error, "the application's on_connect has not decided on a client");
-        self.tell_application_gone(connection, "unavailable");
-        Refusal::Unavailable
-    }
-
     /// Sets the handlers of a socket.
-    fn listen(self: &Arc<Self>, connection: &Arc<LocalConnection>, socket: &SocketRef<Adapter>) {
+    fn listen(
+        &self,
+        connection: &Arc<LocalConnection>,
+        lane: Option<Arc<Lane>>,
+        socket: &SocketRef<Adapter>,
+    ) {
         socket
             .extensions
             .insert(CurrentConnection(connection.clone()));
-        socket.on_disconnect(Leaving::of(self));
-        socket.on_fallback(Inbound::of(self));
+        socket.on_disconnect(DisconnectListener::of(&self.connections));
+        socket.on_fallback(Inbound::of(&self.events, lane));
     }
 
     /// The connect handler: the client has been told that it is connected, and now that it is known.
-    pub(in crate::gateway) fn ready(self: &Arc<Self>, socket: &SocketRef<Adapter>) {
+    pub(in crate::gateway) fn ready(&self, socket: &SocketRef<Adapter>) {
         let Some(Arrival {
             connection,
             tally,
             since,
             greetings,
+            lane,
         }) = socket.extensions.remove::<Arrival>()
         else {
             return;
         };
         let ready = self
+            .application
             .handlers
             .says_ready()
-            .then(|| self.introduction(&connection, tally));
+            .then(|| connection.introduction(&self.node_id, tally));
         let told = connection.set_ready(socket, ready.as_ref(), &greetings);
         // A session that was upgraded before it had a connection has nobody else to say so.
         connection.session.check_upgrade();
         if told {
             self.metrics.connects(&connection.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
-            self.watch(&connection);
-            if let Some(lane) = connection.lane() {
-                lane.open(self, &connection.id);
+            self.expiry.watch(&connection);
+            if let Some(lane) = lane {
+                lane.open(&connection.id);
             }
             tracing::debug!(connection = %connection.id, user = connection.user().map(|user| user.as_str()), namespace = %connection.namespace, "ready");
         } else if let Some(ending) = connection.ending() {
             // Ordered to end between its registration and now.
-            self.carry_out(vec![connection.clone()], &ending.clone());
+            self.connections
+                .carry_out(vec![connection.clone()], &ending.clone());
         }
-    }
-
-    /// What a client is told of itself.
-    pub(in crate::gateway) fn introduction(
-        &self,
-        connection: &LocalConnection,
-        tally: Tally,
-    ) -> Value {
-        let identity = connection.identity();
-        let identity = identity.as_deref();
-        json!({
-            "connectionId": connection.id,
-            "userId": connection.user(),
-            "username": identity.and_then(|identity| identity.username.as_deref()),
-            "role": identity.and_then(|identity| identity.roles.first()),
-            "nodeId": self.node_id,
-            "expiresAt": connection.expires_at(),
-            "connections": tally.connections,
-            "devices": tally.devices,
-        })
     }
 }
 

@@ -9,12 +9,14 @@ use socketioxide::{
 };
 use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 
-use crate::gateway::{Inner, arriving::ConnectPacket, refusal::Refusal};
+use super::{Arrivals, ConnectPacket};
 use crate::{
     auth::KeptHeaders,
-    config::{Config, LARGEST_PAYLOAD},
+    config::{Config, LARGEST_PAYLOAD, RunningConfig},
+    gateway::refusal::Refusal,
     transport::{
         PATIENCE,
+        door::Door,
         engine::{Adapter, EngineSettings, ThisNode},
         namespaces::Namespaces,
         origin::Origins,
@@ -31,79 +33,79 @@ const READ_BUFFER: usize = 512;
 /// Binary attachments of one packet; the JavaScript server's own bound.
 const MAX_ATTACHMENTS: usize = 10;
 
-impl Inner {
-    /// What the engine is to go by.
-    pub(in crate::gateway) fn engine_settings(&self) -> EngineSettings {
-        let config = self.config();
-        EngineSettings {
-            config: self.config.clone(),
-            origins: Origins::new(&config.cors),
-            namespaces: Arc::new(Namespaces::new(
-                config.namespaces.iter().map(|one| one.path.clone()),
-            )),
-            kept: KeptHeaders::new(&config.auth.session),
-            door: self.door.clone(),
-        }
+/// What the engine is to go by.
+pub(in crate::gateway) fn engine_settings(
+    running: &RunningConfig,
+    door: &Arc<Door>,
+) -> EngineSettings {
+    let config = running.now();
+    EngineSettings {
+        config: running.clone(),
+        origins: Origins::new(&config.cors),
+        namespaces: Arc::new(Namespaces::new(
+            config.namespaces.iter().map(|one| one.path.clone()),
+        )),
+        kept: KeptHeaders::new(&config.auth.session),
+        door: door.clone(),
     }
+}
 
-    /// Makes the Socket.IO server and mounts the configured namespaces.
-    pub(in crate::gateway) async fn mount(
-        self: &Arc<Self>,
-    ) -> SocketIoService<NotFoundService, Adapter> {
-        let Config {
-            limits,
-            ping,
-            namespaces,
-            ..
-        } = &**self.config();
-        // What it may be at the most: the gate holds each session to what its client was told.
-        let max_payload = LARGEST_PAYLOAD.as_u64();
-        let parser = ParserConfig::common()
-            .max_incoming_binaries(MAX_ATTACHMENTS)
-            .max_incoming_binary_buf_size(max_payload as usize)
-            .packet_completion_timeout(PATIENCE);
-        let adapter = RedisAdapterCtr::new_with_driver(ThisNode, RedisAdapterConfig::new());
-        let (protocol, io) = SocketIo::builder()
-            .req_path("/socket.io")
-            .ping_interval(ping.interval)
-            .ping_timeout(ping.timeout)
-            .upgrade_timeout(limits.handshake_timeout)
-            .connect_timeout(limits.handshake_timeout)
-            .max_buffer_size(ENGINE_QUEUE)
-            .max_payload(max_payload)
-            .ws_read_buffer_size(READ_BUFFER)
-            .ws_max_message_size(max_payload as usize)
-            .ws_max_frame_size(max_payload as usize)
-            .with_parser(parser)
-            .with_adapter::<Adapter>(adapter)
-            .build_svc();
-        for namespace in namespaces {
-            let path: Arc<str> = namespace.path.as_str().into();
-            let (arriving, arrived) = (Arc::downgrade(self), Arc::downgrade(self));
-            let middleware = move |socket: SocketRef<Adapter>, said: ConnectPacket| async move {
-                match arriving.upgrade() {
-                    Some(gateway) => gateway.arrive(&path, socket, said).await,
-                    None => Err(Refusal::Unavailable),
-                }
-            };
-            let handler = move |socket: SocketRef<Adapter>| async move {
-                if let Some(gateway) = arrived.upgrade() {
-                    gateway.ready(&socket);
-                }
-            };
-            if let Err(error) = io
-                .ns(namespace.path.clone(), handler.with(middleware))
-                .await
-            {
-                // The configuration has been validated, and the bus takes subscriptions while Redis is away.
-                tracing::error!(
-                    namespace = namespace.path,
-                    ?error,
-                    "can't mount a namespace"
-                );
+/// Makes the Socket.IO server and mounts the configured namespaces.
+pub(in crate::gateway) async fn mount(
+    arrivals: &Arc<Arrivals>,
+) -> (SocketIoService<NotFoundService, Adapter>, SocketIo<Adapter>) {
+    let Config {
+        limits,
+        ping,
+        namespaces,
+        ..
+    } = &**arrivals.config.now();
+    // What it may be at the most: the gate holds each session to what its client was told.
+    let max_payload = LARGEST_PAYLOAD.as_u64();
+    let parser = ParserConfig::common()
+        .max_incoming_binaries(MAX_ATTACHMENTS)
+        .max_incoming_binary_buf_size(max_payload as usize)
+        .packet_completion_timeout(PATIENCE);
+    let adapter = RedisAdapterCtr::new_with_driver(ThisNode, RedisAdapterConfig::new());
+    let (protocol, io) = SocketIo::builder()
+        .req_path("/socket.io")
+        .ping_interval(ping.interval)
+        .ping_timeout(ping.timeout)
+        .upgrade_timeout(limits.handshake_timeout)
+        .connect_timeout(limits.handshake_timeout)
+        .max_buffer_size(ENGINE_QUEUE)
+        .max_payload(max_payload)
+        .ws_read_buffer_size(READ_BUFFER)
+        .ws_max_message_size(max_payload as usize)
+        .ws_max_frame_size(max_payload as usize)
+        .with_parser(parser)
+        .with_adapter::<Adapter>(adapter)
+        .build_svc();
+    for namespace in namespaces {
+        let path: Arc<str> = namespace.path.as_str().into();
+        let (arriving, arrived) = (Arc::downgrade(arrivals), Arc::downgrade(arrivals));
+        let middleware = move |socket: SocketRef<Adapter>, said: ConnectPacket| async move {
+            match arriving.upgrade() {
+                Some(arrivals) => arrivals.arrive(&path, socket, said).await,
+                None => Err(Refusal::Unavailable),
             }
+        };
+        let handler = move |socket: SocketRef<Adapter>| async move {
+            if let Some(arrivals) = arrived.upgrade() {
+                arrivals.ready(&socket);
+            }
+        };
+        if let Err(error) = io
+            .ns(namespace.path.clone(), handler.with(middleware))
+            .await
+        {
+            // The configuration has been validated, and the bus takes subscriptions while Redis is away.
+            tracing::error!(
+                namespace = namespace.path,
+                ?error,
+                "can't mount a namespace"
+            );
         }
-        self.io.set(io).ok();
-        protocol
     }
+    (protocol, io)
 }

@@ -1,27 +1,36 @@
 //! What a client may do about itself: refresh its token, see its devices, log one of them out, and, as a guest, say who it
 //! is. Each is an event with an acknowledgement.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
 
-use crate::gateway::{
-    Inner,
-    arriving::{ArrivalGuard, CurrentConnection},
-    clients::admin::caller,
-    connections::local::LocalConnection,
-    refusal::{self, Refusal},
-};
+use super::admin::caller;
 use crate::{
-    auth::{AuthError, Identity},
-    connection::{Connection, ConnectionId, Tally},
+    auth::{AuthError, Authenticator, Identity},
+    config::RunningConfig,
+    connection::{Connection, ConnectionId, NodeId},
     ending::Ending,
-    registry::{Admission, Assertion, EndTarget, Entry, RegistryError, keys::Shard},
+    gateway::{
+        connections::{
+            LocalConnections,
+            local::{CurrentConnection, LocalConnection, grant_of},
+        },
+        endings::{expiry::ExpiryWatch, orders::EndOrders},
+        lease::OwnLease,
+        membership::registrar::Registrar,
+        refusal::Refusal,
+        tasks::contain_async,
+    },
+    registry::{Admission, Assertion, EndTarget, Entry, Registry, RegistryError, keys::Shard},
     telemetry::AUDIT,
     transport::engine::Adapter,
 };
+
+/// The pause before a guest that could not be released is released again.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Why a request is refused. `Display` is what its acknowledgement says.
 #[derive(Debug, thiserror::Error)]
@@ -118,10 +127,53 @@ impl DevicesPage {
     }
 }
 
-impl Inner {
+/// What clients may do about themselves. Clones are the same.
+#[derive(Clone)]
+pub(in crate::gateway) struct ClientVerbs {
+    node_id: NodeId,
+    config: RunningConfig,
+    auth: Authenticator,
+    registry: Arc<dyn Registry>,
+    lease: Arc<OwnLease>,
+    connections: Arc<LocalConnections>,
+    orders: Arc<EndOrders>,
+    registrar: Arc<Registrar>,
+    expiry: Arc<ExpiryWatch>,
+}
+
+impl ClientVerbs {
+    /// Carries verbs out with these parts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its parts, given once"
+    )]
+    pub(in crate::gateway) fn new(
+        node_id: NodeId,
+        config: RunningConfig,
+        auth: Authenticator,
+        registry: Arc<dyn Registry>,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        orders: Arc<EndOrders>,
+        registrar: Arc<Registrar>,
+        expiry: Arc<ExpiryWatch>,
+    ) -> Self {
+        Self {
+            node_id,
+            config,
+            auth,
+            registry,
+            lease,
+            connections,
+            orders,
+            registrar,
+            expiry,
+        }
+    }
+
     /// Does what a client asks for. The fields of the answer are those of its acknowledgement.
-    pub(in crate::gateway) async fn carry_out_client_verb(
-        self: &Arc<Self>,
+    pub(in crate::gateway) async fn carry_out(
+        &self,
         verb: ClientVerb,
         connection: &Arc<LocalConnection>,
         socket: &SocketRef<Adapter>,
@@ -137,7 +189,7 @@ impl Inner {
 
     /// A fresh token of the same user, in place of the one that the connection came in with.
     async fn refresh(
-        self: &Arc<Self>,
+        &self,
         connection: &Arc<LocalConnection>,
         token: Value,
     ) -> Result<Value, VerbError> {
@@ -153,26 +205,31 @@ impl Inner {
         connection.changed();
         let assertion = Assertion {
             connection: &record,
-            grant: &refusal::grant(&identity),
+            grant: &grant_of(&identity),
             version: connection.version(),
             start: connection.start(),
             limit: None,
             again: true,
         };
-        match self.registry.assert(&self.lease(), &assertion).await? {
+        match self
+            .registry
+            .assert(&self.lease.current(), &assertion)
+            .await?
+        {
             Admission::Admitted { .. } => {}
             Admission::Refused(bar) => return Err(Refusal::Bar(bar).into()),
             Admission::Ended(ending) => {
-                self.end_all(std::slice::from_ref(connection), &ending);
+                self.connections
+                    .end_all(std::slice::from_ref(connection), &ending);
                 return Err(Refusal::Unavailable.into());
             }
         }
         connection.renew(identity);
         connection.changed();
-        self.watch(connection);
+        self.expiry.watch(connection);
         // A revocation of this token since then has looked for it on a connection that still had the token before; and an assertion
         // with that one may have come last.
-        self.assert_again(connection).await?;
+        self.registrar.assert_again(connection).await?;
         if connection.ending().is_some() {
             return Err(AuthError::Revoked.into());
         }
@@ -188,7 +245,8 @@ impl Inner {
         let page = DevicesPage::of(asked)?;
         let connections = match connection.user() {
             Some(user) => {
-                self.vouched(Some(Shard::of_user(user)), self.registry.user(user))
+                self.lease
+                    .vouched(Some(Shard::of_user(user)), self.registry.user(user))
                     .await?
                     .connections
             }
@@ -205,7 +263,7 @@ impl Inner {
 
     /// Ends another connection of the caller's. Its own it may leave by itself: ended here, its acknowledgement would be lost.
     async fn log_out_device(
-        self: &Arc<Self>,
+        &self,
         connection: &LocalConnection,
         id: Value,
     ) -> Result<Value, VerbError> {
@@ -215,6 +273,7 @@ impl Inner {
             return Err(VerbError::UnknownConnection);
         }
         let other = self
+            .lease
             .vouched(Shard::of_id(&id), self.registry.connection(&id))
             .await?
             .filter(|other| other.user_id.as_ref() == Some(user))
@@ -224,7 +283,7 @@ impl Inner {
             id: other.id,
         });
         let ending = Ending::of(Ending::LOGGED_OUT);
-        let outcome = self.disconnect(target, None, &ending).await;
+        let outcome = self.orders.disconnect(target, None, &ending).await;
         let result = match &outcome {
             Ok(ended) if ended.remaining.is_empty() => "done",
             Ok(_) => "unconfirmed",
@@ -244,7 +303,7 @@ impl Inner {
     /// A guest says who it is: from here on the connection is its user's. It gets another id, as ids say where the registry
     /// keeps them.
     async fn authenticate(
-        self: &Arc<Self>,
+        &self,
         guest: &Arc<LocalConnection>,
         socket: &SocketRef<Adapter>,
         token: Value,
@@ -254,40 +313,47 @@ impl Inner {
         }
         let identity = self.identify(guest, token).await?;
         let id = self.registry.new_id(Some(&identity.user_id));
-        let connection = guest.as_user(id, identity, &self.config().limits);
-        self.table.insert(&connection, 0);
-        let arriving = ArrivalGuard::of(self, &connection);
-        let tally = self.register(&connection).await?;
+        let connection = guest.as_user(id, identity, &self.config.now().limits);
+        self.connections.table.insert(&connection, 0);
+        let arriving = self.connections.guard(&connection);
+        let tally = self.registrar.register(&connection).await?;
         let current = CurrentConnection(connection.clone());
         let known = || {
             socket.extensions.insert(current);
         };
         if !connection.take_over(guest, known) {
             // It ended meanwhile, or is somebody by now.
-            self.depart(&connection, "transport_close");
-            if guest.ending().is_some() && self.table.of_session(connection.session.id).is_empty() {
+            self.connections.depart(&connection, "transport_close");
+            if guest.ending().is_some()
+                && self
+                    .connections
+                    .table
+                    .of_session(connection.session.id)
+                    .is_empty()
+            {
                 // Who ended the guest took this one for staying.
                 connection.session.end();
             }
             return Err(Refusal::Unavailable.into());
         }
         arriving.has_arrived();
-        self.table.remove(guest);
+        self.connections.table.remove(guest);
         self.release(guest, &connection);
         if connection.session.is_over() || !socket.connected() {
             // That end may have met the guest only.
-            self.depart(&connection, "transport_close");
+            self.connections.depart(&connection, "transport_close");
             return Err(Refusal::Unavailable.into());
         }
         if let Some(ending) = guest.ending() {
             connection.set_ending(ending.clone());
         }
         tracing::debug!(guest = %guest.id, connection = %connection.id, user = connection.user().map(|user| user.as_str()), "authenticated");
-        self.watch(&connection);
+        self.expiry.watch(&connection);
         if let Some(ending) = connection.ending().cloned() {
-            self.carry_out(vec![connection.clone()], &ending);
+            self.connections
+                .carry_out(vec![connection.clone()], &ending);
         }
-        Ok(self.introduction(&connection, tally))
+        Ok(connection.introduction(&self.node_id, tally))
     }
 
     /// Who a token says its bearer is, by the rules of the connection's namespace.
@@ -306,83 +372,47 @@ impl Inner {
         Ok(identity)
     }
 
-    /// Registers a connection, and carries out what that means for others of its user's.
-    pub(in crate::gateway) async fn register(
-        self: &Arc<Self>,
+    /// A guest's client goes on as `live`. Whoever has ordered the guest to end means that client: then the guest is in the registry
+    /// until the client is gone.
+    pub(in crate::gateway) fn release(
+        &self,
+        guest: &Arc<LocalConnection>,
         connection: &Arc<LocalConnection>,
-    ) -> Result<Tally, Refusal> {
-        let mut evicted = HashSet::new();
-        let mut limit = self.user_limit();
-        let (record, admission) = loop {
-            let (losses, lease) = (self.losses(), self.lease());
-            let (record, grant) = (connection.record(&self.node_id), connection.grant());
-            let assertion = Assertion {
-                connection: &record,
-                grant: &grant,
-                version: connection.version(),
-                start: connection.start(),
-                limit: Some(limit),
-                again: false,
-            };
-            let admission = match self.holds_lease() {
-                true => self.registry.assert(&lease, &assertion).await,
-                false => Err(RegistryError::Unavailable(
-                    "this node has no lease".to_owned(),
-                )),
-            };
-            if let Ok(Admission::Admitted {
-                start,
-                evicted: more,
-                ..
-            }) = &admission
-            {
-                evicted.extend(more.iter().cloned());
-                // It has come once, however often it is asserted.
-                limit.newcomers = 0;
-                // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
-                connection.set_registered(*start);
-            }
-            // A lease or data that was lost meanwhile took the entry along, and the resync after that loss did not know the connection.
-            if admission.is_err() || connection.is_gone() || losses == self.losses() {
-                break (record, admission);
-            }
-        };
-        let tally = match admission {
-            Ok(Admission::Admitted { tally, .. }) => tally,
-            Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),
-            Ok(Admission::Ended(ending)) => {
-                tracing::debug!(connection = %connection.id, ?ending, "ordered to end while it came");
-                return Err(Refusal::Unavailable);
-            }
-            Err(error) => {
-                tracing::warn!(connection = %connection.id, %error, "can't register a connection");
-                return Err(Refusal::Unavailable);
-            }
-        };
-        self.table.count(connection);
-        if record.transport != connection.session.kind() {
-            // Upgraded while the registry was being told.
-            self.update(connection);
-        }
-        for entry in evicted {
-            self.evict(entry);
-        }
-        Ok(tally)
-    }
-
-    /// Has a connection ended that has been ordered to make room for another.
-    fn evict(self: &Arc<Self>, entry: Entry) {
-        let gateway = self.clone();
+    ) {
+        let (verbs, guest, connection) = (self.clone(), guest.clone(), connection.clone());
         tokio::spawn(async move {
-            let ending = Ending::of(Ending::LIMIT);
-            if let Some(connection) = gateway.table.get(&entry.id) {
-                gateway.end_all(&[connection], &ending);
-            }
-            let target = EndTarget::Connection(entry);
-            if let Err(error) = gateway.disconnect(target, None, &ending).await {
-                // The order stands; the next one who is admitted, or a resync, carries it out.
-                tracing::warn!(%error, "can't end a connection that is to make room");
+            loop {
+                let call = verbs.pass_on(&guest, &connection);
+                match contain_async("releasing a guest", &guest.id, call).await {
+                    Some(Ok(())) => return,
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, guest = %guest.id, "can't release a guest yet");
+                    }
+                    None => {}
+                }
+                tokio::time::sleep(RETRY).await;
             }
         });
+    }
+
+    async fn pass_on(
+        &self,
+        guest: &Arc<LocalConnection>,
+        connection: &Arc<LocalConnection>,
+    ) -> Result<(), RegistryError> {
+        let Some(ending) = self
+            .registry
+            .release(&self.lease.current(), &guest.entry())
+            .await?
+        else {
+            self.connections.table.forget(guest);
+            guest.unregistered.cancel();
+            return Ok(());
+        };
+        self.connections
+            .end_all(std::slice::from_ref(connection), &ending);
+        connection.closed().await;
+        self.connections.unregister(guest);
+        Ok(())
     }
 }

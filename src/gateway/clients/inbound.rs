@@ -7,12 +7,8 @@
 //! off lives only while there is something in it. One such handler serves all events of a socket, as its fallback. What an
 //! application handles goes to the connection's [`lane`](crate::gateway::handlers::lane), a queue of its own.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, Weak},
-};
+use std::sync::{Arc, Weak};
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use socketioxide::{
@@ -21,19 +17,32 @@ use socketioxide::{
     socket::Socket,
 };
 
-use crate::gateway::{
-    Inner,
-    arriving::CurrentConnection,
-    clients::admin,
-    clients::admin::AdminVerb,
-    clients::client_verbs::{self, ClientVerb},
-    connections::event_limiter::Verdict,
-    connections::local::LocalConnection,
-    handlers::OnEvent,
-    handlers::lane::QueuedEvent,
-    handlers::queue::{Bounds, Queue},
+use super::{
+    admin::{self, AdminVerb, AdminVerbs},
+    client_verbs::{self, ClientVerb, ClientVerbs},
 };
-use crate::{ending::Ending, registry::keys::Shard, transport::engine::Adapter};
+use crate::{
+    config::RunningConfig,
+    ending::Ending,
+    gateway::{
+        connections::{
+            LocalConnections,
+            event_limiter::Verdict,
+            local::{CurrentConnection, LocalConnection},
+        },
+        handlers::{
+            OnEvent,
+            application::Application,
+            lane::{Lane, QueuedEvent},
+            queue::{Bounds, Queue},
+        },
+        lease::OwnLease,
+        tasks::contain_async,
+    },
+    metrics::Metrics,
+    registry::keys::Shard,
+    transport::engine::Adapter,
+};
 
 /// What a client is told of an event that is refused for their number.
 const TOO_MANY: &str = "Too many events";
@@ -79,7 +88,9 @@ pub(crate) fn is_own_event(namespace: &str, event: &str) -> bool {
 pub(in crate::gateway) struct Inbound(Arc<SocketEvents>);
 
 struct SocketEvents {
-    gateway: Weak<Inner>,
+    events: Weak<ClientEvents>,
+    /// What waits for the application's handlers; none if it has none for this namespace.
+    lane: Option<Arc<Lane>>,
     queue: Mutex<Queue<QueuedVerb>>,
 }
 
@@ -93,9 +104,10 @@ struct QueuedVerb {
 
 impl Inbound {
     /// The handler of a socket's events.
-    pub(in crate::gateway) fn of(gateway: &Arc<Inner>) -> Self {
+    pub(in crate::gateway) fn of(events: &Arc<ClientEvents>, lane: Option<Arc<Lane>>) -> Self {
         Self(Arc::new(SocketEvents {
-            gateway: Arc::downgrade(gateway),
+            events: Arc::downgrade(events),
+            lane,
             queue: Mutex::default(),
         }))
     }
@@ -103,27 +115,32 @@ impl Inbound {
 
 impl MessageHandler<Adapter, ()> for Inbound {
     fn call(&self, socket: Arc<Socket<Adapter>>, mut packet: Packet, ack: Option<i64>) {
-        let (Some(gateway), Some(CurrentConnection(connection))) = (
-            self.0.gateway.upgrade(),
+        let (Some(events), Some(CurrentConnection(connection))) = (
+            self.0.events.upgrade(),
             socket.extensions.get::<CurrentConnection>(),
         ) else {
             return;
         };
-        if !gateway.admit_event(&connection) {
+        if !events.admit_event(&connection) {
             return;
         }
         let Ok(Event(event)) = Event::from_message_parts(&socket, &mut packet, &ack) else {
             return;
         };
-        if let Some(handler) = gateway.handlers.event(&connection.namespace, &event) {
-            return gateway.queue_event(&connection, handler, event, packet, ack, socket);
+        if let Some(handler) = events
+            .application
+            .handlers
+            .event(&connection.namespace, &event)
+        {
+            let lane = self.0.lane.as_ref();
+            return events.queue_event(&connection, lane, handler, event, packet, ack, socket);
         }
         let Some(verb) = Verb::of(&connection.namespace, &event) else {
-            gateway.metrics.events_unknown().increment(1);
+            events.metrics.events_unknown().increment(1);
             let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
             return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
         };
-        let bounds = gateway.event_bounds();
+        let bounds = events.event_bounds();
         let bytes = weight(&packet);
         let asked = QueuedVerb {
             verb,
@@ -136,7 +153,7 @@ impl MessageHandler<Adapter, ()> for Inbound {
             (queue.push(asked, bytes, &bounds), queue.begin())
         };
         if !fits {
-            gateway.refuse_event(&connection);
+            events.refuse_event(&connection);
         }
         if idle {
             tokio::spawn(self.clone().work_off(socket));
@@ -148,7 +165,7 @@ impl Inbound {
     async fn work_off(self, socket: Arc<Socket<Adapter>>) {
         loop {
             let next = self.0.queue.lock().pop();
-            let (Some(asked), Some(gateway)) = (next, self.0.gateway.upgrade()) else {
+            let (Some(asked), Some(events)) = (next, self.0.events.upgrade()) else {
                 return;
             };
             // As it is by now: a guest may have become somebody, and whoever is gone asks for nothing any more.
@@ -159,21 +176,50 @@ impl Inbound {
             if connection.is_gone() || connection.ending().is_some() {
                 continue;
             }
-            let verb = asked.verb;
             // A panic takes one answer, not all those that wait behind it.
-            let handled =
-                AssertUnwindSafe(gateway.answer(connection, &socket, asked)).catch_unwind();
-            if handled.await.is_err() {
-                tracing::error!(?verb, "a handler panicked");
-            }
+            let id = connection.id.clone();
+            let answered = events.answer(connection, &socket, asked);
+            contain_async("answering an event", id, answered).await;
         }
     }
 }
 
-impl Inner {
+/// Handles what clients send.
+pub(in crate::gateway) struct ClientEvents {
+    config: RunningConfig,
+    metrics: Metrics,
+    lease: Arc<OwnLease>,
+    connections: Arc<LocalConnections>,
+    application: Arc<Application>,
+    client_verbs: ClientVerbs,
+    admin_verbs: Arc<AdminVerbs>,
+}
+
+impl ClientEvents {
+    /// Handles events by the application's handlers, and by these verbs.
+    pub(in crate::gateway) fn new(
+        config: RunningConfig,
+        metrics: Metrics,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        application: Arc<Application>,
+        client_verbs: ClientVerbs,
+        admin_verbs: Arc<AdminVerbs>,
+    ) -> Self {
+        Self {
+            config,
+            metrics,
+            lease,
+            connections,
+            application,
+            client_verbs,
+            admin_verbs,
+        }
+    }
+
     /// How much of a connection's events may wait, in each of its two queues.
     fn event_bounds(&self) -> Bounds {
-        let limits = &self.config().limits;
+        let limits = &self.config.now().limits;
         Bounds {
             events: limits.events_burst as usize,
             bytes: limits.max_payload.as_u64() as usize,
@@ -181,16 +227,18 @@ impl Inner {
     }
 
     /// Puts an event into the queue of those that the application handles.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one event")]
     fn queue_event(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
+        &self,
+        connection: &LocalConnection,
+        lane: Option<&Arc<Lane>>,
         handler: &OnEvent,
         name: String,
         mut packet: Packet,
         ack: Option<i64>,
         socket: Arc<Socket<Adapter>>,
     ) {
-        let Some(lane) = connection.lane() else {
+        let Some(lane) = lane else {
             return;
         };
         let bytes = weight(&packet);
@@ -203,14 +251,14 @@ impl Inner {
             wants_ack: ack.is_some(),
             socket,
         };
-        if !lane.push(self, event, bytes, &self.event_bounds()) {
+        if !lane.push(event, bytes, &self.event_bounds()) {
             self.refuse_event(connection);
         }
     }
 
     /// Handles one event.
     async fn answer(
-        self: &Arc<Self>,
+        &self,
         connection: Arc<LocalConnection>,
         socket: &Arc<Socket<Adapter>>,
         mut asked: QueuedVerb,
@@ -232,15 +280,19 @@ impl Inner {
             Err(denied) => return acknowledge(ack, Err(denied.to_string())),
         };
         let outcome = match asked.verb {
-            _ if self.vouch(Shard::of_id(&connection.id)).is_err() => Err(UNAVAILABLE.to_owned()),
+            _ if self.lease.vouch(Shard::of_id(&connection.id)).is_err() => {
+                Err(UNAVAILABLE.to_owned())
+            }
             Verb::Client(verb) => {
                 let socket = SocketRef::from(socket.clone());
-                self.carry_out_client_verb(verb, &connection, &socket, given.first)
+                self.client_verbs
+                    .carry_out(verb, &connection, &socket, given.first)
                     .await
                     .map_err(|denied| denied.to_string())
             }
             Verb::Admin(verb) => self
-                .carry_out_admin(verb, &connection, given)
+                .admin_verbs
+                .carry_out(verb, &connection, given)
                 .await
                 .map_err(|denied| denied.to_string()),
         };
@@ -248,8 +300,8 @@ impl Inner {
     }
 
     /// Holds an inbound event to the limits. Returns whether it is to be handled.
-    fn admit_event(self: &Arc<Self>, connection: &Arc<LocalConnection>) -> bool {
-        match connection.events.judge(&self.config().limits) {
+    fn admit_event(&self, connection: &Arc<LocalConnection>) -> bool {
+        match connection.events.judge(&self.config.now().limits) {
             _ if connection.ending().is_some() => false,
             Verdict::Accepted => true,
             Verdict::Refused => {
@@ -259,7 +311,8 @@ impl Inner {
             Verdict::Flood => {
                 self.metrics.events_refused().increment(1);
                 let ending = Ending::of(Ending::LIMIT).because(TOO_MANY);
-                self.end_all(std::slice::from_ref(connection), &ending);
+                self.connections
+                    .end_all(std::slice::from_ref(connection), &ending);
                 false
             }
         }

@@ -1,18 +1,17 @@
 //! The way out: one for every connection, whatever ended it.
 //!
-//! [`Inner::depart`] is called by whoever first learns that a connection is over: its socket's handler, its session, the
+//! [`LocalConnections::depart`] is called by what first learns that a connection is over: its socket's handler, its session, the
 //! verb that ended it. It never waits. What is to be told to the registry goes to one task, which tells it in batches and
-//! as often as it takes. [`Inner::release`] is for a guest whose client goes on as somebody.
+//! as often as it takes.
 
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::future::join_all;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use socketioxide::{
     handler::DisconnectHandler,
@@ -20,12 +19,14 @@ use socketioxide::{
 };
 use tokio::sync::mpsc;
 
-use crate::gateway::{
-    Inner, arriving::CurrentConnection, connections::local::LocalConnection, endings::expiry::Watch,
+use super::{
+    LocalConnections,
+    local::{CurrentConnection, LocalConnection},
 };
 use crate::{
     ending::{Breach, Ending},
-    registry::{RegistryError, keys::Shard},
+    gateway::tasks::{contain, contain_async},
+    registry::keys::Shard,
     transport::{Session, engine::Adapter, parted::Removal},
 };
 
@@ -39,7 +40,7 @@ const RETRY: Duration = Duration::from_millis(200);
 ///
 /// socketioxide runs a handler that is a function as a task, and has the socket in its namespace until that has returned: a
 /// CONNECT packet that comes before is passed over. So the handler's trait is implemented here, and nothing waits.
-pub(in crate::gateway) struct Leaving(Weak<Inner>);
+pub(in crate::gateway) struct DisconnectListener(Weak<LocalConnections>);
 
 /// What takes a socket out of its namespace, in the socket's extensions once the socket has been ended from this side: it
 /// stays there to take what its client still sends. See [`crate::transport::parted`].
@@ -49,14 +50,14 @@ struct Stays {
     remove: fn(Arc<Socket<Adapter>>),
 }
 
-impl Leaving {
+impl DisconnectListener {
     /// The handler of a socket.
-    pub(in crate::gateway) fn of(gateway: &Arc<Inner>) -> Self {
-        Self(Arc::downgrade(gateway))
+    pub(in crate::gateway) fn of(connections: &Arc<LocalConnections>) -> Self {
+        Self(Arc::downgrade(connections))
     }
 }
 
-impl DisconnectHandler<Adapter, ()> for Leaving {
+impl DisconnectHandler<Adapter, ()> for DisconnectListener {
     fn call_with_defer(
         &self,
         socket: Arc<Socket<Adapter>>,
@@ -72,11 +73,11 @@ impl DisconnectHandler<Adapter, ()> for Leaving {
             socket.extensions.insert(stays);
             return;
         }
-        if let (Some(gateway), Some(CurrentConnection(connection))) = (
+        if let (Some(connections), Some(CurrentConnection(connection))) = (
             self.0.upgrade(),
             socket.extensions.get::<CurrentConnection>(),
         ) {
-            gateway.depart(&connection, departure_label(reason));
+            connections.depart(&connection, departure_label(reason));
         }
         remove(socket);
     }
@@ -114,7 +115,39 @@ pub(in crate::gateway) fn limit_lines() -> DefaultDirectRateLimiter {
     RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(LINES))
 }
 
-impl Inner {
+/// A connection on its way in. Unless it arrives, it is gone with this, whatever kept it: a refusal, or a panic.
+pub(in crate::gateway) struct ArrivalGuard<'a> {
+    connections: &'a Arc<LocalConnections>,
+    connection: Option<Arc<LocalConnection>>,
+}
+
+impl ArrivalGuard<'_> {
+    /// The connection stays.
+    pub(in crate::gateway) fn has_arrived(mut self) {
+        self.connection = None;
+    }
+}
+
+impl Drop for ArrivalGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = &self.connection {
+            self.connections.forsake(connection);
+        }
+    }
+}
+
+impl LocalConnections {
+    /// Guards a connection that is in the table until it has arrived.
+    pub(in crate::gateway) fn guard(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+    ) -> ArrivalGuard<'_> {
+        ArrivalGuard {
+            connections: self,
+            connection: Some(connection.clone()),
+        }
+    }
+
     /// A connection is over. Does its work once; `label` names the cause in the metrics unless the server ordered the end.
     ///
     /// A panic in it is caught here: whoever calls it has others to see to, some while they are dropped.
@@ -123,19 +156,18 @@ impl Inner {
         connection: &Arc<LocalConnection>,
         label: &'static str,
     ) {
-        if catch_unwind(AssertUnwindSafe(|| self.let_go(connection, label))).is_err() {
-            tracing::error!(connection = %connection.id, "a departure panicked");
+        let let_go = || self.let_go(connection, label);
+        if contain("a departure", &connection.id, let_go).is_none() {
             self.table.remove(connection);
             self.unregister_closed(connection);
         }
     }
 
     fn let_go(self: &Arc<Self>, connection: &Arc<LocalConnection>, label: &'static str) {
-        connection.set_gone();
         if !connection.depart_once() {
             return;
         }
-        self.watches.send(Watch::Forget(connection.id.clone())).ok();
+        (self.on_departed)(&connection.id);
         let left = self.table.remove(connection);
         self.unregister_closed(connection);
         let label = connection.session.breach().map_or(label, Breach::label);
@@ -143,7 +175,7 @@ impl Inner {
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));
         self.metrics.disconnects(label).increment(1);
-        self.tell_application_gone(connection, label);
+        connection.tell_observer_gone(label);
         let (bytes_in, bytes_out) = connection.session.traffic();
         macro_rules! ended {
             ($level:ident) => {
@@ -176,24 +208,12 @@ impl Inner {
 
     /// A connection does not arrive. The registry is told so whatever it has said, and whatever has been told to it by then: a call
     /// that failed may have been carried out, and an end may have been told too early.
-    pub(in crate::gateway) fn forsake(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
-        connection.set_gone();
+    fn forsake(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
         if connection.depart_once() {
             self.table.remove(connection);
         }
-        self.tell_application_gone(connection, "unavailable");
+        connection.tell_observer_gone("unavailable");
         self.unregister(connection);
-    }
-
-    /// Has the application told of a connection's end, if it is to hear of that one.
-    pub(in crate::gateway) fn tell_application_gone(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
-        reason: &'static str,
-    ) {
-        if let Some(lane) = connection.lane() {
-            lane.close(self, connection, reason);
-        }
     }
 
     /// Has the registry told once nothing can reach the client any more: who orders an end, on whatever node, may take
@@ -203,10 +223,10 @@ impl Inner {
             self.unregister(connection);
             return;
         }
-        let (gateway, connection) = (self.clone(), connection.clone());
+        let (connections, connection) = (self.clone(), connection.clone());
         tokio::spawn(async move {
             connection.session.closed().await;
-            gateway.unregister(&connection);
+            connections.unregister(&connection);
         });
     }
 
@@ -216,56 +236,11 @@ impl Inner {
         self.departures.send(connection.clone()).ok();
     }
 
-    /// A guest's client goes on as `live`. Whoever has ordered the guest to end means that client: then the guest is in the registry
-    /// until the client is gone.
-    pub(in crate::gateway) fn release(
-        self: &Arc<Self>,
-        guest: &Arc<LocalConnection>,
-        connection: &Arc<LocalConnection>,
-    ) {
-        let (gateway, guest, connection) = (self.clone(), guest.clone(), connection.clone());
-        tokio::spawn(async move {
-            let passed_on = async || {
-                let call = gateway.pass_on(&guest, &connection);
-                match AssertUnwindSafe(call).catch_unwind().await {
-                    Ok(Ok(())) => true,
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, guest = %guest.id, "can't release a guest yet");
-                        false
-                    }
-                    Err(_) => {
-                        tracing::error!(guest = %guest.id, "releasing a guest panicked");
-                        false
-                    }
-                }
-            };
-            while !passed_on().await {
-                tokio::time::sleep(RETRY).await;
-            }
-        });
-    }
-
-    async fn pass_on(
-        self: &Arc<Self>,
-        guest: &Arc<LocalConnection>,
-        connection: &Arc<LocalConnection>,
-    ) -> Result<(), RegistryError> {
-        let Some(ending) = self.registry.release(&self.lease(), &guest.entry()).await? else {
-            self.table.forget(guest);
-            guest.unregistered.cancel();
-            return Ok(());
-        };
-        self.end_all(std::slice::from_ref(connection), &ending);
-        connection.closed().await;
-        self.unregister(guest);
-        Ok(())
-    }
-
     /// Ends a session that stays without a namespace for as long as a handshake may take.
     fn expire_empty(self: Arc<Self>, session: Arc<Session>) {
         let mark = session.mark_empty();
         tokio::spawn(async move {
-            tokio::time::sleep(self.config().limits.handshake_timeout).await;
+            tokio::time::sleep(self.config.now().limits.handshake_timeout).await;
             if session.empty_since(mark) && self.table.of_session(session.id).is_empty() {
                 session.end();
             }
@@ -304,22 +279,23 @@ impl Inner {
         }
     }
 
-    /// Tells the registry that connections of one shard are out. Returns whether it could. A panic is a failure like another: who
-    /// comes after these is to get out too.
+    /// Tells the registry that connections of one shard are out. Returns whether it could. A panic is a failure like another: those
+    /// that come after these are to get out too.
     async fn tell_departed(&self, connections: &[Arc<LocalConnection>]) -> bool {
         for some in connections.chunks(BATCH) {
             let entries: Vec<_> = some.iter().map(|connection| connection.entry()).collect();
-            let call = async { self.registry.unregister(&self.lease(), &entries).await };
-            match AssertUnwindSafe(call).catch_unwind().await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
+            let call = async {
+                self.registry
+                    .unregister(&self.lease.current(), &entries)
+                    .await
+            };
+            match contain_async("unregistering", entries.len(), call).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
                     tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
                     return false;
                 }
-                Err(_) => {
-                    tracing::error!(connections = entries.len(), "unregistering panicked");
-                    return false;
-                }
+                None => return false,
             }
         }
         for connection in connections {

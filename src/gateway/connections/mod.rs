@@ -1,8 +1,73 @@
-//! The connections of this node.
+//! The connections of this node: each is found here, ended here, and departs from here.
 //!
-//! `table` finds them, `local` is one of them, `departing` is the one way out, `event_limiter` bounds what each may send.
+//! `table` finds them and `local` is one of them; `ending` ends them, `departing` is the one way out, whatever ended them;
+//! `event_limiter` bounds what each may send.
 
 pub(in crate::gateway) mod departing;
+pub(in crate::gateway) mod ending;
 pub(in crate::gateway) mod event_limiter;
 pub(in crate::gateway) mod local;
 pub(in crate::gateway) mod table;
+
+use std::sync::Arc;
+
+use governor::DefaultDirectRateLimiter;
+use tokio::sync::mpsc;
+
+use self::{local::LocalConnection, table::ConnectionTable};
+use super::{lease::OwnLease, tasks::Tasks};
+use crate::{
+    config::RunningConfig, connection::ConnectionId, metrics::Metrics, registry::Registry,
+};
+
+/// The connections of this node.
+pub(in crate::gateway) struct LocalConnections {
+    /// Finds them.
+    pub(in crate::gateway) table: ConnectionTable,
+    config: RunningConfig,
+    metrics: Metrics,
+    registry: Arc<dyn Registry>,
+    lease: Arc<OwnLease>,
+    /// To the task that tells the registry.
+    departures: mpsc::UnboundedSender<Arc<LocalConnection>>,
+    /// Bounds the lines of the log.
+    ended_lines: DefaultDirectRateLimiter,
+    /// Called with the id of each connection that departs.
+    on_departed: Box<dyn Fn(&ConnectionId) + Send + Sync>,
+}
+
+impl LocalConnections {
+    /// An empty table, and the task that tells the registry of departures.
+    pub(in crate::gateway) fn start(
+        config: RunningConfig,
+        metrics: Metrics,
+        registry: Arc<dyn Registry>,
+        lease: Arc<OwnLease>,
+        tasks: &Tasks,
+        on_departed: impl Fn(&ConnectionId) + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (departures, departing) = mpsc::unbounded_channel();
+        let connections = Arc::new(Self {
+            table: ConnectionTable::new(metrics.clone()),
+            config,
+            metrics,
+            registry,
+            lease,
+            departures,
+            ended_lines: departing::limit_lines(),
+            on_departed: Box::new(on_departed),
+        });
+        tasks.spawn(connections.clone().unregister_all(departing));
+        connections
+    }
+
+    /// `limits.connections` as it is configured; 0 where only the descriptors bound them.
+    pub(in crate::gateway) fn limit(&self) -> usize {
+        self.config.now().limits.connections.unwrap_or_default() as usize
+    }
+
+    /// How many bytes may wait for one client.
+    pub(in crate::gateway) fn send_queue_bytes(&self) -> usize {
+        self.config.now().limits.send_queue_bytes.as_u64() as usize
+    }
+}

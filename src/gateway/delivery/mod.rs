@@ -2,23 +2,36 @@
 
 pub(in crate::gateway) mod acks;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use socketioxide::{BroadcastError, SocketError};
+use socketioxide::{BroadcastError, SocketError, SocketIo};
 use tokio::time::Instant;
 
 use crate::gateway::{
-    GatewayError, Inner,
-    commands::Command,
-    connections::local::{ENDED, LocalConnection, NO_ARGUMENTS, NotSent},
+    GatewayError,
+    connections::{
+        LocalConnections,
+        local::{CurrentConnection, ENDED, LocalConnection, NO_ARGUMENTS, NotSent},
+    },
     delivery::acks::AckBudget,
+    lease::OwnLease,
     message::{AckReply, Acked, Answer, Delivery, Message, Target},
-    peers::receipts::{AskedNodes, Collected, Request},
+    peers::{
+        Peers,
+        receipts::{AskedNodes, Collected, Request},
+        wire::Command,
+    },
 };
 use crate::{
+    config::RunningConfig,
     connection::{ConnectionId, UserId},
+    metrics::Metrics,
     registry::Whom,
+    transport::engine::Adapter,
 };
 
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
@@ -54,14 +67,53 @@ impl Handed {
     }
 }
 
-impl Inner {
+/// Hands messages to connections: to this node's, and through other nodes to theirs.
+pub(in crate::gateway) struct Deliverer {
+    config: RunningConfig,
+    metrics: Metrics,
+    lease: Arc<OwnLease>,
+    connections: Arc<LocalConnections>,
+    peers: Arc<Peers>,
+    /// Which sockets are in which room; set once, when the namespaces are mounted.
+    sockets: OnceLock<SocketIo<Adapter>>,
+}
+
+impl Deliverer {
+    /// To these connections, and to those of other nodes.
+    pub(in crate::gateway) fn new(
+        config: RunningConfig,
+        metrics: Metrics,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        peers: Arc<Peers>,
+    ) -> Self {
+        Self {
+            config,
+            metrics,
+            lease,
+            connections,
+            peers,
+            sockets: OnceLock::new(),
+        }
+    }
+
+    /// The namespaces are mounted on this server: from here on messages to rooms and to all reach its sockets.
+    pub(in crate::gateway) fn mounted(&self, sockets: SocketIo<Adapter>) {
+        self.sockets.set(sockets).ok();
+    }
+
+    /// Refuses a namespace that the configuration does not have.
+    pub(in crate::gateway) fn check_namespace(&self, namespace: &str) -> Result<(), GatewayError> {
+        let config = self.config.now();
+        match config.namespaces.iter().any(|it| it.path == namespace) {
+            true => Ok(()),
+            false => Err(GatewayError::UnknownNamespace(namespace.to_owned())),
+        }
+    }
+
     /// Hands a message to its recipients on this node. Never waits. Hands it to nobody while this node does not vouch for its
     /// connections: others may have been told that they are gone.
-    pub(in crate::gateway) fn deliver(
-        self: &Arc<Self>,
-        target: &Target,
-        message: &Message,
-    ) -> Handed {
+    pub(in crate::gateway) fn deliver(&self, target: &Target, message: &Message) -> Handed {
         if !self.may_deliver(target) {
             return Handed::WITHHELD;
         }
@@ -70,7 +122,7 @@ impl Inner {
             Target::Room(room) => self.emit(Some(room), &connections, message),
             Target::All => self.emit(None, &connections, message),
             Target::User(_) | Target::Device(..) | Target::Connection(_) => {
-                let (limit, mut handed) = (self.send_queue_bytes(), Handed::default());
+                let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
                 for connection in &connections {
                     let sent = connection.send(message, limit);
                     self.count(&mut handed, sent);
@@ -85,7 +137,7 @@ impl Inner {
     }
 
     fn may_deliver(&self, target: &Target) -> bool {
-        let vouched = self.vouch(target.shard());
+        let vouched = self.lease.vouch(target.shard());
         if let Err(error) = &vouched {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message is dropped");
@@ -99,27 +151,20 @@ impl Inner {
             Err(NotSent::Arriving) => handed.missed = true,
             Err(error) => {
                 handed.missed |= error == NotSent::Full;
-                self.dropped(error);
+                error.count(&self.metrics);
             }
-        }
-    }
-
-    /// Counts a message that was not handed over because too much waits for its client. A connection that is gone loses nothing.
-    pub(in crate::gateway) fn dropped(&self, error: NotSent) {
-        if error == NotSent::Full {
-            self.metrics.messages_dropped("queue_full").increment(1);
         }
     }
 
     /// Hands a message to its recipients on this node, and collects what the clients answer. The messages
     /// are handed out before this returns; the answers come with the future.
     pub(in crate::gateway) fn deliver_with_ack(
-        self: &Arc<Self>,
+        &self,
         target: &Target,
         message: &Message,
         timeout: Duration,
     ) -> impl Future<Output = (Handed, Vec<(ConnectionId, Answer)>)> + Send + use<> {
-        let (limit, mut handed) = (self.send_queue_bytes(), Handed::default());
+        let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
         let pending = FuturesUnordered::new();
         let connections = match self.may_deliver(target) {
             true => self.here(target, message),
@@ -138,7 +183,7 @@ impl Inner {
         self.metrics
             .messages_delivered(target.kind())
             .increment(handed.connections);
-        let mut budget = AckBudget::new(self.config().limits.ack_bytes.as_u64() as usize);
+        let mut budget = AckBudget::new(self.config.now().limits.ack_bytes.as_u64() as usize);
         let cut = self.metrics.messages_dropped("ack_too_large");
         async move {
             let acks = pending.filter_map(|(id, data)| {
@@ -156,41 +201,37 @@ impl Inner {
     /// The connections of this node that a message is for.
     fn here(&self, target: &Target, message: &Message) -> Vec<Arc<LocalConnection>> {
         let mut connections = match target {
-            Target::User(user) => self.table.of_user(user),
+            Target::User(user) => self.connections.table.of_user(user),
             Target::Device(user, device) => {
-                let mut connections = self.table.of_user(user);
+                let mut connections = self.connections.table.of_user(user);
                 connections.retain(|connection| connection.device_id.as_ref() == Some(device));
                 connections
             }
             // It is in one namespace: to name that as well would be to say it twice.
-            Target::Connection(id) => return self.table.get(id).into_iter().collect(),
+            Target::Connection(id) => return self.connections.table.get(id).into_iter().collect(),
             Target::Room(room) => self.in_room(&message.namespace, room),
-            Target::All => return self.table.in_namespace(&message.namespace),
+            Target::All => return self.connections.table.in_namespace(&message.namespace),
         };
         connections.retain(|connection| *connection.namespace == *message.namespace);
         connections
     }
 
     fn in_room(&self, namespace: &str, room: &str) -> Vec<Arc<LocalConnection>> {
-        let Some(namespace) = self.io().and_then(|io| io.of(namespace)) else {
+        let Some(namespace) = self.sockets.get().and_then(|io| io.of(namespace)) else {
             return Vec::new();
         };
         namespace
             .within(room.to_owned())
             .sockets()
             .into_iter()
-            .filter_map(|socket| {
-                socket
-                    .extensions
-                    .get::<crate::gateway::arriving::CurrentConnection>()
-            })
+            .filter_map(|socket| socket.extensions.get::<CurrentConnection>())
             .map(|current| current.0)
             .collect()
     }
 
     /// Hands a message to whom it is for, wherever they are.
     pub(in crate::gateway) async fn send(
-        self: &Arc<Self>,
+        &self,
         target: &Target,
         message: &Message,
     ) -> Result<Delivery, GatewayError> {
@@ -204,19 +245,19 @@ impl Inner {
     /// An error means that nobody got it, on no node: this node's own connections get it when Redis has taken it for the others.
     /// The one exception is [`BusError::Unanswered`](crate::bus::BusError::Unanswered): other nodes may have got it then.
     pub(in crate::gateway) async fn dispatch<'a>(
-        self: &'a Arc<Self>,
+        &'a self,
         target: &Target,
         message: &Message,
     ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
         let command = Command::deliver(target, message, None);
         // Nobody keeps who is in a room: all nodes are asked, this one among them.
-        if let Target::Room(_) | Target::All = target {
-            let (request, asked) = self.ask_all(&command).await?;
+        let Some(recipient) = target.recipient() else {
+            let (request, asked) = self.peers.ask_all(&command).await?;
             let all = *target == Target::All;
             let confirmed = async move {
                 let mut collected = request.collect(asked, Instant::now() + RECEIPTS).await;
-                self.forget_the_dead(&mut collected).await;
+                self.peers.forget_the_dead(&mut collected).await;
                 let delivery = total(Handed::default(), &collected);
                 match all {
                     true => Delivery {
@@ -227,8 +268,8 @@ impl Inner {
                 }
             };
             return Ok(confirmed.boxed());
-        }
-        let (asked, mine) = self.ask_holders(target, &command).await?;
+        };
+        let (asked, mine) = self.peers.ask_holders(&recipient, &command).await?;
         let local = self.deliver(target, message).of(mine);
         let deadline = Instant::now() + RECEIPTS;
         let confirmed = async move {
@@ -240,7 +281,7 @@ impl Inner {
 
     /// Hands a message to a user, or to one device of a user's, and collects the answers.
     pub(in crate::gateway) async fn send_with_ack(
-        self: &Arc<Self>,
+        &self,
         user: &UserId,
         device: Option<String>,
         message: &Message,
@@ -249,7 +290,8 @@ impl Inner {
         self.metrics.messages_sent("user").increment(1);
         let target = Target::user(user.clone(), device);
         let command = Command::deliver(&target, message, Some(timeout));
-        let (asked, mine) = self.ask_holders(&target, &command).await?;
+        let recipient = Whom::User(user.clone());
+        let (asked, mine) = self.peers.ask_holders(&recipient, &command).await?;
         let local = self.deliver_with_ack(&target, message, timeout);
         let deadline = Instant::now() + timeout + RECEIPTS;
         let ((local, mut answers), collected) = tokio::join!(local, collect(asked, deadline));
@@ -277,68 +319,6 @@ impl Inner {
         })
     }
 
-    /// Publishes to the other nodes that hold a recipient; none if nobody else does. Says too whether this node does.
-    async fn ask_holders(
-        &self,
-        target: &Target,
-        command: &Command<'_>,
-    ) -> Result<(Option<(Request<'_>, AskedNodes)>, bool), GatewayError> {
-        let whom = match target {
-            Target::User(user) | Target::Device(user, _) => Whom::User(user.clone()),
-            Target::Connection(id) => Whom::Connection(id.clone()),
-            Target::Room(_) | Target::All => return Ok((None, false)),
-        };
-        // An id that names no shard is nobody's.
-        let Some(shard) = whom.shard() else {
-            return Ok((None, false));
-        };
-        let mut holders = self
-            .vouched(Some(shard), self.registry.holders(&whom))
-            .await?;
-        let all = holders.len();
-        holders.retain(|holder| *holder != self.instance);
-        let mine = holders.len() < all;
-        if holders.is_empty() {
-            return Ok((None, mine));
-        }
-        let (request, payload) = self.request(command);
-        let listen = self.bus.publish(shard, &holders, &payload).await?;
-        for (holder, _) in holders
-            .iter()
-            .zip(&listen)
-            .filter(|(_, listens)| !**listens)
-        {
-            self.metrics.messages_dropped("node_deaf").increment(1);
-            tracing::warn!(node = %holder, "a node that holds connections does not listen");
-        }
-        let asked = AskedNodes::holders(holders.into_iter().zip(listen));
-        Ok((Some((request, asked)), mine))
-    }
-
-    /// Publishes to all nodes, this one among them.
-    pub(in crate::gateway) async fn ask_all(
-        &self,
-        command: &Command<'_>,
-    ) -> Result<(Request<'_>, AskedNodes), GatewayError> {
-        self.vouch(None)?;
-        let (request, payload) = self.request(command);
-        let heard = self.bus.publish_all(&payload).await?;
-        let mut nodes = self.registry.known();
-        nodes.insert(self.instance.clone());
-        Ok((request, AskedNodes::all(nodes, heard as usize)))
-    }
-
-    /// Takes nodes that have died off the unconfirmed of a request to all: this node hears of a death with its next heartbeat
-    /// only.
-    pub(in crate::gateway) async fn forget_the_dead(&self, collected: &mut Collected) {
-        if collected.unconfirmed > 0
-            && let Ok(nodes) = self.registry.nodes().await
-        {
-            let silent = (nodes.len() as u64).saturating_sub(collected.nodes);
-            collected.unconfirmed = collected.unconfirmed.min(silent);
-        }
-    }
-
     /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
     /// accounted for with each of `lives`, which are theirs: what an adapter of another node's would do with it, nobody would be
     /// told.
@@ -348,7 +328,7 @@ impl Inner {
         connections: &[Arc<LocalConnection>],
         message: &Message,
     ) -> Handed {
-        let Some(namespace) = self.io().and_then(|io| io.of(&message.namespace)) else {
+        let Some(namespace) = self.sockets.get().and_then(|io| io.of(&message.namespace)) else {
             return Handed::default();
         };
         let mut local = namespace.local().except(ENDED);
@@ -368,7 +348,7 @@ impl Inner {
             _ => 0,
         };
         self.metrics.messages_dropped("queue_full").increment(full);
-        let limit = self.send_queue_bytes();
+        let limit = self.connections.send_queue_bytes();
         let mut there = 0;
         for connection in connections {
             there += u64::from(connection.is_ready());

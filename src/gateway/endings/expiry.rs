@@ -6,7 +6,6 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,8 +17,15 @@ use tokio::{
 };
 use tokio_util::time::{DelayQueue, delay_queue::Key};
 
-use crate::gateway::{Inner, connections::local::LocalConnection};
-use crate::{connection::ConnectionId, ending::Ending};
+use crate::{
+    config::RunningConfig,
+    connection::ConnectionId,
+    ending::Ending,
+    gateway::{
+        connections::{LocalConnections, local::LocalConnection},
+        tasks::{Tasks, contain},
+    },
+};
 
 /// The longest time until a connection is looked at again: timers follow a clock that stands still while a machine sleeps.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -51,8 +57,37 @@ enum Finding {
     Over,
 }
 
-impl Inner {
-    /// Has the expiry of a connection's token watched, from what the token says now.
+/// Watches over the tokens of this node's connections.
+pub(in crate::gateway) struct ExpiryWatch {
+    config: RunningConfig,
+    connections: Arc<LocalConnections>,
+    watches: mpsc::UnboundedSender<Watch>,
+}
+
+impl ExpiryWatch {
+    /// Watches over these connections until the node stops. `watches`, `watching`: the two ends of the queue of what it is told.
+    pub(in crate::gateway) fn start(
+        config: RunningConfig,
+        connections: Arc<LocalConnections>,
+        (watches, watching): (mpsc::UnboundedSender<Watch>, mpsc::UnboundedReceiver<Watch>),
+        tasks: &Tasks,
+    ) -> Arc<Self> {
+        let watch = Arc::new(Self {
+            config,
+            connections,
+            watches,
+        });
+        tasks.spawn(watch.clone().run(watching));
+        watch
+    }
+
+    /// Looks at all tokens now: how long they are good may have changed.
+    pub(in crate::gateway) fn look_at_all(&self) {
+        // Fails only when the node's tasks have stopped.
+        self.watches.send(Watch::LookAtAll).ok();
+    }
+
+    /// Watches over the end of a connection's token, by what the token says now.
     pub(in crate::gateway) fn watch(&self, connection: &LocalConnection) {
         if connection.expires_at().is_some() {
             // Fails only when the node's tasks have stopped.
@@ -61,10 +96,7 @@ impl Inner {
     }
 
     /// Watches over tokens, until the node is gone.
-    pub(in crate::gateway) async fn watch_expiry(
-        self: Arc<Self>,
-        mut watches: mpsc::UnboundedReceiver<Watch>,
-    ) {
+    async fn run(self: Arc<Self>, mut watches: mpsc::UnboundedReceiver<Watch>) {
         let mut queue = DelayQueue::new();
         let mut keys: HashMap<ConnectionId, Key> = HashMap::new();
         let mut clock = Clock::now();
@@ -100,15 +132,12 @@ impl Inner {
                 if let Some(key) = keys.remove(&id) {
                     queue.remove(&key);
                 }
-                let Some(connection) = self.table.get(&id) else {
+                let Some(connection) = self.connections.table.get(&id) else {
                     continue;
                 };
                 // A panic takes this look, not the watch over all tokens.
-                let looked = catch_unwind(AssertUnwindSafe(|| self.look(&connection)));
-                let wait = looked.unwrap_or_else(|_| {
-                    tracing::error!(connection = %id, "a look at a token panicked");
-                    Some(CLOCK)
-                });
+                let looked = contain("a look at a token", &id, || self.look(&connection));
+                let wait = looked.unwrap_or(Some(CLOCK));
                 if let Some(wait) = wait {
                     keys.insert(id.clone(), queue.insert(id, wait));
                 }
@@ -117,12 +146,12 @@ impl Inner {
     }
 
     /// Does what is due for a connection. Returns when to look again.
-    fn look(self: &Arc<Self>, connection: &Arc<LocalConnection>) -> Option<Duration> {
+    fn look(&self, connection: &Arc<LocalConnection>) -> Option<Duration> {
         let expires_at = connection.expires_at()?;
         let left = SystemTime::from(expires_at)
             .duration_since(SystemTime::now())
             .unwrap_or_default();
-        let auth = &self.config().auth;
+        let auth = &self.config.now().auth;
         let overdue = SystemTime::now()
             .duration_since(SystemTime::from(expires_at))
             .unwrap_or_default();
@@ -135,7 +164,8 @@ impl Inner {
             }
             Finding::Over => {
                 let ending = Ending::of(Ending::TOKEN_EXPIRED);
-                self.end_all(std::slice::from_ref(connection), &ending);
+                self.connections
+                    .end_all(std::slice::from_ref(connection), &ending);
                 None
             }
         }

@@ -1,9 +1,8 @@
-//! Ending connections: on this node, and on every node, with the promise that goes with it.
+//! Orders to end connections, on every node, with the promise that goes with them.
 
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap, HashSet},
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -12,17 +11,20 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::{
-    GatewayError, Inner,
-    connections::local::{LocalConnection, Phase},
-    message::{Disconnected, TokenRevoked},
-    peers::receipts::{AskedNodes, Request},
-    peers::wire::{self, Command, Receipt},
+    GatewayError,
+    connections::{LocalConnections, ending::closed, local::LocalConnection},
+    lease::OwnLease,
+    message::{Disconnected, Revoked, TokenRevoked},
+    peers::{
+        Audience, Peers,
+        receipts::Request,
+        wire::{self, Command, Receipt},
+    },
 };
 use crate::{
-    bus::BusError,
-    connection::{ConnectionId, Instance},
+    connection::{ConnectionId, Instance, UserId},
     ending::Ending,
-    registry::{EndOrder, EndTarget, Fence, Listed, RegistryError, keys::Shard},
+    registry::{Ban, EndOrder, EndTarget, Fence, Listed, Registry, RegistryError, keys::Shard},
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -33,113 +35,34 @@ const PROMISE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(250);
 const SLOWEST_LOOK: Duration = Duration::from_secs(1);
 
-/// The pause before other nodes are told once more of an order to end that Redis did not take.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long that goes on: as long as the registry keeps the order.
-const TELLING: Duration = Duration::from_secs(3600);
-
-/// Who is told of an order to end.
-#[derive(Debug)]
-enum To {
-    /// A node, by its channel in a shard.
-    Node(Shard, Instance),
-    All,
+/// Orders connections to end, on every node, and keeps users out.
+pub(in crate::gateway) struct EndOrders {
+    registry: Arc<dyn Registry>,
+    lease: Arc<OwnLease>,
+    peers: Arc<Peers>,
+    connections: Arc<LocalConnections>,
 }
 
-/// Waits until connections of this node are closed and out of the registry. Returns those that are, by the deadline.
-pub(in crate::gateway) async fn closed(
-    connections: Vec<Arc<LocalConnection>>,
-    deadline: Instant,
-) -> Vec<ConnectionId> {
-    let mut closed = Vec::with_capacity(connections.len());
-    for connection in connections {
-        if timeout_at(deadline, connection.closed()).await.is_ok() {
-            closed.push(connection.id.clone());
+impl EndOrders {
+    /// Orders by this registry, told to these nodes and carried out on these connections.
+    pub(in crate::gateway) fn new(
+        registry: Arc<dyn Registry>,
+        lease: Arc<OwnLease>,
+        peers: Arc<Peers>,
+        connections: Arc<LocalConnections>,
+    ) -> Self {
+        Self {
+            registry,
+            lease,
+            peers,
+            connections,
         }
-    }
-    closed
-}
-
-impl Inner {
-    /// Ends connections of this node: each is told why, and with the last one of a session its transport is closed.
-    /// Connections that are being ended already are left to that, and one that has not arrived yet is ended when it does.
-    pub(in crate::gateway) fn end_all(
-        self: &Arc<Self>,
-        connections: &[Arc<LocalConnection>],
-        ending: &Ending,
-    ) {
-        // All are marked before the first is ended: whether a session has others left is then the same for each.
-        let marked: Vec<_> = connections
-            .iter()
-            .filter(|connection| connection.set_ending(ending.clone()))
-            .collect();
-        let ready = marked
-            .into_iter()
-            .filter(|connection| connection.phase() == Phase::Ready)
-            .cloned()
-            .collect::<Vec<_>>();
-        let carried_out = AssertUnwindSafe(|| self.carry_out(ready.clone(), ending));
-        if catch_unwind(carried_out).is_err() {
-            // They have their ending: nobody else carries it out.
-            tracing::error!("ending connections panicked");
-            for connection in ready {
-                connection.session.abort();
-                self.depart(&connection, Ending::label(ending.code));
-            }
-        }
-    }
-
-    /// Ends connections as their ending says.
-    pub(in crate::gateway) fn carry_out(
-        self: &Arc<Self>,
-        connections: Vec<Arc<LocalConnection>>,
-        ending: &Ending,
-    ) {
-        let mut over = Vec::new();
-        for connection in &connections {
-            let alone = self
-                .table
-                .of_session(connection.session.id)
-                .iter()
-                .all(|other| other.ending().is_some());
-            if alone {
-                connection.set_last();
-            }
-            // The closed transport is what makes the stock client come back; where other namespaces need it, only the packet
-            // can end this one.
-            connection.say_goodbye(ending, !(ending.reconnect && alone));
-            if alone {
-                over.push(connection.session.clone());
-            }
-        }
-        // After the last goodbye: the end of a session lets nothing more into its queue.
-        for session in over {
-            match ending.reconnect {
-                true => session.close(),
-                false => session.end(),
-            }
-        }
-        for connection in connections {
-            self.depart(&connection, Ending::label(ending.code));
-        }
-    }
-
-    /// Ends the connections of this node that came in by a token. Returns them.
-    pub(in crate::gateway) fn end_token(
-        self: &Arc<Self>,
-        token_id: &str,
-    ) -> Vec<Arc<LocalConnection>> {
-        let mut connections = self.table.all();
-        connections.retain(|connection| connection.grant().token_id.as_deref() == Some(token_id));
-        self.end_all(&connections, &Ending::of(Ending::TOKEN_REVOKED));
-        connections
     }
 
     /// Ends connections on every node, with what keeps their user out from now on. Answers when all that were listed before
     /// are closed and out of the registry, or after [`PROMISE`] with those that could not be confirmed.
     pub(in crate::gateway) async fn disconnect(
-        self: &Arc<Self>,
+        &self,
         target: EndTarget,
         fence: Option<Fence>,
         ending: &Ending,
@@ -150,7 +73,7 @@ impl Inner {
     /// Ends connections on every node, with what keeps their user out from now on, and answers as `disconnect` does. With
     /// [`Fence::RevokeBefore`] also returns from when on grants count.
     pub(in crate::gateway) async fn order(
-        self: &Arc<Self>,
+        &self,
         target: EndTarget,
         fence: Option<Fence>,
         ending: &Ending,
@@ -165,33 +88,37 @@ impl Inner {
             EndTarget::Connection(entry) => Shard::of_id(&entry.id),
             target => target.user().map(Shard::of_user),
         };
-        self.vouch(shard)?;
+        self.lease.vouch(shard)?;
         let ordered = self.registry.order_end(order).await?;
         let listed = ordered.connections;
-        let request = self.requests.open();
+        let request = self.peers.open();
         let mut asked = HashSet::new();
         for ((node, shard), ids) in by_node(&listed) {
-            if node != self.instance {
+            if node != self.peers.instance {
                 let ending = Cow::Borrowed(ending);
                 let command = wire::command(request.number(), &Command::End { ids, ending });
-                self.tell_surely(To::Node(shard, node.clone()), command);
+                self.peers
+                    .tell_surely(Audience::Node(shard, node.clone()), command);
                 asked.insert(node);
             }
         }
         let here: Vec<_> = listed
             .iter()
-            .filter_map(|listed| self.table.get(&listed.entry.id))
+            .filter_map(|listed| self.connections.table.get(&listed.entry.id))
             .collect();
-        self.end_all(&here, ending);
+        self.connections.end_all(&here, ending);
         // What the registry has lost meanwhile is not in the list. What is has been told.
-        self.vouch(shard)?;
+        self.lease.vouch(shard)?;
         let mut open: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
         let still_open = |open: HashSet<ConnectionId>| {
             let entries = listed.iter().map(|it| &it.entry);
             let asked = entries.filter(|it| open.contains(&it.id)).cloned();
             let asked: Vec<_> = asked.collect();
             async move {
-                let listed = self.vouched(shard, self.registry.listed(&asked)).await?;
+                let listed = self
+                    .lease
+                    .vouched(shard, self.registry.listed(&asked))
+                    .await?;
                 Ok(listed.into_iter().map(|entry| entry.id).collect())
             }
         };
@@ -199,58 +126,54 @@ impl Inner {
         Ok((outcome(&listed, &open), ordered.revoked_before))
     }
 
-    /// Tells other nodes of an order to end; again and again where Redis does not take it. The order stands in the registry, but
-    /// only a node whose own link broke looks there by itself.
-    fn tell_surely(self: &Arc<Self>, to: To, command: Vec<u8>) {
-        let gateway = self.clone();
-        self.spawn(async move {
-            let until = Instant::now() + TELLING;
-            while let Err(error) = gateway.tell(&to, &command).await
-                && Instant::now() < until
-            {
-                tracing::warn!(?to, %error, "can't tell of an order to end, and tries again");
-                tokio::time::sleep(TELL_AGAIN).await;
-            }
-        });
-    }
-
-    async fn tell(&self, to: &To, command: &[u8]) -> Result<(), BusError> {
-        match to {
-            To::Node(shard, node) => {
-                let nodes = std::slice::from_ref(node);
-                self.bus.publish(*shard, nodes, command).await.map(drop)
-            }
-            To::All => self.bus.publish_all(command).await.map(drop),
-        }
-    }
-
     /// Refuses a token and ends the connections that came in by it, on every node: no index leads to them, so all are asked.
     pub(in crate::gateway) async fn revoke_token(
-        self: &Arc<Self>,
+        &self,
         token_id: &str,
         until: Option<Timestamp>,
     ) -> Result<TokenRevoked, GatewayError> {
         self.registry.revoke_token(token_id, until).await?;
         let deadline = Instant::now() + PROMISE;
         let token_id = Cow::Borrowed(token_id);
-        let (request, command) = self.request(&Command::EndToken { token_id });
-        let mut nodes = self.registry.known();
-        nodes.insert(self.instance.clone());
-        let heard = match self.bus.publish_all(&command).await {
-            Ok(heard) => heard as usize,
-            Err(error) => {
-                tracing::warn!(%error, "can't tell of a revoked token, and tries again");
-                self.tell_surely(To::All, command);
-                nodes.len()
-            }
-        };
-        let mut collected = request
-            .collect(AskedNodes::all(nodes, heard), deadline)
-            .await;
-        self.forget_the_dead(&mut collected).await;
+        let command = Command::EndToken { token_id };
+        let (request, asked) = self.peers.ask_all_surely(&command).await;
+        let mut collected = request.collect(asked, deadline).await;
+        self.peers.forget_the_dead(&mut collected).await;
         Ok(TokenRevoked {
             disconnected: said(&collected.receipts),
             unconfirmed: collected.unconfirmed,
+        })
+    }
+
+    /// Bans a user and ends its connections.
+    pub(in crate::gateway) async fn ban(
+        &self,
+        user: &UserId,
+        ban: &Ban,
+    ) -> Result<Disconnected, GatewayError> {
+        let fence = Fence::Ban(ban.clone());
+        let mut ending = Ending::of(Ending::BANNED);
+        if let Some(reason) = &ban.reason {
+            ending = ending.because(reason);
+        }
+        self.disconnect(everybody(user), Some(fence), &ending).await
+    }
+
+    /// Refuses a user's tokens that were issued before a time (none: now), and ends the connections that came in with one.
+    pub(in crate::gateway) async fn revoke_tokens(
+        &self,
+        user: &UserId,
+        issued_before: Option<Timestamp>,
+    ) -> Result<Revoked, GatewayError> {
+        let target = EndTarget::Revoked { user: user.clone() };
+        let fence = Fence::RevokeBefore(issued_before);
+        let ending = Ending::of(Ending::TOKEN_REVOKED);
+        let (disconnected, revoked_before) = self.order(target, Some(fence), &ending).await?;
+        Ok(Revoked {
+            revoked_before: revoked_before
+                .or(issued_before)
+                .unwrap_or_else(Timestamp::now),
+            disconnected,
         })
     }
 }
@@ -291,6 +214,13 @@ async fn settle<F: Future<Output = Result<HashSet<ConnectionId>, RegistryError>>
             }
             () = tokio::time::sleep_until(deadline) => break,
         }
+    }
+}
+
+fn everybody(user: &UserId) -> EndTarget {
+    EndTarget::User {
+        user: user.clone(),
+        except: Vec::new(),
     }
 }
 

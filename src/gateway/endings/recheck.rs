@@ -1,29 +1,46 @@
 //! Connections that came in by a session cookie live as long as the session does: it is looked at again, in batches.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use crate::{
+    auth::{Authenticator, SessionRef},
+    ending::Ending,
+    gateway::{
+        connections::{LocalConnections, local::LocalConnection},
+        tasks::Tasks,
+    },
+};
 
-use crate::gateway::{Inner, connections::local::LocalConnection};
-use crate::{auth::SessionRef, ending::Ending};
+/// Looks at the sessions of this node's connections.
+pub(in crate::gateway) struct SessionRecheck {
+    auth: Authenticator,
+    connections: Arc<LocalConnections>,
+}
 
-impl Inner {
-    /// Looks at the sessions again and again, until the node is gone.
-    pub(in crate::gateway) async fn recheck_sessions(self: Arc<Self>, every: Duration) {
+impl SessionRecheck {
+    /// Looks at all sessions each time that `every` has passed, until the node stops.
+    pub(in crate::gateway) fn start(
+        auth: Authenticator,
+        connections: Arc<LocalConnections>,
+        every: Duration,
+        tasks: &Tasks,
+    ) {
+        let recheck = Arc::new(Self { auth, connections });
+        tasks.supervise("a look at the sessions", move || recheck.clone().run(every));
+    }
+
+    async fn run(self: Arc<Self>, every: Duration) {
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let looked = AssertUnwindSafe(self.recheck()).catch_unwind();
-            if looked.await.is_err() {
-                tracing::error!("a look at the sessions panicked");
-            }
+            self.recheck().await;
         }
     }
 
     /// Ends the connections whose sessions are over, or another user's or role's.
-    async fn recheck(self: &Arc<Self>) {
-        let connections: Vec<Arc<LocalConnection>> = self.table.all();
+    async fn recheck(&self) {
+        let connections: Vec<Arc<LocalConnection>> = self.connections.table.all();
         let identities: Vec<_> = connections
             .into_iter()
             .filter_map(|connection| Some((connection.identity()?, connection)))
@@ -45,7 +62,8 @@ impl Inner {
         match self.auth.recheck(&asked).await {
             Ok(over) => {
                 let ended: Vec<_> = over.into_iter().map(|at| sessions[at].2.clone()).collect();
-                self.end_all(&ended, &Ending::of(Ending::SESSION_ENDED));
+                self.connections
+                    .end_all(&ended, &Ending::of(Ending::SESSION_ENDED));
             }
             // Nobody is ended for a store that is away; the next look finds what this one could not.
             Err(error) => tracing::warn!(%error, "can't look at the sessions"),

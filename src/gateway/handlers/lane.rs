@@ -3,28 +3,18 @@
 //! It is a queue beside that of Switchboard's own verbs, so that a slow handler holds up none of those. The task that works it
 //! off lives only while there is something in it. It begins with `ready`: what a client has sent before waits.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::FutureExt;
 use parking_lot::Mutex;
-use serde_json::json;
 use socketioxide::{extract::AckSender, handler::Value as Packet, socket::Socket};
 
+use super::application::Application;
 use crate::gateway::{
-    Gateway, Inner,
-    arg::{Arg, Arguments, arguments},
-    arriving::CurrentConnection,
-    connections::local::LocalConnection,
+    connections::local::{ConnectionObserver, LocalConnection},
+    handlers::OnEvent,
     handlers::queue::{Bounds, Queue},
-    handlers::{ClientEvent, Departed, OnEvent},
 };
 use crate::{connection::ConnectionId, transport::engine::Adapter};
-
-/// What a client is told whose event has no answer because its handler failed.
-const UNAVAILABLE: &str = "Unavailable";
-
-/// What a client is told whose event can't be read.
-const INVALID: &str = "Invalid arguments";
 
 /// An event that waits for an application's handler, as it came.
 pub(in crate::gateway) struct QueuedEvent {
@@ -43,8 +33,10 @@ enum Work {
 }
 
 /// What waits for an application's handlers, of one connection.
-#[derive(Default)]
-pub(in crate::gateway) struct Lane(Mutex<State>);
+pub(in crate::gateway) struct Lane {
+    application: Arc<Application>,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -56,54 +48,77 @@ struct State {
 }
 
 impl Lane {
+    /// A lane of a connection that is about to come.
+    pub(in crate::gateway) fn new(application: Arc<Application>) -> Arc<Self> {
+        Arc::new(Self {
+            application,
+            state: Mutex::default(),
+        })
+    }
+
     /// The application is asked about the connection: it is to hear of its end.
     pub(in crate::gateway) fn expect(&self, id: &ConnectionId) {
-        self.0.lock().whose = Some(id.clone());
+        self.state.lock().whose = Some(id.clone());
     }
 
     /// The application has refused the connection: it is told nothing more of it.
     pub(in crate::gateway) fn forget(&self) {
-        self.0.lock().whose = None;
+        self.state.lock().whose = None;
     }
 
     /// Begins the work: the client has been told that it is connected.
-    pub(in crate::gateway) fn open(self: &Arc<Self>, gateway: &Arc<Inner>, id: &ConnectionId) {
-        let mut state = self.0.lock();
+    pub(in crate::gateway) fn open(self: &Arc<Self>, id: &ConnectionId) {
+        let mut state = self.state.lock();
         state.open = true;
         // A guest may have become somebody already.
         state.whose.get_or_insert_with(|| id.clone());
-        self.begin(gateway, &mut state);
-    }
-
-    /// A guest's client goes on as this connection.
-    pub(in crate::gateway) fn pass_on(&self, id: &ConnectionId) {
-        self.0.lock().whose = Some(id.clone());
+        self.begin(&mut state);
     }
 
     /// Takes an event in. Returns false if no more may wait.
     pub(in crate::gateway) fn push(
         self: &Arc<Self>,
-        gateway: &Arc<Inner>,
         event: QueuedEvent,
         bytes: usize,
         bounds: &Bounds,
     ) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let work = Work::Event(Box::new(event));
         let taken = state.queue.push(work, bytes, bounds);
-        self.begin(gateway, &mut state);
+        self.begin(&mut state);
         taken
     }
 
-    /// The connection is gone: that is told behind its events, once. Of one that was never told that it is connected, events are
-    /// left out.
-    pub(in crate::gateway) fn close(
-        self: &Arc<Self>,
-        gateway: &Arc<Inner>,
-        connection: &Arc<LocalConnection>,
-        reason: &'static str,
-    ) {
-        let mut state = self.0.lock();
+    fn begin(self: &Arc<Self>, state: &mut State) {
+        if state.open && state.queue.begin() {
+            let work = self.clone().work_off();
+            self.application.handlers.running.spawn(work);
+        }
+    }
+
+    async fn work_off(self: Arc<Self>) {
+        loop {
+            let Some(work) = self.state.lock().queue.pop() else {
+                return;
+            };
+            match work {
+                Work::Event(event) => self.application.hand_over(*event).await,
+                Work::Gone(connection, reason) => {
+                    self.application.tell_gone(&connection, reason).await
+                }
+            }
+        }
+    }
+}
+
+impl ConnectionObserver for Lane {
+    fn passed_on(&self, id: &ConnectionId) {
+        self.state.lock().whose = Some(id.clone());
+    }
+
+    /// The end is told behind the connection's events, once. Of one that was never told that it is connected, events are left out.
+    fn gone(self: Arc<Self>, connection: &Arc<LocalConnection>, reason: &'static str) {
+        let mut state = self.state.lock();
         if state.whose.as_ref() != Some(&connection.id) {
             return;
         }
@@ -113,108 +128,6 @@ impl Lane {
         }
         let gone = Work::Gone(connection.clone(), reason);
         state.queue.push_anyway(gone, 0);
-        self.begin(gateway, &mut state);
+        self.begin(&mut state);
     }
-
-    fn begin(self: &Arc<Self>, gateway: &Arc<Inner>, state: &mut State) {
-        if state.open && state.queue.begin() {
-            let work = self.clone().work_off(gateway.clone());
-            gateway.handlers.running.spawn(work);
-        }
-    }
-
-    async fn work_off(self: Arc<Self>, gateway: Arc<Inner>) {
-        loop {
-            let Some(work) = self.0.lock().queue.pop() else {
-                return;
-            };
-            match work {
-                Work::Event(event) => gateway.hand_over(*event).await,
-                Work::Gone(connection, reason) => gateway.tell_gone(&connection, reason).await,
-            }
-        }
-    }
-}
-
-impl Inner {
-    /// Runs the handler of an event, and sends its answer.
-    async fn hand_over(self: &Arc<Self>, event: QueuedEvent) {
-        // As it is by now: a guest may have become somebody. What a client has sent before it left is handled; what one has sent
-        // that was ended from this side is not.
-        let Some(CurrentConnection(connection)) =
-            event.socket.extensions.get::<CurrentConnection>()
-        else {
-            return;
-        };
-        if connection.ending().is_some() {
-            return;
-        }
-        let args = match &event.packet {
-            Packet::Str(text, attachments) => arguments(text.as_str(), attachments.as_ref()),
-            Packet::Bytes(_) => None,
-        };
-        let answer = match args {
-            None => vec![refused(INVALID)],
-            Some(args) => {
-                let name = event.name;
-                let running = (event.handler)(ClientEvent {
-                    gateway: Gateway {
-                        inner: self.clone(),
-                    },
-                    connection: connection.record(&self.node_id),
-                    identity: connection.identity(),
-                    name: name.clone(),
-                    args,
-                    wants_ack: event.wants_ack,
-                    local: connection.clone(),
-                });
-                match AssertUnwindSafe(running).catch_unwind().await {
-                    Ok(Ok(answer)) => answer,
-                    Ok(Err(error)) => {
-                        let error = format!("{error:#}");
-                        tracing::warn!(connection = %connection.id, event = name, error, "a handler of the application failed");
-                        vec![refused(UNAVAILABLE)]
-                    }
-                    Err(_) => {
-                        tracing::error!(connection = %connection.id, event = name, "a handler of the application panicked");
-                        vec![refused(UNAVAILABLE)]
-                    }
-                }
-            }
-        };
-        if event.wants_ack {
-            connection
-                .answer(event.ack, Arguments(&answer), self.send_queue_bytes())
-                .unwrap_or_else(|error| self.dropped(error));
-        }
-    }
-
-    async fn tell_gone(self: &Arc<Self>, connection: &Arc<LocalConnection>, reason: &'static str) {
-        let Some(handler) = self.handlers.disconnect() else {
-            return;
-        };
-        let running = handler(Departed {
-            gateway: Gateway {
-                inner: self.clone(),
-            },
-            connection: connection.record(&self.node_id),
-            reason,
-            ending: connection.ending().cloned(),
-        });
-        match AssertUnwindSafe(running).catch_unwind().await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                let error = format!("{error:#}");
-                tracing::warn!(connection = %connection.id, error, "the application's handler of disconnects failed");
-            }
-            Err(_) => {
-                tracing::error!(connection = %connection.id, "the application's handler of disconnects panicked");
-            }
-        }
-    }
-}
-
-/// What the acknowledgement of an event says that was not handled.
-fn refused(error: &str) -> Arg {
-    json!({ "ok": false, "error": error }).into()
 }

@@ -1,7 +1,8 @@
 //! An application's handlers: what [`Builder`](crate::Builder) takes, and what each of them gets.
 //!
-//! `lane` runs the handlers of one connection's events, and `queue` bounds what waits for them.
+//! `application` runs them, `lane` those of one connection's events in order, and `queue` bounds what waits for them.
 
+pub(super) mod application;
 pub(super) mod lane;
 pub(super) mod queue;
 
@@ -12,13 +13,11 @@ use tokio_util::task::TaskTracker;
 
 pub use super::arg::{Arg, Mismatch};
 
+use self::application::Application;
 #[cfg(doc)]
 use crate::gateway::RESERVED_EVENTS;
 use crate::gateway::{
-    Gateway,
-    arg::{Arguments, Greeting},
-    connections::local::{LocalConnection, NotSent},
-    message::is_sendable,
+    Gateway, arg::Greeting, connections::local::LocalConnection, message::is_sendable,
 };
 use crate::{auth::Identity, connection::Connection, ending::Ending};
 
@@ -164,7 +163,8 @@ pub struct ClientEvent {
     pub args: Vec<Arg>,
     /// Whether the client waits for an answer.
     pub wants_ack: bool,
-    pub(in crate::gateway) local: Arc<LocalConnection>,
+    local: Arc<LocalConnection>,
+    application: Arc<Application>,
 }
 
 impl fmt::Debug for ClientEvent {
@@ -213,21 +213,7 @@ impl ClientEvent {
         if !is_sendable(event) {
             return Err(EmitError::Reserved);
         }
-        let gateway = &self.gateway.inner;
-        gateway.metrics.messages_sent("connection").increment(1);
-        let limit = gateway.send_queue_bytes();
-        match self.local.emit(event, Arguments(args), limit) {
-            Ok(()) => {
-                let delivered = gateway.metrics.messages_delivered("connection");
-                delivered.increment(1);
-                Ok(())
-            }
-            Err(NotSent::Full) => {
-                gateway.dropped(NotSent::Full);
-                Err(EmitError::Full)
-            }
-            Err(NotSent::Arriving | NotSent::Gone) => Err(EmitError::Gone),
-        }
+        self.application.emit(&self.local, event, args)
     }
 }
 

@@ -10,12 +10,19 @@ use std::{
 };
 
 use futures_util::{StreamExt, future::join_all, stream};
+use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::gateway::{Inner, connections::local::LocalConnection};
+use super::registrar::Registrar;
 use crate::{
+    config::RunningConfig,
     connection::ConnectionId,
-    registry::{Admission, Assertion, Entry, Lease, RegistryError, keys::Shard},
+    gateway::{
+        connections::{LocalConnections, local::LocalConnection},
+        lease::OwnLease,
+    },
+    metrics::Metrics,
+    registry::{Entry, Lease, Registry, RegistryError, keys::Shard},
 };
 
 /// How many connections a fleet puts back at once, all nodes together. Measured with 100,000 of one node: 6.0 s, and 10.2 s where all
@@ -30,7 +37,7 @@ const LONGEST: Duration = Duration::from_secs(500);
 
 /// The connections that are to be asserted once more, in turn.
 #[derive(Default)]
-pub(in crate::gateway) struct Repair {
+struct Rounds {
     queue: VecDeque<ConnectionId>,
     /// When the round began.
     begun: Option<Instant>,
@@ -38,7 +45,7 @@ pub(in crate::gateway) struct Repair {
     last: Option<Instant>,
 }
 
-impl Repair {
+impl Rounds {
     /// Takes the connections that are to be asserted with this heartbeat, and whether a round begins with them; none if it comes too
     /// soon after the last one. A round takes as many heartbeats as fit into its time, or fewer on a node with few connections; the
     /// next one begins when the time is over. `here`: how many connections this node has; `all`: those that a new round takes.
@@ -68,27 +75,116 @@ impl Repair {
     }
 }
 
-impl Inner {
+/// Makes the registry hold just this node's connections, and reaps what dead nodes have left.
+pub(in crate::gateway) struct Repairs {
+    config: RunningConfig,
+    metrics: Metrics,
+    registry: Arc<dyn Registry>,
+    lease: Arc<OwnLease>,
+    connections: Arc<LocalConnections>,
+    registrar: Arc<Registrar>,
+    /// The shards that may not hold just this node's connections, or orders that this node has not seen.
+    inexact: Mutex<BTreeSet<Shard>>,
+    rounds: Mutex<Rounds>,
+}
+
+impl Repairs {
+    /// Of a node that does not know yet what the registry has of it.
+    pub(in crate::gateway) fn new(
+        config: RunningConfig,
+        metrics: Metrics,
+        registry: Arc<dyn Registry>,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        registrar: Arc<Registrar>,
+    ) -> Self {
+        Self {
+            config,
+            metrics,
+            registry,
+            lease,
+            connections,
+            registrar,
+            inexact: Mutex::new(Shard::all().collect()),
+            rounds: Mutex::default(),
+        }
+    }
+
+    /// Asserts all connections of these shards after the next heartbeat: there may be losses, or orders that this node has not seen.
+    pub(super) fn set_inexact(&self, shards: impl IntoIterator<Item = Shard>) {
+        self.inexact.lock().extend(shards);
+    }
+
+    /// Makes the registry hold what it should: of this node, and of those that are gone.
+    pub(super) async fn make_exact(&self, lapsed: &mut Vec<Lease>) -> Result<(), RegistryError> {
+        // Under a lease that nobody knows yet nothing is put in.
+        let inexact = match self.lease.is_joined() {
+            true => std::mem::take(&mut *self.inexact.lock()),
+            false => BTreeSet::new(),
+        };
+        let failed = self.resync(inexact).await;
+        let mut failure = failed.len();
+        self.inexact.lock().extend(failed);
+        let mut left = Vec::new();
+        for lease in lapsed
+            .drain(..)
+            .filter(|lease| *lease != self.lease.current())
+        {
+            if let Err(error) = self.reap(&lease).await {
+                tracing::debug!(%error, %lease, "can't be reaped yet");
+                failure += 1;
+                left.push(lease);
+            }
+        }
+        *lapsed = left;
+        let fleet = match self.registry.totals().await {
+            Ok(totals) => {
+                self.metrics.cluster_users().set(totals.users as f64);
+                self.metrics
+                    .cluster_connections()
+                    .set(totals.connections as f64);
+                totals.connections
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the cluster's numbers");
+                self.connections.table.len() as u64
+            }
+        };
+        self.repair(fleet).await;
+        match failure {
+            0 => Ok(()),
+            left => Err(RegistryError::Unavailable(format!(
+                "{left} shards or leases are left to be seen to"
+            ))),
+        }
+    }
+
+    async fn reap(&self, lapsed: &Lease) -> Result<(), RegistryError> {
+        let connections = self.registry.reap(lapsed).await?;
+        if connections > 0 {
+            self.metrics.connections_reaped().increment(connections);
+            tracing::warn!(lease = %lapsed, connections, "reaped a node that is gone");
+        }
+        Ok(())
+    }
+
     /// Makes these shards hold just this node's connections. Returns those that could not be reached; there is the rest to do.
-    pub(in crate::gateway) async fn resync(
-        self: &Arc<Self>,
-        shards: BTreeSet<Shard>,
-    ) -> BTreeSet<Shard> {
+    async fn resync(&self, shards: BTreeSet<Shard>) -> BTreeSet<Shard> {
         // As of now: what is asserted under another lease or generation says nothing of these.
-        let (lost, lease) = (self.losses(), self.lease());
+        let (lost, lease) = (self.lease.losses(), self.lease.current());
         let generations: HashMap<_, _> = shards
             .iter()
             .map(|shard| (*shard, self.registry.generation(*shard)))
             .collect();
-        let departing = self.table.departing();
+        let departing = self.connections.table.departing();
         let mut failed = self.assert_all(self.registered(), &shards).await;
         let exact: Vec<_> = shards.difference(&failed).copied().collect();
         let finishing = exact.into_iter().map(async |shard| {
             let generation = generations[&shard].as_deref();
             let finished = self.finish(&lease, shard, generation, &departing);
-            match timeout(self.config().registry.lease, finished).await {
+            match timeout(self.config.now().registry.lease, finished).await {
                 Ok(Ok(())) => {
-                    self.caught_up(shard, &lost);
+                    self.lease.caught_up(shard, &lost);
                     return None;
                 }
                 Ok(Err(error)) => {
@@ -100,10 +196,10 @@ impl Inner {
         });
         failed.extend(join_all(finishing).await.into_iter().flatten());
         let done = shards.len() - failed.len();
-        if done > 0 && self.table.len() > 0 {
+        if done > 0 && self.connections.table.len() > 0 {
             tracing::info!(
                 shards = done,
-                connections = self.table.len(),
+                connections = self.connections.table.len(),
                 "the registry is exact again"
             );
         }
@@ -112,7 +208,7 @@ impl Inner {
 
     /// Asserts connections of these shards. Returns the shards of those that could not be.
     async fn assert_all(
-        self: &Arc<Self>,
+        &self,
         connections: Vec<Arc<LocalConnection>>,
         shards: &BTreeSet<Shard>,
     ) -> BTreeSet<Shard> {
@@ -124,7 +220,8 @@ impl Inner {
         // To the end, also when one of them has failed: a call that is given up may be carried out all the same.
         let asserted = stream::iter(connections)
             .map(async |(shard, connection)| {
-                self.assert_again(&connection)
+                self.registrar
+                    .assert_again(&connection)
                     .await
                     .err()
                     .map(|error| (shard, error))
@@ -139,7 +236,7 @@ impl Inner {
 
     /// All of this node's connections of a shard are asserted: removes what else it has, and says that it has all.
     async fn finish(
-        self: &Arc<Self>,
+        &self,
         lease: &Lease,
         shard: Shard,
         generation: Option<&str>,
@@ -147,7 +244,7 @@ impl Inner {
     ) -> Result<(), RegistryError> {
         self.remove_stale(shard).await?;
         // Those that depart are not put back, and nobody else knows that they are not closed yet.
-        for connection in departing.iter().chain(&self.table.departing()) {
+        for connection in departing.iter().chain(&self.connections.table.departing()) {
             if Shard::of_id(&connection.id) == Some(shard) {
                 connection.unregistered.cancelled().await;
             }
@@ -166,9 +263,9 @@ impl Inner {
 
     /// Removes what the registry has of this node and the node does not.
     async fn remove_stale(&self, shard: Shard) -> Result<(), RegistryError> {
-        let lease = self.lease();
+        let lease = self.lease.current();
         let mut stale: Vec<Entry> = self.registry.held(&lease, shard).await?;
-        stale.retain(|entry| !self.table.knows(&entry.id));
+        stale.retain(|entry| !self.connections.table.knows(&entry.id));
         if !stale.is_empty() {
             self.registry.unregister(&lease, &stale).await?;
         }
@@ -176,12 +273,12 @@ impl Inner {
     }
 
     /// Asserts the next few connections, and now and then looks for what is stale: for losses that nobody has seen.
-    pub(in crate::gateway) async fn repair(self: &Arc<Self>, fleet: u64) {
+    async fn repair(&self, fleet: u64) {
         let round = ROUND
             .mul_f64((fleet as f64 / FEW as f64).max(1.0))
             .min(LONGEST)
-            .max(self.config().registry.heartbeat);
-        let heartbeat = self.config().registry.heartbeat;
+            .max(self.config.now().registry.heartbeat);
+        let heartbeat = self.config.now().registry.heartbeat;
         let registered = || {
             let connections = self.registered();
             connections
@@ -189,17 +286,20 @@ impl Inner {
                 .map(|connection| connection.id.clone())
                 .collect()
         };
-        let due = self.to_repair.lock().due(
+        let due = self.rounds.lock().due(
             Instant::now(),
             round,
             heartbeat,
-            self.table.len(),
+            self.connections.table.len(),
             registered,
         );
         let Some((due, begins)) = due else {
             return;
         };
-        let due = due.iter().filter_map(|id| self.table.get(id)).collect();
+        let due = due
+            .iter()
+            .filter_map(|id| self.connections.table.get(id))
+            .collect();
         let all = Shard::all().collect();
         let mut failed = self.assert_all(due, &all).await;
         if begins {
@@ -214,47 +314,9 @@ impl Inner {
 
     /// This node's connections that the registry has been told of.
     fn registered(&self) -> Vec<Arc<LocalConnection>> {
-        let mut connections = self.table.all();
+        let mut connections = self.connections.table.all();
         connections.retain(|connection| connection.is_registered());
         connections
-    }
-
-    /// Tells the registry what a connection is like, and does what comes of it.
-    pub(in crate::gateway) async fn assert_again(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
-    ) -> Result<(), RegistryError> {
-        if connection.is_gone() {
-            return Ok(());
-        }
-        let version = connection.version();
-        let record = connection.record(&self.node_id);
-        let grant = connection.grant();
-        let assertion = Assertion {
-            connection: &record,
-            grant: &grant,
-            version,
-            start: connection.start(),
-            limit: None,
-            again: true,
-        };
-        let admission = self.registry.assert(&self.lease(), &assertion).await;
-        if connection.is_gone() {
-            // What its end tells the registry may have come before this, which may have been carried out even if it failed.
-            let (gateway, connection) = (self.clone(), connection.clone());
-            tokio::spawn(async move {
-                connection.unregistered.cancelled().await;
-                gateway.unregister(&connection);
-            });
-        }
-        match admission? {
-            Admission::Admitted { .. } => {}
-            Admission::Refused(bar) => {
-                self.end_all(std::slice::from_ref(connection), &bar.ending())
-            }
-            Admission::Ended(ending) => self.end_all(std::slice::from_ref(connection), &ending),
-        }
-        Ok(())
     }
 }
 
@@ -269,7 +331,7 @@ mod tests {
     /// What each of so many heartbeats asserts, on a node with these connections, and whether a round begins with it.
     fn beats(ids: usize, count: usize) -> Vec<(usize, bool)> {
         let ids: Vec<ConnectionId> = (0..ids).map(|id| id.to_string().into()).collect();
-        let (mut repair, mut told) = (Repair::default(), Vec::new());
+        let (mut repair, mut told) = (Rounds::default(), Vec::new());
         let mut now = Instant::now();
         for _ in 0..count {
             let due = repair.due(now, ROUND_HERE, HEARTBEAT, ids.len(), || ids.clone());

@@ -16,8 +16,11 @@ use std::{
 
 use bytesize::ByteSize;
 
-use crate::gateway::Inner;
-use crate::transport::Session;
+use crate::{
+    config::RunningConfig,
+    gateway::{connections::LocalConnections, tasks::Tasks},
+    transport::{Session, door::Door},
+};
 
 pub(in crate::gateway) use self::process::limit;
 
@@ -33,16 +36,37 @@ const DECAY: Duration = Duration::from_secs(10);
 /// The shortest time between two lines of the log.
 const LINES: Duration = Duration::from_secs(10);
 
-impl Inner {
-    /// Watches over the node's memory. Runs as long as the node does.
-    pub(in crate::gateway) async fn watch_memory(self: Arc<Self>) {
+/// Watches over the memory of a node.
+pub(in crate::gateway) struct MemoryWatch {
+    config: RunningConfig,
+    door: Arc<Door>,
+    connections: Arc<LocalConnections>,
+}
+
+impl MemoryWatch {
+    /// Keeps the process below its limit until the node stops.
+    pub(in crate::gateway) fn start(
+        config: RunningConfig,
+        door: Arc<Door>,
+        connections: Arc<LocalConnections>,
+        tasks: &Tasks,
+    ) {
+        let watch = Arc::new(Self {
+            config,
+            door,
+            connections,
+        });
+        tasks.supervise("a look at the memory", move || watch.clone().run());
+    }
+
+    async fn run(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(LOOK);
         let mut cuts = Cuts::default();
         let mut said: Option<Instant> = None;
         let mut ended = 0;
         loop {
             ticks.tick().await;
-            let limit = limit(self.config().limits.memory);
+            let limit = limit(self.config.now().limits.memory);
             let held = limit.zip(process::resident());
             let Some((limit, resident)) = held.filter(|(limit, resident)| resident > limit) else {
                 self.door.set_over_memory(false);
@@ -51,7 +75,7 @@ impl Inner {
             self.door.set_over_memory(true);
             let now = Instant::now();
             let excess = (resident - limit).saturating_sub(cuts.unseen(now));
-            for (queued, session) in longest_queues(self.table.sessions(), excess) {
+            for (queued, session) in longest_queues(self.connections.table.sessions(), excess) {
                 cuts.add(now, queued as u64);
                 ended += 1;
                 session.stalled();

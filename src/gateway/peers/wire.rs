@@ -55,6 +55,21 @@ pub(in crate::gateway) enum Command<'a> {
     Farewell,
 }
 
+impl<'a> Command<'a> {
+    /// Hands a message to a target.
+    pub(in crate::gateway) fn deliver(
+        target: &'a Target,
+        message: &'a Message,
+        ack: Option<Duration>,
+    ) -> Self {
+        Self::Deliver {
+            to: Cow::Borrowed(target),
+            message: Cow::Borrowed(message),
+            ack,
+        }
+    }
+}
+
 /// What came of a command, on one node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

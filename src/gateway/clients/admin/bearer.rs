@@ -1,11 +1,11 @@
 //! Tokens outside of a connection: who brings one to the HTTP API has the right to a backend's verbs that it would have in
 //! `/admin`.
 
-use super::NAMESPACE;
+use super::{AdminVerbs, NAMESPACE};
 use crate::{
     auth::AuthError,
     connection::UserId,
-    gateway::{Gateway, GatewayError, refusal},
+    gateway::{GatewayError, connections::local::grant_of},
     registry::{Bar, Entry},
 };
 
@@ -32,26 +32,22 @@ pub enum TokenRefused {
     Gateway(#[from] GatewayError),
 }
 
-impl Gateway {
-    /// Whose token it is, by the rule of `/admin`: its issuers, its audiences and its roles. What is held against an
-    /// administrator is asked anew with each call, as the verbs of `/admin` do; others' tokens open nothing and cost no
-    /// round trip.
-    ///
-    /// # Errors
-    ///
-    /// Why the token opens nothing; one that is good and lacks the role is no error.
-    pub async fn bearer(&self, token: &str) -> Result<TokenBearer, TokenRefused> {
-        let inner = &self.inner;
-        let rule = inner.auth.rule(NAMESPACE).ok_or(AuthError::Invalid)?;
-        let identity = inner.auth.verify_for(token, &rule).await?;
-        let admin = inner.is_administrator(&identity);
+impl AdminVerbs {
+    /// Whose token it is, by the rule of `/admin`, and whether it has an administrator's rights now.
+    pub(in crate::gateway) async fn bearer(
+        &self,
+        token: &str,
+    ) -> Result<TokenBearer, TokenRefused> {
+        let rule = self.auth.rule(NAMESPACE).ok_or(AuthError::Invalid)?;
+        let identity = self.auth.verify_for(token, &rule).await?;
+        let admin = self.is_administrator(&identity);
         if admin {
             let entry = Entry {
                 user: Some(identity.user_id.clone()),
                 // It is no connection, and the registry does not look at the id.
                 id: "".into(),
             };
-            if let Some(bar) = inner.bar(entry, refusal::grant(&identity)).await? {
+            if let Some(bar) = self.bar(entry, grant_of(&identity)).await? {
                 return Err(TokenRefused::Barred(bar));
             }
         }

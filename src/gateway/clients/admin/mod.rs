@@ -13,11 +13,17 @@ use serde_json::Value;
 
 pub(in crate::gateway) use self::arguments::Given;
 pub use self::bearer::{TokenBearer, TokenRefused};
-use crate::gateway::{GatewayError, Inner, connections::local::LocalConnection};
 use crate::{
-    auth::{Identity, SessionRef},
+    auth::{Authenticator, Identity, SessionRef},
     ending::Ending,
-    registry::{Bar, Entry, Grant},
+    gateway::{
+        GatewayError,
+        connections::{LocalConnections, local::LocalConnection},
+        delivery::Deliverer,
+        endings::orders::EndOrders,
+        lease::OwnLease,
+    },
+    registry::{Bar, Entry, Grant, Registry},
     telemetry::AUDIT,
 };
 
@@ -95,11 +101,40 @@ impl AdminVerb {
     }
 }
 
-impl Inner {
+/// What administrators may do.
+pub(in crate::gateway) struct AdminVerbs {
+    auth: Authenticator,
+    registry: Arc<dyn Registry>,
+    lease: Arc<OwnLease>,
+    connections: Arc<LocalConnections>,
+    delivery: Arc<Deliverer>,
+    orders: Arc<EndOrders>,
+}
+
+impl AdminVerbs {
+    /// Carries verbs out with these parts.
+    pub(in crate::gateway) fn new(
+        auth: Authenticator,
+        registry: Arc<dyn Registry>,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        delivery: Arc<Deliverer>,
+        orders: Arc<EndOrders>,
+    ) -> Self {
+        Self {
+            auth,
+            registry,
+            lease,
+            connections,
+            delivery,
+            orders,
+        }
+    }
+
     /// Does what an administrator asks for, and says so in the audit if it changes something. Who is not, or no longer, one is told so and
     /// disconnected.
-    pub(in crate::gateway) async fn carry_out_admin(
-        self: &Arc<Self>,
+    pub(in crate::gateway) async fn carry_out(
+        &self,
         verb: AdminVerb,
         connection: &Arc<LocalConnection>,
         given: Given,
@@ -120,11 +155,7 @@ impl Inner {
         outcome
     }
 
-    async fn carry_out_verb(
-        self: &Arc<Self>,
-        verb: AdminVerb,
-        argument: Value,
-    ) -> Result<Value, AdminError> {
+    async fn carry_out_verb(&self, verb: AdminVerb, argument: Value) -> Result<Value, AdminError> {
         match verb {
             AdminVerb::ListUsers => self.list_users(argument).await,
             AdminVerb::GetUser => self.get_user(argument).await,
@@ -138,17 +169,15 @@ impl Inner {
 
     /// Whether a connection may still use the verbs: its token has not run out, has the role, and nothing is held against
     /// it. If not, it is told and ended.
-    async fn authorize(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
-    ) -> Result<(), AdminError> {
+    async fn authorize(&self, connection: &Arc<LocalConnection>) -> Result<(), AdminError> {
         let ending = match self.objection(connection).await? {
             None => return Ok(()),
             Some(ending) => ending,
         };
         tracing::info!(target: AUDIT, who = caller(connection), what = "admin", result = UNAUTHORIZED);
         connection.send_error(UNAUTHORIZED);
-        self.end_all(std::slice::from_ref(connection), &ending);
+        self.connections
+            .end_all(std::slice::from_ref(connection), &ending);
         Err(AdminError::Unauthorized)
     }
 

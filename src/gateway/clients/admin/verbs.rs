@@ -1,12 +1,12 @@
 //! What each of the administrators' events does, and what its acknowledgement holds.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    AdminError,
+    AdminError, AdminVerbs,
     arguments::{
         AckAsked, BanUser, DisconnectUser, ListUsers, OfUser, RevokeTokens, SendToUser, arguments,
     },
@@ -16,7 +16,7 @@ use crate::{
     connection::Tally,
     ending::Ending,
     gateway::{
-        GatewayError, Inner,
+        GatewayError,
         message::{Json, Message, Target},
     },
     registry::{Ban, EndTarget, Fence, MOST_EXCEPTIONS, keys::Shard},
@@ -29,7 +29,7 @@ const MAX_PAGE: usize = 1000;
 /// The longest wait for acknowledgements, in milliseconds.
 const MAX_ACK_TIMEOUT: u64 = 30_000;
 
-impl Inner {
+impl AdminVerbs {
     pub(super) async fn list_users(&self, argument: Value) -> Result<Value, AdminError> {
         let asked: ListUsers = arguments(argument)?;
         let limit = asked.limit.unwrap_or(PAGE);
@@ -39,7 +39,11 @@ impl Inner {
             )));
         }
         let page = self.registry.users(asked.cursor.as_deref(), limit);
-        let page = self.vouched(None, page).await.map_err(GatewayError::from)?;
+        let page = self
+            .lease
+            .vouched(None, page)
+            .await
+            .map_err(GatewayError::from)?;
         let users: Vec<_> = page
             .users
             .into_iter()
@@ -62,6 +66,7 @@ impl Inner {
         let OfUser { user } = arguments(argument)?;
         let entry = self.registry.user(&user);
         let entry = self
+            .lease
             .vouched(Some(Shard::of_user(&user)), entry)
             .await
             .map_err(GatewayError::from)?;
@@ -76,7 +81,7 @@ impl Inner {
         }))
     }
 
-    pub(super) async fn send_to(self: &Arc<Self>, argument: Value) -> Result<Value, AdminError> {
+    pub(super) async fn send_to(&self, argument: Value) -> Result<Value, AdminError> {
         let SendToUser {
             user,
             device,
@@ -102,7 +107,8 @@ impl Inner {
                 "device: from 1 to 128 characters".into(),
             ));
         }
-        self.known(&message.namespace)
+        self.delivery
+            .check_namespace(&message.namespace)
             .map_err(|error| AdminError::Unacceptable(error.to_string()))?;
         match ack {
             Some(AckAsked { timeout_ms }) if !(1..=MAX_ACK_TIMEOUT).contains(&timeout_ms) => Err(
@@ -110,21 +116,21 @@ impl Inner {
             ),
             Some(AckAsked { timeout_ms }) => {
                 let timeout = Duration::from_millis(timeout_ms);
-                let acked = self.send_with_ack(&user, device, &message, timeout).await?;
+                let acked = self
+                    .delivery
+                    .send_with_ack(&user, device, &message, timeout)
+                    .await?;
                 Ok(serde_json::to_value(acked)?)
             }
             None => {
                 let target = Target::user(user, device);
-                let delivery = self.send(&target, &message).await?;
+                let delivery = self.delivery.send(&target, &message).await?;
                 Ok(serde_json::to_value(delivery)?)
             }
         }
     }
 
-    pub(super) async fn disconnect_one(
-        self: &Arc<Self>,
-        argument: Value,
-    ) -> Result<Value, AdminError> {
+    pub(super) async fn disconnect_one(&self, argument: Value) -> Result<Value, AdminError> {
         let asked: DisconnectUser = arguments(argument)?;
         let default = match asked.reconnect {
             Some(true) => Ending::RECONNECT_REQUESTED,
@@ -149,11 +155,11 @@ impl Inner {
             except: asked.except,
         };
         let fence = asked.revoke_tokens.then_some(Fence::RevokeBefore(None));
-        let ended = self.disconnect(target, fence, &ending).await?;
+        let ended = self.orders.disconnect(target, fence, &ending).await?;
         Ok(serde_json::to_value(ended)?)
     }
 
-    pub(super) async fn ban_one(self: &Arc<Self>, argument: Value) -> Result<Value, AdminError> {
+    pub(super) async fn ban_one(&self, argument: Value) -> Result<Value, AdminError> {
         let BanUser {
             user,
             reason,
@@ -163,7 +169,7 @@ impl Inner {
         if ban.until.is_some_and(|until| until <= Timestamp::now()) {
             return Err(AdminError::Unacceptable("until: in the past".into()));
         }
-        let ended = self.ban(&user, &ban).await?;
+        let ended = self.orders.ban(&user, &ban).await?;
         Ok(json!({
             "banned": true,
             "reason": ban.reason,
@@ -183,12 +189,12 @@ impl Inner {
         Ok(json!({ "banned": false, "reason": null, "until": null }))
     }
 
-    pub(super) async fn revoke_one(self: &Arc<Self>, argument: Value) -> Result<Value, AdminError> {
+    pub(super) async fn revoke_one(&self, argument: Value) -> Result<Value, AdminError> {
         let RevokeTokens {
             user,
             issued_before,
         } = arguments(argument)?;
-        let revoked = self.revoke_tokens(&user, issued_before).await?;
+        let revoked = self.orders.revoke_tokens(&user, issued_before).await?;
         let ended = revoked.disconnected;
         Ok(json!({
             "revokedBefore": revoked.revoked_before,

@@ -13,18 +13,19 @@ use std::sync::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use socketioxide::TransportType;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::phase::State;
-use crate::gateway::{connections::event_limiter::EventLimiter, handlers::lane::Lane, refusal};
+use super::event_limiter::EventLimiter;
 use crate::{
-    auth::Identity,
+    auth::{Identity, SessionRef},
     config::Limits,
-    connection::{Connection, ConnectionId, NodeId, UserId},
+    connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
-    registry::{Entry, Grant},
+    registry::{Ahead, Entry, Grant},
     transport::Session,
 };
 
@@ -32,6 +33,20 @@ pub(in crate::gateway) use self::{
     phase::{ENDED, Phase},
     send::{NO_ARGUMENTS, NotSent},
 };
+
+/// Hears how a connection goes on. Called under locks, so it must not block.
+pub(in crate::gateway) trait ConnectionObserver: Send + Sync {
+    /// The client goes on as the connection with this id: a guest has said who it is.
+    fn passed_on(&self, id: &ConnectionId);
+
+    /// The connection is gone; `reason` as in the metric of disconnects. May be called for connections that were never ready.
+    fn gone(self: Arc<Self>, connection: &Arc<LocalConnection>, reason: &'static str);
+}
+
+/// The connection that a socket is, in the socket's extensions. A guest's socket becomes another connection's when it says who
+/// it is.
+#[derive(Clone)]
+pub(in crate::gateway) struct CurrentConnection(pub(in crate::gateway) Arc<LocalConnection>);
 
 /// One connection of this node.
 pub(crate) struct LocalConnection {
@@ -55,20 +70,16 @@ pub(crate) struct LocalConnection {
     pub opened: Instant,
     /// Inbound events, within limits.
     pub events: EventLimiter,
-    /// What waits for the application's handlers; none if it has none for this namespace.
-    lane: Option<Arc<Lane>>,
+    /// Hears of its end; none if nobody is to.
+    observer: Option<Arc<dyn ConnectionObserver>>,
     /// Held while something is sent: what is sent after `ready` comes after it on the wire too, and nothing is sent once
     /// the connection is gone.
     state: Mutex<State>,
     ending: OnceLock<Ending>,
-    registered: AtomicBool,
-    /// When it began, by the registry's clock.
+    /// When it began, by the registry's clock; set once the registry has it.
     start: OnceLock<Timestamp>,
     /// How often its record or its grant has changed.
     version: AtomicU64,
-    departed: AtomicBool,
-    /// Its session ends with it.
-    last: AtomicBool,
     messages_out: AtomicU64,
     /// Cancelled when the registry has confirmed that it is out.
     pub unregistered: CancellationToken,
@@ -82,7 +93,7 @@ impl LocalConnection {
         device_id: Option<String>,
         session: Arc<Session>,
         events: EventLimiter,
-        lane: Option<Arc<Lane>>,
+        observer: Option<Arc<dyn ConnectionObserver>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -95,14 +106,11 @@ impl LocalConnection {
             connected_at: Timestamp::now(),
             opened: Instant::now(),
             events,
-            lane,
-            state: Mutex::new(State::arriving()),
+            observer,
+            state: Mutex::new(State::Arriving),
             ending: OnceLock::new(),
-            registered: AtomicBool::new(false),
             start: OnceLock::new(),
             version: AtomicU64::new(0),
-            departed: AtomicBool::new(false),
-            last: AtomicBool::new(false),
             messages_out: AtomicU64::new(0),
             unregistered: CancellationToken::new(),
         })
@@ -113,9 +121,11 @@ impl LocalConnection {
         self.user.as_ref()
     }
 
-    /// What waits for the application's handlers.
-    pub(in crate::gateway) fn lane(&self) -> Option<&Arc<Lane>> {
-        self.lane.as_ref()
+    /// Tells its observer, if it has one, that it is gone; `reason` as in the metric of disconnects.
+    pub(in crate::gateway) fn tell_observer_gone(self: &Arc<Self>, reason: &'static str) {
+        if let Some(observer) = &self.observer {
+            observer.clone().gone(self, reason);
+        }
     }
 
     /// What its user has last shown; none for a guest.
@@ -125,10 +135,7 @@ impl LocalConnection {
 
     /// What revocations are held against.
     pub(crate) fn grant(&self) -> Grant {
-        self.identity()
-            .as_deref()
-            .map(refusal::grant)
-            .unwrap_or_default()
+        self.identity().as_deref().map(grant_of).unwrap_or_default()
     }
 
     /// When its token runs out; none for what does not.
@@ -155,7 +162,7 @@ impl LocalConnection {
             self.device_id.clone(),
             self.session.clone(),
             EventLimiter::new(limits),
-            self.lane.clone(),
+            self.observer.clone(),
         )
     }
 
@@ -165,6 +172,22 @@ impl LocalConnection {
             user: self.user().cloned(),
             id: self.id.clone(),
         }
+    }
+
+    /// What its client is told of itself. `tally`: how many connections and devices its user has.
+    pub(in crate::gateway) fn introduction(&self, node_id: &NodeId, tally: Tally) -> Value {
+        let identity = self.identity();
+        let identity = identity.as_deref();
+        json!({
+            "connectionId": self.id,
+            "userId": self.user(),
+            "username": identity.and_then(|identity| identity.username.as_deref()),
+            "role": identity.and_then(|identity| identity.roles.first()),
+            "nodeId": node_id,
+            "expiresAt": self.expires_at(),
+            "connections": tally.connections,
+            "devices": tally.devices,
+        })
     }
 
     /// Its record, as of now.
@@ -185,17 +208,12 @@ impl LocalConnection {
 
     /// Whether the protocol has its session on a WebSocket.
     pub(crate) fn is_on_websocket(&self) -> bool {
-        let state = self.state.lock();
-        state
-            .socket
-            .as_ref()
-            .is_some_and(|socket| socket.transport_type() == TransportType::Websocket)
+        matches!(&*self.state.lock(), State::Ready(socket) if socket.transport_type() == TransportType::Websocket)
     }
 
     /// The registry has it, and says when it began.
     pub(crate) fn set_registered(&self, start: Timestamp) {
-        let _ = self.start.set(start);
-        self.registered.store(true, Ordering::Release);
+        self.start.set(start).ok();
     }
 
     /// When it began, by the registry's clock; none if the registry has not said.
@@ -215,7 +233,7 @@ impl LocalConnection {
 
     /// Whether the registry has it, as far as this node knows.
     pub(crate) fn is_registered(&self) -> bool {
-        self.registered.load(Ordering::Acquire)
+        self.start.get().is_some()
     }
 
     /// The ending it has been given, if any.
@@ -228,16 +246,6 @@ impl LocalConnection {
         self.ending.set(ending).is_ok()
     }
 
-    /// Its session is about to end with it.
-    pub(crate) fn set_last(&self) {
-        self.last.store(true, Ordering::Release);
-    }
-
-    /// Whether its session ends with it.
-    pub(crate) fn is_last(&self) -> bool {
-        self.last.load(Ordering::Acquire)
-    }
-
     /// Waits until it is closed on this node and out of the registry.
     pub(crate) async fn closed(&self) {
         if self.session.is_ending() {
@@ -246,13 +254,29 @@ impl LocalConnection {
         self.unregistered.cancelled().await;
     }
 
-    /// Whether its departure is this caller's to carry out: true once.
-    pub(crate) fn depart_once(&self) -> bool {
-        !self.departed.swap(true, Ordering::AcqRel)
-    }
-
     /// Messages handed to it.
     pub(crate) fn messages_out(&self) -> u64 {
         self.messages_out.load(Ordering::Relaxed)
+    }
+}
+
+/// What revocations are held against, of an identity.
+pub(in crate::gateway) fn grant_of(identity: &Identity) -> Grant {
+    Grant {
+        issued_at: identity.issued_at,
+        token_id: identity.token_id.clone(),
+        session: identity.session.as_ref().map(|session| match session {
+            SessionRef::Cookie(id) => id.expose().into(),
+            SessionRef::Family(id) => id.as_str().into(),
+        }),
+        // For every token, however old: a revocation that came between its first use and its `iat` is held against it for as long
+        // as it lives. One without `iat` is refused after any revocation.
+        ahead: match (identity.issued_at, identity.digest, identity.expires_at) {
+            (Some(_), Some(digest), Some(expires_at)) => Some(Ahead {
+                digest: digest.to_string(),
+                expires_at,
+            }),
+            _ => None,
+        },
     }
 }

@@ -30,19 +30,24 @@ pub(crate) enum Phase {
     Gone,
 }
 
-pub(super) struct State {
-    pub(super) phase: Phase,
-    /// Held from `ready` until it is gone, and not before: a socket that never gets into its namespace is told of its
-    /// session's end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
-    pub(super) socket: Option<SocketRef<Adapter>>,
+/// The same, with the socket that each phase has.
+pub(super) enum State {
+    Arriving,
+    /// The socket is held from `ready` on, and not before: a socket that never gets into its namespace is told of its session's
+    /// end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
+    Ready(SocketRef<Adapter>),
+    Gone,
+    /// Gone, and its departure is somebody's to carry out.
+    Departed,
 }
 
 impl State {
-    /// Of a connection whose credentials are good.
-    pub(super) fn arriving() -> Self {
-        Self {
-            phase: Phase::Arriving,
-            socket: None,
+    /// How far a connection in this state has got.
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            Self::Arriving => Phase::Arriving,
+            Self::Ready(_) => Phase::Ready,
+            Self::Gone | Self::Departed => Phase::Gone,
         }
     }
 }
@@ -53,33 +58,30 @@ impl LocalConnection {
     /// gone, or another has taken the guest's place.
     pub(crate) fn take_over(&self, guest: &Self, known: impl FnOnce()) -> bool {
         let mut before = guest.state.lock();
-        if before.phase != Phase::Ready {
+        let State::Ready(socket) = &*before else {
             return false;
-        }
+        };
         let mut state = self.state.lock();
-        if state.phase != Phase::Arriving {
+        let State::Arriving = *state else {
             return false;
-        }
-        before.phase = Phase::Gone;
-        state.phase = Phase::Ready;
+        };
+        let socket = socket.clone();
         self.session.name(&self.namespace, &self.id);
         self.session.set_identified();
-        state.socket = before.socket.take();
         // Under the lock: whoever ends the guest from here on finds whom to end instead.
         known();
-        if let Some(lane) = self.lane() {
-            lane.pass_on(&self.id);
+        if let Some(observer) = &self.observer {
+            observer.passed_on(&self.id);
         }
-        if let Some(socket) = &state.socket {
-            socket.join(rooms_of(self.identity().as_deref()));
-        }
-        guest.departed.store(true, Ordering::Release);
+        socket.join(rooms_of(self.identity().as_deref()));
+        *state = State::Ready(socket);
+        *before = State::Departed;
         true
     }
 
     /// How far it has got.
     pub(crate) fn phase(&self) -> Phase {
-        self.state.lock().phase
+        self.state.lock().phase()
     }
 
     /// Whether it is sent to.
@@ -100,7 +102,7 @@ impl LocalConnection {
         let rooms = rooms_of(Some(&identity));
         let before = self.identity.lock().replace(Arc::new(identity));
         self.warned.store(false, Ordering::Release);
-        if let Some(socket) = &state.socket {
+        if let State::Ready(socket) = &*state {
             let mut left = rooms_of(before.as_deref());
             left.retain(|room| !rooms.contains(room));
             socket.leave(left);
@@ -117,11 +119,10 @@ impl LocalConnection {
         greetings: &[Greeting],
     ) -> bool {
         let mut state = self.state.lock();
-        if state.phase != Phase::Arriving {
+        let State::Arriving = *state else {
             return false;
-        }
-        state.phase = Phase::Ready;
-        state.socket = Some(socket.clone());
+        };
+        *state = State::Ready(socket.clone());
         // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
         socket.join(rooms_of(self.identity().as_deref()));
         let told = self.ending().is_none()
@@ -134,9 +135,10 @@ impl LocalConnection {
         told
     }
 
-    /// Tells its client why it is being ended, and, if `packet`, that it is not to come back. Nothing is sent to it after
-    /// that.
-    pub(crate) fn say_goodbye(&self, ending: &Ending, packet: bool) {
+    /// Tells its client why it is being ended, and that it is not to come back, unless it is to: a closed transport is what makes
+    /// the stock client come back, where no other namespace needs it. `alone`: its session ends with it. Nothing is sent to it
+    /// after that.
+    pub(crate) fn say_goodbye(&self, ending: &Ending, alone: bool) {
         let Some(socket) = self.go() else {
             return;
         };
@@ -147,7 +149,7 @@ impl LocalConnection {
         });
         socket.emit("forceDisconnect", &goodbye).ok();
         socket.leave_all();
-        if !packet {
+        if ending.reconnect && alone {
             return;
         }
         // It stays in its namespace, and is to get nothing there.
@@ -161,7 +163,7 @@ impl LocalConnection {
             }
             departing::removal(&socket)
         };
-        match self.is_last() {
+        match alone {
             true => drop(disconnect()),
             false => self.session.part(&self.namespace, disconnect),
         }
@@ -178,8 +180,23 @@ impl LocalConnection {
     fn go(&self) -> Option<SocketRef<Adapter>> {
         self.session.leave(&self.namespace, &self.id);
         let mut state = self.state.lock();
-        state.phase = Phase::Gone;
-        state.socket.take()
+        if let State::Departed = *state {
+            return None;
+        }
+        match std::mem::replace(&mut *state, State::Gone) {
+            State::Ready(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// Lets go of it, and returns true once: its departure is this caller's to carry out.
+    pub(in crate::gateway) fn depart_once(&self) -> bool {
+        self.set_gone();
+        let mut state = self.state.lock();
+        !matches!(
+            std::mem::replace(&mut *state, State::Departed),
+            State::Departed
+        )
     }
 }
 

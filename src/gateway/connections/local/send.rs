@@ -9,9 +9,10 @@ use socketioxide::{
     extract::{AckSender, SocketRef},
 };
 
-use super::{LocalConnection, Phase, answer::FirstArgument, phase::State};
+use super::{LocalConnection, answer::FirstArgument, phase::State};
 use crate::{
     gateway::{arg::Arguments, message::Message},
+    metrics::Metrics,
     transport::engine::Adapter,
 };
 
@@ -27,6 +28,15 @@ pub(crate) enum NotSent {
     Gone,
     /// More waits for its client than may.
     Full,
+}
+
+impl NotSent {
+    /// Counts the message if it was lost because too much waits for its client. A connection that is gone loses nothing.
+    pub(in crate::gateway) fn count(self, metrics: &Metrics) {
+        if self == Self::Full {
+            metrics.messages_dropped("queue_full").increment(1);
+        }
+    }
 }
 
 impl LocalConnection {
@@ -121,9 +131,9 @@ impl LocalConnection {
     }
 
     fn sendable<'a>(&self, state: &'a State) -> Result<&'a SocketRef<Adapter>, NotSent> {
-        match &state.socket {
-            Some(socket) if state.phase == Phase::Ready && self.ending().is_none() => Ok(socket),
-            _ if state.phase == Phase::Arriving => Err(NotSent::Arriving),
+        match state {
+            State::Ready(socket) if self.ending().is_none() => Ok(socket),
+            State::Arriving => Err(NotSent::Arriving),
             _ => Err(NotSent::Gone),
         }
     }

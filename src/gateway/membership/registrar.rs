@@ -1,0 +1,199 @@
+//! Keeps the registry's entry of each connection of this node.
+
+use std::{collections::HashSet, sync::Arc};
+
+use crate::{
+    config::{PerUserPolicy, RunningConfig},
+    connection::{NodeId, Tally},
+    ending::Ending,
+    gateway::{
+        connections::{LocalConnections, local::LocalConnection},
+        endings::orders::EndOrders,
+        lease::OwnLease,
+        refusal::Refusal,
+    },
+    registry::{
+        Admission, Assertion, EndTarget, Entry, LimitPolicy, RATE_WINDOW, Registry, RegistryError,
+        UserLimit,
+    },
+};
+
+/// Registers this node's connections, asserts them again, and does what the registry answers.
+pub(in crate::gateway) struct Registrar {
+    node_id: NodeId,
+    config: RunningConfig,
+    registry: Arc<dyn Registry>,
+    lease: Arc<OwnLease>,
+    connections: Arc<LocalConnections>,
+    orders: Arc<EndOrders>,
+}
+
+impl Registrar {
+    /// Registers connections of this node under its lease.
+    pub(in crate::gateway) fn new(
+        node_id: NodeId,
+        config: RunningConfig,
+        registry: Arc<dyn Registry>,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        orders: Arc<EndOrders>,
+    ) -> Self {
+        Self {
+            node_id,
+            config,
+            registry,
+            lease,
+            connections,
+            orders,
+        }
+    }
+
+    /// Registers a connection, and carries out what that means for others of its user's.
+    pub(in crate::gateway) async fn register(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+    ) -> Result<Tally, Refusal> {
+        let mut evicted = HashSet::new();
+        let mut limit = self.user_limit();
+        let (record, admission) = loop {
+            let (losses, lease) = (self.lease.losses(), self.lease.current());
+            let (record, grant) = (connection.record(&self.node_id), connection.grant());
+            let assertion = Assertion {
+                connection: &record,
+                grant: &grant,
+                version: connection.version(),
+                start: connection.start(),
+                limit: Some(limit),
+                again: false,
+            };
+            let admission = match self.lease.holds() {
+                true => self.registry.assert(&lease, &assertion).await,
+                false => Err(RegistryError::Unavailable(
+                    "this node has no lease".to_owned(),
+                )),
+            };
+            if let Ok(Admission::Admitted {
+                start,
+                evicted: more,
+                ..
+            }) = &admission
+            {
+                evicted.extend(more.iter().cloned());
+                // It has come once, however often it is asserted.
+                limit.newcomers = 0;
+                // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
+                connection.set_registered(*start);
+            }
+            // A lease or data that was lost meanwhile took the entry along, and the resync after that loss did not know the connection.
+            if admission.is_err() || connection.is_gone() || losses == self.lease.losses() {
+                break (record, admission);
+            }
+        };
+        let tally = match admission {
+            Ok(Admission::Admitted { tally, .. }) => tally,
+            Ok(Admission::Refused(bar)) => return Err(Refusal::Bar(bar)),
+            Ok(Admission::Ended(ending)) => {
+                tracing::debug!(connection = %connection.id, ?ending, "ordered to end while it came");
+                return Err(Refusal::Unavailable);
+            }
+            Err(error) => {
+                tracing::warn!(connection = %connection.id, %error, "can't register a connection");
+                return Err(Refusal::Unavailable);
+            }
+        };
+        self.connections.table.count(connection);
+        if record.transport != connection.session.kind() {
+            // Upgraded while the registry was being told.
+            self.update(connection);
+        }
+        for entry in evicted {
+            self.evict(entry);
+        }
+        Ok(tally)
+    }
+
+    /// Ends a connection evicted by the per-user limit.
+    fn evict(self: &Arc<Self>, entry: Entry) {
+        let registrar = self.clone();
+        tokio::spawn(async move {
+            let ending = Ending::of(Ending::LIMIT);
+            if let Some(connection) = registrar.connections.table.get(&entry.id) {
+                registrar.connections.end_all(&[connection], &ending);
+            }
+            let target = EndTarget::Connection(entry);
+            if let Err(error) = registrar.orders.disconnect(target, None, &ending).await {
+                // The order stands; the next one who is admitted, or a resync, carries it out.
+                tracing::warn!(%error, "can't end a connection that is to make room");
+            }
+        });
+    }
+
+    /// Tells the registry what a connection is like, and does what comes of it.
+    pub(in crate::gateway) async fn assert_again(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+    ) -> Result<(), RegistryError> {
+        if connection.is_gone() {
+            return Ok(());
+        }
+        let version = connection.version();
+        let record = connection.record(&self.node_id);
+        let grant = connection.grant();
+        let assertion = Assertion {
+            connection: &record,
+            grant: &grant,
+            version,
+            start: connection.start(),
+            limit: None,
+            again: true,
+        };
+        let admission = self
+            .registry
+            .assert(&self.lease.current(), &assertion)
+            .await;
+        if connection.is_gone() {
+            // What its end tells the registry may have come before this, which may have been carried out even if it failed.
+            let (connections, connection) = (self.connections.clone(), connection.clone());
+            tokio::spawn(async move {
+                connection.unregistered.cancelled().await;
+                connections.unregister(&connection);
+            });
+        }
+        match admission? {
+            Admission::Admitted { .. } => {}
+            Admission::Refused(bar) => self
+                .connections
+                .end_all(std::slice::from_ref(connection), &bar.ending()),
+            Admission::Ended(ending) => self
+                .connections
+                .end_all(std::slice::from_ref(connection), &ending),
+        }
+        Ok(())
+    }
+
+    /// Tells the registry what a connection is like now. What fails is made good by the next repair.
+    pub(in crate::gateway) fn update(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
+        connection.changed();
+        let (registrar, connection) = (self.clone(), connection.clone());
+        tokio::spawn(async move {
+            if let Err(error) = registrar.assert_again(&connection).await {
+                tracing::warn!(connection = %connection.id, %error, "can't update a connection");
+            }
+        });
+    }
+
+    /// What one user may have.
+    fn user_limit(&self) -> UserLimit {
+        let limits = &self.config.now().limits;
+        UserLimit {
+            max: limits.connections_per_user,
+            policy: match limits.connections_per_user_policy {
+                PerUserPolicy::Reject => LimitPolicy::Reject,
+                PerUserPolicy::EvictOldest => LimitPolicy::EvictOldest,
+            },
+            newcomers: limits
+                .connects_per_second_per_user
+                .saturating_mul(RATE_WINDOW.as_secs() as u32),
+        }
+    }
+}
