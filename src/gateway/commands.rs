@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use derive_more::Constructor;
 use tokio::time::Instant;
 
 use super::{
@@ -35,6 +36,7 @@ const TOGETHER: usize = 256;
 type Outbox = HashMap<Instance, Vec<Receipt>>;
 
 /// Carries out what other nodes ask of this one.
+#[derive(Constructor)]
 pub(super) struct PeerCommands {
     registry: Arc<dyn Registry>,
     metrics: Metrics,
@@ -45,25 +47,6 @@ pub(super) struct PeerCommands {
 }
 
 impl PeerCommands {
-    /// Carries commands out with these parts.
-    pub(super) fn new(
-        registry: Arc<dyn Registry>,
-        metrics: Metrics,
-        peers: Arc<Peers>,
-        connections: Arc<LocalConnections>,
-        delivery: Arc<Deliverer>,
-        heartbeats: Arc<Heartbeats>,
-    ) -> Self {
-        Self {
-            registry,
-            metrics,
-            peers,
-            connections,
-            delivery,
-            heartbeats,
-        }
-    }
-
     /// Reads what the bus brings, in order, until it ends. Receipts go out for all that had come together.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
         let mut come = Vec::new();

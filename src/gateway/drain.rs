@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use derive_more::Constructor;
 use rand::seq::SliceRandom;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -20,6 +21,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(5);
 
 /// Sends this node's clients away.
+#[derive(Constructor)]
 pub(super) struct Drain {
     config: RunningConfig,
     readiness: Arc<Readiness>,
@@ -29,23 +31,6 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// Drains these connections, and then gives up the lease that `heartbeats` keeps.
-    pub(super) fn new(
-        config: RunningConfig,
-        readiness: Arc<Readiness>,
-        connections: Arc<LocalConnections>,
-        heartbeats: Arc<Heartbeats>,
-        application: Arc<Application>,
-    ) -> Self {
-        Self {
-            config,
-            readiness,
-            connections,
-            heartbeats,
-            application,
-        }
-    }
-
     /// Sends every client away, spread over `drain.window`, and gives up the node's lease.
     pub(super) async fn run(&self) {
         self.readiness.set_draining();

@@ -51,7 +51,7 @@ impl LeaseState {
 }
 
 /// This node's lease, and what the node may answer for while it holds it.
-pub(in crate::gateway) struct OwnLease {
+pub(crate) struct OwnLease {
     config: RunningConfig,
     state: Mutex<LeaseState>,
 }

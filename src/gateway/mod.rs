@@ -21,12 +21,12 @@
 //! ```
 //!
 //! A part tells a higher one through what it was given when it was built: departures call back into the watch over tokens, and
-//! a connection has a [`ConnectionObserver`](connections::local::ConnectionObserver), an application's lane. One arrow goes up:
+//! a connection has a `ConnectionObserver`, an application's lane. One arrow goes up:
 //! `handlers` gives [`Gateway`] to programs with handlers of their own, weakly.
 //!
-//! An end has five verbs. An *order* is written into the registry before anybody is told ([`endings`]). *End*: the client is told,
+//! An end has five verbs. An *order* is written into the registry before anybody is told (`endings`). *End*: the client is told,
 //! and nothing more is sent to it. *Close*: its transport goes. *Depart*: it is out of the table, and is counted. *Unregister*:
-//! the registry no longer has it ([`connections`]).
+//! the registry no longer has it (`connections`).
 
 pub mod access;
 mod arg;

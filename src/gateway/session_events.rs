@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use derive_more::Constructor;
+
 use super::{
     connections::LocalConnections, membership::registrar::Registrar, readiness::Readiness,
 };
@@ -12,28 +14,12 @@ use crate::{
 };
 
 /// Does what the sessions tell.
+#[derive(Constructor)]
 pub(super) struct SessionListener {
     metrics: Metrics,
     readiness: Arc<Readiness>,
     connections: Arc<LocalConnections>,
     registrar: Arc<Registrar>,
-}
-
-impl SessionListener {
-    /// Does it with these parts.
-    pub(super) fn new(
-        metrics: Metrics,
-        readiness: Arc<Readiness>,
-        connections: Arc<LocalConnections>,
-        registrar: Arc<Registrar>,
-    ) -> Self {
-        Self {
-            metrics,
-            readiness,
-            connections,
-            registrar,
-        }
-    }
 }
 
 impl SessionEvents for SessionListener {

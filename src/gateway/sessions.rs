@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use derive_more::Constructor;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,7 @@ pub struct Issued {
 }
 
 /// Begins, refreshes and ends the sessions that Switchboard keeps.
+#[derive(Constructor)]
 pub(super) struct RefreshSessions {
     config: RunningConfig,
     metrics: Metrics,
@@ -71,21 +73,6 @@ pub(super) struct RefreshSessions {
 }
 
 impl RefreshSessions {
-    /// Sessions kept in this registry, whose ends are ordered by `orders`.
-    pub(super) fn new(
-        config: RunningConfig,
-        metrics: Metrics,
-        registry: Arc<dyn Registry>,
-        orders: Arc<EndOrders>,
-    ) -> Self {
-        Self {
-            config,
-            metrics,
-            registry,
-            orders,
-        }
-    }
-
     /// Begins a session for a user whom the backend has logged in.
     pub(super) async fn open(
         &self,

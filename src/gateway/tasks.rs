@@ -14,23 +14,23 @@ const RESTART: Duration = Duration::from_millis(250);
 
 /// Starts tasks that end with the node. Clones belong to the same node.
 #[derive(Clone, Default)]
-pub(in crate::gateway) struct Tasks {
+pub(crate) struct Tasks {
     stop: CancellationToken,
 }
 
 impl Tasks {
     /// Ends all tasks, and those that are started later.
-    pub(in crate::gateway) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.cancel();
     }
 
     /// Runs `task` until it returns or the node stops.
-    pub(in crate::gateway) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
     }
 
     /// Runs the task that `start` makes until it returns or the node stops. One that panics is started again, 250 ms later.
-    pub(in crate::gateway) fn supervise<F>(
+    pub(crate) fn supervise<F>(
         &self,
         what: &'static str,
         mut start: impl FnMut() -> F + Send + 'static,
@@ -48,7 +48,7 @@ impl Tasks {
 /// Runs `work`, and logs a panic in it: as `what`, of `subject`. Returns none if it panicked.
 ///
 /// What `work` holds on to must be right after a panic too: locks here are held for single steps and don't poison.
-pub(in crate::gateway) fn contain<T>(
+pub(crate) fn contain<T>(
     what: &'static str,
     subject: impl Display,
     work: impl FnOnce() -> T,
@@ -58,7 +58,7 @@ pub(in crate::gateway) fn contain<T>(
 }
 
 /// Awaits `work`, and logs a panic in it: as `what`, of `subject`. Returns none if it panicked.
-pub(in crate::gateway) async fn contain_async<T>(
+pub(crate) async fn contain_async<T>(
     what: &'static str,
     subject: impl Display,
     work: impl Future<Output = T>,

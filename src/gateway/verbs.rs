@@ -24,8 +24,8 @@ impl Gateway {
         self.inner.delivery.send(target, message).await
     }
 
-    /// The same in two steps: when this returns the message is under way, behind those that were before it; what comes is where
-    /// it went, within a second.
+    /// Hands a message to connections in two steps. When this returns the message is under way, behind those that were before it;
+    /// the future says within a second where it went.
     pub async fn dispatch(
         &self,
         target: &Target,

@@ -55,7 +55,7 @@ struct Arrival {
 }
 
 /// What a CONNECT packet says of its sender.
-pub(in crate::gateway) struct ConnectPacket {
+pub(crate) struct ConnectPacket {
     payload: TryData<ConnectPayload>,
     /// All of it, as it came: for the application, which may want more than is read.
     whole: Option<Packet>,
@@ -92,7 +92,7 @@ impl ConnectPacket {
 }
 
 /// Lets connections in.
-pub(in crate::gateway) struct Arrivals {
+pub(crate) struct Arrivals {
     node_id: NodeId,
     config: RunningConfig,
     metrics: Metrics,
@@ -141,7 +141,7 @@ impl Arrivals {
     }
 
     /// The connect middleware of a namespace.
-    pub(in crate::gateway) async fn arrive(
+    pub(crate) async fn arrive(
         &self,
         namespace: &Arc<str>,
         socket: SocketRef<Adapter>,
@@ -294,7 +294,7 @@ impl Arrivals {
     }
 
     /// The connect handler: the client has been told that it is connected, and now that it is known.
-    pub(in crate::gateway) fn ready(&self, socket: &SocketRef<Adapter>) {
+    pub(crate) fn ready(&self, socket: &SocketRef<Adapter>) {
         let Some(Arrival {
             connection,
             tally,

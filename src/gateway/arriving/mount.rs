@@ -34,10 +34,7 @@ const READ_BUFFER: usize = 512;
 const MAX_ATTACHMENTS: usize = 10;
 
 /// What the engine is to go by.
-pub(in crate::gateway) fn engine_settings(
-    running: &RunningConfig,
-    door: &Arc<Door>,
-) -> EngineSettings {
+pub(crate) fn engine_settings(running: &RunningConfig, door: &Arc<Door>) -> EngineSettings {
     let config = running.now();
     EngineSettings {
         config: running.clone(),
@@ -51,7 +48,7 @@ pub(in crate::gateway) fn engine_settings(
 }
 
 /// Makes the Socket.IO server and mounts the configured namespaces.
-pub(in crate::gateway) async fn mount(
+pub(crate) async fn mount(
     arrivals: &Arc<Arrivals>,
 ) -> (SocketIoService<NotFoundService, Adapter>, SocketIo<Adapter>) {
     let Config {

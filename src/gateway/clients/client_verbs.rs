@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Why a request is refused. `Display` is what its acknowledgement says.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::gateway) enum VerbError {
+pub(crate) enum VerbError {
     #[error("{0}")]
     Refused(Refusal),
     #[error("Service unavailable")]
@@ -63,7 +63,7 @@ impl From<AuthError> for VerbError {
 
 /// The events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::gateway) enum ClientVerb {
+pub(crate) enum ClientVerb {
     RefreshToken,
     Devices,
     LogoutDevice,
@@ -72,7 +72,7 @@ pub(in crate::gateway) enum ClientVerb {
 
 impl ClientVerb {
     /// The verb of that name.
-    pub(in crate::gateway) fn of(event: &str) -> Option<Self> {
+    pub(crate) fn of(event: &str) -> Option<Self> {
         match event {
             "refreshToken" => Some(Self::RefreshToken),
             "devices" => Some(Self::Devices),
@@ -84,7 +84,7 @@ impl ClientVerb {
 }
 
 /// Why arguments are denied that are too large to be read.
-pub(in crate::gateway) fn too_large(verb: ClientVerb) -> VerbError {
+pub(crate) fn too_large(verb: ClientVerb) -> VerbError {
     match verb {
         ClientVerb::RefreshToken | ClientVerb::Authenticate => AuthError::Invalid.into(),
         ClientVerb::Devices | ClientVerb::LogoutDevice => VerbError::Arguments,
@@ -129,7 +129,7 @@ impl DevicesPage {
 
 /// What clients may do about themselves. Clones are the same.
 #[derive(Clone)]
-pub(in crate::gateway) struct ClientVerbs {
+pub(crate) struct ClientVerbs {
     node_id: NodeId,
     config: RunningConfig,
     auth: Authenticator,
@@ -147,7 +147,7 @@ impl ClientVerbs {
         clippy::too_many_arguments,
         reason = "each is one of its parts, given once"
     )]
-    pub(in crate::gateway) fn new(
+    pub(crate) fn new(
         node_id: NodeId,
         config: RunningConfig,
         auth: Authenticator,
@@ -172,7 +172,7 @@ impl ClientVerbs {
     }
 
     /// Does what a client asks for. The fields of the answer are those of its acknowledgement.
-    pub(in crate::gateway) async fn carry_out(
+    pub(crate) async fn carry_out(
         &self,
         verb: ClientVerb,
         connection: &Arc<LocalConnection>,
@@ -372,13 +372,9 @@ impl ClientVerbs {
         Ok(identity)
     }
 
-    /// A guest's client goes on as `live`. Whoever has ordered the guest to end means that client: then the guest is in the registry
+    /// A guest's client goes on as `connection`. An order for the guest also ends that connection: then the guest is in the registry
     /// until the client is gone.
-    pub(in crate::gateway) fn release(
-        &self,
-        guest: &Arc<LocalConnection>,
-        connection: &Arc<LocalConnection>,
-    ) {
+    pub(crate) fn release(&self, guest: &Arc<LocalConnection>, connection: &Arc<LocalConnection>) {
         let (verbs, guest, connection) = (self.clone(), guest.clone(), connection.clone());
         tokio::spawn(async move {
             loop {

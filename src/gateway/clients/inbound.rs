@@ -9,6 +9,7 @@
 
 use std::sync::{Arc, Weak};
 
+use derive_more::Constructor;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use socketioxide::{
@@ -85,7 +86,7 @@ pub(crate) fn is_own_event(namespace: &str, event: &str) -> bool {
 
 /// The events of one socket.
 #[derive(Clone)]
-pub(in crate::gateway) struct Inbound(Arc<SocketEvents>);
+pub(crate) struct Inbound(Arc<SocketEvents>);
 
 struct SocketEvents {
     events: Weak<ClientEvents>,
@@ -104,7 +105,7 @@ struct QueuedVerb {
 
 impl Inbound {
     /// The handler of a socket's events.
-    pub(in crate::gateway) fn of(events: &Arc<ClientEvents>, lane: Option<Arc<Lane>>) -> Self {
+    pub(crate) fn of(events: &Arc<ClientEvents>, lane: Option<Arc<Lane>>) -> Self {
         Self(Arc::new(SocketEvents {
             events: Arc::downgrade(events),
             lane,
@@ -168,7 +169,7 @@ impl Inbound {
             let (Some(asked), Some(events)) = (next, self.0.events.upgrade()) else {
                 return;
             };
-            // As it is by now: a guest may have become somebody, and whoever is gone asks for nothing any more.
+            // As it is by now: a guest may have become a user, and a connection that is gone asks for nothing any more.
             let Some(CurrentConnection(connection)) = socket.extensions.get::<CurrentConnection>()
             else {
                 continue;
@@ -185,7 +186,8 @@ impl Inbound {
 }
 
 /// Handles what clients send.
-pub(in crate::gateway) struct ClientEvents {
+#[derive(Constructor)]
+pub(crate) struct ClientEvents {
     config: RunningConfig,
     metrics: Metrics,
     lease: Arc<OwnLease>,
@@ -196,27 +198,6 @@ pub(in crate::gateway) struct ClientEvents {
 }
 
 impl ClientEvents {
-    /// Handles events by the application's handlers, and by these verbs.
-    pub(in crate::gateway) fn new(
-        config: RunningConfig,
-        metrics: Metrics,
-        lease: Arc<OwnLease>,
-        connections: Arc<LocalConnections>,
-        application: Arc<Application>,
-        client_verbs: ClientVerbs,
-        admin_verbs: Arc<AdminVerbs>,
-    ) -> Self {
-        Self {
-            config,
-            metrics,
-            lease,
-            connections,
-            application,
-            client_verbs,
-            admin_verbs,
-        }
-    }
-
     /// How much of a connection's events may wait, in each of its two queues.
     fn event_bounds(&self) -> Bounds {
         let limits = &self.config.now().limits;

@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_millis(200);
 ///
 /// socketioxide runs a handler that is a function as a task, and has the socket in its namespace until that has returned: a
 /// CONNECT packet that comes before is passed over. So the handler's trait is implemented here, and nothing waits.
-pub(in crate::gateway) struct DisconnectListener(Weak<LocalConnections>);
+pub(crate) struct DisconnectListener(Weak<LocalConnections>);
 
 /// What takes a socket out of its namespace, in the socket's extensions once the socket has been ended from this side: it
 /// stays there to take what its client still sends. See [`crate::transport::parted`].
@@ -52,7 +52,7 @@ struct Stays {
 
 impl DisconnectListener {
     /// The handler of a socket.
-    pub(in crate::gateway) fn of(connections: &Arc<LocalConnections>) -> Self {
+    pub(crate) fn of(connections: &Arc<LocalConnections>) -> Self {
         Self(Arc::downgrade(connections))
     }
 }
@@ -64,7 +64,7 @@ impl DisconnectHandler<Adapter, ()> for DisconnectListener {
         reason: DisconnectReason,
         remove: fn(Arc<Socket<Adapter>>),
     ) {
-        // Whoever ended it on this side sees to its departure, after the end of its session has begun.
+        // What ended it on this side sees to its departure, after the end of its session has begun.
         if reason == DisconnectReason::ServerNSDisconnect {
             let stays = Stays {
                 socket: Arc::downgrade(&socket),
@@ -84,7 +84,7 @@ impl DisconnectHandler<Adapter, ()> for DisconnectListener {
 }
 
 /// What takes a socket out of its namespace that has been ended from this side. None if it is out, or was not ended.
-pub(in crate::gateway) fn removal(socket: &Socket<Adapter>) -> Option<Removal> {
+pub(crate) fn removal(socket: &Socket<Adapter>) -> Option<Removal> {
     let Stays { socket, remove } = socket.extensions.remove::<Stays>()?;
     Some(Box::new(move || {
         if let Some(socket) = socket.upgrade() {
@@ -111,19 +111,19 @@ fn departure_label(reason: DisconnectReason) -> &'static str {
 const LINES: NonZeroU32 = NonZeroU32::new(50).unwrap();
 
 /// Limits the lines at `info` on connections that ended.
-pub(in crate::gateway) fn limit_lines() -> DefaultDirectRateLimiter {
+pub(crate) fn limit_lines() -> DefaultDirectRateLimiter {
     RateLimiter::direct(Quota::per_second(NonZeroU32::MIN).allow_burst(LINES))
 }
 
 /// A connection on its way in. Unless it arrives, it is gone with this, whatever kept it: a refusal, or a panic.
-pub(in crate::gateway) struct ArrivalGuard<'a> {
+pub(crate) struct ArrivalGuard<'a> {
     connections: &'a Arc<LocalConnections>,
     connection: Option<Arc<LocalConnection>>,
 }
 
 impl ArrivalGuard<'_> {
     /// The connection stays.
-    pub(in crate::gateway) fn has_arrived(mut self) {
+    pub(crate) fn has_arrived(mut self) {
         self.connection = None;
     }
 }
@@ -138,10 +138,7 @@ impl Drop for ArrivalGuard<'_> {
 
 impl LocalConnections {
     /// Guards a connection that is in the table until it has arrived.
-    pub(in crate::gateway) fn guard(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
-    ) -> ArrivalGuard<'_> {
+    pub(crate) fn guard(self: &Arc<Self>, connection: &Arc<LocalConnection>) -> ArrivalGuard<'_> {
         ArrivalGuard {
             connections: self,
             connection: Some(connection.clone()),
@@ -150,12 +147,8 @@ impl LocalConnections {
 
     /// A connection is over. Does its work once; `label` names the cause in the metrics unless the server ordered the end.
     ///
-    /// A panic in it is caught here: whoever calls it has others to see to, some while they are dropped.
-    pub(in crate::gateway) fn depart(
-        self: &Arc<Self>,
-        connection: &Arc<LocalConnection>,
-        label: &'static str,
-    ) {
+    /// A panic in it is caught here: its callers have other connections to see to, some while they are dropped.
+    pub(crate) fn depart(self: &Arc<Self>, connection: &Arc<LocalConnection>, label: &'static str) {
         let let_go = || self.let_go(connection, label);
         if contain("a departure", &connection.id, let_go).is_none() {
             self.table.remove(connection);
@@ -231,7 +224,7 @@ impl LocalConnections {
     }
 
     /// Has the registry told that a connection is out.
-    pub(in crate::gateway) fn unregister(&self, connection: &Arc<LocalConnection>) {
+    pub(crate) fn unregister(&self, connection: &Arc<LocalConnection>) {
         // Fails only when the task is gone, and then the whole node is; its lease runs out.
         self.departures.send(connection.clone()).ok();
     }
@@ -247,8 +240,9 @@ impl LocalConnections {
         });
     }
 
-    /// Tells the registry who is out, until the node is gone. Those of a shard that can't be reached wait, and keep nobody else.
-    pub(in crate::gateway) async fn unregister_all(
+    /// Tells the registry which connections are out, until the node is gone. Those of a shard that can't be reached wait, and
+    /// keep no others waiting.
+    pub(crate) async fn unregister_all(
         self: Arc<Self>,
         mut departures: mpsc::UnboundedReceiver<Arc<LocalConnection>>,
     ) {

@@ -11,7 +11,7 @@ use super::{
 use crate::{connection::ConnectionId, ending::Ending, gateway::tasks::contain};
 
 /// Waits until connections of this node are closed and out of the registry. Returns those that are, by the deadline.
-pub(in crate::gateway) async fn closed(
+pub(crate) async fn closed(
     connections: Vec<Arc<LocalConnection>>,
     deadline: Instant,
 ) -> Vec<ConnectionId> {
@@ -27,11 +27,7 @@ pub(in crate::gateway) async fn closed(
 impl LocalConnections {
     /// Ends connections of this node: each is told why, and with the last one of a session its transport is closed.
     /// Connections that are being ended already are left to that, and one that has not arrived yet is ended when it does.
-    pub(in crate::gateway) fn end_all(
-        self: &Arc<Self>,
-        connections: &[Arc<LocalConnection>],
-        ending: &Ending,
-    ) {
+    pub(crate) fn end_all(self: &Arc<Self>, connections: &[Arc<LocalConnection>], ending: &Ending) {
         // All are marked before the first is ended: whether a session has others left is then the same for each.
         let marked: Vec<_> = connections
             .iter()
@@ -53,7 +49,7 @@ impl LocalConnections {
     }
 
     /// Ends connections as their ending says.
-    pub(in crate::gateway) fn carry_out(
+    pub(crate) fn carry_out(
         self: &Arc<Self>,
         connections: Vec<Arc<LocalConnection>>,
         ending: &Ending,
@@ -83,10 +79,7 @@ impl LocalConnections {
     }
 
     /// Ends the connections of this node that came in by a token. Returns them.
-    pub(in crate::gateway) fn end_token(
-        self: &Arc<Self>,
-        token_id: &str,
-    ) -> Vec<Arc<LocalConnection>> {
+    pub(crate) fn end_token(self: &Arc<Self>, token_id: &str) -> Vec<Arc<LocalConnection>> {
         let mut connections = self.table.all();
         connections.retain(|connection| connection.grant().token_id.as_deref() == Some(token_id));
         self.end_all(&connections, &Ending::of(Ending::TOKEN_REVOKED));

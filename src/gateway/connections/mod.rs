@@ -3,11 +3,11 @@
 //! `table` finds them and `local` is one of them; `ending` ends them, `departing` is the one way out, whatever ended them;
 //! `event_limiter` bounds what each may send.
 
-pub(in crate::gateway) mod departing;
-pub(in crate::gateway) mod ending;
-pub(in crate::gateway) mod event_limiter;
-pub(in crate::gateway) mod local;
-pub(in crate::gateway) mod table;
+pub(crate) mod departing;
+pub(crate) mod ending;
+pub(crate) mod event_limiter;
+pub(crate) mod local;
+pub(crate) mod table;
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// The connections of this node.
-pub(in crate::gateway) struct LocalConnections {
+pub(crate) struct LocalConnections {
     /// Finds them.
-    pub(in crate::gateway) table: ConnectionTable,
+    pub(crate) table: ConnectionTable,
     config: RunningConfig,
     metrics: Metrics,
     registry: Arc<dyn Registry>,
@@ -38,7 +38,7 @@ pub(in crate::gateway) struct LocalConnections {
 
 impl LocalConnections {
     /// An empty table, and the task that tells the registry of departures.
-    pub(in crate::gateway) fn start(
+    pub(crate) fn start(
         config: RunningConfig,
         metrics: Metrics,
         registry: Arc<dyn Registry>,
@@ -62,12 +62,12 @@ impl LocalConnections {
     }
 
     /// `limits.connections` as it is configured; 0 where only the descriptors bound them.
-    pub(in crate::gateway) fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.config.now().limits.connections.unwrap_or_default() as usize
     }
 
     /// How many bytes may wait for one client.
-    pub(in crate::gateway) fn send_queue_bytes(&self) -> usize {
+    pub(crate) fn send_queue_bytes(&self) -> usize {
         self.config.now().limits.send_queue_bytes.as_u64() as usize
     }
 }

@@ -13,19 +13,19 @@ const PIECE: usize = 1_000_000;
 
 /// What is left for the answers to one send.
 #[derive(Debug)]
-pub(in crate::gateway) struct AckBudget {
+pub(crate) struct AckBudget {
     each: usize,
     left: usize,
 }
 
 impl AckBudget {
     /// A whole budget; one answer may have `each` bytes.
-    pub(in crate::gateway) fn new(each: usize) -> Self {
+    pub(crate) fn new(each: usize) -> Self {
         Self { each, left: TOTAL }
     }
 
     /// Lets an answer pass, or leaves out its data. Returns whether it was cut here.
-    pub(in crate::gateway) fn admit(&mut self, answer: &mut Answer) -> bool {
+    pub(crate) fn admit(&mut self, answer: &mut Answer) -> bool {
         let Answer::Given(data) = answer else {
             return false;
         };
@@ -40,9 +40,7 @@ impl AckBudget {
 }
 
 /// Answers in the pieces in which they go to another node, in order; one, if there are none.
-pub(in crate::gateway) fn pieces(
-    acks: Vec<(ConnectionId, Answer)>,
-) -> Vec<Vec<(ConnectionId, Answer)>> {
+pub(crate) fn pieces(acks: Vec<(ConnectionId, Answer)>) -> Vec<Vec<(ConnectionId, Answer)>> {
     let mut pieces = vec![Vec::new()];
     let mut bytes = 0;
     for (id, answer) in acks {

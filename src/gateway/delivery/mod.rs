@@ -1,6 +1,6 @@
-//! Handing messages to connections: on this node, and on the nodes that hold whom they are for.
+//! Handing messages to connections: on this node, and through the nodes that hold recipients.
 
-pub(in crate::gateway) mod acks;
+pub(crate) mod acks;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -39,9 +39,9 @@ const RECEIPTS: Duration = Duration::from_secs(1);
 
 /// What became of a message on one node.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::gateway) struct Handed {
+pub(crate) struct Handed {
     /// How many connections have it in their queues.
-    pub(in crate::gateway) connections: u64,
+    pub(crate) connections: u64,
     /// A recipient is here, or may be, and did not get it.
     missed: bool,
 }
@@ -52,8 +52,8 @@ impl Handed {
         missed: true,
     };
 
-    /// Whether nobody got it although somebody may be here: to say that nobody is would be wrong.
-    pub(in crate::gateway) fn is_withheld(self) -> bool {
+    /// Whether no connection got it although a recipient may be here: to say that there is none would be wrong.
+    pub(crate) fn is_withheld(self) -> bool {
         self.missed && self.connections == 0
     }
 
@@ -68,7 +68,7 @@ impl Handed {
 }
 
 /// Hands messages to connections: to this node's, and through other nodes to theirs.
-pub(in crate::gateway) struct Deliverer {
+pub(crate) struct Deliverer {
     config: RunningConfig,
     metrics: Metrics,
     lease: Arc<OwnLease>,
@@ -80,7 +80,7 @@ pub(in crate::gateway) struct Deliverer {
 
 impl Deliverer {
     /// To these connections, and to those of other nodes.
-    pub(in crate::gateway) fn new(
+    pub(crate) fn new(
         config: RunningConfig,
         metrics: Metrics,
         lease: Arc<OwnLease>,
@@ -98,12 +98,12 @@ impl Deliverer {
     }
 
     /// The namespaces are mounted on this server: from here on messages to rooms and to all reach its sockets.
-    pub(in crate::gateway) fn mounted(&self, sockets: SocketIo<Adapter>) {
+    pub(crate) fn mounted(&self, sockets: SocketIo<Adapter>) {
         self.sockets.set(sockets).ok();
     }
 
     /// Refuses a namespace that the configuration does not have.
-    pub(in crate::gateway) fn check_namespace(&self, namespace: &str) -> Result<(), GatewayError> {
+    pub(crate) fn check_namespace(&self, namespace: &str) -> Result<(), GatewayError> {
         let config = self.config.now();
         match config.namespaces.iter().any(|it| it.path == namespace) {
             true => Ok(()),
@@ -113,7 +113,7 @@ impl Deliverer {
 
     /// Hands a message to its recipients on this node. Never waits. Hands it to nobody while this node does not vouch for its
     /// connections: others may have been told that they are gone.
-    pub(in crate::gateway) fn deliver(&self, target: &Target, message: &Message) -> Handed {
+    pub(crate) fn deliver(&self, target: &Target, message: &Message) -> Handed {
         if !self.may_deliver(target) {
             return Handed::WITHHELD;
         }
@@ -158,7 +158,7 @@ impl Deliverer {
 
     /// Hands a message to its recipients on this node, and collects what the clients answer. The messages
     /// are handed out before this returns; the answers come with the future.
-    pub(in crate::gateway) fn deliver_with_ack(
+    pub(crate) fn deliver_with_ack(
         &self,
         target: &Target,
         message: &Message,
@@ -229,8 +229,8 @@ impl Deliverer {
             .collect()
     }
 
-    /// Hands a message to whom it is for, wherever they are.
-    pub(in crate::gateway) async fn send(
+    /// Hands a message to its recipients on every node, and waits for what became of it.
+    pub(crate) async fn send(
         &self,
         target: &Target,
         message: &Message,
@@ -244,7 +244,7 @@ impl Deliverer {
     ///
     /// An error means that nobody got it, on no node: this node's own connections get it when Redis has taken it for the others.
     /// The one exception is [`BusError::Unanswered`](crate::bus::BusError::Unanswered): other nodes may have got it then.
-    pub(in crate::gateway) async fn dispatch<'a>(
+    pub(crate) async fn dispatch<'a>(
         &'a self,
         target: &Target,
         message: &Message,
@@ -280,7 +280,7 @@ impl Deliverer {
     }
 
     /// Hands a message to a user, or to one device of a user's, and collects the answers.
-    pub(in crate::gateway) async fn send_with_ack(
+    pub(crate) async fn send_with_ack(
         &self,
         user: &UserId,
         device: Option<String>,
@@ -320,7 +320,7 @@ impl Deliverer {
     }
 
     /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
-    /// accounted for with each of `lives`, which are theirs: what an adapter of another node's would do with it, nobody would be
+    /// accounted for with each of `connections`, which are theirs: what an adapter of another node's would do with it, nobody would be
     /// told.
     fn emit(
         &self,

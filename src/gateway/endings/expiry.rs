@@ -37,7 +37,7 @@ const CLOCK: Duration = Duration::from_secs(5);
 const JUMP: Duration = Duration::from_secs(1);
 
 /// What the queue is told.
-pub(in crate::gateway) enum Watch {
+pub(crate) enum Watch {
     /// Look at a connection now.
     Look(ConnectionId),
     /// It is gone.
@@ -58,7 +58,7 @@ enum Finding {
 }
 
 /// Watches over the tokens of this node's connections.
-pub(in crate::gateway) struct ExpiryWatch {
+pub(crate) struct ExpiryWatch {
     config: RunningConfig,
     connections: Arc<LocalConnections>,
     watches: mpsc::UnboundedSender<Watch>,
@@ -66,7 +66,7 @@ pub(in crate::gateway) struct ExpiryWatch {
 
 impl ExpiryWatch {
     /// Watches over these connections until the node stops. `watches`, `watching`: the two ends of the queue of what it is told.
-    pub(in crate::gateway) fn start(
+    pub(crate) fn start(
         config: RunningConfig,
         connections: Arc<LocalConnections>,
         (watches, watching): (mpsc::UnboundedSender<Watch>, mpsc::UnboundedReceiver<Watch>),
@@ -82,13 +82,13 @@ impl ExpiryWatch {
     }
 
     /// Looks at all tokens now: how long they are good may have changed.
-    pub(in crate::gateway) fn look_at_all(&self) {
+    pub(crate) fn look_at_all(&self) {
         // Fails only when the node's tasks have stopped.
         self.watches.send(Watch::LookAtAll).ok();
     }
 
     /// Watches over the end of a connection's token, by what the token says now.
-    pub(in crate::gateway) fn watch(&self, connection: &LocalConnection) {
+    pub(crate) fn watch(&self, connection: &LocalConnection) {
         if connection.expires_at().is_some() {
             // Fails only when the node's tasks have stopped.
             self.watches.send(Watch::Look(connection.id.clone())).ok();

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use derive_more::Constructor;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
@@ -36,7 +37,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const SLOWEST_LOOK: Duration = Duration::from_secs(1);
 
 /// Orders connections to end, on every node, and keeps users out.
-pub(in crate::gateway) struct EndOrders {
+#[derive(Constructor)]
+pub(crate) struct EndOrders {
     registry: Arc<dyn Registry>,
     lease: Arc<OwnLease>,
     peers: Arc<Peers>,
@@ -44,24 +46,9 @@ pub(in crate::gateway) struct EndOrders {
 }
 
 impl EndOrders {
-    /// Orders by this registry, told to these nodes and carried out on these connections.
-    pub(in crate::gateway) fn new(
-        registry: Arc<dyn Registry>,
-        lease: Arc<OwnLease>,
-        peers: Arc<Peers>,
-        connections: Arc<LocalConnections>,
-    ) -> Self {
-        Self {
-            registry,
-            lease,
-            peers,
-            connections,
-        }
-    }
-
     /// Ends connections on every node, with what keeps their user out from now on. Answers when all that were listed before
     /// are closed and out of the registry, or after [`PROMISE`] with those that could not be confirmed.
-    pub(in crate::gateway) async fn disconnect(
+    pub(crate) async fn disconnect(
         &self,
         target: EndTarget,
         fence: Option<Fence>,
@@ -72,7 +59,7 @@ impl EndOrders {
 
     /// Ends connections on every node, with what keeps their user out from now on, and answers as `disconnect` does. With
     /// [`Fence::RevokeBefore`] also returns from when on grants count.
-    pub(in crate::gateway) async fn order(
+    pub(crate) async fn order(
         &self,
         target: EndTarget,
         fence: Option<Fence>,
@@ -127,7 +114,7 @@ impl EndOrders {
     }
 
     /// Refuses a token and ends the connections that came in by it, on every node: no index leads to them, so all are asked.
-    pub(in crate::gateway) async fn revoke_token(
+    pub(crate) async fn revoke_token(
         &self,
         token_id: &str,
         until: Option<Timestamp>,
@@ -146,11 +133,7 @@ impl EndOrders {
     }
 
     /// Bans a user and ends its connections.
-    pub(in crate::gateway) async fn ban(
-        &self,
-        user: &UserId,
-        ban: &Ban,
-    ) -> Result<Disconnected, GatewayError> {
+    pub(crate) async fn ban(&self, user: &UserId, ban: &Ban) -> Result<Disconnected, GatewayError> {
         let fence = Fence::Ban(ban.clone());
         let mut ending = Ending::of(Ending::BANNED);
         if let Some(reason) = &ban.reason {
@@ -160,7 +143,7 @@ impl EndOrders {
     }
 
     /// Refuses a user's tokens that were issued before a time (none: now), and ends the connections that came in with one.
-    pub(in crate::gateway) async fn revoke_tokens(
+    pub(crate) async fn revoke_tokens(
         &self,
         user: &UserId,
         issued_before: Option<Timestamp>,

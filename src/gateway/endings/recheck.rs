@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// Looks at the sessions of this node's connections.
-pub(in crate::gateway) struct SessionRecheck {
+pub(crate) struct SessionRecheck {
     auth: Authenticator,
     connections: Arc<LocalConnections>,
 }
 
 impl SessionRecheck {
     /// Looks at all sessions each time that `every` has passed, until the node stops.
-    pub(in crate::gateway) fn start(
+    pub(crate) fn start(
         auth: Authenticator,
         connections: Arc<LocalConnections>,
         every: Duration,

@@ -33,9 +33,9 @@ const UNAVAILABLE: &str = "Unavailable";
 const INVALID: &str = "Invalid arguments";
 
 /// Runs an application's handlers.
-pub(in crate::gateway) struct Application {
+pub(crate) struct Application {
     /// What it handles.
-    pub(in crate::gateway) handlers: Handlers,
+    pub(crate) handlers: Handlers,
     node_id: NodeId,
     config: RunningConfig,
     metrics: Metrics,
@@ -45,7 +45,7 @@ pub(in crate::gateway) struct Application {
 
 impl Application {
     /// Runs these handlers, once [`Application::serve`] has been called.
-    pub(in crate::gateway) fn new(
+    pub(crate) fn new(
         handlers: Handlers,
         node_id: NodeId,
         config: RunningConfig,
@@ -61,18 +61,18 @@ impl Application {
     }
 
     /// Gives this node to the handlers, as [`Gateway`].
-    pub(in crate::gateway) fn serve(&self, node: &Arc<Composition>) {
+    pub(crate) fn serve(&self, node: &Arc<Composition>) {
         self.node.set(Arc::downgrade(node)).ok();
     }
 
     /// The lane of a connection that is about to come; none if nothing waits for its events or its end.
-    pub(in crate::gateway) fn lane(self: &Arc<Self>, namespace: &str) -> Option<Arc<Lane>> {
+    pub(crate) fn lane(self: &Arc<Self>, namespace: &str) -> Option<Arc<Lane>> {
         let needed = self.handlers.needs_lane(namespace);
         needed.then(|| Lane::new(self.clone()))
     }
 
     /// Lets the application decide on a newcomer. Returns what greets it.
-    pub(in crate::gateway) async fn decide(
+    pub(crate) async fn decide(
         &self,
         connection: &Arc<LocalConnection>,
         lane: Option<&Lane>,
@@ -126,7 +126,7 @@ impl Application {
 
     /// Runs the handler of an event, and sends its answer.
     pub(super) async fn hand_over(self: &Arc<Self>, event: QueuedEvent) {
-        // As it is by now: a guest may have become somebody. What a client has sent before it left is handled; what one has sent
+        // As it is by now: a guest may have become a user. What a client has sent before it left is handled; what one has sent
         // that was ended from this side is not.
         let (Some(CurrentConnection(connection)), Some(gateway)) = (
             event.socket.extensions.get::<CurrentConnection>(),

@@ -17,13 +17,13 @@ use crate::gateway::{
 use crate::{connection::ConnectionId, transport::engine::Adapter};
 
 /// An event that waits for an application's handler, as it came.
-pub(in crate::gateway) struct QueuedEvent {
-    pub(in crate::gateway) handler: OnEvent,
-    pub(in crate::gateway) name: String,
-    pub(in crate::gateway) packet: Packet,
-    pub(in crate::gateway) ack: AckSender<Adapter>,
-    pub(in crate::gateway) wants_ack: bool,
-    pub(in crate::gateway) socket: Arc<Socket<Adapter>>,
+pub(crate) struct QueuedEvent {
+    pub(crate) handler: OnEvent,
+    pub(crate) name: String,
+    pub(crate) packet: Packet,
+    pub(crate) ack: AckSender<Adapter>,
+    pub(crate) wants_ack: bool,
+    pub(crate) socket: Arc<Socket<Adapter>>,
 }
 
 enum Work {
@@ -33,7 +33,7 @@ enum Work {
 }
 
 /// What waits for an application's handlers, of one connection.
-pub(in crate::gateway) struct Lane {
+pub(crate) struct Lane {
     application: Arc<Application>,
     state: Mutex<State>,
 }
@@ -41,7 +41,7 @@ pub(in crate::gateway) struct Lane {
 #[derive(Default)]
 struct State {
     queue: Queue<Work>,
-    /// The connection whose end is to be told. Changes when a guest becomes somebody.
+    /// The connection whose end is to be told. Changes when a guest becomes a user.
     whose: Option<ConnectionId>,
     /// Whether the client has been told that it is connected.
     open: bool,
@@ -49,7 +49,7 @@ struct State {
 
 impl Lane {
     /// A lane of a connection that is about to come.
-    pub(in crate::gateway) fn new(application: Arc<Application>) -> Arc<Self> {
+    pub(crate) fn new(application: Arc<Application>) -> Arc<Self> {
         Arc::new(Self {
             application,
             state: Mutex::default(),
@@ -57,26 +57,26 @@ impl Lane {
     }
 
     /// The application is asked about the connection: it is to hear of its end.
-    pub(in crate::gateway) fn expect(&self, id: &ConnectionId) {
+    pub(crate) fn expect(&self, id: &ConnectionId) {
         self.state.lock().whose = Some(id.clone());
     }
 
     /// The application has refused the connection: it is told nothing more of it.
-    pub(in crate::gateway) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.state.lock().whose = None;
     }
 
     /// Begins the work: the client has been told that it is connected.
-    pub(in crate::gateway) fn open(self: &Arc<Self>, id: &ConnectionId) {
+    pub(crate) fn open(self: &Arc<Self>, id: &ConnectionId) {
         let mut state = self.state.lock();
         state.open = true;
-        // A guest may have become somebody already.
+        // A guest may have become a user already.
         state.whose.get_or_insert_with(|| id.clone());
         self.begin(&mut state);
     }
 
     /// Takes an event in. Returns false if no more may wait.
-    pub(in crate::gateway) fn push(
+    pub(crate) fn push(
         self: &Arc<Self>,
         event: QueuedEvent,
         bytes: usize,

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 
 /// How much may wait.
-pub(in crate::gateway) struct Bounds {
-    pub(in crate::gateway) events: usize,
-    pub(in crate::gateway) bytes: usize,
+pub(crate) struct Bounds {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What waits.
-pub(in crate::gateway) struct Queue<T> {
+pub(crate) struct Queue<T> {
     waiting: VecDeque<(usize, T)>,
     /// Of what waits, as it came.
     bytes: usize,
@@ -29,7 +29,7 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     /// Takes something in, unless that is more than may wait. What is alone always may.
-    pub(in crate::gateway) fn push(&mut self, item: T, bytes: usize, bounds: &Bounds) -> bool {
+    pub(crate) fn push(&mut self, item: T, bytes: usize, bounds: &Bounds) -> bool {
         let fits = self.waiting.len() < bounds.events && self.bytes + bytes <= bounds.bytes;
         let taken = fits || self.waiting.is_empty();
         if taken {
@@ -39,18 +39,18 @@ impl<T> Queue<T> {
     }
 
     /// Takes something in, however much waits.
-    pub(in crate::gateway) fn push_anyway(&mut self, item: T, bytes: usize) {
+    pub(crate) fn push_anyway(&mut self, item: T, bytes: usize) {
         self.bytes += bytes;
         self.waiting.push_back((bytes, item));
     }
 
     /// Marks it as being worked off. Returns whether that is the caller's to do.
-    pub(in crate::gateway) fn begin(&mut self) -> bool {
+    pub(crate) fn begin(&mut self) -> bool {
         !self.waiting.is_empty() && !std::mem::replace(&mut self.busy, true)
     }
 
     /// What is next. With none left nobody is at work any more, and the memory goes.
-    pub(in crate::gateway) fn pop(&mut self) -> Option<T> {
+    pub(crate) fn pop(&mut self) -> Option<T> {
         match self.waiting.pop_front() {
             Some((bytes, item)) => {
                 self.bytes -= bytes;

@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Sends this node's heartbeats, and sees to what their answers say.
-pub(in crate::gateway) struct Heartbeats {
+pub(crate) struct Heartbeats {
     node_id: NodeId,
     started_at: Timestamp,
     config: RunningConfig,
@@ -59,7 +59,7 @@ impl Heartbeats {
         clippy::too_many_arguments,
         reason = "each is one of its parts, given once"
     )]
-    pub(in crate::gateway) fn new(
+    pub(crate) fn new(
         node_id: NodeId,
         config: RunningConfig,
         registry: Arc<dyn Registry>,
@@ -88,7 +88,7 @@ impl Heartbeats {
     }
 
     /// Joins the fleet and sends heartbeats until the node leaves or stops.
-    pub(in crate::gateway) fn begin(self: &Arc<Self>) {
+    pub(crate) fn begin(self: &Arc<Self>) {
         let beats = self.clone();
         self.tasks.supervise("keeping the membership", move || {
             let leaving = beats.leaving.clone();
@@ -98,12 +98,12 @@ impl Heartbeats {
     }
 
     /// Sends the next heartbeat at once.
-    pub(in crate::gateway) fn hurry(&self) {
+    pub(crate) fn hurry(&self) {
         self.beat_now.notify_one();
     }
 
     /// Gives up the lease and tells the other nodes, within `patience`. If that fails, the lease runs out.
-    pub(in crate::gateway) async fn leave(&self, patience: Duration) {
+    pub(crate) async fn leave(&self, patience: Duration) {
         self.leaving.cancel();
         let lease = self.lease.current();
         // From here on nobody is registered: an entry that came now would stay behind in the registry.
@@ -116,7 +116,7 @@ impl Heartbeats {
     }
 
     /// What this node says of itself.
-    pub(in crate::gateway) fn report(&self) -> NodeReport {
+    pub(crate) fn report(&self) -> NodeReport {
         let (connections, users) = self.connections.table.counts();
         NodeReport {
             node_id: self.node_id.clone(),
@@ -251,7 +251,7 @@ impl Heartbeats {
                 return Err(RegistryError::Unavailable("the lease is buried".to_owned()));
             }
             self.lease.set_joined();
-            // Whatever was asserted before was asserted under a lease that nobody knew.
+            // What was asserted before was asserted under a lease that nobody knew.
             self.lease.lose(&Vec::from_iter(Shard::all()));
             joined = true;
         }

@@ -2,6 +2,8 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use derive_more::Constructor;
+
 use crate::{
     config::{PerUserPolicy, RunningConfig},
     connection::{NodeId, Tally},
@@ -19,7 +21,8 @@ use crate::{
 };
 
 /// Registers this node's connections, asserts them again, and does what the registry answers.
-pub(in crate::gateway) struct Registrar {
+#[derive(Constructor)]
+pub(crate) struct Registrar {
     node_id: NodeId,
     config: RunningConfig,
     registry: Arc<dyn Registry>,
@@ -29,27 +32,8 @@ pub(in crate::gateway) struct Registrar {
 }
 
 impl Registrar {
-    /// Registers connections of this node under its lease.
-    pub(in crate::gateway) fn new(
-        node_id: NodeId,
-        config: RunningConfig,
-        registry: Arc<dyn Registry>,
-        lease: Arc<OwnLease>,
-        connections: Arc<LocalConnections>,
-        orders: Arc<EndOrders>,
-    ) -> Self {
-        Self {
-            node_id,
-            config,
-            registry,
-            lease,
-            connections,
-            orders,
-        }
-    }
-
     /// Registers a connection, and carries out what that means for others of its user's.
-    pub(in crate::gateway) async fn register(
+    pub(crate) async fn register(
         self: &Arc<Self>,
         connection: &Arc<LocalConnection>,
     ) -> Result<Tally, Refusal> {
@@ -129,7 +113,7 @@ impl Registrar {
     }
 
     /// Tells the registry what a connection is like, and does what comes of it.
-    pub(in crate::gateway) async fn assert_again(
+    pub(crate) async fn assert_again(
         self: &Arc<Self>,
         connection: &Arc<LocalConnection>,
     ) -> Result<(), RegistryError> {
@@ -172,7 +156,7 @@ impl Registrar {
     }
 
     /// Tells the registry what a connection is like now. What fails is made good by the next repair.
-    pub(in crate::gateway) fn update(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
+    pub(crate) fn update(self: &Arc<Self>, connection: &Arc<LocalConnection>) {
         connection.changed();
         let (registrar, connection) = (self.clone(), connection.clone());
         tokio::spawn(async move {

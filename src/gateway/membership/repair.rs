@@ -76,7 +76,7 @@ impl Rounds {
 }
 
 /// Makes the registry hold just this node's connections, and reaps what dead nodes have left.
-pub(in crate::gateway) struct Repairs {
+pub(crate) struct Repairs {
     config: RunningConfig,
     metrics: Metrics,
     registry: Arc<dyn Registry>,
@@ -90,7 +90,7 @@ pub(in crate::gateway) struct Repairs {
 
 impl Repairs {
     /// Of a node that does not know yet what the registry has of it.
-    pub(in crate::gateway) fn new(
+    pub(crate) fn new(
         config: RunningConfig,
         metrics: Metrics,
         registry: Arc<dyn Registry>,

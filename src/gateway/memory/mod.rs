@@ -22,7 +22,7 @@ use crate::{
     transport::{Session, door::Door},
 };
 
-pub(in crate::gateway) use self::process::limit;
+pub(crate) use self::process::limit;
 
 /// How often the resident set is looked at (an idle node takes 0.25 % of a core, this included).
 const LOOK: Duration = Duration::from_millis(250);
@@ -37,7 +37,7 @@ const DECAY: Duration = Duration::from_secs(10);
 const LINES: Duration = Duration::from_secs(10);
 
 /// Watches over the memory of a node.
-pub(in crate::gateway) struct MemoryWatch {
+pub(crate) struct MemoryWatch {
     config: RunningConfig,
     door: Arc<Door>,
     connections: Arc<LocalConnections>,
@@ -45,7 +45,7 @@ pub(in crate::gateway) struct MemoryWatch {
 
 impl MemoryWatch {
     /// Keeps the process below its limit until the node stops.
-    pub(in crate::gateway) fn start(
+    pub(crate) fn start(
         config: RunningConfig,
         door: Arc<Door>,
         connections: Arc<LocalConnections>,

@@ -11,7 +11,7 @@ use bytesize::ByteSize;
 const PERCENT: u64 = 80;
 
 /// The bytes that may be resident, with `limits.memory` as configured; none: no limit.
-pub(in crate::gateway) fn limit(configured: Option<ByteSize>) -> Option<u64> {
+pub(crate) fn limit(configured: Option<ByteSize>) -> Option<u64> {
     match configured {
         None => available().map(|bytes| bytes / 100 * PERCENT),
         Some(ByteSize(0)) => None,

@@ -2,8 +2,8 @@
 //!
 //! [`Peers`] asks and tells other nodes; `wire` is the format, `receipts` who was asked and what they have said.
 
-pub(in crate::gateway) mod receipts;
-pub(in crate::gateway) mod wire;
+pub(crate) mod receipts;
+pub(crate) mod wire;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -29,16 +29,16 @@ const TELLING: Duration = Duration::from_secs(3600);
 
 /// Who is told of an order to end.
 #[derive(Debug)]
-pub(in crate::gateway) enum Audience {
+pub(crate) enum Audience {
     /// A node, by its channel in a shard.
     Node(Shard, Instance),
     All,
 }
 
 /// The other nodes, as this one asks and tells them.
-pub(in crate::gateway) struct Peers {
+pub(crate) struct Peers {
     /// This node.
-    pub(in crate::gateway) instance: Instance,
+    pub(crate) instance: Instance,
     metrics: Metrics,
     registry: Arc<dyn Registry>,
     bus: Arc<Bus>,
@@ -49,7 +49,7 @@ pub(in crate::gateway) struct Peers {
 
 impl Peers {
     /// The peers of a node that has asked nothing yet.
-    pub(in crate::gateway) fn new(
+    pub(crate) fn new(
         instance: Instance,
         metrics: Metrics,
         registry: Arc<dyn Registry>,
@@ -69,29 +69,29 @@ impl Peers {
     }
 
     /// Opens a request that waits for receipts.
-    pub(in crate::gateway) fn open(&self) -> Request<'_> {
+    pub(crate) fn open(&self) -> Request<'_> {
         self.requests.open()
     }
 
     /// Opens a request; returns it with the bytes to publish.
-    pub(in crate::gateway) fn request(&self, command: &Command<'_>) -> (Request<'_>, Vec<u8>) {
+    pub(crate) fn request(&self, command: &Command<'_>) -> (Request<'_>, Vec<u8>) {
         let request = self.open();
         let payload = wire::command(request.number(), command);
         (request, payload)
     }
 
     /// Takes a receipt in for the request that it names.
-    pub(in crate::gateway) fn receipted(&self, from: &Instance, receipt: Receipt) {
+    pub(crate) fn receipted(&self, from: &Instance, receipt: Receipt) {
         self.requests.receipted(from, receipt);
     }
 
     /// Posts receipts to the node that asked.
-    pub(in crate::gateway) fn confirm(&self, to: &Instance, receipts: &[Receipt]) {
+    pub(crate) fn confirm(&self, to: &Instance, receipts: &[Receipt]) {
         self.bus.post(to, &wire::receipts(receipts));
     }
 
     /// Changes when messages to this node may have been lost.
-    pub(in crate::gateway) fn gaps(&self) -> watch::Receiver<u64> {
+    pub(crate) fn gaps(&self) -> watch::Receiver<u64> {
         self.bus.gaps()
     }
 
@@ -103,7 +103,7 @@ impl Peers {
     }
 
     /// Publishes to all nodes, this one among them; again and again where Redis does not take it. Counts on all that are known then.
-    pub(in crate::gateway) async fn ask_all_surely(
+    pub(crate) async fn ask_all_surely(
         self: &Arc<Self>,
         command: &Command<'_>,
     ) -> (Request<'_>, AskedNodes) {
@@ -120,8 +120,9 @@ impl Peers {
         (request, AskedNodes::all(nodes, heard))
     }
 
-    /// Publishes to the other nodes that hold a recipient; none if nobody else does. Says too whether this node does.
-    pub(in crate::gateway) async fn ask_holders(
+    /// Publishes to the other nodes that hold a recipient: returns the request (none if no other node does), and whether this
+    /// node holds one.
+    pub(crate) async fn ask_holders(
         &self,
         whom: &Whom,
         command: &Command<'_>,
@@ -155,7 +156,7 @@ impl Peers {
     }
 
     /// Publishes to all nodes, this one among them.
-    pub(in crate::gateway) async fn ask_all(
+    pub(crate) async fn ask_all(
         &self,
         command: &Command<'_>,
     ) -> Result<(Request<'_>, AskedNodes), GatewayError> {
@@ -167,7 +168,7 @@ impl Peers {
 
     /// Takes nodes that have died off the unconfirmed of a request to all: this node hears of a death with its next heartbeat
     /// only.
-    pub(in crate::gateway) async fn forget_the_dead(&self, collected: &mut Collected) {
+    pub(crate) async fn forget_the_dead(&self, collected: &mut Collected) {
         if collected.unconfirmed > 0
             && let Ok(nodes) = self.registry.nodes().await
         {
@@ -176,8 +177,8 @@ impl Peers {
         }
     }
 
-    /// Tells all nodes what nobody confirms.
-    pub(in crate::gateway) async fn tell_all(&self, command: Command<'_>) {
+    /// Tells all nodes, and waits for no receipts.
+    pub(crate) async fn tell_all(&self, command: Command<'_>) {
         let payload = wire::command(0, &command);
         if let Err(error) = self.bus.publish_all(&payload).await {
             // Their next heartbeat comes without it.
@@ -187,7 +188,7 @@ impl Peers {
 
     /// Tells other nodes of an order to end; again and again where Redis does not take it. The order stands in the registry, but
     /// only a node whose own link broke looks there by itself.
-    pub(in crate::gateway) fn tell_surely(self: &Arc<Self>, to: Audience, command: Vec<u8>) {
+    pub(crate) fn tell_surely(self: &Arc<Self>, to: Audience, command: Vec<u8>) {
         let peers = self.clone();
         self.tasks.spawn(async move {
             let until = Instant::now() + TELLING;

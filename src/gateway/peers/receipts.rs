@@ -19,7 +19,7 @@ use crate::gateway::peers::wire::Receipt;
 
 /// The nodes that a request was published to.
 #[derive(Debug)]
-pub(in crate::gateway) struct AskedNodes {
+pub(crate) struct AskedNodes {
     /// Those that are known to have to answer.
     nodes: HashSet<Instance>,
     /// How many got it: more answers are not waited for.
@@ -30,7 +30,7 @@ pub(in crate::gateway) struct AskedNodes {
 
 impl AskedNodes {
     /// These nodes and nobody else, each with whether it listens.
-    pub(in crate::gateway) fn holders(holders: impl IntoIterator<Item = (Instance, bool)>) -> Self {
+    pub(crate) fn holders(holders: impl IntoIterator<Item = (Instance, bool)>) -> Self {
         let mut heard = 0;
         let nodes = holders.into_iter().map(|(holder, listens)| {
             heard += usize::from(listens);
@@ -44,7 +44,7 @@ impl AskedNodes {
     }
 
     /// All nodes: those that are known, and newcomers. `heard` of them listen.
-    pub(in crate::gateway) fn all(nodes: HashSet<Instance>, heard: usize) -> Self {
+    pub(crate) fn all(nodes: HashSet<Instance>, heard: usize) -> Self {
         Self {
             nodes,
             heard,
@@ -55,18 +55,18 @@ impl AskedNodes {
 
 /// What came of a request.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::gateway) struct Collected {
+pub(crate) struct Collected {
     /// Of the nodes that have carried it out.
-    pub(in crate::gateway) receipts: Vec<Receipt>,
+    pub(crate) receipts: Vec<Receipt>,
     /// How many nodes these are of, and have said their last.
-    pub(in crate::gateway) nodes: u64,
+    pub(crate) nodes: u64,
     /// How many nodes have not said in time what became of it, or have handed it to nobody although somebody may be there.
-    pub(in crate::gateway) unconfirmed: u64,
+    pub(crate) unconfirmed: u64,
 }
 
 /// The requests of this node that wait for receipts.
 #[derive(Default)]
-pub(in crate::gateway) struct Requests {
+pub(crate) struct Requests {
     last: AtomicU64,
     waiting: Mutex<HashMap<u64, Waiting>>,
 }
@@ -84,7 +84,7 @@ struct Waiting {
 
 impl Requests {
     /// Opens a request, with a number that no other one of this node has.
-    pub(in crate::gateway) fn open(&self) -> Request<'_> {
+    pub(crate) fn open(&self) -> Request<'_> {
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         let waiting = Waiting {
             enough: usize::MAX,
@@ -100,7 +100,7 @@ impl Requests {
     }
 
     /// A receipt has come. Nobody may be waiting for it any more.
-    pub(in crate::gateway) fn receipted(&self, from: &Instance, receipt: Receipt) {
+    pub(crate) fn receipted(&self, from: &Instance, receipt: Receipt) {
         if let Some(waiting) = self.waiting.lock().get_mut(&receipt.request) {
             waiting.last += usize::from(!receipt.more);
             waiting.come.push((from.clone(), receipt));
@@ -112,7 +112,7 @@ impl Requests {
 }
 
 /// One request that waits for receipts; dropping it is giving up.
-pub(in crate::gateway) struct Request<'a> {
+pub(crate) struct Request<'a> {
     number: u64,
     wake: Arc<Notify>,
     requests: &'a Requests,
@@ -120,12 +120,12 @@ pub(in crate::gateway) struct Request<'a> {
 
 impl Request<'_> {
     /// Its number.
-    pub(in crate::gateway) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
     /// The receipts that have come since, as soon as `enough` of them are the last of their nodes'. Loses none if it is given up.
-    pub(in crate::gateway) async fn next(&self, enough: usize) -> Vec<(Instance, Receipt)> {
+    pub(crate) async fn next(&self, enough: usize) -> Vec<(Instance, Receipt)> {
         loop {
             if let Some(waiting) = self.requests.waiting.lock().get_mut(&self.number) {
                 if waiting.last >= enough {
@@ -139,11 +139,7 @@ impl Request<'_> {
     }
 
     /// The receipts of those that were asked, once all that got it have answered, or at `deadline`.
-    pub(in crate::gateway) async fn collect(
-        &self,
-        asked: AskedNodes,
-        deadline: Instant,
-    ) -> Collected {
+    pub(crate) async fn collect(&self, asked: AskedNodes, deadline: Instant) -> Collected {
         let mut collected = Collected::default();
         let mut answered = HashSet::new();
         let mut in_time = true;

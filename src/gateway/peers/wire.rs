@@ -34,7 +34,7 @@ const MAX_DEPTH: usize = 64;
 
 /// What a node can be asked.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::gateway) enum Command<'a> {
+pub(crate) enum Command<'a> {
     /// Hand a message to those of its recipients that are on this node; with a time, collect what the clients answer within it.
     Deliver {
         to: Cow<'a, Target>,
@@ -57,11 +57,7 @@ pub(in crate::gateway) enum Command<'a> {
 
 impl<'a> Command<'a> {
     /// Hands a message to a target.
-    pub(in crate::gateway) fn deliver(
-        target: &'a Target,
-        message: &'a Message,
-        ack: Option<Duration>,
-    ) -> Self {
+    pub(crate) fn deliver(target: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
         Self::Deliver {
             to: Cow::Borrowed(target),
             message: Cow::Borrowed(message),
@@ -73,34 +69,34 @@ impl<'a> Command<'a> {
 /// What came of a command, on one node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(in crate::gateway) struct Receipt {
+pub(crate) struct Receipt {
     /// The number of the request.
     #[serde(rename = "n")]
-    pub(in crate::gateway) request: u64,
+    pub(crate) request: u64,
     /// To how many connections a message was handed.
     #[serde(rename = "c", skip_serializing_if = "is_default")]
-    pub(in crate::gateway) connections: u64,
+    pub(crate) connections: u64,
     /// What clients answered.
     #[serde(rename = "a", with = "acks", skip_serializing_if = "Vec::is_empty")]
-    pub(in crate::gateway) acks: Vec<(ConnectionId, Answer)>,
+    pub(crate) acks: Vec<(ConnectionId, Answer)>,
     /// Which connections are being ended, and not closed yet.
     #[serde(rename = "o", skip_serializing_if = "Vec::is_empty")]
-    pub(in crate::gateway) open: Vec<ConnectionId>,
+    pub(crate) open: Vec<ConnectionId>,
     /// Which connections are closed and out of the registry.
     #[serde(rename = "x", skip_serializing_if = "Vec::is_empty")]
-    pub(in crate::gateway) closed: Vec<ConnectionId>,
+    pub(crate) closed: Vec<ConnectionId>,
     /// Another receipt of this node's for the request follows.
     #[serde(rename = "m", skip_serializing_if = "is_default")]
-    pub(in crate::gateway) more: bool,
+    pub(crate) more: bool,
     /// Nobody got it, and a recipient is there or may be: the node may not deliver for now, or the connection is not ready yet, or
     /// takes no more.
     #[serde(rename = "w", skip_serializing_if = "is_default")]
-    pub(in crate::gateway) withheld: bool,
+    pub(crate) withheld: bool,
 }
 
 /// What a message says.
 #[derive(Debug, PartialEq)]
-pub(in crate::gateway) enum PeerMessage {
+pub(crate) enum PeerMessage {
     /// A command, and the number of its request.
     Command(u64, Command<'static>),
     /// What became of commands of this node's.
@@ -225,7 +221,7 @@ impl<'a> Deliver<'a> {
 }
 
 /// A command as it goes to other nodes. `request` is 0 if nobody waits for receipts.
-pub(in crate::gateway) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
+pub(crate) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
     let mut envelope = Envelope {
         request,
         ..Envelope::default()
@@ -250,7 +246,7 @@ pub(in crate::gateway) fn command(request: u64, command: &Command<'_>) -> Vec<u8
 }
 
 /// Receipts as they go to the node that asked.
-pub(in crate::gateway) fn receipts(receipts: &[Receipt]) -> Vec<u8> {
+pub(crate) fn receipts(receipts: &[Receipt]) -> Vec<u8> {
     written(&Envelope {
         receipts: Cow::Borrowed(receipts),
         ..Envelope::default()
@@ -268,7 +264,7 @@ fn written(envelope: &Envelope<'_>) -> Vec<u8> {
 }
 
 /// Reads a message; none if it is none of this version's.
-pub(in crate::gateway) fn read(payload: &[u8]) -> Option<PeerMessage> {
+pub(crate) fn read(payload: &[u8]) -> Option<PeerMessage> {
     let (&VERSION, body) = payload.split_first()? else {
         return None;
     };
@@ -325,7 +321,7 @@ mod acks {
         data: Option<D>,
     }
 
-    pub(in crate::gateway) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         acks: &[(ConnectionId, Answer)],
         to: S,
     ) -> Result<S::Ok, S::Error> {
@@ -338,7 +334,7 @@ mod acks {
         }))
     }
 
-    pub(in crate::gateway) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Vec<(ConnectionId, Answer)>, D::Error> {
         let acks: Vec<Ack<Box<str>>> = Vec::deserialize(from)?;

@@ -86,9 +86,9 @@ fn root() -> String {
 
 /// What an event came with, as far as any verb reads it.
 #[derive(Debug, Default, PartialEq)]
-pub(in crate::gateway) struct Given {
+pub(crate) struct Given {
     /// Null if there is none.
-    pub(in crate::gateway) first: Value,
+    pub(crate) first: Value,
     second: Value,
     /// How many come after these.
     more: usize,

@@ -34,10 +34,7 @@ pub enum TokenRefused {
 
 impl AdminVerbs {
     /// Whose token it is, by the rule of `/admin`, and whether it has an administrator's rights now.
-    pub(in crate::gateway) async fn bearer(
-        &self,
-        token: &str,
-    ) -> Result<TokenBearer, TokenRefused> {
+    pub(crate) async fn bearer(&self, token: &str) -> Result<TokenBearer, TokenRefused> {
         let rule = self.auth.rule(NAMESPACE).ok_or(AuthError::Invalid)?;
         let identity = self.auth.verify_for(token, &rule).await?;
         let admin = self.is_administrator(&identity);

@@ -8,10 +8,11 @@ mod verbs;
 
 use std::sync::Arc;
 
+use derive_more::Constructor;
 use jiff::Timestamp;
 use serde_json::Value;
 
-pub(in crate::gateway) use self::arguments::Given;
+pub(crate) use self::arguments::Given;
 pub use self::bearer::{TokenBearer, TokenRefused};
 use crate::{
     auth::{Authenticator, Identity, SessionRef},
@@ -28,14 +29,14 @@ use crate::{
 };
 
 /// The namespace whose connections may use a backend's verbs.
-pub(in crate::gateway) const NAMESPACE: &str = "/admin";
+pub(crate) const NAMESPACE: &str = "/admin";
 
 /// What a client without the right is told.
 const UNAUTHORIZED: &str = "Unauthorized action";
 
 /// Why a verb is not carried out. `Display` is what its acknowledgement says.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::gateway) enum AdminError {
+pub(crate) enum AdminError {
     #[error("{UNAUTHORIZED}")]
     Unauthorized,
     #[error("Invalid arguments: {0}")]
@@ -48,8 +49,8 @@ pub(in crate::gateway) enum AdminError {
     Away,
 }
 
-/// Who a connection is, in lines of the audit: as the API names whoever comes with a token.
-pub(in crate::gateway) fn caller(connection: &LocalConnection) -> String {
+/// Who a connection is, in lines of the audit: as the API names the bearer of a token.
+pub(crate) fn caller(connection: &LocalConnection) -> String {
     connection
         .user()
         .map_or_else(|| "guest".to_owned(), |user| format!("jwt:{user}"))
@@ -57,7 +58,7 @@ pub(in crate::gateway) fn caller(connection: &LocalConnection) -> String {
 
 /// The events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::gateway) enum AdminVerb {
+pub(crate) enum AdminVerb {
     ListUsers,
     GetUser,
     SendToUser,
@@ -96,13 +97,14 @@ impl AdminVerb {
     }
 
     /// The verb of that name.
-    pub(in crate::gateway) fn of(event: &str) -> Option<Self> {
+    pub(crate) fn of(event: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|verb| verb.name() == event)
     }
 }
 
 /// What administrators may do.
-pub(in crate::gateway) struct AdminVerbs {
+#[derive(Constructor)]
+pub(crate) struct AdminVerbs {
     auth: Authenticator,
     registry: Arc<dyn Registry>,
     lease: Arc<OwnLease>,
@@ -112,28 +114,9 @@ pub(in crate::gateway) struct AdminVerbs {
 }
 
 impl AdminVerbs {
-    /// Carries verbs out with these parts.
-    pub(in crate::gateway) fn new(
-        auth: Authenticator,
-        registry: Arc<dyn Registry>,
-        lease: Arc<OwnLease>,
-        connections: Arc<LocalConnections>,
-        delivery: Arc<Deliverer>,
-        orders: Arc<EndOrders>,
-    ) -> Self {
-        Self {
-            auth,
-            registry,
-            lease,
-            connections,
-            delivery,
-            orders,
-        }
-    }
-
     /// Does what an administrator asks for, and says so in the audit if it changes something. Who is not, or no longer, one is told so and
     /// disconnected.
-    pub(in crate::gateway) async fn carry_out(
+    pub(crate) async fn carry_out(
         &self,
         verb: AdminVerb,
         connection: &Arc<LocalConnection>,

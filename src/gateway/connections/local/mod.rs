@@ -29,13 +29,13 @@ use crate::{
     transport::Session,
 };
 
-pub(in crate::gateway) use self::{
+pub(crate) use self::{
     phase::{ENDED, Phase},
     send::{NO_ARGUMENTS, NotSent},
 };
 
 /// Hears how a connection goes on. Called under locks, so it must not block.
-pub(in crate::gateway) trait ConnectionObserver: Send + Sync {
+pub(crate) trait ConnectionObserver: Send + Sync {
     /// The client goes on as the connection with this id: a guest has said who it is.
     fn passed_on(&self, id: &ConnectionId);
 
@@ -46,7 +46,7 @@ pub(in crate::gateway) trait ConnectionObserver: Send + Sync {
 /// The connection that a socket is, in the socket's extensions. A guest's socket becomes another connection's when it says who
 /// it is.
 #[derive(Clone)]
-pub(in crate::gateway) struct CurrentConnection(pub(in crate::gateway) Arc<LocalConnection>);
+pub(crate) struct CurrentConnection(pub(crate) Arc<LocalConnection>);
 
 /// One connection of this node.
 pub(crate) struct LocalConnection {
@@ -66,11 +66,11 @@ pub(crate) struct LocalConnection {
     pub session: Arc<Session>,
     /// When its CONNECT packet came, for people.
     pub connected_at: Timestamp,
-    /// The same, for durations.
+    /// When its CONNECT packet came, by the clock for durations.
     pub opened: Instant,
     /// Inbound events, within limits.
     pub events: EventLimiter,
-    /// Hears of its end; none if nobody is to.
+    /// Hears of its end; none where the application has no handlers.
     observer: Option<Arc<dyn ConnectionObserver>>,
     /// Held while something is sent: what is sent after `ready` comes after it on the wire too, and nothing is sent once
     /// the connection is gone.
@@ -122,7 +122,7 @@ impl LocalConnection {
     }
 
     /// Tells its observer, if it has one, that it is gone; `reason` as in the metric of disconnects.
-    pub(in crate::gateway) fn tell_observer_gone(self: &Arc<Self>, reason: &'static str) {
+    pub(crate) fn tell_observer_gone(self: &Arc<Self>, reason: &'static str) {
         if let Some(observer) = &self.observer {
             observer.clone().gone(self, reason);
         }
@@ -175,7 +175,7 @@ impl LocalConnection {
     }
 
     /// What its client is told of itself. `tally`: how many connections and devices its user has.
-    pub(in crate::gateway) fn introduction(&self, node_id: &NodeId, tally: Tally) -> Value {
+    pub(crate) fn introduction(&self, node_id: &NodeId, tally: Tally) -> Value {
         let identity = self.identity();
         let identity = identity.as_deref();
         json!({
@@ -261,7 +261,7 @@ impl LocalConnection {
 }
 
 /// What revocations are held against, of an identity.
-pub(in crate::gateway) fn grant_of(identity: &Identity) -> Grant {
+pub(crate) fn grant_of(identity: &Identity) -> Grant {
     Grant {
         issued_at: identity.issued_at,
         token_id: identity.token_id.clone(),

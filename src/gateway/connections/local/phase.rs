@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
-pub(in crate::gateway) const ENDED: &str = "ended";
+pub(crate) const ENDED: &str = "ended";
 
 /// How far a connection has got. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,14 +30,14 @@ pub(crate) enum Phase {
     Gone,
 }
 
-/// The same, with the socket that each phase has.
+/// How far a connection has got, with what it has in that phase.
 pub(super) enum State {
     Arriving,
-    /// The socket is held from `ready` on, and not before: a socket that never gets into its namespace is told of its session's
-    /// end by nobody, and has to go by itself for [`crate::transport::SessionGuard`] to notice.
+    /// The socket is held from `ready` on, and not before: no event tells a socket that never gets into its namespace of its
+    /// session's end, so that it has to go by itself for [`crate::transport::SessionGuard`] to notice.
     Ready(SocketRef<Adapter>),
     Gone,
-    /// Gone, and its departure is somebody's to carry out.
+    /// Gone, and its departure is under way or over.
     Departed,
 }
 
@@ -68,7 +68,7 @@ impl LocalConnection {
         let socket = socket.clone();
         self.session.name(&self.namespace, &self.id);
         self.session.set_identified();
-        // Under the lock: whoever ends the guest from here on finds whom to end instead.
+        // Under the lock: who ends the guest from here on finds this connection instead.
         known();
         if let Some(observer) = &self.observer {
             observer.passed_on(&self.id);
@@ -112,7 +112,7 @@ impl LocalConnection {
 
     /// Takes the socket into the rooms of its identity, tells the client that it is connected, if there is something to say, and
     /// greets it; unless it has been given an ending meanwhile or is gone. Returns whether it was told.
-    pub(in crate::gateway) fn set_ready(
+    pub(crate) fn set_ready(
         &self,
         socket: &SocketRef<Adapter>,
         ready: Option<&Value>,
@@ -190,7 +190,7 @@ impl LocalConnection {
     }
 
     /// Lets go of it, and returns true once: its departure is this caller's to carry out.
-    pub(in crate::gateway) fn depart_once(&self) -> bool {
+    pub(crate) fn depart_once(&self) -> bool {
         self.set_gone();
         let mut state = self.state.lock();
         !matches!(

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Serializes as an empty tuple: an event without arguments.
-pub(in crate::gateway) const NO_ARGUMENTS: [(); 0] = [];
+pub(crate) const NO_ARGUMENTS: [(); 0] = [];
 
 /// Why a message was not handed to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) enum NotSent {
 
 impl NotSent {
     /// Counts the message if it was lost because too much waits for its client. A connection that is gone loses nothing.
-    pub(in crate::gateway) fn count(self, metrics: &Metrics) {
+    pub(crate) fn count(self, metrics: &Metrics) {
         if self == Self::Full {
             metrics.messages_dropped("queue_full").increment(1);
         }
@@ -53,7 +53,7 @@ impl LocalConnection {
     }
 
     /// Hands it an event of the application's. `limit` bounds what may wait for a polling client, in bytes.
-    pub(in crate::gateway) fn emit(
+    pub(crate) fn emit(
         &self,
         event: &str,
         args: Arguments<'_>,
@@ -66,7 +66,7 @@ impl LocalConnection {
     }
 
     /// Answers an event of its client's. `limit` bounds what may wait for a polling client, in bytes.
-    pub(in crate::gateway) fn answer(
+    pub(crate) fn answer(
         &self,
         ack: AckSender<Adapter>,
         args: Arguments<'_>,
