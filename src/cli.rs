@@ -70,6 +70,8 @@ pub enum Command {
     CheckConfig,
     /// Print the effective configuration as TOML, secrets masked
     PrintConfig,
+    /// Print every key of the configuration as Markdown
+    ConfigDoc,
     /// Exit 0 when the node answers ready
     Healthcheck {
         /// The node's URL; its path is /readyz unless it has one [default: the configured address]

@@ -51,6 +51,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::CheckToken { token } => commands::check_token(&sources, token).await,
             Command::CheckConfig => commands::check_config(&sources),
             Command::PrintConfig => commands::print_config(&sources),
+            Command::ConfigDoc => commands::config_doc(),
             Command::Healthcheck { url } => commands::healthcheck(&sources, url).await,
         }
     });

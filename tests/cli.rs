@@ -117,6 +117,7 @@ fn version_and_help_are_no_failures() {
         "check-token",
         "check-config",
         "print-config",
+        "config-doc",
         "healthcheck",
     ] {
         assert!(help.stdout.contains(command), "{command}");
@@ -317,6 +318,16 @@ fn a_bad_configuration_keeps_every_other_command_from_running() {
             refused.stderr
         );
     }
+}
+
+#[test]
+fn config_doc_prints_the_page_of_the_documentation() {
+    // With whatever is configured, also where that is wrong.
+    let outcome = run(&["config-doc"], &[("SWITCHBOARD_LISTEN", "nowhere")]);
+    assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+    let page = fs::read_to_string("docs/configuration.md").unwrap();
+    let is_same = outcome.stdout == page;
+    assert!(is_same, "cargo run -- config-doc > docs/configuration.md");
 }
 
 #[test]

@@ -119,7 +119,7 @@ async fn resting_tasks() -> usize {
 async fn events_of_a_connection_take_one_task_however_many_come_and_none_when_there_are_none() {
     let redis = Server::start().await;
     let mut config = Config::default();
-    config.redis.urls = vec![SecretString::from(redis.url())];
+    config.redis.urls = vec![redis.url().into()];
     config.limits.events_per_second = 1_000_000;
     config.limits.events_burst = 1_000_000;
     let node = Node::start(config).await;

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::TokenArgs;
 use crate::{
     auth::{Authenticator, Identity, token},
-    config::{Config, ConfigError, Effective, Sources},
+    config::{self, Config, ConfigError, Effective, Sources},
 };
 
 /// How long `healthcheck` waits for the whole answer.
@@ -135,6 +135,16 @@ pub fn check_config(sources: &Sources) -> anyhow::Result<ExitCode> {
 /// A bad configuration.
 pub fn print_config(sources: &Sources) -> anyhow::Result<ExitCode> {
     print(sources.load()?.to_toml()?.trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `config-doc`: prints every key as Markdown, whatever is configured.
+///
+/// # Errors
+///
+/// When standard output can't be written to.
+pub fn config_doc() -> anyhow::Result<ExitCode> {
+    print(config::document().trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 

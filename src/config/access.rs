@@ -5,26 +5,23 @@ use std::{path::PathBuf, time::Duration};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Session, list, print};
+use super::{Session, section::section, validate::texts};
 
-/// `auth`: who is let in.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Auth {
-    /// How long before a token's `exp` its client is told `tokenExpiring`; `30s` by default, and `0s` for not at all.
-    /// Longer where fetching a new one takes long.
-    #[serde(with = "print::duration")]
-    pub refresh_lead: Duration,
-    /// A refresh token's life, `720h` by default: so long may a user stay away and still be logged in.
-    #[serde(with = "print::duration")]
-    pub refresh_ttl: Duration,
-    /// The life of the access tokens that Switchboard gives for a refresh token, `15m` by default; in whole seconds.
-    #[serde(with = "print::duration")]
-    pub token_ttl: Duration,
-    /// Tokens.
-    pub jwt: Jwt,
-    /// Session cookies.
-    pub session: Session,
+section! {
+    /// Who is let in.
+    Auth in "auth." {
+        /// How long before a token's `exp` its client is told `tokenExpiring`; `0s`: not at all. Longer where fetching a new one
+        /// takes long.
+        refresh_lead: Duration = Duration::from_secs(30);
+        /// A refresh token's life: so long may a user stay away and still be logged in.
+        refresh_ttl: Duration = Duration::from_secs(720 * 3600), positive;
+        /// The life of the access tokens that Switchboard gives for a refresh token; in whole seconds.
+        token_ttl: Duration = Duration::from_secs(15 * 60), positive;
+        /// Tokens.
+        jwt: Jwt = Jwt::default();
+        /// Session cookies.
+        session: Session = Session::default();
+    }
 }
 
 impl Auth {
@@ -34,58 +31,37 @@ impl Auth {
     }
 }
 
-impl Default for Auth {
-    fn default() -> Self {
-        Self {
-            refresh_lead: Duration::from_secs(30),
-            refresh_ttl: Duration::from_secs(720 * 3600),
-            token_ttl: Duration::from_secs(15 * 60),
-            jwt: Jwt::default(),
-            session: Session::default(),
-        }
+section! {
+    /// Which tokens are believed. Any number of key sources together; without one, and without session cookies, the node starts
+    /// in development mode or not at all.
+    Jwt in "auth.jwt." {
+        /// A shared secret (HS256, HS384, HS512); also signs what `switchboard token` mints. RFC 7518 section 3.2 asks for at
+        /// least as many bytes as the hash has: 32 for HS256.
+        secret: Option<SecretString> = None, short("SWITCHBOARD_JWT_SECRET"), reload;
+        /// Secrets that still verify and no longer sign. While a secret is replaced: the old one, for as long as its tokens live;
+        /// refresh tokens that were issued by it and not used since end with it. In a fleet the new one comes in here first, on
+        /// every node: until then the others refuse what it signs.
+        previous_secrets: Vec<SecretString> = Vec::new(), reload;
+        /// A PEM file with a public key (RSA, EC P-256 or P-384, Ed25519).
+        public_key_file: Option<PathBuf> = None, reload, readable;
+        /// A file with a JWK set (RFC 7517).
+        jwks_file: Option<PathBuf> = None, reload, readable;
+        /// A URL, `https://` or `http://`, with a JWK set: an identity provider's.
+        jwks_url: Option<String> = None, reload, fits(texts::key_set_url);
+        /// Further keys, each bound to an issuer. One for each issuer that is not you: a key above verifies what every
+        /// configured issuer says, one here what its own does. They verify and never sign.
+        keys: Vec<JwtKey> = Vec::new(), reload;
+        /// Narrows what the keys allow; names as in RFC 7518 and RFC 8037.
+        algorithms: Vec<String> = Vec::new(), shown("all that each key allows"), reload, fits(texts::algorithm);
+        /// `iss` must be one of these. Set it whenever the keys are shared with other issuers.
+        issuer: Vec<String> = Vec::new(), shown("any"), reload, fits(texts::named);
+        /// `aud` must hold one of these. Set it whenever the issuer serves other services too.
+        audience: Vec<String> = Vec::new(), shown("any"), reload, fits(texts::named);
+        /// The claim with the user's id.
+        user_id_claim: Option<String> = None, shown("`sub`, else `id`, else `userId`"), reload, fits(texts::named);
+        /// Tolerance for clocks: how long after `exp` a token is still let in, and before `nbf` already.
+        leeway: Duration = Duration::from_secs(5), reload;
     }
-}
-
-/// `auth.jwt`: which tokens are believed. Any number of key sources together; without one, and without session cookies,
-/// the node starts in development mode or not at all.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Jwt {
-    /// A shared secret (HS256, HS384, HS512), `SWITCHBOARD_JWT_SECRET`; also signs what `switchboard token` mints. None by
-    /// default. RFC 7518 section 3.2 asks for at least as many bytes as the hash has: 32 for HS256.
-    #[serde(serialize_with = "print::secret_option")]
-    pub secret: Option<SecretString>,
-    /// Secrets that still verify and no longer sign. None by default. While a secret is replaced: the old one, for as long
-    /// as its tokens live; refresh tokens that were issued by it and not used since end with it. In a fleet the new one comes
-    /// in here first, on every node: until then the others refuse what it signs.
-    #[serde(
-        serialize_with = "print::secrets",
-        deserialize_with = "list::one_or_more"
-    )]
-    pub previous_secrets: Vec<SecretString>,
-    /// A PEM file with a public key (RSA, EC P-256 or P-384, Ed25519). None by default.
-    pub public_key_file: Option<PathBuf>,
-    /// A file with a JWK set (RFC 7517). None by default.
-    pub jwks_file: Option<PathBuf>,
-    /// A URL, `https://` or `http://`, with a JWK set: an identity provider's. None by default.
-    pub jwks_url: Option<String>,
-    /// Further keys, each bound to an issuer. None by default. One for each issuer that is not you: a key above verifies what
-    /// every configured issuer says, one here what its own does.
-    pub keys: Vec<JwtKey>,
-    /// Narrows what the keys allow; names as in RFC 7518 and RFC 8037. Empty, the default: all that each key allows.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub algorithms: Vec<String>,
-    /// `iss` must be one of these. Empty, the default: any. Set it whenever the keys are shared with other issuers.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub issuer: Vec<String>,
-    /// `aud` must hold one of these. Empty, the default: any. Set it whenever the issuer serves other services too.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub audience: Vec<String>,
-    /// The claim with the user's id. Default: `sub`, else `id`, else `userId`.
-    pub user_id_claim: Option<String>,
-    /// Tolerance for clocks, `5s` by default: how long after `exp` a token is still let in, and before `nbf` already.
-    #[serde(with = "print::duration")]
-    pub leeway: Duration,
 }
 
 impl Jwt {
@@ -121,70 +97,43 @@ impl Jwt {
     }
 }
 
-impl Default for Jwt {
-    fn default() -> Self {
-        Self {
-            secret: None,
-            previous_secrets: Vec::new(),
-            public_key_file: None,
-            jwks_file: None,
-            jwks_url: None,
-            keys: Vec::new(),
-            algorithms: Vec::new(),
-            issuer: Vec::new(),
-            audience: Vec::new(),
-            user_id_claim: None,
-            leeway: Duration::from_secs(5),
-        }
+section! {
+    /// Keys of one source, and whose tokens they verify (RFC 8725 section 3.8). Exactly one of `secret`, `public_key_file`,
+    /// `jwks_file` and `jwks_url`. What an entry leaves out is as in `auth.jwt`.
+    JwtKey in "auth.jwt.keys." {
+        /// A shared secret. It verifies and never signs.
+        secret: Option<SecretString> = None;
+        /// A PEM file with a public key.
+        public_key_file: Option<PathBuf> = None, readable;
+        /// A file with a JWK set.
+        jwks_file: Option<PathBuf> = None, readable;
+        /// A URL with a JWK set.
+        jwks_url: Option<String> = None, fits(texts::key_set_url);
+        /// `iss` must be one of these. Where a namespace has an issuer of its own, both hold.
+        issuer: Vec<String> = Vec::new(), shown("`auth.jwt.issuer`"), fits(texts::named);
+        /// `aud` must hold one of these. Where a namespace has an audience of its own, both hold.
+        audience: Vec<String> = Vec::new(), shown("`auth.jwt.audience`"), fits(texts::named);
+        /// Narrows what the keys allow.
+        algorithms: Vec<String> = Vec::new(), shown("`auth.jwt.algorithms`"), fits(texts::algorithm);
+        /// The roles that its tokens may give; any other role in them counts for nothing. An empty list: none.
+        roles: Option<Vec<String>> = None, shown("any"), fits(texts::named);
     }
 }
 
-/// `[[auth.jwt.keys]]`: keys of one source, and whose tokens they verify (RFC 8725 section 3.8). Exactly one of `secret`,
-/// `public_key_file`, `jwks_file` and `jwks_url`. What an entry leaves out is as in `auth.jwt`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct JwtKey {
-    /// A shared secret. It verifies and never signs.
-    #[serde(serialize_with = "print::secret_option")]
-    pub secret: Option<SecretString>,
-    /// A PEM file with a public key.
-    pub public_key_file: Option<PathBuf>,
-    /// A file with a JWK set.
-    pub jwks_file: Option<PathBuf>,
-    /// A URL with a JWK set.
-    pub jwks_url: Option<String>,
-    /// `iss` must be one of these; in place of `auth.jwt.issuer`. Where a namespace has an issuer of its own, both hold.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub issuer: Vec<String>,
-    /// `aud` must hold one of these; in place of `auth.jwt.audience`. Where a namespace has an audience of its own, both hold.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub audience: Vec<String>,
-    /// Narrows what the keys allow; in place of `auth.jwt.algorithms`.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub algorithms: Vec<String>,
-    /// The roles that its tokens may give; any other role in them counts for nothing. Default: any. An empty list: none.
-    #[serde(deserialize_with = "list::optional")]
-    pub roles: Option<Vec<String>>,
-}
-
-/// `[[namespaces]]`: a namespace and its rule.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Namespace {
-    /// Its path, with the leading slash.
-    pub path: String,
-    /// Whether a token is asked for; `required` by default.
-    #[serde(default)]
-    pub auth: AuthRule,
-    /// One of these roles is asked for. Empty, the default: none.
-    #[serde(default, deserialize_with = "list::one_or_more")]
-    pub roles: Vec<String>,
-    /// In place of `auth.jwt.issuer`; an empty list takes any issuer. A key's own issuer holds besides.
-    #[serde(default, deserialize_with = "list::optional")]
-    pub issuer: Option<Vec<String>>,
-    /// In place of `auth.jwt.audience`; an empty list takes any audience. A key's own audience holds besides.
-    #[serde(default, deserialize_with = "list::optional")]
-    pub audience: Option<Vec<String>>,
+section! {
+    /// A namespace and its rule.
+    Namespace in "namespaces." {
+        /// Its path, with the leading slash.
+        path: String = String::new(), shown("required"), fits(texts::path);
+        /// Whether a token is asked for: `required` or `none`.
+        auth: AuthRule = AuthRule::Required, shown("`required`");
+        /// One of these roles is asked for.
+        roles: Vec<String> = Vec::new(), fits(texts::named);
+        /// In place of `auth.jwt.issuer`; an empty list takes any issuer. A key's own issuer holds besides.
+        issuer: Option<Vec<String>> = None, shown("`auth.jwt.issuer`"), fits(texts::named);
+        /// In place of `auth.jwt.audience`; an empty list takes any audience. A key's own audience holds besides.
+        audience: Option<Vec<String>> = None, shown("`auth.jwt.audience`"), fits(texts::named);
+    }
 }
 
 impl Namespace {
@@ -197,6 +146,15 @@ impl Namespace {
             issuer: None,
             audience: None,
         }
+    }
+
+    /// Those of a node that has none configured.
+    pub(super) fn defaults() -> Vec<Self> {
+        vec![
+            Self::new("/", AuthRule::Required, &[]),
+            Self::new("/public", AuthRule::None, &[]),
+            Self::new("/admin", AuthRule::Required, &["admin"]),
+        ]
     }
 }
 

@@ -3,56 +3,43 @@
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{list, print::MASK};
+use super::{section::section, validate::texts};
 
-/// `api`: the HTTP API's keys and limits.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Api {
-    /// A key with every scope, `SWITCHBOARD_API_KEY`, in clear or as `sha256:…`; at least 16 characters where others than this
-    /// machine reach the API. None by default.
-    pub key: Option<KeySecret>,
-    /// Whether the API takes the tokens that `/admin` lets in, `true` by default; it takes no others, and where there is no
-    /// `/admin`, none. `false`: API keys alone.
-    pub jwt: bool,
-    /// Further keys. None by default. One for each backend, so that each can be replaced and cut back by itself.
-    pub keys: Vec<ApiKey>,
-    /// Calls that a key, or an administrator with a token, may make in a second on each node, and as many at once; beyond it
-    /// 429. A call with many users or messages is one. Disconnects, bans and revocations are neither counted nor refused. 0, the
-    /// default: no limit.
-    pub rate: u32,
-    /// Calls in flight on this node; beyond it 503. `1024` by default. Disconnects, bans and revocations have a lane of their own,
-    /// as wide as that default. 0: no limit.
-    pub in_flight: u32,
-}
-
-impl Default for Api {
-    fn default() -> Self {
-        Self {
-            key: None,
-            jwt: true,
-            keys: Vec::new(),
-            rate: 0,
-            in_flight: 1_024,
-        }
+section! {
+    /// The HTTP API's keys and limits. What is never refused for load: disconnects, bans and revocations, health and metrics.
+    Api in "api." {
+        /// A key with every scope, in clear or as `sha256:` and its hash; at least 16 characters where others than this machine
+        /// reach the API.
+        key: Option<KeySecret> = None, short("SWITCHBOARD_API_KEY"), reload, fits(texts::api_key);
+        /// Whether the API takes the tokens that `/admin` lets in (its issuer, audience and roles); it takes no others, and
+        /// where there is no `/admin`, none. `false`: API keys alone.
+        jwt: bool = true, reload;
+        /// Further keys, with names and scopes. One for each backend, so that each can be replaced and cut back by itself.
+        keys: Vec<ApiKey> = Vec::new(), reload;
+        /// Calls that a key, or an administrator with a token, may make in a second on each node, and as many at once; beyond
+        /// it 429. A call with many users or messages is one. Disconnects, bans and revocations are neither counted nor
+        /// refused. 0: no limit.
+        rate: u32 = 0, reload;
+        /// Calls in flight on this node; beyond it 503. Disconnects, bans and revocations have a lane of their own, as wide as
+        /// the default. 0: no limit.
+        in_flight: u32 = 1_024, reload;
     }
 }
 
-/// `[[api.keys]]`: one of several API keys.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct ApiKey {
-    /// Its name, in logs; unique.
-    pub name: String,
-    /// The key itself, visible ASCII, as it goes into a header; or `sha256:` and the 64 hexadecimal digits of its SHA-256,
-    /// so that who reads the file can't call the API.
-    pub key: KeySecret,
-    /// What it may do; at least one.
-    #[serde(deserialize_with = "list::one_or_more")]
-    pub scopes: Vec<Scope>,
+section! {
+    /// One of several API keys.
+    ApiKey in "api.keys." {
+        /// Its name, in logs; unique.
+        name: String = String::new(), shown("required"), fits(texts::named);
+        /// The key itself, visible ASCII, as it goes into a header; or `sha256:` and the 64 hexadecimal digits of its SHA-256,
+        /// so that who reads the file can't call the API.
+        key: KeySecret = "".into(), shown("required"), fits(texts::api_key);
+        /// What it may do: `read`, `send`, `disconnect`, `admin`; at least one.
+        scopes: Vec<Scope> = Vec::new(), shown("required");
+    }
 }
 
 /// What an API key may do.
@@ -72,12 +59,11 @@ pub enum Scope {
 /// What a key that is written as its digest begins with.
 const HASHED: &str = "sha256:";
 
-/// An API key as it is configured: in clear, or as its digest. Neither `Debug` nor `Serialize` shows it.
+/// An API key as it is configured: in clear, or as its digest. Neither `Debug` nor a printout shows it.
 ///
 /// The digest is of no use in a header: what is presented is hashed, then compared. A plain SHA-256 is enough, as a key is
 /// as random as it is long; a password would want a slow hash, and is no key.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone)]
 pub struct KeySecret(SecretString);
 
 impl KeySecret {
@@ -108,12 +94,6 @@ impl KeySecret {
 impl fmt::Debug for KeySecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeySecret(…)")
-    }
-}
-
-impl Serialize for KeySecret {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(MASK)
     }
 }
 

@@ -10,7 +10,7 @@ use figment::value::Value;
 
 use super::{
     ConfigError, Problem,
-    keys::{KEYS, Key, Kind, SHORT_NAMES},
+    key::{Key, Kind},
 };
 
 const PREFIX: &str = "SWITCHBOARD_";
@@ -83,9 +83,9 @@ impl Environment {
 
 fn setting(variable: &str, value: &OsStr) -> Result<Setting, Problem> {
     let not_text = || Problem::new(variable, "not UTF-8");
-    let (key, text) = if let Some(key) = key_of(variable) {
+    let (key, text) = if let Some(key) = Key::of_variable(variable) {
         (key, value.to_str().ok_or_else(not_text)?.to_owned())
-    } else if let Some(key) = variable.strip_suffix("_FILE").and_then(key_of) {
+    } else if let Some(key) = variable.strip_suffix("_FILE").and_then(Key::of_variable) {
         let text = fs::read_to_string(value)
             .map_err(|error| Problem::new(variable, format!("{}: {error}", value.display())))?;
         (key, text.trim_end_matches(['\r', '\n']).to_owned())
@@ -97,16 +97,16 @@ fn setting(variable: &str, value: &OsStr) -> Result<Setting, Problem> {
     let value = match key.kind {
         Kind::List if whole => Value::from(vec![text]),
         Kind::List => Value::from(entries(&text)),
-        Kind::Text => Value::from(text),
+        Kind::Text | Kind::Section(_) => Value::from(text),
         Kind::Number => text
             .trim()
             .parse::<u64>()
             .map_or_else(|_| Value::from(text), Value::from),
-        Kind::Flag => text
+        Kind::Bool => text
             .trim()
             .parse::<bool>()
             .map_or_else(|_| Value::from(text), Value::from),
-        Kind::Tables => tables(&text).ok_or_else(|| {
+        Kind::Tables(_) => tables(&text).ok_or_else(|| {
             Problem::new(
                 variable,
                 "neither a JSON array of objects nor an inline TOML array of tables",
@@ -118,14 +118,6 @@ fn setting(variable: &str, value: &OsStr) -> Result<Setting, Problem> {
         variable: variable.to_owned(),
         value,
     })
-}
-
-fn key_of(variable: &str) -> Option<&'static Key> {
-    SHORT_NAMES
-        .iter()
-        .find(|(short, _)| *short == variable)
-        .and_then(|(_, path)| Key::of(path))
-        .or_else(|| KEYS.iter().find(|key| key.variable() == variable))
 }
 
 fn entries(text: &str) -> Vec<String> {
@@ -149,8 +141,8 @@ fn tables(text: &str) -> Option<Value> {
 
 fn unknown(variable: &str) -> Problem {
     let squeeze = |name: &str| name.replace("__", "_");
-    let meant = KEYS
-        .iter()
+    let meant = Key::all()
+        .into_iter()
         .map(Key::variable)
         .find(|name| squeeze(name) == squeeze(variable));
     Problem::new(

@@ -9,7 +9,7 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::{Config, ConfigError, Environment, Problem, environment::CONFIG_VARIABLE, keys::Key};
+use super::{Config, ConfigError, Environment, Problem, environment::CONFIG_VARIABLE, key::Key};
 
 /// Where a configuration comes from, the weakest first: defaults, file, environment, flags.
 #[derive(Clone, Default)]
@@ -75,18 +75,16 @@ impl Sources {
         let text = |flag: &Option<String>| flag.clone().map(Value::from);
         let url = self.flags.redis_url.clone();
         let flags = [
-            ("listen", text(&self.flags.listen), "--listen"),
-            (
-                "internal_listen",
-                text(&self.flags.internal_listen),
-                "--internal-listen",
-            ),
-            ("redis.urls", url.map(|url| vec![url].into()), "--redis-url"),
-            ("node_id", text(&self.flags.node_id), "--node-id"),
+            ("listen", text(&self.flags.listen)),
+            ("internal_listen", text(&self.flags.internal_listen)),
+            ("redis.urls", url.map(|url| vec![url].into())),
+            ("node_id", text(&self.flags.node_id)),
         ];
-        for (path, value, flag) in flags {
+        for (path, value) in flags {
             if let Some(value) = value {
-                layers = layers.merge(Layer::of(path, value, format!("from {flag}")));
+                let flag = Key::around(path).and_then(|key| key.flag);
+                let origin = format!("from {}", flag.unwrap_or(path));
+                layers = layers.merge(Layer::of(path, value, origin));
             }
         }
         Ok(layers)
@@ -160,13 +158,10 @@ fn wrong_type(layers: &Figment, error: figment::Error) -> ConfigError {
             }
         }
         Kind::UnknownVariant(_, known) => format!("must be one of: {}", known.join(", ")),
-        Kind::Message(message) if shown => {
-            let message = addresses(&path).map_or(message, |kind| format!("not {kind}"));
-            match text_at(layers, &path) {
-                Some(text) => format!("{text:?}: {message}"),
-                None => message,
-            }
-        }
+        Kind::Message(message) if shown => match text_at(layers, &path) {
+            Some(text) => format!("{text:?}: {message}"),
+            None => message,
+        },
         _ => "not a value that this key takes".to_owned(),
     };
     let problem = Problem::new(path, what);
@@ -184,15 +179,6 @@ fn readable(expected: &str) -> &str {
         "a sequence" => "a list",
         name if name.starts_with("struct ") => "a table",
         name => name,
-    }
-}
-
-/// What the keys take whose types' own messages give no example.
-fn addresses(path: &str) -> Option<&'static str> {
-    match Key::around(path)?.path {
-        "listen" | "internal_listen" => Some("an IP address and a port such as 127.0.0.1:3000"),
-        "trusted_proxies" => Some("a network such as 10.0.0.0/8 or 127.0.0.1/32"),
-        _ => None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The configuration as TOML that can be read back, but for its secrets.
 
+use std::time::Duration;
+
 use bytesize::ByteSize;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Serialize, Serializer};
+use humantime_serde::re::humantime;
 
 use super::Config;
 
@@ -21,31 +22,8 @@ impl Config {
     }
 }
 
-pub(super) fn secret_option<S: Serializer>(
-    secret: &Option<SecretString>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(|_| MASK).serialize(to)
-}
-
-pub(super) fn secrets<S: Serializer>(secrets: &[SecretString], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(secrets.iter().map(|_| MASK))
-}
-
-pub(super) fn redis_urls<S: Serializer>(urls: &[SecretString], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(urls.iter().map(|url| masked_url(url.expose_secret())))
-}
-
-pub(super) fn redis_url<S: Serializer>(
-    url: &Option<SecretString>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    let url = url.as_ref().map(|url| masked_url(url.expose_secret()));
-    url.serialize(to)
-}
-
 /// A URL without its password. What does not parse may hold one anywhere, and so may a query.
-fn masked_url(url: &str) -> String {
+pub(super) fn masked_url(url: &str) -> String {
     let Ok(mut url) = reqwest::Url::parse(url) else {
         return MASK.to_owned();
     };
@@ -57,53 +35,28 @@ fn masked_url(url: &str) -> String {
     url.into()
 }
 
-/// Durations, exact in both directions. `humantime`'s own text of 720 h is `30days`.
-pub(super) mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserializer, Serializer};
-
-    use humantime_serde::re::humantime;
-
+/// A duration in the largest unit that leaves no fraction; in several units if it is no whole number of milliseconds. Exact,
+/// as `humantime`'s own text is not: of 720 h that is `30days`.
+pub(super) fn duration(duration: Duration) -> String {
     const UNITS: [(u128, &str); 4] = [(3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
-
-    /// The duration in the largest unit that leaves no fraction; in several units if it is no whole number of milliseconds.
-    pub(in crate::config) fn text(duration: Duration) -> String {
-        let millis = duration.as_millis();
-        if duration.is_zero() {
-            return "0s".to_owned();
-        }
-        if !duration.subsec_nanos().is_multiple_of(1_000_000) {
-            return humantime::format_duration(duration).to_string();
-        }
-        UNITS
-            .iter()
-            .find(|(unit, _)| millis.is_multiple_of(*unit))
-            .map_or_else(String::new, |(unit, name)| {
-                format!("{}{name}", millis / unit)
-            })
+    let millis = duration.as_millis();
+    if duration.is_zero() {
+        return "0s".to_owned();
     }
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        duration: &Duration,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&text(*duration))
+    if !duration.subsec_nanos().is_multiple_of(1_000_000) {
+        return humantime::format_duration(duration).to_string();
     }
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Duration, D::Error> {
-        humantime_serde::deserialize(from)
-    }
+    UNITS
+        .iter()
+        .find(|(unit, _)| millis.is_multiple_of(*unit))
+        .map_or_else(String::new, |(unit, name)| {
+            format!("{}{name}", millis / unit)
+        })
 }
 
-/// Sizes, exact in both directions. `ByteSize`'s own text is rounded to a tenth of a unit.
-pub(super) mod size {
-    use serde::{Deserializer, de};
-
-    use super::{ByteSize, Serializer};
-
+/// A size in the largest unit that leaves no fraction. Exact, as `ByteSize`'s own text is not: that is rounded to a tenth of a
+/// unit.
+pub(super) fn size(size: ByteSize) -> String {
     const UNITS: [(u64, &str); 6] = [
         (bytesize::GIB, "GiB"),
         (bytesize::GB, "GB"),
@@ -112,80 +65,14 @@ pub(super) mod size {
         (bytesize::KIB, "KiB"),
         (bytesize::KB, "KB"),
     ];
-
-    /// The size in the largest unit that leaves no fraction.
-    pub(in crate::config) fn text(size: ByteSize) -> String {
-        let bytes = size.as_u64();
-        UNITS
-            .iter()
-            .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
-            .map_or_else(
-                || format!("{bytes}B"),
-                |(unit, name)| format!("{}{name}", bytes / unit),
-            )
-    }
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        size: &ByteSize,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&text(*size))
-    }
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<ByteSize, D::Error> {
-        struct Size;
-
-        impl de::Visitor<'_> for Size {
-            type Value = ByteSize;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a size such as 64KB or 1MB")
-            }
-
-            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
-                Ok(ByteSize(bytes))
-            }
-
-            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
-                u64::try_from(bytes)
-                    .map(ByteSize)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
-                text.trim()
-                    .parse()
-                    .map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-
-        from.deserialize_any(Size)
-    }
-}
-
-/// Sizes that need not be there.
-pub(super) mod optional_size {
-    use serde::{Deserialize, Deserializer, Serialize};
-
-    use super::{ByteSize, Serializer, size};
-
-    #[derive(Deserialize, Serialize)]
-    struct Size(#[serde(with = "size")] ByteSize);
-
-    pub(in crate::config) fn serialize<S: Serializer>(
-        size: &Option<ByteSize>,
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
-        size.map(Size).serialize(to)
-    }
-
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Option<ByteSize>, D::Error> {
-        Option::deserialize(from).map(|size: Option<Size>| size.map(|Size(size)| size))
-    }
+    let bytes = size.as_u64();
+    UNITS
+        .iter()
+        .find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit))
+        .map_or_else(
+            || format!("{bytes}B"),
+            |(unit, name)| format!("{}{name}", bytes / unit),
+        )
 }
 
 #[cfg(test)]
@@ -236,7 +123,7 @@ mod tests {
             (64_000_000, "64MB"),
             (0, "0B"),
         ] {
-            assert_eq!(size::text(ByteSize(bytes)), text);
+            assert_eq!(size(ByteSize(bytes)), text);
             assert_eq!(text.parse::<ByteSize>().unwrap(), ByteSize(bytes));
         }
     }

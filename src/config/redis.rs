@@ -3,42 +3,49 @@
 use std::path::{Path, PathBuf};
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
-use reqwest::Url;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    list,
-    print::{self, MASK},
-    validate::{Findings, MASKED, readable, secret},
+    section::section,
+    validate::{Findings, readable, texts},
 };
 
-/// `redis`: where the cluster meets.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Redis {
-    /// `redis://` or `rediss://` (TLS) URLs, `--redis-url` or `SWITCHBOARD_REDIS_URL`: of the one server, of the sentinels, or
-    /// of some servers of the cluster, by `mode`. User, password and database in them are those of the servers that hold the
-    /// data, and the same in all. Empty, the default: the embedded registry, which is one node's own. Set it as soon as there
-    /// are two nodes. Secret because of the password in it.
-    #[serde(
-        serialize_with = "print::redis_urls",
-        deserialize_with = "list::one_or_more"
-    )]
-    pub urls: Vec<SecretString>,
-    /// How Redis is run: `standalone`, the default, `sentinel` or `cluster`.
-    pub mode: RedisMode,
-    /// With `sentinel`: the master's name among the sentinels. None by default.
-    pub master_name: Option<String>,
-    /// The user to log in with at the sentinels themselves, if they ask for one. None by default.
-    pub sentinel_username: Option<String>,
-    /// The password for that. None by default.
-    #[serde(serialize_with = "print::secret_option")]
-    pub sentinel_password: Option<SecretString>,
-    /// With `rediss://`: a PEM file with the certificates that the servers' are checked against, in place of the system's.
-    /// None by default.
-    pub ca_file: Option<PathBuf>,
+section! {
+    /// Where the cluster meets.
+    Redis in "redis." {
+        /// `redis://` or `rediss://` (TLS) URLs: of the one server, of all the sentinels, or of some servers of the cluster, by
+        /// `redis.mode`. User, password and database in them are those of the servers that hold the data, and the same in all.
+        /// Set it as soon as there are two nodes. Secret because of the password in it.
+        urls: Vec<RedisUrl> = Vec::new(), short("SWITCHBOARD_REDIS_URL"), flag("--redis-url"), shown("none: the embedded registry, which is one node's own"), fits(texts::redis_url);
+        /// How Redis is run: `standalone`, `sentinel` or `cluster`.
+        mode: RedisMode = RedisMode::Standalone;
+        /// With `sentinel`: the master's name among the sentinels.
+        master_name: Option<String> = None;
+        /// The user to log in with at the sentinels themselves, if they ask for one.
+        sentinel_username: Option<String> = None;
+        /// The password for that.
+        sentinel_password: Option<SecretString> = None;
+        /// With `rediss://`: a PEM file with the certificates that the servers' are checked against.
+        ca_file: Option<PathBuf> = None, shown("the system's"), readable;
+    }
+}
+
+/// The URL of a server of Redis. `Debug` hides it, and a printout its password.
+#[derive(Clone, Debug)]
+pub struct RedisUrl(SecretString);
+
+impl ExposeSecret<str> for RedisUrl {
+    fn expose_secret(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl<T: Into<SecretString>> From<T> for RedisUrl {
+    fn from(url: T) -> Self {
+        Self(url.into())
+    }
 }
 
 /// How Redis is run.
@@ -55,11 +62,8 @@ pub enum RedisMode {
 }
 
 impl Redis {
-    /// Checks the bounds of values and whether they go together.
-    pub(super) fn validate(&self, findings: &mut Findings) {
-        for (index, url) in self.urls.iter().enumerate() {
-            self::url(&format!("redis.urls.{index}"), url, findings);
-        }
+    /// Checks whether the values go together.
+    pub(super) fn go_together(&self, findings: &mut Findings) {
         let parsed: Vec<_> = self
             .urls
             .iter()
@@ -109,31 +113,11 @@ impl Redis {
             );
         }
         if let Some(file) = &self.ca_file
-            && let Err(why) = readable(file).and_then(|()| certificates(file))
+            && readable(file).is_ok()
+            && let Err(why) = certificates(file)
         {
             findings.add("redis.ca_file", why);
         }
-        if let Some(password) = &self.sentinel_password {
-            secret("redis.sentinel_password", password, findings);
-        }
-    }
-}
-
-/// Checks one URL.
-pub(super) fn url(key: &str, url: &SecretString, findings: &mut Findings) {
-    let url = url.expose_secret();
-    let parsed = Url::parse(url).ok();
-    let usable = parsed
-        .as_ref()
-        .is_some_and(|url| matches!(url.scheme(), "redis" | "rediss") && url.has_host())
-        && url.into_connection_info().is_ok();
-    if !usable {
-        findings.add(
-            key,
-            "not a redis://[user:password@]host[:port][/database] or rediss:// URL",
-        );
-    } else if parsed.is_some_and(|url| url.password() == Some(MASK)) {
-        findings.add(key, MASKED);
     }
 }
 

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, ConfigError, RedisMode, print::size};
+use super::{Config, ConfigError, RedisMode, print};
 
 /// A configuration that a node may start with.
 #[derive(Clone, Debug)]
@@ -114,8 +114,8 @@ impl Effective {
             warnings.push(format!(
                 "limits.send_queue_bytes ({}) is less than limits.max_payload ({}): a message larger than that ends its \
                  connection.",
-                size::text(limits.send_queue_bytes),
-                size::text(limits.max_payload)
+                print::size(limits.send_queue_bytes),
+                print::size(limits.max_payload)
             ));
         }
         Ok(Self {

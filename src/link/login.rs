@@ -7,7 +7,7 @@ use redis::{
     RedisConnectionInfo, TlsCertificates,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 
 use super::{Address, LinkError};
 use crate::config::{self, RedisMode};
@@ -70,7 +70,7 @@ fn tcp_settings() -> TcpSettings {
     tcp
 }
 
-fn parse(url: &SecretString, redis: &config::Redis) -> Result<ConnectionInfo, LinkError> {
+fn parse(url: &config::RedisUrl, redis: &config::Redis) -> Result<ConnectionInfo, LinkError> {
     let unusable = |_| LinkError::Config("not a redis:// or rediss:// URL".into());
     let info = url
         .expose_secret()

@@ -1,5 +1,5 @@
-// The pages of the repository, held to what is there: links lead somewhere, every key and metric has its row, and the tests that a
-// promise names exist.
+// The pages of the repository, held to what is there: links lead somewhere, every metric has its row, and the tests that a promise names
+// exist. That docs/configuration.md has every key is tested in tests/cli.rs.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -38,28 +38,6 @@ test('every link of a page to another file leads to a file, and to a heading of 
       if (anchor) assert.ok(anchors(to).has(anchor), `${page} links to ${target}, a heading that ${to} does not have`);
     }
   }
-});
-
-test('docs/configuration.md has a row for every key, and for nothing else', () => {
-  const keys = new Set([...read('src/config/keys.rs').matchAll(/\b(?:open|secret)\(\s*"([\w.]+)"/g)].map(([, key]) => key));
-  const written = new Set();
-  for (const [first] of rows('docs/configuration.md')) {
-    let section = '';
-    // What stands behind a list of tables are names within it.
-    const tables = first.match(/^`\[\[([\w.]+)\]\]`/);
-    if (tables) {
-      written.add(tables[1]);
-      continue;
-    }
-    for (const name of quoted(first).filter((one) => /^\.?[a-z][\w.]*$/.test(one))) {
-      if (!name.startsWith('.')) section = name.slice(0, name.lastIndexOf('.'));
-      written.add(name.startsWith('.') ? section + name : name);
-    }
-    for (const [, list] of first.matchAll(/, `\[\[([\w.]+)\]\]`/g)) written.add(list);
-  }
-  assert.ok(keys.size > 50, `expected src/config/keys.rs to be read, got ${keys.size} keys`);
-  assert.deepEqual([...keys].filter((key) => !written.has(key)), [], 'keys without a row');
-  assert.deepEqual([...written].filter((key) => !keys.has(key)), [], 'rows without a key');
 });
 
 test('docs/metrics.md names every series of the table, and no other', () => {

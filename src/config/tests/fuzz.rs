@@ -2,7 +2,7 @@
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
-use super::{super::keys::KEYS, *};
+use super::{super::key::Key, *};
 
 /// In every value of a key that is secret.
 const MARK: &str = "s3cr3t-mark";
@@ -62,8 +62,8 @@ fn value(secret: bool) -> impl Strategy<Value = String> {
 /// A key, or almost one, and the text of a value.
 fn setting() -> impl Strategy<Value = (String, String)> {
     // A `…_FILE` names a file, and what it would be is not for chance to say.
-    let keys: Vec<_> = KEYS
-        .iter()
+    let keys: Vec<_> = Key::all()
+        .into_iter()
         .filter(|key| !key.path.ends_with("_file"))
         .collect();
     prop_oneof![

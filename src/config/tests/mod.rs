@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf};
 
 use super::{Config, ConfigError, Environment, Flags, Sources};
 
+mod document;
 mod fuzz;
 mod list;
 mod load;

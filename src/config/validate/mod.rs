@@ -1,21 +1,14 @@
-//! What no single value can tell: bounds, and what goes with what.
+//! Whether there can be a node with the values: each in itself, as its key is declared, and all together.
 //!
-//! `auth`, `api` and `transport` are what is checked of their sections; the rest is here.
+//! `texts` has what is checked of single texts; `auth` and `api` have what must go together in their sections.
 
 mod api;
 mod auth;
-mod transport;
+pub(super) mod texts;
 
-use std::{fs::File, net::SocketAddr, path::Path, time::Duration};
+use std::{fs::File, net::SocketAddr, path::Path};
 
-use bytesize::ByteSize;
-use secrecy::{ExposeSecret, SecretString};
-use tracing_subscriber::EnvFilter;
-
-use super::{Config, ConfigError, LARGEST_PAYLOAD, Problem, print::MASK, print::size};
-
-/// Far beyond any use, and far below what overflows a clock.
-const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+use super::{Config, ConfigError, Problem, key::Key, value::Value};
 
 /// The problems so far.
 pub(super) struct Findings(Vec<Problem>);
@@ -41,135 +34,37 @@ impl Config {
     /// All that is wrong, by key.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut findings = Findings(Vec::new());
-        self.addresses(&mut findings);
-        self.api_keys(&mut findings);
-        self.tokens(&mut findings);
-        self.key_sources(&mut findings);
-        self.sessions(&mut findings);
-        self.namespace_rules(&mut findings);
-        self.redis.validate(&mut findings);
-        self.origins(&mut findings);
-        self.bounds(&mut findings);
-        self.transport.validate(&mut findings);
-        self.durations(&mut findings);
-        log_level(&self.log.level, &mut findings);
-        ConfigError::unless_empty(findings.0)
-    }
-
-    fn addresses(&self, findings: &mut Findings) {
+        self.check("", &Key::ROOT, &mut findings);
         if let Some(internal) = self.internal_listen
             && collide(self.listen, internal)
         {
             findings.add("internal_listen", "the same address as listen");
         }
-        if let Some(name) = &self.node_id {
-            let fits = (1..=128).contains(&name.len())
-                && !name.chars().any(|c| c.is_control() || c.is_whitespace());
-            findings.expect(
-                fits,
-                "node_id",
-                "must be 1 to 128 bytes without spaces or control characters",
-            );
-        }
-    }
-
-    fn bounds(&self, findings: &mut Findings) {
-        let limits = &self.limits;
-        for (key, size) in [
-            ("limits.max_payload", limits.max_payload),
-            ("limits.max_payload_guest", limits.max_payload_guest),
-        ] {
-            findings.expect(
-                (ByteSize::kb(1)..=LARGEST_PAYLOAD).contains(&size),
-                key,
-                &format!("{} is not from 1KB to 64MB", size::text(size)),
-            );
-        }
-        findings.expect(
-            (ByteSize::b(1)..=ByteSize::mb(4)).contains(&limits.ack_bytes),
-            "limits.ack_bytes",
-            &format!("{} is not from 1B to 4MB", size::text(limits.ack_bytes)),
-        );
-        for (key, value) in [
-            ("limits.events_per_second", limits.events_per_second),
-            ("limits.events_burst", limits.events_burst),
-        ] {
-            findings.expect(value > 0, key, "must be at least 1");
-        }
-        for (index, value) in self.registry.secrets.iter().enumerate() {
-            let key = format!("registry.secrets.{index}");
-            secret(&key, value, findings);
-            // As many as SHA-256 has (RFC 2104 section 3). The empty one and the mask are told of already.
-            let text = value.expose_secret();
-            let is_short = (1..32).contains(&text.len()) && text != MASK;
-            findings.expect(!is_short, &key, "must have at least 32 bytes");
-        }
-        let prefix = &self.registry.prefix;
-        // Braces would choose the slot of a Redis Cluster, the others are patterns of PSUBSCRIBE.
-        let bad = |c: char| c.is_control() || c.is_whitespace() || "{}*?[]\\".contains(c);
-        findings.expect(
-            !prefix.is_empty() && !prefix.contains(bad),
-            "registry.prefix",
-            "must not be empty or hold spaces, control characters or any of { } * ? [ ] \\",
-        );
-    }
-
-    fn durations(&self, findings: &mut Findings) {
-        let limits = &self.limits;
-        let registry = &self.registry;
-        let may_be_zero = [
-            ("auth.jwt.leeway", self.auth.jwt.leeway),
-            ("auth.refresh_lead", self.auth.refresh_lead),
-            ("presence.last_seen", self.presence.last_seen),
-            ("drain.delay", self.drain.delay),
-            ("drain.window", self.drain.window),
-        ];
-        let positive = [
-            ("auth.refresh_ttl", self.auth.refresh_ttl),
-            ("auth.token_ttl", self.auth.token_ttl),
-            ("auth.session.recheck", self.auth.session.recheck),
-            ("limits.handshake_timeout", limits.handshake_timeout),
-            ("limits.write_deadline", limits.write_deadline),
-            ("registry.heartbeat", registry.heartbeat),
-            ("registry.lease", registry.lease),
-            ("ping.interval", self.ping.interval),
-            ("ping.timeout", self.ping.timeout),
-        ];
-        for (key, value) in positive {
-            // Redis and Engine.IO count in milliseconds.
-            findings.expect(
-                value >= Duration::from_millis(1),
-                key,
-                "must be at least 1ms",
-            );
-        }
-        for (key, value) in may_be_zero.into_iter().chain(positive) {
-            findings.expect(value <= LONGEST, key, "must be at most 10 years");
-        }
+        self.api_keys(&mut findings);
+        self.origins(&mut findings);
+        self.redis.go_together(&mut findings);
+        self.auth.jwt.key_sources(&mut findings);
+        self.sessions(&mut findings);
+        self.namespace_rules(&mut findings);
         findings.expect(
             self.auth.token_ttl.subsec_nanos() == 0,
             "auth.token_ttl",
             "must be whole seconds, as exp counts them",
         );
         findings.expect(
-            registry.lease >= registry.heartbeat.saturating_mul(2),
+            self.registry.lease >= self.registry.heartbeat.saturating_mul(2),
             "registry.lease",
             "must be at least twice registry.heartbeat, or one late heartbeat takes the node out",
         );
+        ConfigError::unless_empty(findings.0)
     }
 }
 
-pub(super) const MASKED: &str = "is masked: a printout of print-config holds no secrets";
-
-pub(super) fn secret(key: &str, value: &SecretString, findings: &mut Findings) {
-    secret_text(key, value.expose_secret(), findings);
-}
-
-fn secret_text(key: &str, text: &str, findings: &mut Findings) {
-    match text {
-        "" => findings.add(key, "must not be empty"),
-        MASK => findings.add(key, MASKED),
-        _ => {}
+/// The path of a key inside the section or table at `at`, which is empty for the configuration itself.
+pub(super) fn inside(at: &str, key: &str) -> String {
+    match at {
+        "" => key.to_owned(),
+        _ => format!("{at}.{key}"),
     }
 }
 
@@ -187,26 +82,4 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
         && one.port() != 0
         && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
-}
-
-fn log_level(filter: &str, findings: &mut Findings) {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    if let Err(error) = EnvFilter::try_new(filter) {
-        findings.add("log.level", format!("{filter:?}: {error}"));
-        return;
-    }
-    // A bare word is a target to tracing, at its most verbose, so a slip like `inof` would be taken and silence the rest.
-    let slip = filter.split(',').map(str::trim).find(|part| {
-        !part.contains(['=', '[', ']', '{', '}'])
-            && !LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level))
-    });
-    if let Some(part) = slip {
-        findings.add(
-            "log.level",
-            format!(
-                "{part:?} is neither a level ({}) nor target=level",
-                LEVELS.join(", ")
-            ),
-        );
-    }
 }
