@@ -1,78 +1,90 @@
 //! Public keys in PEM (RFC 7468 §13, RFC 8017 appendix A.1.1): which kind each is, and what it is good for.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{
     Algorithm, AlgorithmFamily, DecodingKey,
     jwk::{AlgorithmParameters, Jwk},
 };
+use spki::{ObjectIdentifier, SubjectPublicKeyInfoRef};
 
 use crate::auth::{
     jwks::is_rsa_size,
     keys::{Allowed, Key},
 };
 
-/// `prime256v1` and `secp384r1` in DER (RFC 5480 §2.1.1.1). A point's length does not tell P-256 from secp256k1.
-const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
-
-const BEGIN: &str = "-----BEGIN ";
-const DASHES: &str = "-----";
+/// `rsaEncryption`: RFC 3279 §2.3.1.
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// `id-ecPublicKey`, and the curves `prime256v1` and `secp384r1`: RFC 5480 §2.1.1.
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+/// `id-Ed25519`: RFC 8410 §3.
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
 /// All public keys in a file, of which there has to be one at least. The error says what is wrong with it.
 pub(crate) fn public_keys(text: &str, allowed: &Allowed) -> Result<Vec<Key>, String> {
-    let mut keys = Vec::new();
-    let mut rest = text;
-    while let Some((_, block)) = rest.split_once(BEGIN) {
-        let (label, after) = block.split_once(DASHES).ok_or(NO_END)?;
-        let end = format!("-----END {label}-----");
-        let (body, after) = after.split_once(&*end).ok_or(NO_END)?;
-        let (decoding, algorithms) = public_key(label, body)?;
-        keys.push(Key::new(None, decoding, allowed.of(&algorithms)));
-        rest = after;
+    let blocks = ::pem::parse_many(text).map_err(|_| "has a PEM block that is damaged")?;
+    // The parser passes over a block that does not end.
+    if text.matches("-----BEGIN ").count() != blocks.len() {
+        return Err("has a PEM block that does not end".into());
     }
-    if keys.is_empty() {
+    if blocks.is_empty() {
         return Err("holds no PEM key".into());
     }
-    Ok(keys)
+    let keys = blocks.iter().map(|block| {
+        let (decoding, algorithms) = public_key(block.tag(), block.contents())?;
+        Ok(Key::new(None, decoding, allowed.of(&algorithms)))
+    });
+    keys.collect()
 }
 
-const NO_END: &str = "has a PEM block that does not end";
+fn public_key(label: &str, der: &[u8]) -> Result<(DecodingKey, Vec<Algorithm>), &'static str> {
+    const UNKNOWN: &str = "holds a key that is not RSA, EC (P-256, P-384) or Ed25519";
+    match label {
+        "RSA PUBLIC KEY" => return rsa(der),
+        "PUBLIC KEY" => {}
+        "CERTIFICATE" => {
+            return Err("holds a certificate: extract its key with `openssl x509 -pubkey -noout`");
+        }
+        label if label.ends_with("PRIVATE KEY") => {
+            return Err("holds a private key: give the public one alone");
+        }
+        _ => return Err(UNKNOWN),
+    }
+    let info = SubjectPublicKeyInfoRef::try_from(der).map_err(|_| UNKNOWN)?;
+    let key = info.subject_public_key.as_bytes().ok_or(UNKNOWN)?;
+    match (info.algorithm.oid, key.len()) {
+        (RSA, _) => rsa(key),
+        (EC, length) => {
+            let algorithm = match (info.algorithm.parameters_oid(), length) {
+                // Points that are compressed are shorter.
+                (Ok(P256), 65) => Algorithm::ES256,
+                (Ok(P384), 97) => Algorithm::ES384,
+                _ => {
+                    return Err(
+                        "holds an EC key that is not an uncompressed point of P-256 or P-384",
+                    );
+                }
+            };
+            Ok((DecodingKey::from_ec_der(key), vec![algorithm]))
+        }
+        (ED25519, 32) => Ok((
+            DecodingKey::from_ed_der(key),
+            AlgorithmFamily::Ed.algorithms().to_vec(),
+        )),
+        _ => Err(UNKNOWN),
+    }
+}
 
-fn public_key(label: &str, body: &str) -> Result<(DecodingKey, Vec<Algorithm>), String> {
-    if label.ends_with("PRIVATE KEY") {
-        return Err("holds a private key: give the public one alone".into());
+/// Of the `RSAPublicKey` of RFC 8017 appendix A.1.1.
+fn rsa(der: &[u8]) -> Result<(DecodingKey, Vec<Algorithm>), &'static str> {
+    let key = DecodingKey::from_rsa_der(der);
+    let jwk = Jwk::from_decoding_key(&key, None).map_err(|_| "holds a broken RSA key")?;
+    match jwk.algorithm {
+        AlgorithmParameters::RSA(rsa) if is_rsa_size(&rsa.n) => {
+            Ok((key, AlgorithmFamily::Rsa.algorithms().to_vec()))
+        }
+        _ => Err("holds an RSA key that does not have 2048 to 8192 bits"),
     }
-    if label == "CERTIFICATE" {
-        let problem = "holds a certificate: extract its key with `openssl x509 -pubkey -noout`";
-        return Err(problem.into());
-    }
-    let pem = format!("{BEGIN}{label}{DASHES}{body}-----END {label}-----\n");
-    let pem = pem.as_bytes();
-
-    if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-        let jwk = Jwk::from_decoding_key(&key, None).map_err(|_| "holds a broken RSA key")?;
-        return match jwk.algorithm {
-            AlgorithmParameters::RSA(rsa) if is_rsa_size(&rsa.n) => {
-                Ok((key, AlgorithmFamily::Rsa.algorithms().to_vec()))
-            }
-            _ => Err("holds an RSA key that does not have 2048 to 8192 bits".into()),
-        };
-    }
-    if let Ok(key) = DecodingKey::from_ec_pem(pem) {
-        let der: String = body.split_ascii_whitespace().collect();
-        let der = STANDARD.decode(der).unwrap_or_default();
-        let is_on = |curve: &[u8]| der.windows(curve.len()).any(|window| window == curve);
-        let length = key.try_get_as_bytes().map_or(0, <[u8]>::len);
-        return match length {
-            65 if is_on(P256) => Ok((key, vec![Algorithm::ES256])),
-            97 if is_on(P384) => Ok((key, vec![Algorithm::ES384])),
-            _ => Err("holds an EC key that is not an uncompressed point of P-256 or P-384".into()),
-        };
-    }
-    if let Ok(key) = DecodingKey::from_ed_pem(pem) {
-        return Ok((key, AlgorithmFamily::Ed.algorithms().to_vec()));
-    }
-    Err("holds a key that is not RSA, EC (P-256, P-384) or Ed25519".into())
 }
 
 #[cfg(test)]
@@ -128,6 +140,19 @@ mod tests {
             (
                 "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----".into(),
                 "not RSA, EC",
+            ),
+            // On secp256k1, with the id of P-256 inside its point.
+            (
+                "-----BEGIN PUBLIC KEY-----\nMFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAEBggqhkjOPQMBBwABAgMEBQYHCAkKCwwN\nDg8QERITFBUWFxgZGhscHR4fICEiIyQlJicoKSorLC0uLzAxMjM0NQ==\n-----END PUBLIC KEY-----".into(),
+                "P-256 or P-384",
+            ),
+            (
+                "-----BEGIN PUBLIC KEY-----\nA*A\n-----END PUBLIC KEY-----".into(),
+                "damaged",
+            ),
+            (
+                format!("-----BEGIN PUBLIC KEY-----\nAAAA\n{}", file("p256.pub.pem")),
+                "damaged",
             ),
         ] {
             let problem = kinds(&text).unwrap_err();
