@@ -14,7 +14,10 @@ use utoipa::ToSchema;
 
 use crate::{
     bus::BusError,
-    gateway::GatewayError,
+    gateway::{
+        GatewayError,
+        requests::{Fault, Invalid},
+    },
     registry::{Bar, RegistryError},
 };
 
@@ -254,6 +257,26 @@ impl From<GatewayError> for ApiError {
                 Self::new(ErrorCode::Internal, "an internal error; the log says more")
             }
         }
+    }
+}
+
+impl From<Invalid> for ApiError {
+    fn from(invalid: Invalid) -> Self {
+        let code = match invalid.fault {
+            Fault::Malformed => ErrorCode::Malformed,
+            Fault::PayloadTooLarge => ErrorCode::PayloadTooLarge,
+            Fault::InvalidEvent => ErrorCode::InvalidEvent,
+            Fault::ReservedEvent => ErrorCode::ReservedEvent,
+            Fault::UnknownNamespace => ErrorCode::UnknownNamespace,
+            Fault::InvalidTarget => ErrorCode::InvalidTarget,
+            Fault::InvalidUser => ErrorCode::InvalidUser,
+            Fault::TooMany => ErrorCode::TooMany,
+            Fault::OutOfRange => ErrorCode::OutOfRange,
+            Fault::TooLong => ErrorCode::TooLong,
+            Fault::InvalidCode => ErrorCode::InvalidCode,
+            Fault::InvalidTime => ErrorCode::InvalidTime,
+        };
+        Self::new(code, invalid.detail)
     }
 }
 

@@ -14,14 +14,12 @@ pub mod connections;
 pub mod cookie;
 pub mod error;
 pub mod events;
-pub mod fields;
 mod guesses;
 pub mod health;
 mod load;
 pub mod openapi;
 pub mod presence;
 pub mod sessions;
-pub mod time;
 pub mod tokens;
 pub mod users;
 

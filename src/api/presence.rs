@@ -10,12 +10,15 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, user_id},
+    body::{Body, Payload},
     error::{ApiError, ErrorCode},
-    fields::GivenUser,
     openapi::{BodyProblems, Guarded},
 };
-use crate::{connection::UserId, registry};
+use crate::{
+    connection::UserId,
+    gateway::requests::{fields::GivenUser, user_id},
+    registry,
+};
 
 /// The most users of one call.
 const MAX_USERS: usize = 1000;
@@ -46,7 +49,7 @@ impl PresenceRequest {
         }
         self.users
             .into_iter()
-            .map(|GivenUser(id)| user_id(id))
+            .map(|GivenUser(id)| Ok(user_id(id)?))
             .collect()
     }
 }

@@ -13,48 +13,21 @@ use super::{
     connections::status,
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
-    time,
 };
-use crate::gateway::{Disconnected, access::Revoked};
+use crate::gateway::{
+    Disconnected,
+    requests::{
+        end::{RevokeTokensRequest, RevokedAnswer},
+        time,
+    },
+};
 
 /// The longest `jti`, in bytes. A token that has a longer one is revoked with its user's others.
 const MAX_TOKEN_ID_BYTES: usize = 1024;
 
-/// Which tokens of a user. Everything is optional, the body as well.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[schema(example = json!({"issuedBefore": "2030-01-01T00:00:00Z"}))]
-pub struct RevokeTokensRequest {
-    /// Those issued before. Default: now. A time ahead also refuses tokens that are yet to be issued, until then.
-    #[serde(default, deserialize_with = "time::optional")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    issued_before: Option<Timestamp>,
-}
-
 impl Payload for RevokeTokensRequest {
     fn when_empty() -> Option<Self> {
         Some(Self::default())
-    }
-}
-
-/// What was revoked.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RevokedAnswer {
-    /// Tokens issued before are refused.
-    #[serde(serialize_with = "time::show")]
-    #[schema(value_type = String, format = DateTime)]
-    revoked_before: Timestamp,
-    #[serde(flatten)]
-    ended: Disconnected,
-}
-
-impl From<Revoked> for RevokedAnswer {
-    fn from(revoked: Revoked) -> Self {
-        Self {
-            revoked_before: revoked.revoked_before,
-            ended: revoked.disconnected,
-        }
     }
 }
 
@@ -183,6 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::gateway::access::Revoked;
 
     #[test]
     fn a_token_id_has_bounds() {

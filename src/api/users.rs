@@ -11,19 +11,14 @@ use super::{
     ApiState,
     auth::{Allowed, scope},
     body::{Params, UserPath},
-    error::{ApiError, ErrorCode},
+    error::ApiError,
     openapi::{Guarded, HeadProblems},
 };
 use crate::{
     connection::{Connection, Tally, UserId},
+    gateway::requests,
     registry::{UserEntry, UsersPage},
 };
-
-/// How many users a page has when the caller does not say.
-const DEFAULT_LIMIT: i64 = 100;
-
-/// How many it may have.
-const MAX_LIMIT: i64 = 1000;
 
 /// A user.
 #[derive(Debug, Serialize, ToSchema)]
@@ -106,16 +101,6 @@ pub struct UsersQuery {
     cursor: Option<String>,
 }
 
-impl UsersQuery {
-    fn limit(&self) -> Result<usize, ApiError> {
-        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
-        usize::try_from(limit)
-            .ok()
-            .filter(|_| (1..=MAX_LIMIT).contains(&limit))
-            .ok_or_else(|| ApiError::new(ErrorCode::OutOfRange, format!("limit: 1 to {MAX_LIMIT}")))
-    }
-}
-
 /// `?limit=&cursor=` is what a form with nothing filled in sends.
 fn blank_is_absent<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
@@ -187,7 +172,7 @@ pub async fn list_users(
     State(state): State<ApiState>,
     Params(query): Params<UsersQuery>,
 ) -> Result<Json<UsersAnswer>, ApiError> {
-    let limit = query.limit()?;
+    let limit = requests::page(query.limit)?;
     let _room = state.load.items(limit).await?;
     let page = state.gateway.users(query.cursor.as_deref(), limit).await?;
     Ok(Json(page.into()))
@@ -270,22 +255,5 @@ mod tests {
             serde_json::to_value(UsersAnswer::from(page)).unwrap(),
             json!({"users": [{"userId": "42", "connections": 3, "devices": 2}], "next": "n"})
         );
-    }
-
-    #[test]
-    fn a_page_has_1_to_1000_users() {
-        let limit = |limit| {
-            let query = UsersQuery {
-                limit,
-                cursor: None,
-            };
-            query.limit().map_err(|error| error.code)
-        };
-        assert_eq!(limit(None), Ok(100));
-        assert_eq!(limit(Some(1)), Ok(1));
-        assert_eq!(limit(Some(1000)), Ok(1000));
-        for bad in [-1, 0, 1001] {
-            assert_eq!(limit(Some(bad)), Err(ErrorCode::OutOfRange));
-        }
     }
 }

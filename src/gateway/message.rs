@@ -253,11 +253,6 @@ pub(super) fn is_sendable(event: &str) -> bool {
 }
 
 impl Message {
-    /// Whether its event is one that clients can tell from what the protocol and Switchboard say themselves.
-    pub(crate) fn is_sendable(&self) -> bool {
-        is_sendable(&self.event)
-    }
-
     /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the
     /// bytes that a polling client has fetched, and an excess would pile up against a client that fetches everything.
     pub(crate) fn weight(&self) -> usize {

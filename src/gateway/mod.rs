@@ -46,6 +46,7 @@ pub mod message;
 mod peers;
 mod readiness;
 mod refusal;
+pub mod requests;
 mod scrape;
 mod session_events;
 mod sessions;

@@ -133,7 +133,10 @@ onBothRegistries((world) => {
       ['sendToUser', { user, event: 'connect', data: 1 }],
       ['sendToUser', { user, event: 'x', data: 1, namespace: '/nowhere' }],
       ['disconnectUser', { user, code: 'x' }],
+      ['sendToUser', { user, event: 'x'.repeat(257) }],
       ['disconnectUser', { user, unknown: true }],
+      ['disconnectUser', { user, reason: 'x'.repeat(513) }],
+      ['banUser', { user, reason: 'x'.repeat(513) }],
       ['banUser', { user, until: 'tomorrow' }],
       ['revokeTokens', { user, issuedBefore: 'now' }],
       ['listUsers', { limit: -1 }],
@@ -164,6 +167,8 @@ onBothRegistries((world) => {
     assert.equal((await admin.granted('disconnectUser', user, { code: 4003, reconnect: true })).disconnected, 1);
     await client.wait('disconnect');
     assert.deepEqual(client.told(), { code: 4003, reason: 'Reconnect requested', reconnect: true });
+    const forEver = '9999-12-31T23:59:59Z';
+    assert.equal((await admin.granted('banUser', user, { until: forEver })).until, forEver, 'as the API shows it');
     assert.equal((await admin.granted('banUser', number, { reason: 'spam' })).reason, 'spam');
     assert.deepEqual(await world.api.banOf(user), { banned: true, reason: 'spam', until: null });
     assert.deepEqual(await admin.granted('unbanUser', user), NOT_BANNED);

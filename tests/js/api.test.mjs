@@ -109,7 +109,7 @@ onBothRegistries((world) => {
         const answer = await world.api.request('POST', path, { json: { event, data: 1, ...body } });
         assert.deepEqual([answer.status, answer.json.code], [422, 'reserved_event'], path);
       }
-      await admin.denied(`event: "${event}" is empty, or Socket.IO's or Switchboard's own`, 'sendToUser', { user, event, data: 1 });
+      await admin.denied(`event: "${event}" is Socket.IO's or Switchboard's own`, 'sendToUser', { user, event, data: 1 });
     });
   }
 

@@ -10,12 +10,18 @@ use utoipa::ToSchema;
 use super::{
     ApiState, Limits,
     auth::{Allowed, scope},
-    body::{Body, Payload, device_id, part, user_id},
+    body::{Body, Payload, part},
     error::{ApiError, ErrorCode},
-    fields::{GivenUser, present},
     openapi::{BodyProblems, Guarded},
 };
-use crate::gateway::{Delivery, Message, Target};
+use crate::gateway::{
+    Delivery, Message, Target,
+    requests::{
+        device_id,
+        fields::{GivenUser, present},
+        user_id,
+    },
+};
 use order::{CONCURRENCY, hand_over, is_unavailable, is_unknown};
 
 /// What names of rooms begin with that nobody can be in.

@@ -102,6 +102,11 @@ impl Deliverer {
         self.sockets.set(sockets).ok();
     }
 
+    /// How many bytes a message may have, as JSON.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.config.now().limits.max_payload.as_u64() as usize
+    }
+
     /// Refuses a namespace that the configuration does not have.
     pub(crate) fn check_namespace(&self, namespace: &str) -> Result<(), GatewayError> {
         let config = self.config.now();

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny, SeqAccess, Visitor},
@@ -10,79 +9,20 @@ use serde::{
 use serde_json::{Map, Value};
 
 use super::AdminError;
-use crate::connection::{ConnectionId, UserId};
+use crate::{connection::UserId, gateway::requests::user_id};
 
+/// Which page of the users.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ListUsers {
-    pub(super) limit: Option<usize>,
+    pub(super) limit: Option<i64>,
     pub(super) cursor: Option<String>,
 }
 
+/// For a verb that takes a user and nothing else.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OfUser {
-    pub(super) user: UserId,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SendToUser {
-    pub(super) user: UserId,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) device: Option<String>,
-    pub(super) event: String,
-    #[serde(default, deserialize_with = "present")]
-    pub(super) data: Option<Value>,
-    #[serde(default = "root")]
-    pub(super) namespace: String,
-    pub(super) ack: Option<AckAsked>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct AckAsked {
-    pub(super) timeout_ms: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct DisconnectUser {
-    pub(super) user: UserId,
-    pub(super) reason: Option<String>,
-    pub(super) code: Option<u16>,
-    pub(super) reconnect: Option<bool>,
-    #[serde(default)]
-    pub(super) except: Vec<ConnectionId>,
-    #[serde(default)]
-    pub(super) revoke_tokens: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct BanUser {
-    pub(super) user: UserId,
-    pub(super) reason: Option<String>,
-    pub(super) until: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RevokeTokens {
-    pub(super) user: UserId,
-    pub(super) issued_before: Option<Timestamp>,
-}
-
-/// An argument that is there, also when it is null.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-fn root() -> String {
-    "/".into()
-}
+pub(super) struct Nothing {}
 
 /// What an event came with, as far as any verb reads it.
 #[derive(Debug, Default, PartialEq)]
@@ -137,16 +77,16 @@ impl Given {
         }
     }
 
-    /// One object with all fields, or null for no argument: an object that names the `user` (or `userId`) is taken as it is;
-    /// a user alone, or with an object of the rest behind it, is put into one. A user is a text or a whole number, which is
-    /// kept as a text, and somebody.
-    pub(super) fn object(self) -> Result<Value, AdminError> {
+    /// The user, if one is named, and the other fields: an object that names the `user` (or `userId`) among its fields, or a
+    /// user alone, or with an object of the rest behind it. A user is a text or a whole number, which is kept as a text, and
+    /// somebody.
+    pub(super) fn parts(self) -> Result<Arguments, AdminError> {
         let unacceptable = |what: &str| Err(AdminError::Unacceptable(what.into()));
         if self.more > 0 {
             return unacceptable("the arguments: too many");
         }
         let (mut fields, lead) = match (self.first, self.second) {
-            (Value::Null, Value::Null) => return Ok(Value::Null),
+            (Value::Null, Value::Null) => (Map::new(), None),
             (Value::Object(fields), Value::Null) => (fields, None),
             (user @ (Value::String(_) | Value::Number(_)), Value::Null) => (Map::new(), Some(user)),
             (user @ (Value::String(_) | Value::Number(_)), Value::Object(fields)) => {
@@ -161,26 +101,39 @@ impl Given {
         let named = [lead, fields.remove("user"), fields.remove("userId")];
         let mut named = named.into_iter().flatten();
         let user = match (named.next(), named.next()) {
-            (None, _) => return Ok(Value::Object(fields)),
+            (None, _) => return Ok(Arguments { user: None, fields }),
             (Some(_), Some(_)) => return unacceptable("user: given twice"),
             (Some(Value::String(user)), None) => user,
             (Some(Value::Number(user)), None) if !user.is_f64() => user.to_string(),
             (Some(_), None) => return unacceptable("user: a text or a whole number"),
         };
-        let user = UserId::checked(user)
-            .map_err(|problem| AdminError::Unacceptable(format!("user: {problem}")))?;
-        fields.insert("user".into(), user.as_str().into());
-        Ok(Value::Object(fields))
+        let user = Some(user_id(user)?);
+        Ok(Arguments { user, fields })
     }
 }
 
-/// Reads the fields of a verb. No argument is an object without any: what is missing is named.
-pub(super) fn arguments<T: DeserializeOwned>(argument: Value) -> Result<T, AdminError> {
-    let fields = match argument {
-        Value::Null => Value::Object(Map::new()),
-        argument => argument,
-    };
-    Ok(serde_json::from_value(fields)?)
+/// Whom a verb is about, and what else it was given.
+#[derive(Debug, PartialEq)]
+pub(super) struct Arguments {
+    user: Option<UserId>,
+    fields: Map<String, Value>,
+}
+
+impl Arguments {
+    /// Reads what a verb takes that is about nobody.
+    pub(super) fn of_nobody<T: DeserializeOwned>(self) -> Result<T, AdminError> {
+        match self.user {
+            None => Ok(serde_json::from_value(self.fields.into())?),
+            Some(_) => Err(AdminError::Unacceptable("user: none is asked for".into())),
+        }
+    }
+
+    /// The user, and what a verb takes besides.
+    pub(super) fn of_user<T: DeserializeOwned>(self) -> Result<(UserId, T), AdminError> {
+        let missing = || AdminError::Unacceptable("user: missing".into());
+        let user = self.user.ok_or_else(missing)?;
+        Ok((user, serde_json::from_value(self.fields.into())?))
+    }
 }
 
 #[cfg(test)]
@@ -190,17 +143,19 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of the arguments of an event: the object, or what is wrong.
+    /// What becomes of the arguments of an event: an object with the user, or what is wrong.
     fn object(all: Value) -> Result<Value, String> {
         let given: Given = serde_json::from_value(all).unwrap();
-        given.object().map_err(|denied| denied.to_string())
+        let Arguments { user, mut fields } = given.parts().map_err(|denied| denied.to_string())?;
+        fields.extend(user.map(|user| ("user".into(), user.as_str().into())));
+        Ok(fields.into())
     }
 
     #[test]
     fn a_user_is_named_in_an_object_or_goes_before_it() {
         for (all, object_) in [
-            (json!([]), json!(null)),
-            (json!([null]), json!(null)),
+            (json!([]), json!({})),
+            (json!([null]), json!({})),
             (json!([{}]), json!({})),
             (json!([{"limit": 2}]), json!({"limit": 2})),
             (json!([{"user": "42"}]), json!({"user": "42"})),

@@ -12,6 +12,7 @@ use derive_more::Constructor;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use self::arguments::Arguments;
 pub(crate) use self::arguments::Given;
 pub use self::bearer::{TokenBearer, TokenRefused};
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         delivery::Deliverer,
         endings::orders::EndOrders,
         lease::OwnLease,
+        requests::Invalid,
     },
     registry::{Bar, Entry, Grant, Registry},
     telemetry::AUDIT,
@@ -43,6 +45,8 @@ pub(crate) enum AdminError {
     Arguments(#[from] serde_json::Error),
     #[error("{0}")]
     Unacceptable(String),
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     #[error("Service unavailable")]
     Gateway(#[from] GatewayError),
     #[error("Service unavailable")]
@@ -124,8 +128,8 @@ impl AdminVerbs {
     ) -> Result<Value, AdminError> {
         self.authorize(connection).await?;
         let whom = given.whom();
-        let outcome = match given.object() {
-            Ok(argument) => self.carry_out_verb(verb, argument).await,
+        let outcome = match given.parts() {
+            Ok(arguments) => self.carry_out_verb(verb, arguments).await,
             Err(denied) => Err(denied),
         };
         let result = match &outcome {
@@ -138,15 +142,19 @@ impl AdminVerbs {
         outcome
     }
 
-    async fn carry_out_verb(&self, verb: AdminVerb, argument: Value) -> Result<Value, AdminError> {
+    async fn carry_out_verb(
+        &self,
+        verb: AdminVerb,
+        arguments: Arguments,
+    ) -> Result<Value, AdminError> {
         match verb {
-            AdminVerb::ListUsers => self.list_users(argument).await,
-            AdminVerb::GetUser => self.get_user(argument).await,
-            AdminVerb::SendToUser => self.send_to(argument).await,
-            AdminVerb::DisconnectUser => self.disconnect_one(argument).await,
-            AdminVerb::BanUser => self.ban_one(argument).await,
-            AdminVerb::UnbanUser => self.unban_one(argument).await,
-            AdminVerb::RevokeTokens => self.revoke_one(argument).await,
+            AdminVerb::ListUsers => self.list_users(arguments).await,
+            AdminVerb::GetUser => self.get_user(arguments).await,
+            AdminVerb::SendToUser => self.send_to(arguments).await,
+            AdminVerb::DisconnectUser => self.disconnect_one(arguments).await,
+            AdminVerb::BanUser => self.ban_one(arguments).await,
+            AdminVerb::UnbanUser => self.unban_one(arguments).await,
+            AdminVerb::RevokeTokens => self.revoke_one(arguments).await,
         }
     }
 
