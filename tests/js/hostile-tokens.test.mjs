@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { createHash, createHmac, generateKeyPairSync, sign as signWith } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import jwt from 'jsonwebtoken';
 import { API_KEY, connect, connected, eventually, exchange, Jar, JWT_SECRET, Polling, RawSocket, someone, soon, test, token, writeScratch } from './harness.mjs';
 import { SESSION_SECRET, startExpress } from './support/express.mjs';
@@ -9,7 +10,6 @@ import { SESSION_SECRET, startExpress } from './support/express.mjs';
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const thief = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const PEM = rsa.publicKey.export({ type: 'spki', format: 'pem' });
-const ANOTHER = 'another-secret-that-is-also-32-bytes-long';
 const USER = 'the-user-of-a-hostile-token';
 
 const part = (value) => Buffer.from(typeof value === 'string' || Buffer.isBuffer(value) ? value : JSON.stringify(value)).toString('base64url');
@@ -22,10 +22,8 @@ const signed = (header, payload = claims(), secret = JWT_SECRET) => {
 };
 const HEADER = { alg: 'HS256', typ: 'JWT' };
 const saying = (more) => signed(HEADER, claims(more));
-const headed = (more) => signed({ ...HEADER, ...more });
 const good = () => signed(HEADER);
 const parts = () => good().split('.');
-const unsigned = (header, signature = '') => `${part(header)}.${part(claims())}.${signature}`;
 /** The same bytes in a base64 that no encoder writes: with bits set that belong to no byte. */
 const loose = (text) => {
   const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
@@ -39,27 +37,27 @@ const byRsa = (header, payload = claims()) => {
 
 const INVALID = 'Invalid token';
 const EXPIRED = 'Invalid or expired token';
+
+/** Makes the token of a row of hostile-tokens.json: src/auth/hostile_tokens/table.rs says what its fields mean. */
+function make(row) {
+  const merged = claims();
+  for (const [name, value] of Object.entries(row.claims ?? {})) {
+    if (value?.absent) delete merged[name];
+    else merged[name] = Number.isFinite(value?.now) ? soon(value.now) : value;
+  }
+  let payload = merged;
+  if (row.payload !== undefined) payload = row.payload.replaceAll('@', JSON.stringify(claims()).slice(1, -1));
+  else if (row.payloadHex) payload = Buffer.from(row.payloadHex, 'hex');
+  const [header, body, signature] = signed(row.header ?? HEADER, payload, row.secret).split('.');
+  return (row.token ?? '{header}.{payload}.{signature}').replaceAll('{header}', header).replaceAll('{payload}', body).replaceAll('{signature}', row.signature ?? signature);
+}
+
+const table = JSON.parse(readFileSync(new URL('../../src/auth/testdata/hostile-tokens.json', import.meta.url), 'utf8'));
 const hostile = [
-  // no signature, or none that counts
-  ['alg none', () => unsigned({ alg: 'none', typ: 'JWT' })],
-  ['alg none with a good signature', () => signed({ alg: 'none' })],
-  ['alg None', () => unsigned({ alg: 'None' })],
-  ['alg NONE', () => unsigned({ alg: 'NONE' })],
-  ['alg nOnE with a signature', () => unsigned({ alg: 'nOnE' }, 'AAAA')],
-  ['alg empty', () => signed({ alg: '' })],
-  ['no alg', () => signed({ typ: 'JWT' })],
-  ['alg null', () => signed({ alg: null })],
-  ['alg in a list', () => signed({ alg: ['HS256'] })],
-  ['alg in lower case', () => signed({ alg: 'hs256' })],
-  ['alg of nobody\'s', () => signed({ alg: 'HS257' })],
-  ['a stripped signature', () => `${parts().slice(0, 2).join('.')}.`],
-  ['two parts', () => parts().slice(0, 2).join('.')],
-  ['four parts', () => `${good()}.AAAA`],
-  ['five parts, as encrypted ones have', () => `${good()}.AAAA.AAAA`],
+  ...table.map((row) => [row.what, () => make(row), row.expected === 'expired' ? EXPIRED : INVALID]),
+  // parts of a good one
   ['a signature cut short', () => good().slice(0, -1)],
   ['a signature cut by half', () => good().slice(0, -20)],
-  ['a longer signature', () => `${good()}A`],
-  ['a padded signature', () => `${good()}=`],
   ['a signature with loose bits', () => loose(good())],
   ['a signature in the other alphabet', () => {
     for (let i = 0; ; i += 1) {
@@ -70,75 +68,25 @@ const hostile = [
   ['the signature of another token', () => `${parts().slice(0, 2).join('.')}.${saying({ sub: 'x' }).split('.')[2]}`],
   ['another user put in', () => [parts()[0], part(claims({ sub: 'root' })), parts()[2]].join('.')],
   ['another header put in', () => [part({ ...HEADER, kid: 'x' }), ...parts().slice(1)].join('.')],
-  ['another signer', () => signed(HEADER, claims(), ANOTHER)],
-  ['an empty secret', () => signed(HEADER, claims(), '')],
-  ['the secret "secret"', () => signed(HEADER, claims(), 'secret')],
-  ['HS512 in the header and HS256 in the signature', () => signed({ alg: 'HS512' })],
   // one key taken for another
   ['the public key as the secret', () => signed(HEADER, claims(), PEM)],
   ['the public key as the secret, without its last line break', () => signed(HEADER, claims(), PEM.trim())],
   ['the public key\'s DER as the secret', () => signed(HEADER, claims(), rsa.publicKey.export({ type: 'spki', format: 'der' }))],
-  ['RS256 in the header and an HMAC', () => signed({ alg: 'RS256' })],
   ['HS256 in the header and an RSA signature', () => byRsa(HEADER)],
   ['PS256 in the header and an RS256 signature', () => byRsa({ alg: 'PS256' })],
-  ['ES256 with a signature of zeros', () => unsigned({ alg: 'ES256' }, Buffer.alloc(64).toString('base64url'))],
-  ['EdDSA with a signature of zeros', () => unsigned({ alg: 'EdDSA' }, Buffer.alloc(64).toString('base64url'))],
   ['RS256 by another key', () => jwt.sign(claims(), thief.privateKey, { algorithm: 'RS256' })],
   ['RS256 by another key that is in the header', () => jwt.sign(claims(), thief.privateKey, { algorithm: 'RS256', header: { jwk: thief.publicKey.export({ format: 'jwk' }) } })],
   ['a header that names keys elsewhere', () => jwt.sign(claims(), thief.privateKey, { algorithm: 'RS256', header: { jku: 'http://127.0.0.1:1/keys', x5u: 'http://127.0.0.1:1/x' } })],
-  // headers that ask for something
-  ['crit', () => headed({ crit: ['exp'] })],
-  ['crit, empty', () => headed({ crit: [] })],
-  ['b64 false', () => headed({ b64: false, crit: ['b64'] })],
-  ['a kid that is a path, by another signer', () => signed({ ...HEADER, kid: '../../../../dev/null' }, claims(), '')],
-  ['a kid that is SQL, by another signer', () => signed({ ...HEADER, kid: "x' UNION SELECT 'key" }, claims(), 'key')],
-  ['a header that is no JSON', () => signed('alg=HS256')],
-  ['a header that is a list', () => signed('["HS256"]')],
-  ['a header of 40 KB', () => headed({ x: 'x'.repeat(40_000) }).slice(0, -1)],
-  // payloads
-  ['a payload that is no JSON', () => signed(HEADER, 'sub=root')],
-  ['a payload that is a list', () => signed(HEADER, [claims()])],
-  ['a payload that is a string', () => signed(HEADER, '"root"')],
-  ['a payload that is null', () => signed(HEADER, 'null')],
-  ['a payload that is empty', () => signed(HEADER, '')],
-  ['a payload that is no UTF-8', () => signed(HEADER, Buffer.from([0x7b, 0x22, 0xff, 0xfe, 0x22, 0x3a, 0x31, 0x7d]))],
+  ['a minute past exp, by RS256', () => byRsa({ alg: 'RS256' }, claims({ exp: soon(-60) })), EXPIRED],
+  // large ones
+  ['a header of 40 KB', () => signed({ ...HEADER, x: 'x'.repeat(40_000) }).slice(0, -1)],
   ['a payload nested 10,000 deep', () => signed(HEADER, `{"sub":"${USER}","exp":${soon(600)},"x":${'['.repeat(10_000)}${']'.repeat(10_000)}}`)],
-  ['no exp', () => saying({ exp: undefined })],
-  ['exp null', () => saying({ exp: null })],
-  ['exp a string', () => saying({ exp: String(soon(600)) })],
-  ['exp in a list', () => saying({ exp: [soon(600)] })],
-  ['exp in milliseconds', () => saying({ exp: (soon(600)) * 1000 })],
-  ['exp beyond all numbers', () => signed(HEADER, `{"sub":"${USER}","exp":1e999}`)],
-  ['nbf to come', () => saying({ nbf: soon(300) })],
-  ['nbf a string', () => saying({ nbf: 'now' })],
-  ['iat to come', () => saying({ iat: soon(300) })],
-  ['no user', () => saying({ sub: undefined })],
-  ['an empty user', () => saying({ sub: '' })],
-  ['a user that is true', () => saying({ sub: true })],
-  ['a user that is an object', () => saying({ sub: { id: USER } })],
-  ['a user that is a list', () => saying({ sub: [USER] })],
-  ['a user that is a fraction', () => saying({ sub: 1.5 })],
   ['a user of 30 KB', () => saying({ sub: 'u'.repeat(30_000) })],
-  ['a jti that is an object', () => saying({ jti: {} })],
-  // around a good token
-  ['a blank before', () => ` ${good()}`],
-  ['a line break behind', () => `${good()}\n`],
-  ['NUL behind', () => `${good()}\0`],
-  ['quotation marks around', () => `"${good()}"`],
-  ['a word', () => 'a-token-that-is-only-a-word'],
-  ['dots', () => '...'],
   ['40 KB of it', () => `${part(HEADER)}.${'a'.repeat(40_000)}.b`],
-  ['its JSON serialization', () => JSON.stringify({ protected: parts()[0], payload: parts()[1], signature: parts()[2] })],
+  // no texts
   ['an object', () => ({ toString: good() })],
   ['a list', () => [good()]],
   ['true', () => true],
-  // past their end
-  ['a minute past exp', () => saying({ exp: soon(-60) }), EXPIRED],
-  ['exp 0', () => saying({ exp: 0 }), EXPIRED],
-  ['exp below 0', () => saying({ exp: -1 }), EXPIRED],
-  ['a minute past exp, by RS256', () => byRsa({ alg: 'RS256' }, claims({ exp: soon(-60) })), EXPIRED],
-  ['past exp and by another signer', () => signed(HEADER, claims({ exp: soon(-60) }), ANOTHER)],
-  ['past exp and without a user', () => saying({ exp: soon(-60), sub: undefined })],
 ];
 
 /** What of a text must not be in a log: itself, and each long part of it. A header is no secret. */
@@ -158,8 +106,8 @@ test(`${hostile.length} hostile tokens are refused in the contract's words and l
   const door = await node({ env: { SWITCHBOARD_LOG__LEVEL: 'trace', SWITCHBOARD_AUTH__JWT__PUBLIC_KEY_FILE: writeScratch('pem', PEM) } });
   for (const given of [good(), byRsa({ alg: 'RS256' })]) assert.equal((await connect(door, { token: given }).ready()).userId, USER, 'expected the tokens that the hostile ones are made of to be good');
   const secrets = [];
-  for (const [what, make, message = INVALID] of hostile) {
-    const given = make();
+  for (const [what, give, message = INVALID] of hostile) {
+    const given = give();
     const text = typeof given === 'string' ? given : JSON.stringify(given);
     secrets.push(...telling(text).map((one) => [`the token with ${what}`, one.slice(0, 2000)]));
     await connect(door, { auth: { token: given }, label: what }).refused(message);

@@ -72,6 +72,11 @@ pub(super) fn tokens() -> Vec<(&'static str, String, AuthError)> {
             Invalid,
         ),
         (
+            "the kid of another key",
+            with_header(json!({"kid": "a"})),
+            Invalid,
+        ),
+        (
             "ES256 of zeros",
             unsigned(r#"{"alg":"ES256","kid":"a"}"#, &zeros(64)),
             Invalid,
