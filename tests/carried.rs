@@ -1,10 +1,10 @@
 //! What is carried over from the first layout of keys: in a cluster from every master, and however much it is.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/cluster.rs"]
-mod cluster;
-#[path = "support/redis_server.rs"]
-mod redis_server;
+#[path = "support/mod.rs"]
+mod support;
+
+use support::{cluster, redis_server};
 
 use jiff::Timestamp;
 use redis::aio::MultiplexedConnection;

@@ -5,8 +5,10 @@
 
 #[path = "flow/library.rs"]
 mod library;
-#[path = "support/redis_server.rs"]
-mod redis_server;
+#[path = "support/mod.rs"]
+mod support;
+
+use support::redis_server;
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -1,8 +1,10 @@
 //! Session cookies against a real Redis, with what the real packages put there (`src/auth/testdata/sessions.mjs`).
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/redis_server.rs"]
-mod redis_server;
+#[path = "support/mod.rs"]
+mod support;
+
+use support::redis_server;
 
 use std::{sync::Arc, time::Duration};
 

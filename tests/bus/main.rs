@@ -3,17 +3,12 @@
 
 mod behind_a_name;
 mod channels;
-#[path = "../support/cluster.rs"]
-mod cluster;
 mod in_a_cluster;
 mod links;
-#[path = "../support/name.rs"]
-mod name;
 mod node;
 mod outage;
-#[path = "../support/proxy.rs"]
-mod proxy;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 mod seals;
-use redis_server as server;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::{cluster, name, redis_server as server};

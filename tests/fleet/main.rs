@@ -3,12 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod ends;
-mod node;
 mod recorded;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 mod sends;
+#[path = "../support/mod.rs"]
+mod support;
 mod versions;
+
+use support::{node, redis_server};
 
 use redis_server::Server;
 use serde_json::{Value, json};

@@ -11,8 +11,10 @@ mod frames;
 mod heads;
 mod node;
 mod noise;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
+#[path = "../support/mod.rs"]
+mod support;
+
+use support::redis_server;
 
 use rand::{SeedableRng, rngs::StdRng};
 

@@ -4,18 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod behind_a_name;
-#[path = "../support/cluster.rs"]
-mod cluster;
 mod everyday;
 mod failover;
-#[path = "../support/name.rs"]
-mod name;
-#[path = "../fleet/node.rs"]
-mod node;
-#[path = "../support/proxy.rs"]
-mod proxy;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
-#[path = "../support/sentinel.rs"]
-mod sentinel;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
+
+use support::{cluster, name, node, redis_server, sentinel};

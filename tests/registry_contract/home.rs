@@ -1,13 +1,6 @@
 //! The homes of a registry, and fleets that share one.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead, BufReader},
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use switchboard::{
     config::{self, Presence, RegistryTiming},
@@ -22,8 +15,8 @@ use switchboard::{
     },
 };
 
-pub(super) use super::peer::Peer;
-use crate::{cluster::Cluster, redis_server::program};
+pub(super) use super::{peer::Peer, redis_server::Server as RedisServer};
+use crate::cluster::Cluster;
 
 /// Longer than any case takes.
 pub(super) const LONG: Duration = Duration::from_secs(600);
@@ -67,7 +60,7 @@ impl Redis {
     }
 
     pub(super) fn client(&self) -> redis::Client {
-        redis::Client::open(format!("{}/?protocol=resp3", self.url)).unwrap()
+        redis::Client::open(format!("{}?protocol=resp3", self.url)).unwrap()
     }
 
     pub(super) fn registry(&self, timing: &RegistryTiming, presence: &Presence) -> RedisRegistry {
@@ -122,96 +115,6 @@ impl Home for InCluster {
             Arc::new(RedisRegistry::new(&servers, &timing, presence, metrics).unwrap()) as _
         });
         handles.collect()
-    }
-}
-
-/// A `redis-server` that ends with this value.
-pub(super) struct RedisServer {
-    port: u16,
-    process: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl RedisServer {
-    pub(super) async fn start() -> Self {
-        loop {
-            // Another program may take the port before Redis does; then Redis ends, and another is tried.
-            let port = TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap()
-                .port();
-            if let Some(server) = Self::start_on(port) {
-                return server;
-            }
-        }
-    }
-
-    /// One on the port of another that has ended. Waits for the port, which a connection may have as its own end meanwhile.
-    pub(super) async fn start_again_on(port: u16) -> Self {
-        for _ in 0..600 {
-            if let Some(server) = Self::start_on(port) {
-                return server;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("port {port} is taken for a minute");
-    }
-
-    /// None if the port is taken.
-    fn start_on(port: u16) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut process = Command::new(program())
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--port", &port.to_string()])
-            .arg("--dir")
-            .arg(dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("redis-server is installed");
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let ready = lines
-            .map_while(Result::ok)
-            .any(|line| line.contains("Ready to accept connections"));
-        if !ready {
-            process.wait().unwrap();
-            return None;
-        }
-        Some(Self {
-            port,
-            process,
-            _dir: dir,
-        })
-    }
-
-    pub(super) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub(super) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// It keeps its connections and takes new ones, and answers none.
-    pub(super) fn hang(&self) {
-        self.signal("-STOP");
-    }
-
-    pub(super) fn go_on(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
-        assert!(sent.success());
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

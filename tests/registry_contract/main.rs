@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../support/cluster.rs"]
-mod cluster;
 mod entries;
 mod families;
 mod fences;
@@ -22,10 +20,12 @@ mod redis_cluster;
 mod redis_fences;
 mod redis_losses;
 mod redis_reaping;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
 mod schema;
+#[path = "../support/mod.rs"]
+mod support;
 mod unreadable;
+
+use support::{cluster, redis_server};
 
 macro_rules! conformance {
     ($($module:ident: $($case:ident)*;)*) => {

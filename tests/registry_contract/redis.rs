@@ -465,15 +465,14 @@ async fn a_clock_that_is_set_back_puts_nobody_on_the_wrong_side_of_a_kick() {
 
 #[tokio::test]
 async fn redis_may_go_and_come_back() {
-    let server = RedisServer::start().await;
+    let mut server = RedisServer::start().await;
     let home = Redis::of(&server);
     let [a, b] = fleet(&home, LONG, LONG).await;
     let connection = a.connect("42").await;
     a.registry.users(None, 10).await.unwrap();
     eventually("it is up", async || a.registry.is_up()).await;
 
-    let port = server.port();
-    drop(server);
+    server.kill();
     eventually("it is noticed", async || !a.registry.is_up()).await;
     let refused = a.try_register(&connection).await;
     assert!(
@@ -492,7 +491,7 @@ async fn redis_may_go_and_come_back() {
         "60 calls of a second each did not wait"
     );
 
-    let _server = RedisServer::start_again_on(port).await;
+    server.launch().await;
     eventually("it is up again", async || {
         a.registry.is_up() && b.registry.is_up()
     })
@@ -513,14 +512,12 @@ async fn redis_may_go_and_come_back() {
 
 #[tokio::test]
 async fn a_node_can_start_before_redis_does() {
-    let port = RedisServer::start().await.port();
-    let server = RedisServer::start_again_on(port).await;
+    let mut server = RedisServer::absent();
     let home = Redis::of(&server);
-    drop(server);
     let registry = home.open(&[timing(LONG)], &Presence::default()).remove(0);
     assert!(!registry.is_up());
     assert!(registry.totals().await.is_err());
-    let _server = RedisServer::start_again_on(port).await;
+    server.launch().await;
     eventually("it is up", async || registry.is_up()).await;
     let a = Peer::join(registry, "a").await;
     a.connect("42").await;
@@ -532,14 +529,14 @@ async fn a_redis_that_hangs_is_left_and_found_again() {
     let home = Redis::of(&server);
     let [a, _b] = fleet(&home, LONG, LONG).await;
     eventually("it is up", async || a.registry.is_up()).await;
-    server.hang();
+    server.signal("STOP");
     eventually("it is noticed", async || !a.registry.is_up()).await;
     eventually("calls fail at once", async || {
         let asked = Instant::now();
         a.registry.nodes().await.is_err() && asked.elapsed() < Duration::from_millis(500)
     })
     .await;
-    server.go_on();
+    server.signal("CONT");
     eventually("it is up again", async || a.registry.is_up()).await;
     a.connect("42").await;
 }

@@ -85,13 +85,13 @@ async fn after_a_stall_whoever_wakes_first_buries_nobody() {
     for (first, second) in [(&a, &b), (&b, &a)] {
         assert!(first.beat().await && second.beat().await);
         let entries: Vec<Vec<u8>> = raw.zrange(keys().conns(shard()), 0, -1).await.unwrap();
-        server.hang();
+        server.signal("STOP");
         let since = Instant::now();
         eventually("longer than a lease", async || {
             since.elapsed() > Duration::from_secs(3)
         })
         .await;
-        server.go_on();
+        server.signal("CONT");
         // The first may be turned away while its link comes back.
         let mut woken = None;
         while woken.is_none() {

@@ -79,13 +79,13 @@ async fn after_a_stall_a_newcomer_that_comes_first_takes_nobody_for_dead() {
     a.connect(USER).await;
     b.connect(USER).await;
     assert!(a.beat().await && b.beat().await);
-    server.hang();
+    server.signal("STOP");
     let since = Instant::now();
     eventually("longer than a lease", async || {
         since.elapsed() > Duration::from_secs(3)
     })
     .await;
-    server.go_on();
+    server.signal("CONT");
     let c = another(&home, &timing, "c").await;
     assert_eq!(c.ids(USER).await.len(), 2);
     for peer in [&a, &b] {

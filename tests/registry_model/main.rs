@@ -9,10 +9,12 @@
 mod home;
 mod interleaved;
 mod plan;
-#[path = "../support/redis_server.rs"]
-mod redis_server;
+#[path = "../support/mod.rs"]
+mod support;
 mod texts;
 mod world;
+
+use support::redis_server;
 
 use proptest::{
     prelude::*,

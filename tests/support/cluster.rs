@@ -15,7 +15,7 @@ use switchboard::{
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-use crate::redis_server::{free_port, patient, program, signal, until};
+use super::redis_server::{free_port, patient, program, signal, until};
 
 /// How long a server may be silent before the others call it failed.
 const NODE_TIMEOUT_MS: u64 = 2_000;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use switchboard::{config, link::Servers};
 
-use crate::{
+use super::{
     proxy::Proxy,
     redis_server::{PATIENCE, Server, until},
 };

@@ -12,7 +12,7 @@ use redis::FromRedisValue;
 use switchboard::config::{self, RedisMode};
 use tempfile::TempDir;
 
-use crate::redis_server::{free_port, patient, program, signal, until};
+use super::redis_server::{free_port, patient, program, signal, until};
 
 /// What the sentinels know the master by.
 const MASTER: &str = "the-master";

@@ -24,7 +24,7 @@ use tokio_tungstenite::{
     tungstenite::{self, Message, client::IntoClientRequest, http::HeaderValue},
 };
 
-use crate::redis_server::{PATIENCE, Server, until};
+use super::redis_server::{PATIENCE, Server, until};
 
 pub(crate) const SECRET: &str = "a-secret-of-the-tests-0123456789abcdef";
 const KEY: &str = "a-key-of-the-tests";
