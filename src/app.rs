@@ -148,7 +148,14 @@ impl App {
             Some(servers) => {
                 let registry = RedisRegistry::new(servers, timing, presence, metrics.clone())?;
                 let secrets = config.fleet_secrets();
-                let bus = Bus::redis(servers, &timing.prefix, &instance, &secrets, &metrics);
+                let bus = Bus::redis(
+                    servers,
+                    &timing.prefix,
+                    timing.shards,
+                    &instance,
+                    &secrets,
+                    &metrics,
+                );
                 (Arc::new(registry), bus)
             }
         };

@@ -15,7 +15,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Ban, Lease, NodeReport, Registry, RegistryError,
-        keys::{Keys, Shard},
+        keys::{Keys, Shard, Shards},
         redis::RedisRegistry,
     },
 };
@@ -29,8 +29,7 @@ fn registry(servers: &Servers) -> RedisRegistry {
     RedisRegistry::new(servers, &config.registry, &config.presence, metrics).unwrap()
 }
 
-/// Joins as a new node does: again and again until it works.
-async fn join(registry: &RedisRegistry) {
+fn newcomer() -> (Lease, NodeReport) {
     let lease = Lease {
         instance: switchboard::connection::Instance::random(),
         epoch: 1,
@@ -43,6 +42,12 @@ async fn join(registry: &RedisRegistry) {
         users: 0,
         draining: false,
     };
+    (lease, report)
+}
+
+/// Joins as a new node does: again and again until it works.
+async fn join(registry: &RedisRegistry) {
+    let (lease, report) = newcomer();
     until("the node joins", async || {
         registry.join(&lease, &report).await.is_ok()
     })
@@ -61,7 +66,7 @@ fn users(count: usize) -> Vec<UserId> {
 async fn ban(connection: &mut MultiplexedConnection, users: &[&UserId]) {
     let mut bans = redis::pipe();
     for user in users {
-        let shard = Shard::of_user(user).index();
+        let shard = Shards::default().of_user(user).index();
         let key = format!("switchboard:{{s{shard:x}}}:ban:{user}");
         bans.set(key, r#"{"reason":"spam","until":null}"#).ignore();
     }
@@ -84,7 +89,11 @@ async fn from_every_master_of_a_cluster() {
     for server in 0..3 {
         let mut here = Vec::new();
         for user in &users {
-            if cluster.master_of(slot(Shard::of_user(user))).await == Some(server) {
+            if cluster
+                .master_of(slot(Shards::default().of_user(user)))
+                .await
+                == Some(server)
+            {
                 here.push(user);
             }
         }
@@ -98,6 +107,27 @@ async fn from_every_master_of_a_cluster() {
     }
 }
 
+/// Its users would be in other shards, and come back unbanned.
+#[tokio::test]
+async fn not_into_a_registry_of_another_number_of_shards() {
+    let server = Server::start().await;
+    let user = users(1).remove(0);
+    ban(&mut server.connection().await, &[&user]).await;
+    let mut config = Config::default();
+    config.registry.shards = 4.try_into().unwrap();
+    let servers = Servers::new(&server.config()).unwrap();
+    let metrics = Metrics::new().unwrap();
+    let registry =
+        RedisRegistry::new(&servers, &config.registry, &config.presence, metrics).unwrap();
+    let (lease, report) = newcomer();
+    let joined = registry.join(&lease, &report).await;
+    assert!(
+        matches!(joined, Err(RegistryError::Unavailable(_))),
+        "{joined:?}"
+    );
+    assert!(registry.ban_of(&user).await.is_err());
+}
+
 /// Nobody of it is taken in until it is back; all others are.
 #[tokio::test]
 async fn from_a_master_that_was_away_when_it_is_back() {
@@ -105,7 +135,10 @@ async fn from_a_master_that_was_away_when_it_is_back() {
     let away = cluster.master_of(slot(Shard::FIRST)).await.unwrap();
     let (mut there, mut gone) = (Vec::new(), Vec::new());
     for user in users(100) {
-        match cluster.master_of(slot(Shard::of_user(&user))).await {
+        match cluster
+            .master_of(slot(Shards::default().of_user(&user)))
+            .await
+        {
             Some(server) if server == away => gone.push(user),
             _ => there.push(user),
         }

@@ -27,7 +27,12 @@ mod subscriptions;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, watch};
 
-use crate::{connection::Instance, link::Servers, metrics::Metrics, registry::keys::Shard};
+use crate::{
+    connection::Instance,
+    link::Servers,
+    metrics::Metrics,
+    registry::keys::{Shard, Shards},
+};
 
 /// How many messages wait in an [`Inbox`] for a node that is busy.
 ///
@@ -76,7 +81,8 @@ impl Bus {
 
     /// The bus of a fleet. Does not wait for Redis, and does not fail without it: the bus is down until Redis is there.
     ///
-    /// `prefix` begins every channel's name; nodes with the same prefix on the same Redis are one fleet. The first of `secrets`
+    /// `prefix` begins every channel's name; nodes with the same prefix on the same Redis are one fleet, and have the same number of
+    /// shards. The first of `secrets`
     /// seals what they tell each other, and by each of them a seal holds; with none everybody can seal.
     ///
     /// # Panics
@@ -85,12 +91,14 @@ impl Bus {
     pub fn redis(
         servers: &Servers,
         prefix: &str,
+        shards: Shards,
         instance: &Instance,
         secrets: &[SecretString],
         metrics: &Metrics,
     ) -> (Self, Inbox) {
         let seal = seal::Seal::new(instance, secrets);
-        let (bus, inbox) = redis::RedisBus::start(servers.clone(), prefix, instance, seal, metrics);
+        let (bus, inbox) =
+            redis::RedisBus::start(servers.clone(), prefix, shards, instance, seal, metrics);
         (Self::Redis(bus), inbox)
     }
 

@@ -28,7 +28,7 @@ use crate::{
     connection::Instance,
     link::{Address, DEADLINE, Map, Servers, Slot},
     metrics::Metrics,
-    registry::keys::{Keys, Shard},
+    registry::keys::{Keys, Shard, Shards},
 };
 
 /// How long [`RedisBus::close`] waits for the links' tasks; each of their steps has a deadline below this.
@@ -39,6 +39,7 @@ const CLOSING: Duration = Duration::from_secs(3);
 pub struct RedisBus {
     links: Arc<Links>,
     keys: Keys,
+    shards: Shards,
     sent: Counter,
     /// Counts posts that could not go out.
     unpublished: Counter,
@@ -177,13 +178,14 @@ impl RedisBus {
     pub(super) fn start(
         servers: Servers,
         prefix: &str,
+        shards: Shards,
         instance: &Instance,
         seal: Seal,
         metrics: &Metrics,
     ) -> (Self, Inbox) {
         let keys = Keys::new(prefix);
         let (sender, inbox) = mpsc::channel(INBOX_CAPACITY);
-        let own = Shard::all().map(|shard| keys.node_channel(shard, instance));
+        let own = shards.all().map(|shard| keys.node_channel(shard, instance));
         let channels = own.chain([keys.all_channel()]).collect();
         let subscriptions = Subscriptions::new(channels, sender, seal, metrics);
         let links = Arc::new(Links {
@@ -201,6 +203,7 @@ impl RedisBus {
         let bus = Self {
             links,
             keys,
+            shards,
             sent: metrics.bus_messages("out"),
             unpublished: metrics.messages_dropped("unpublished"),
             tasks,
@@ -229,7 +232,7 @@ impl RedisBus {
     /// in different shards.
     pub(super) fn post(&self, node: &Instance, payload: &[u8]) {
         let first = node.as_str().bytes().map(usize::from).sum::<usize>();
-        let mut shards: Vec<_> = Shard::all().collect();
+        let mut shards: Vec<_> = self.shards.all().collect();
         let shards_count = shards.len();
         shards.rotate_left(first % shards_count);
         let channels = shards

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, section::section, validate::texts};
+use crate::registry::keys::Shards;
 
 section! {
     /// Which pages of other origins may connect. Others get 403. Same origin is what `Sec-Fetch-Site` says and the host of
@@ -98,6 +99,9 @@ section! {
         /// How long it is believed; at least twice the heartbeat. A dead node's connections leave the answers when it is over:
         /// shorter is quicker, longer rides out longer stalls of Redis.
         lease: Duration = Duration::from_secs(10), positive;
+        /// Into how many parts the registry is divided, each on one server of a cluster: 1, 2, 4, 8, 16, 32 or 64. The first node of a
+        /// fleet settles it, and one with another number does not join. [How many](../deploy/redis/README.md#in-a-cluster).
+        shards: Shards = Shards::default(), shown("16");
         /// Prefix of every key and channel in Redis. Another one for each cluster on the same Redis.
         prefix: String = "switchboard".into(), fits(texts::prefix);
         /// What seals the messages between nodes, so that nobody who writes to Redis can make, alter or repeat one: the first

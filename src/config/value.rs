@@ -25,6 +25,7 @@ use super::{
     reload::Changes,
     validate::{Findings, readable},
 };
+use crate::registry::keys::Shards;
 
 /// Far beyond any use, and far below what overflows a clock.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
@@ -195,6 +196,7 @@ plain! {
     PerUserPolicy: Text;
     RedisMode: Text;
     Scope: Text;
+    Shards: Number;
 }
 
 fn check_number(value: &u32, at: &str, key: &Key, findings: &mut Findings) {

@@ -8,11 +8,14 @@ use tokio::time::Instant;
 use crate::{
     config::RunningConfig,
     connection::Instance,
-    registry::{Lease, RegistryError, keys::Shard},
+    registry::{
+        Lease, RegistryError,
+        keys::{Shard, Shards},
+    },
 };
 
 /// How often each shard has been lost to this node: with its lease, or with its data.
-pub(super) type Losses = [u64; Shard::COUNT as usize];
+pub(super) type Losses = Vec<u64>;
 
 /// What this node knows of its lease.
 struct LeaseState {
@@ -26,14 +29,14 @@ struct LeaseState {
 }
 
 impl LeaseState {
-    /// Of a node that has not joined.
-    fn new(instance: Instance) -> Self {
+    /// Of a node that has not joined a registry with these shards.
+    fn new(instance: Instance, shards: Shards) -> Self {
         Self {
             lease: Lease { instance, epoch: 1 },
             joined: false,
             renewed: None,
-            lost: Losses::default(),
-            caught_up: Losses::default(),
+            lost: vec![0; shards.count()],
+            caught_up: vec![0; shards.count()],
         }
     }
 
@@ -53,16 +56,23 @@ impl LeaseState {
 /// This node's lease, and what the node may answer for while it holds it.
 pub(crate) struct OwnLease {
     config: RunningConfig,
+    shards: Shards,
     state: Mutex<LeaseState>,
 }
 
 impl OwnLease {
-    /// The first lease of a run of the node; not joined.
-    pub(super) fn new(instance: Instance, config: RunningConfig) -> Self {
+    /// The first lease of a run of the node; not joined. `shards` are the registry's.
+    pub(super) fn new(instance: Instance, shards: Shards, config: RunningConfig) -> Self {
         Self {
             config,
-            state: Mutex::new(LeaseState::new(instance)),
+            shards,
+            state: Mutex::new(LeaseState::new(instance, shards)),
         }
+    }
+
+    /// The registry's shards.
+    pub(crate) fn shards(&self) -> Shards {
+        self.shards
     }
 
     /// The lease that the node goes by now; it may be over.
@@ -115,7 +125,7 @@ impl OwnLease {
 
     /// How often each shard has been lost.
     pub(super) fn losses(&self) -> Losses {
-        self.state.lock().lost
+        self.state.lock().lost.clone()
     }
 
     /// The orders for a shard are carried out that were given while it was lost for so many times, and before. Not if the lease has
@@ -146,7 +156,7 @@ impl OwnLease {
         let current = |shard: usize| state.caught_up[shard] == state.lost[shard];
         let current = match shard {
             Some(shard) => current(shard.index()),
-            None => Shard::all().any(|shard| current(shard.index())),
+            None => (0..state.lost.len()).any(current),
         };
         match state.holds(self.config.now().registry.lease) && current {
             true => Ok(()),

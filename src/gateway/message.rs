@@ -7,7 +7,10 @@ use utoipa::ToSchema;
 
 use crate::{
     connection::{ConnectionId, UserId},
-    registry::{Whom, keys::Shard},
+    registry::{
+        Whom,
+        keys::{Shard, Shards},
+    },
 };
 
 /// Event names that no backend can send. The first six are Socket.IO's own: `socket.io-client` throws on them. The others are
@@ -60,11 +63,11 @@ impl Target {
         }
     }
 
-    /// The registry's shard of its recipients; none if they may be in any.
-    pub(crate) fn shard(&self) -> Option<Shard> {
+    /// Which of the registry's shards its recipients are in; none if they may be in any.
+    pub(crate) fn shard(&self, shards: Shards) -> Option<Shard> {
         match self {
-            Self::User(user) | Self::Device(user, _) => Some(Shard::of_user(user)),
-            Self::Connection(id) => Shard::of_id(id),
+            Self::User(user) | Self::Device(user, _) => Some(shards.of_user(user)),
+            Self::Connection(id) => shards.of_id(id),
             Self::Room(_) | Self::All => None,
         }
     }

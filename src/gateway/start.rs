@@ -44,7 +44,11 @@ impl Gateway {
             handlers,
         } = parts;
         let (bus, tasks, first) = (Arc::new(bus), Tasks::default(), config.now());
-        let lease = Arc::new(OwnLease::new(instance.clone(), config.clone()));
+        let lease = Arc::new(OwnLease::new(
+            instance.clone(),
+            registry.shards(),
+            config.clone(),
+        ));
         let readiness = Readiness::new(registry.clone(), bus.clone(), lease.clone());
         let readiness = Arc::new(readiness);
         let peers = Arc::new(Peers::new(

@@ -12,9 +12,7 @@ use crate::gateway::{
 use crate::{
     connection::{Connection, ConnectionId, UserId},
     ending::Ending,
-    registry::{
-        EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage, keys::Shard,
-    },
+    registry::{EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage},
 };
 
 impl Gateway {
@@ -57,7 +55,7 @@ impl Gateway {
         Ok(self
             .inner
             .lease
-            .vouched(Some(Shard::of_user(user)), read)
+            .vouched(Some(self.inner.registry.shards().of_user(user)), read)
             .await?)
     }
 
@@ -97,7 +95,11 @@ impl Gateway {
     /// One connection.
     pub async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, GatewayError> {
         let read = self.inner.registry.connection(id);
-        Ok(self.inner.lease.vouched(Shard::of_id(id), read).await?)
+        Ok(self
+            .inner
+            .lease
+            .vouched(self.inner.registry.shards().of_id(id), read)
+            .await?)
     }
 
     /// Ends one connection, with the same promise. None if there is no such connection; one that comes back under this id within an

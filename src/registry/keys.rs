@@ -23,26 +23,17 @@
 //! | `P:2:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
 //! | `P:2:{nodes}:bus:all` | shard channel of all nodes |
 //!
-//! `P` is `registry.prefix`, and 2 the layout; `X` is the shard, `0` to `f`. What the braces hold is all that Redis Cluster hashes,
-//! so the keys and channels of a shard are in one slot, and no user can choose a slot by a brace in its id. The prefix must hold no
-//! brace itself.
+//! `P` is `registry.prefix`, and 2 the layout; `X` is the shard in hexadecimal, `0` to `f` of the 16 that there are by default. What
+//! the braces hold is all that Redis Cluster hashes, so the keys and channels of a shard are in one slot, and no user can choose a
+//! slot by a brace in its id. The prefix must hold no brace itself.
 //!
 //! The first layout had `P:{sX}:…` and `P:{nodes}:…`. Nothing reads those, but for what [`Keys::copy_of`] names, once.
 //!
 //! Users are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use sha2::{Digest as _, Sha256};
-
-use super::{Entry, Family, Lease, RegistryError, SessionId};
-use crate::{
-    connection::{ConnectionId, Instance, UserId},
-    link::Slot,
-};
-
-/// One of the parts that the registry is divided into. A user is in one of them, with all its connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Shard(u8);
+pub use super::shard::{Shard, Shards};
+use super::{Lease, SessionId};
+use crate::{connection::Instance, link::Slot};
 
 /// The braces of the copies of the table of leases: in a cluster whose slots are dealt out evenly, on three masters.
 const COPIES: [&str; 3] = ["nodes", "n1", "n2"];
@@ -53,139 +44,6 @@ pub(super) const LAYOUT: u8 = 2;
 /// What is carried over from the first layout, by how its names begin: what is held against users and tokens, and the refresh
 /// families. Their slots and their values are the same in both layouts.
 const CARRIED: [&[u8]; 5] = [b"ban:", b"revoked:", b"jti:", b"over:", b"family:"];
-
-/// Length of a [`ConnectionId`]: the shard's digit and 128 bits as URL-safe base64.
-const ID_LENGTH: usize = 23;
-
-impl Shard {
-    /// How many there are.
-    pub const COUNT: u8 = 16;
-
-    /// The first one.
-    pub const FIRST: Self = Self(0);
-
-    /// All of them, in order.
-    pub fn all() -> impl Iterator<Item = Self> {
-        Self::FIRST.and_later()
-    }
-
-    /// This one and those that follow it.
-    pub fn and_later(self) -> impl Iterator<Item = Self> {
-        (self.0..Self::COUNT).map(Self)
-    }
-
-    /// Its number, below [`Shard::COUNT`].
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-
-    /// The shard of a user: the same on every node and in every version, by 32-bit FNV-1a, folded.
-    pub fn of_user(user: &UserId) -> Self {
-        let hash = user.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
-        let folded = hash ^ (hash >> 16);
-        Self(((folded ^ (folded >> 8) ^ (folded >> 4)) & 0xf) as u8)
-    }
-
-    /// The shard that an id says it is of; none if it is not of the shape that the registry gives out.
-    pub fn of_id(id: &ConnectionId) -> Option<Self> {
-        Self::of_text(id.as_str())
-    }
-
-    /// The same for a refresh family.
-    pub fn of_family(id: &SessionId) -> Option<Self> {
-        Self::of_text(id.as_str())
-    }
-
-    fn of_text(text: &str) -> Option<Self> {
-        let (digit, random) = text.split_at_checked(1)?;
-        let shaped = text.len() == ID_LENGTH
-            && random
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        match digit.as_bytes() {
-            [digit] if shaped => Self::of_digit(*digit),
-            _ => None,
-        }
-    }
-
-    fn of_digit(digit: u8) -> Option<Self> {
-        match digit {
-            b'0'..=b'9' => Some(Self(digit - b'0')),
-            b'a'..=b'f' => Some(Self(digit - b'a' + 10)),
-            _ => None,
-        }
-    }
-
-    /// The shard of an entry; none if there can't be such an entry, as its id is made up or another user's.
-    pub fn of_entry(entry: &Entry) -> Option<Self> {
-        let shard = Self::of_id(&entry.id)?;
-        match &entry.user {
-            Some(user) => (Self::of_user(user) == shard).then_some(shard),
-            None => Some(shard),
-        }
-    }
-
-    /// A new id: in its user's shard, or for a guest in any. It says which node has it, if that is known.
-    pub fn new_id(user: Option<&UserId>, node: Option<&Instance>) -> ConnectionId {
-        let shard = user.map_or_else(|| Self(rand::random::<u8>() % Self::COUNT), Self::of_user);
-        let id = ConnectionId::random(shard.digit());
-        match node {
-            Some(node) => format!(
-                "{}{}{}",
-                shard.digit(),
-                mark(node),
-                &id.as_str()[1 + MARK..]
-            )
-            .into(),
-            None => id,
-        }
-    }
-
-    /// A new id for a family of `user`, of the same shape.
-    pub fn new_family_id(user: &UserId) -> SessionId {
-        ConnectionId::random(Self::of_user(user).digit())
-            .as_str()
-            .into()
-    }
-
-    /// The shard of a family that is to be opened.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::Corrupt`] if its id is made up or another user's.
-    pub fn of_opened(family: &Family) -> Result<Self, RegistryError> {
-        Self::of_family(&family.id)
-            .filter(|shard| *shard == Self::of_user(&family.user))
-            .ok_or_else(|| {
-                RegistryError::Corrupt(format!("id {:?} is not one for its user", family.id))
-            })
-    }
-
-    fn digit(self) -> char {
-        char::from(b"0123456789abcdef"[usize::from(self.0)])
-    }
-}
-
-/// Characters of an id that stand for the node that gave it out: which of a hundred nodes has it is then one look.
-const MARK: usize = 3;
-
-/// What ids of a node have behind their shard's digit.
-pub(super) fn mark(node: &Instance) -> String {
-    let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(node.as_str()));
-    digest[..MARK].to_owned()
-}
-
-/// The mark that an id has.
-pub(super) fn mark_of(id: &ConnectionId) -> Option<&str> {
-    id.as_str().get(1..=MARK)
-}
-
-/// Whether an id has this mark: its node may be the one that gave it out.
-pub(super) fn is_marked(id: &ConnectionId, mark: &str) -> bool {
-    mark_of(id) == Some(mark)
-}
 
 /// Text as bytes without a zero: 0x00 becomes 0x01 0x01, and 0x01 becomes 0x01 0x02. Keeps the order of texts.
 pub fn escape(text: &str) -> Vec<u8> {
@@ -237,7 +95,7 @@ impl Keys {
     }
 
     fn shard(&self, shard: Shard, name: &str) -> String {
-        self.named(&format!("s{:x}", shard.0), name)
+        self.named(&format!("s{:x}", shard.index()), name)
     }
 
     /// The slot that all keys and channels of a shard are in.
@@ -367,7 +225,7 @@ impl Keys {
     pub fn copy_of(&self, key: &[u8]) -> Option<(Shard, Vec<u8>)> {
         let rest = key.strip_prefix(self.prefix.as_bytes())?;
         let (digit, rest) = rest.strip_prefix(b":{s")?.split_first()?;
-        let (shard, name) = (Shard::of_digit(*digit)?, rest.strip_prefix(b"}:")?);
+        let (shard, name) = (Shard::of_hex(*digit)?, rest.strip_prefix(b"}:")?);
         let is_carried = CARRIED.iter().any(|begin| name.starts_with(begin));
         is_carried.then(|| (shard, self.of_user(shard, "", name)))
     }
@@ -415,26 +273,23 @@ mod tests {
     }
 
     #[test]
-    fn the_shard_of_a_user_never_changes() {
-        // Nodes of several versions share a registry while a fleet is upgraded.
-        let shards = ["1", "42", "user:7", "é", "a\0b"].map(|user| Shard::of_user(&user.into()).0);
-        assert_eq!(shards, SHARDS_OF_RELEASED_VERSIONS);
-    }
-
-    const SHARDS_OF_RELEASED_VERSIONS: [u8; 5] = [2, 4, 2, 15, 8];
-
-    #[test]
     fn of_the_first_layout_only_what_is_held_against_users_has_a_copy() {
         let keys = Keys::new("g*w");
         assert_eq!(keys.first_layout(), "g\\*w:{*");
         let of = |key: &[u8]| keys.copy_of(key);
-        let copy = |shard, key: &[u8]| Some((Shard(shard), key.to_vec()));
+        let copy = |digit, key: &[u8]| Some((Shard::of_hex(digit).unwrap(), key.to_vec()));
         assert_eq!(
             of(b"g*w:{sa}:ban:x}:\x01"),
-            copy(10, b"g*w:2:{sa}:ban:x}:\x01")
+            copy(b'a', b"g*w:2:{sa}:ban:x}:\x01")
         );
-        assert_eq!(of(b"g*w:{s0}:over:u\0d"), copy(0, b"g*w:2:{s0}:over:u\0d"));
-        assert_eq!(of(b"g*w:{sf}:family:f1"), copy(15, b"g*w:2:{sf}:family:f1"));
+        assert_eq!(
+            of(b"g*w:{s0}:over:u\0d"),
+            copy(b'0', b"g*w:2:{s0}:over:u\0d")
+        );
+        assert_eq!(
+            of(b"g*w:{sf}:family:f1"),
+            copy(b'f', b"g*w:2:{sf}:family:f1")
+        );
         for other in [
             &b"g*w:{s0}:conns"[..],
             b"g*w:{s0}:n:a.1",
@@ -445,53 +300,6 @@ mod tests {
             b"",
         ] {
             assert_eq!(of(other), None);
-        }
-    }
-
-    #[test]
-    fn users_spread_over_the_shards() {
-        let mut counts = [0_u32; Shard::COUNT as usize];
-        for user in 0..16_000 {
-            counts[usize::from(Shard::of_user(&user.to_string().into()).0)] += 1;
-        }
-        assert!(
-            counts.iter().all(|count| (800..1200).contains(count)),
-            "{counts:?}"
-        );
-    }
-
-    #[test]
-    fn an_id_leads_to_its_users_shard_and_made_up_ones_lead_nowhere() {
-        let user = UserId::from("42");
-        let id = Shard::new_id(Some(&user), None);
-        assert_eq!(Shard::of_id(&id), Some(Shard::of_user(&user)));
-        assert!(Shard::of_id(&Shard::new_id(None, None)).is_some());
-        let entry = Entry {
-            user: Some(user.clone()),
-            id,
-        };
-        assert_eq!(Shard::of_entry(&entry), Some(Shard::of_user(&user)));
-
-        let other = (0..100)
-            .map(|n| UserId::from(n.to_string()))
-            .find(|other| Shard::of_user(other) != Shard::of_user(&user));
-        assert_eq!(
-            Shard::of_entry(&Entry {
-                user: other,
-                ..entry
-            }),
-            None
-        );
-
-        for wrong in [
-            "",
-            "a",
-            "é",
-            "A123456789012345678901_",
-            "g1234567890123456789012",
-            "a12345678901234567890:2",
-        ] {
-            assert_eq!(Shard::of_id(&wrong.into()), None, "{wrong}");
         }
     }
 
@@ -507,17 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn an_id_says_which_node_gave_it_out() {
-        let (one, two) = (Instance::from("one"), Instance::from("two"));
-        let id = Shard::new_id(None, Some(&one));
-        assert!(Shard::of_id(&id).is_some());
-        assert!(is_marked(&id, &mark(&one)) && !is_marked(&id, &mark(&two)));
-    }
-
-    #[test]
     fn a_key_names_its_prefix_and_its_slot() {
         let keys = Keys::new("gw");
-        let shard = Shard(10);
+        let shard = Shard::of_hex(b'a').unwrap();
         assert_eq!(keys.conns(shard), "gw:2:{sa}:conns");
         assert_eq!(keys.seen(shard, b"u{1}"), b"gw:2:{sa}:seen:u{1}");
         assert_eq!(keys.node_channel(shard, &"abc".into()), "gw:2:{sa}:bus:abc");

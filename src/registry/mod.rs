@@ -29,6 +29,7 @@ mod fence;
 pub mod keys;
 pub mod memory;
 pub mod redis;
+mod shard;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -42,7 +43,7 @@ use crate::{
     ending::Ending,
 };
 
-use keys::Shard;
+use keys::{Shard, Shards};
 
 pub use admission::{
     Admission, Ahead, Assertion, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, UserLimit,
@@ -220,11 +221,11 @@ pub enum Whom {
 }
 
 impl Whom {
-    /// The shard of whom it names.
-    pub fn shard(&self) -> Option<Shard> {
+    /// The shard of whom it names, among these.
+    pub fn shard(&self, shards: Shards) -> Option<Shard> {
         match self {
-            Self::User(user) => Some(Shard::of_user(user)),
-            Self::Connection(id) => Shard::of_id(id),
+            Self::User(user) => Some(shards.of_user(user)),
+            Self::Connection(id) => shards.of_id(id),
         }
     }
 }
@@ -246,6 +247,9 @@ pub enum RegistryError {
 /// The contract; see the module.
 #[async_trait]
 pub trait Registry: Families + 'static {
+    /// The parts that the registry has.
+    fn shards(&self) -> Shards;
+
     /// A new id for a connection of `user`. It carries routing hints, so ids that others made up are never registered.
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId;
 

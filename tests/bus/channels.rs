@@ -4,7 +4,7 @@ use redis::AsyncCommands as _;
 use switchboard::{
     bus::{Bus, INBOX_CAPACITY, seal::Seal},
     connection::Instance,
-    registry::keys::{Keys, Shard},
+    registry::keys::{Keys, Shard, Shards},
 };
 use tokio::time::timeout;
 
@@ -47,7 +47,7 @@ async fn what_is_for_several_reaches_each_of_them() {
     let (mut b, mut c) = (server.node_up().await, server.node_up().await);
     let nobody = Instance::random();
     let to = [b.instance.clone(), nobody, c.instance.clone()];
-    for shard in Shard::all() {
+    for shard in Shards::default().all() {
         let payload = [shard.index() as u8];
         let heard = a.bus.publish(shard, &to, &payload).await.unwrap();
         assert_eq!(heard, [true, false, true]);
@@ -97,7 +97,14 @@ async fn prefixes_keep_fleets_apart() {
     let server = Server::start().await;
     let (a, _b) = (server.node_up().await, server.node_up().await);
     let metrics = &a.metrics;
-    let (other, _inbox) = Bus::redis(&server.servers_of(""), "test2", &a.instance, &[], metrics);
+    let (other, _inbox) = Bus::redis(
+        &server.servers_of(""),
+        "test2",
+        Shards::default(),
+        &a.instance,
+        &[],
+        metrics,
+    );
     until("the other fleet is up", async || other.is_up()).await;
     assert_eq!(other.publish_all(b"").await.unwrap(), 1);
     assert_eq!(a.bus.publish_all(b"").await.unwrap(), 2);

@@ -3,7 +3,7 @@
 use switchboard::{
     connection::Instance,
     link::Slot,
-    registry::keys::{Keys, Shard},
+    registry::keys::{Keys, Shard, Shards},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ async fn node_up(cluster: &Cluster) -> Node {
 
 /// Publishes to a node in each shard, as sends do; the node hears all of it.
 async fn heard_in_every_shard(from: &Node, to: &mut Node) {
-    for shard in Shard::all() {
+    for shard in Shards::default().all() {
         let payload = [shard.index() as u8];
         assert!(from.says_in(shard, &to.instance, &payload).await.unwrap());
         assert_eq!(to.hears().await, payload);
@@ -88,8 +88,9 @@ async fn a_server_that_dies_is_a_gap_once_its_replica_is_heard() {
     assert_eq!((a.gaps(), b.gaps()), (0, 0));
     // What the others have still goes.
     let keys = Keys::new("test");
-    let another =
-        Shard::all().find(|shard| keys.slot_of(*shard).number() / 5462 != slot.number() / 5462);
+    let another = Shards::default()
+        .all()
+        .find(|shard| keys.slot_of(*shard).number() / 5462 != slot.number() / 5462);
     let heard = a.says_in(another.unwrap(), &b.instance, b"on").await;
     assert!(heard.unwrap());
     assert_eq!(b.hears().await, b"on");

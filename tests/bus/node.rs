@@ -5,7 +5,7 @@ use switchboard::{
     connection::Instance,
     link::Servers,
     metrics::Metrics,
-    registry::keys::Shard,
+    registry::keys::{Shard, Shards},
 };
 use tokio::time::timeout;
 
@@ -45,7 +45,14 @@ impl Node {
     pub(crate) fn of(servers: &Servers, secrets: &[&str]) -> Self {
         let (instance, metrics) = (Instance::random(), Metrics::new().unwrap());
         let secrets: Vec<_> = secrets.iter().map(|secret| (*secret).into()).collect();
-        let (bus, inbox) = Bus::redis(servers, "test", &instance, &secrets, &metrics);
+        let (bus, inbox) = Bus::redis(
+            servers,
+            "test",
+            Shards::default(),
+            &instance,
+            &secrets,
+            &metrics,
+        );
         Self {
             bus,
             inbox,

@@ -9,7 +9,7 @@ use std::{
 
 use parking_lot::Mutex;
 use serde_json::json;
-use switchboard::registry::keys::{Keys, Shard};
+use switchboard::registry::keys::{Keys, Shards};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +45,7 @@ impl Loss {
                 fleet.redis.launch().await;
             }
             Self::ShardOf(user) => {
-                let conns = Keys::new("switchboard").conns(Shard::of_user(&user.into()));
+                let conns = Keys::new("switchboard").conns(Shards::default().of_user(&user.into()));
                 let (before, tagged) = conns.split_once('{').unwrap();
                 let tag = tagged.split_once('}').unwrap().0;
                 let found: Vec<String> = fleet.redis.run(&format!("KEYS {before}{{{tag}}}*")).await;
@@ -199,7 +199,7 @@ async fn f3_nobody_is_forgotten_when_redis_restarts_without_its_data() {
 async fn f3_nobody_is_forgotten_who_is_in_a_shard_that_is_lost() {
     // Two of one shard.
     let stays = "stays";
-    let shard = |user: &str| Shard::of_user(&user.into());
+    let shard = |user: &str| Shards::default().of_user(&user.into());
     let mut others = (0..).map(|number| format!("kicked-{number}"));
     let kicked = others.find(|user| shard(user) == shard(stays)).unwrap();
     forgotten("f3 forgotten shard", Loss::ShardOf(stays), [stays, &kicked]).await;

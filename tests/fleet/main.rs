@@ -5,6 +5,7 @@
 mod ends;
 mod recorded;
 mod sends;
+mod shards;
 #[path = "../support/mod.rs"]
 mod support;
 mod versions;

@@ -10,7 +10,7 @@ use switchboard::{
     connection::{ConnectionId, Instance, UserId},
     registry::{
         Lease,
-        keys::{Keys, Shard},
+        keys::{Keys, Shard, Shards},
     },
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -113,7 +113,7 @@ impl Recorded {
         let connecting = connecting.get_multiplexed_async_connection_with_config(&config);
         let user = UserId::from(format!("of-{}", format.name));
         let mut peer = Self {
-            id: Shard::new_id(Some(&user), Some(&instance)),
+            id: Shards::default().new_id(Some(&user), Some(&instance)),
             user,
             format,
             seal: Seal::new(&instance, &[SECRET.into()]),
@@ -129,7 +129,9 @@ impl Recorded {
     }
 
     async fn subscribe(&mut self) {
-        let own = Shard::all().map(|shard| self.keys.node_channel(shard, &self.lease.instance));
+        let own = Shards::default()
+            .all()
+            .map(|shard| self.keys.node_channel(shard, &self.lease.instance));
         for channel in own.chain([self.keys.all_channel()]) {
             let mut subscribe = redis::cmd("SSUBSCRIBE");
             subscribe.arg(channel);
@@ -139,7 +141,7 @@ impl Recorded {
 
     async fn enter(&mut self) {
         let lease = self.lease.to_string();
-        for shard in Shard::all() {
+        for shard in Shards::default().all() {
             let generation: String = self.raw.get(self.keys.generation(shard)).await.unwrap();
             let entered = self.keys.entered(shard, &generation);
             let () = self.raw.sadd(entered, &lease).await.unwrap();
@@ -160,7 +162,7 @@ impl Recorded {
     }
 
     async fn register(&mut self) {
-        let (shard, keys) = (Shard::of_user(&self.user), self.keys.clone());
+        let (shard, keys) = (Shards::default().of_user(&self.user), self.keys.clone());
         let (id, user) = (self.id.as_str(), self.user.as_str());
         let entry = self.entry();
         let () = self.raw.zadd(keys.conns(shard), entry, 0).await.unwrap();
@@ -170,7 +172,7 @@ impl Recorded {
     }
 
     async fn unregister(&mut self) {
-        let (shard, keys) = (Shard::of_user(&self.user), self.keys.clone());
+        let (shard, keys) = (Shards::default().of_user(&self.user), self.keys.clone());
         let id = self.id.as_str();
         let entry = self.entry();
         let removed: u64 = self.raw.zrem(keys.conns(shard), entry).await.unwrap();

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use redis::AsyncCommands as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use switchboard::registry::keys::{Keys, Shard};
+use switchboard::registry::keys::{Keys, Shards};
 
 use crate::{
     node::{Client, Node, fleet},
@@ -129,7 +129,7 @@ async fn nodes_of_other_versions_are_served_and_serve() {
     let mut steady = nodes[0].connect("steady").await;
     let mut client = nodes[0].connect("42").await;
     // Somebody whom nobody can read, beside one whom everybody can.
-    let conns = Keys::new("switchboard").conns(Shard::of_user(&"42".into()));
+    let conns = Keys::new("switchboard").conns(Shards::default().of_user(&"42".into()));
     let mut raw = redis.connection().await;
     let () = raw.zadd(conns, b"42\0garbage", 0).await.unwrap();
 

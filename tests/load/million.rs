@@ -19,7 +19,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Admission, Assertion, Entry, Grant, Lease, NodeReport, Registry, RegistryError, Totals,
-        Whom, keys::Shard, redis::RedisRegistry,
+        Whom, keys::Shards, redis::RedisRegistry,
     },
 };
 
@@ -155,7 +155,7 @@ impl Crowd {
 
     fn connection(&self, user: UserId, number: usize, node: usize) -> Connection {
         Connection {
-            id: Shard::new_id(Some(&user), Some(&self.leases[node].instance)),
+            id: Shards::default().new_id(Some(&user), Some(&self.leases[node].instance)),
             user_id: Some(user),
             namespace: "/".into(),
             node_id: report(node).node_id,
@@ -373,7 +373,9 @@ impl Crowd {
     async fn held_by(&self, lease: &Lease) -> std::collections::HashSet<String> {
         // Late is no answer: asked again, as a node does.
         loop {
-            let shards = Shard::all().map(|shard| self.registry.held(lease, shard));
+            let shards = Shards::default()
+                .all()
+                .map(|shard| self.registry.held(lease, shard));
             match try_join_all(shards).await {
                 Ok(held) => {
                     let held = held.iter().flatten();
@@ -459,7 +461,7 @@ async fn grows(name: &'static str, small: usize, large: usize) {
             "{call}: Redis is busy {more:.1} times as long"
         );
     }
-    if large / NODES / usize::from(Shard::COUNT) < 512 {
+    if large / NODES / Shards::default().count() < 512 {
         assert!(weight <= WEIGHT, "{weight:.0} bytes an entry");
     }
 

@@ -8,7 +8,7 @@ use switchboard::{
     config,
     link::{Link, Servers, Slot},
     metrics::Metrics,
-    registry::keys::{Keys, Shard},
+    registry::keys::{Keys, Shards},
 };
 
 use crate::{
@@ -46,7 +46,8 @@ async fn a_cluster_without_one_of_its_masters_serves_the_users_of_the_others() {
             .await;
     }
     let nodes = fleet_of(&cluster.config(), 2).await;
-    let slot = |user: &str| Keys::new("switchboard").slot_of(Shard::of_user(&user.into()));
+    let slot =
+        |user: &str| Keys::new("switchboard").slot_of(Shards::default().of_user(&user.into()));
     let stopped = cluster.master_of(slot("stopped")).await.unwrap();
     let (mut served, mut unserved) = (Vec::new(), Vec::new());
     for user in (0..24).map(|n| format!("user-{n}")) {

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use switchboard::{
     link::Slot,
-    registry::keys::{Keys, Shard},
+    registry::keys::{Keys, Shards},
 };
 use tokio::{
     sync::mpsc,
@@ -195,7 +195,7 @@ async fn is_another(sentinels: &Sentinels, than: usize) -> bool {
 async fn a_master_of_a_cluster_that_dies_is_replaced_by_its_replica() {
     let mut cluster = Cluster::start(1).await;
     let mut scene = Scene::set(&cluster.config()).await;
-    let slot = Keys::new("switchboard").slot_of(Shard::of_user(&"user-0".into()));
+    let slot = Keys::new("switchboard").slot_of(Shards::default().of_user(&"user-0".into()));
     let master = cluster.master_of(slot).await.unwrap();
     cluster.kill(master);
     let cluster = &cluster;
@@ -211,7 +211,7 @@ async fn a_master_of_a_cluster_that_dies_is_replaced_by_its_replica() {
 async fn a_slot_that_moves_takes_its_users_along() {
     let cluster = Cluster::start(0).await;
     let mut scene = Scene::set(&cluster.config()).await;
-    let shard = Shard::of_user(&"user-0".into());
+    let shard = Shards::default().of_user(&"user-0".into());
     let slot: Slot = Keys::new("switchboard").slot_of(shard);
     let from = cluster.master_of(slot).await.unwrap();
     let to = (from + 1) % 3;

@@ -18,7 +18,9 @@ use switchboard::{
     registry::{
         Admission, Assertion, Ban, Bar, EndOrder, Entry, Families, Family, FamilyToken, Grant,
         Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation,
-        SessionId, Totals, Turn, UserEntry, UsersPage, Whom, keys::Shard, memory::MemoryRegistry,
+        SessionId, Totals, Turn, UserEntry, UsersPage, Whom,
+        keys::{Shard, Shards},
+        memory::MemoryRegistry,
     },
 };
 use tokio::sync::watch;
@@ -132,6 +134,10 @@ macro_rules! passed_on {
     ($($name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
         #[async_trait]
         impl Registry for Panicky {
+            fn shards(&self) -> Shards {
+                self.inner.shards()
+            }
+
             fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
                 self.faults.may_panic("new_id");
                 self.inner.new_id(user)

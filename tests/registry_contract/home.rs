@@ -9,7 +9,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Admission, EndTarget, Entry, Registry,
-        keys::{Keys, Shard},
+        keys::{Keys, Shard, Shards},
         memory::MemoryRegistry,
         redis::RedisRegistry,
     },
@@ -43,13 +43,19 @@ impl Home for Memory {
 /// In a Redis.
 pub(super) struct Redis {
     url: String,
+    shards: Shards,
     metrics: Metrics,
 }
 
 impl Redis {
     pub(super) fn of(server: &RedisServer) -> Self {
+        Self::of_shards(server, Shards::default())
+    }
+
+    pub(super) fn of_shards(server: &RedisServer, shards: Shards) -> Self {
         Self {
             url: server.url(),
+            shards,
             metrics: Metrics::new().unwrap(),
         }
     }
@@ -69,7 +75,11 @@ impl Redis {
             ..config::Redis::default()
         };
         let servers = Servers::new(&config).unwrap();
-        RedisRegistry::new(&servers, timing, presence, self.metrics()).unwrap()
+        let timing = RegistryTiming {
+            shards: self.shards,
+            ..timing.clone()
+        };
+        RedisRegistry::new(&servers, &timing, presence, self.metrics()).unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use switchboard::{
     ending::Ending,
-    registry::{Ban, EndOrder, Fence, NodeReport, RegistryError, UserEntry, Whom, keys::Shard},
+    registry::{Ban, EndOrder, Fence, NodeReport, RegistryError, UserEntry, Whom},
 };
 
 use super::home::{Home, LONG, Peer, SHORT, all_of, entry, eventually, fleet, tally};
@@ -228,7 +228,7 @@ pub(super) async fn a_node_that_joins_anew_lacks_all_until_it_has_entered(home: 
     assert_eq!(lacking(&a).await, []);
     b.connect("42").await;
     let again = a.rejoin().await;
-    let mut all: Vec<_> = Shard::all().collect();
+    let mut all: Vec<_> = again.registry.shards().all().collect();
     assert_eq!(lacking(&again).await, all);
     while let Some(shard) = all.pop() {
         let entered = again.entered(shard).await;

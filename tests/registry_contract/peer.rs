@@ -107,7 +107,7 @@ impl Peer {
 
     /// Says that all of its connections are in all shards.
     pub(super) async fn enter(&self) {
-        for shard in Shard::all() {
+        for shard in self.registry.shards().all() {
             assert!(self.entered(shard).await.unwrap());
         }
     }
@@ -119,7 +119,7 @@ impl Peer {
 
     pub(super) async fn held_by(&self, lease: &Lease) -> Vec<Entry> {
         let mut held = Vec::new();
-        for shard in Shard::all() {
+        for shard in self.registry.shards().all() {
             held.extend(self.registry.held(lease, shard).await.unwrap());
         }
         held

@@ -15,7 +15,7 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Bar, EndTarget, Grant, LimitPolicy, RegistryError, UserLimit,
-        keys::{Keys, Shard},
+        keys::{Keys, Shards},
     },
 };
 
@@ -344,7 +344,7 @@ async fn a_count_that_is_lost_is_right_again_once_its_shard_is_empty() {
     let [a, b] = fleet(&home, LONG, LONG).await;
     let first = a.connect("42").await;
     let mut raw = raw(&home).await;
-    let count = Keys::new("switchboard").users(Shard::of_user(&"42".into()));
+    let count = Keys::new("switchboard").users(Shards::default().of_user(&"42".into()));
     let () = redis::cmd("DEL")
         .arg(&count)
         .query_async(&mut raw)
@@ -415,7 +415,7 @@ async fn orders_to_end_are_kept_for_an_hour() {
     a.order(&all_of("42"), None, &Ending::of(4500)).await;
     let (keys, shard) = (
         Keys::new("switchboard"),
-        Shard::of_entry(&entry(&connection)).unwrap(),
+        Shards::default().of_entry(&entry(&connection)).unwrap(),
     );
     let mut raw = raw(&home).await;
     for key in [
@@ -433,7 +433,10 @@ async fn a_clock_that_is_set_back_puts_nobody_on_the_wrong_side_of_a_kick() {
     let server = RedisServer::start().await;
     let home = Redis::of(&server);
     let [a, b] = fleet(&home, LONG, LONG).await;
-    let (keys, shard) = (Keys::new("switchboard"), Shard::of_user(&"42".into()));
+    let (keys, shard) = (
+        Keys::new("switchboard"),
+        Shards::default().of_user(&"42".into()),
+    );
     let mut raw = raw(&home).await;
     let before = a.connect("42").await;
     a.order(&all_of("42"), None, &Ending::of(4500)).await;
@@ -501,7 +504,7 @@ async fn redis_may_go_and_come_back() {
         let heartbeat = peer.registry.heartbeat(&peer.lease, &peer.report).await;
         let heartbeat = heartbeat.unwrap();
         assert!(heartbeat.held && heartbeat.lost);
-        assert_eq!(heartbeat.lacking.len(), usize::from(Shard::COUNT));
+        assert_eq!(heartbeat.lacking.len(), Shards::default().count());
     }
     b.enter().await;
     a.back(&connection).await;

@@ -6,7 +6,7 @@ use switchboard::{
     ending::Ending,
     registry::{
         EndTarget, Entry,
-        keys::{Keys, Shard},
+        keys::{Keys, Shards},
     },
 };
 
@@ -53,7 +53,7 @@ async fn kicks_of_a_user_are_bounded() {
         };
         a.order(&target, None, &Ending::of(4500)).await;
     }
-    let shard = Shard::of_user(&"42".into());
+    let shard = Shards::default().of_user(&"42".into());
     let kicks = Keys::new("switchboard").kicks(shard, b"42");
     let kept: u64 = raw(&home).await.llen(&kicks).await.unwrap();
     assert_eq!(kept, 16);

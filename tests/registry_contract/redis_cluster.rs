@@ -9,7 +9,10 @@ use std::{
 use switchboard::{
     connection::Connection,
     ending::Ending,
-    registry::{Admission, EndOrder, EndTarget, Grant, RegistryError, keys::Shard},
+    registry::{
+        Admission, EndOrder, EndTarget, Grant, RegistryError,
+        keys::{Shard, Shards},
+    },
 };
 
 use super::{
@@ -19,9 +22,9 @@ use super::{
 
 /// One user of each shard.
 pub(super) fn users() -> Vec<String> {
-    let found = Shard::all().map(|shard| {
+    let found = Shards::default().all().map(|shard| {
         let mut users = (0..).map(|n| format!("user-{n}"));
-        users.find(|user| Shard::of_user(&user.as_str().into()) == shard)
+        users.find(|user| Shards::default().of_user(&user.as_str().into()) == shard)
     });
     found.flatten().collect()
 }
@@ -56,11 +59,11 @@ async fn a_server_that_has_lost_its_data_is_filled_again_and_the_others_notice_n
     let user_of = |connection: &Connection| connection.user_id.clone().unwrap();
     let shards_of_lost = lost
         .iter()
-        .map(|user| Shard::of_user(&user.as_str().into()));
+        .map(|user| Shards::default().of_user(&user.as_str().into()));
     assert_eq!(lacking, shards_of_lost.collect());
     let (put_back, there): (Vec<_>, Vec<_>) = connections
         .iter()
-        .partition(|it| lacking.contains(&Shard::of_user(&user_of(it))));
+        .partition(|it| lacking.contains(&Shards::default().of_user(&user_of(it))));
     assert_eq!(a.held().await.len(), there.len());
     // What is lost is said to be so until each node has put back what was there.
     let not_whole = async || {
@@ -122,7 +125,7 @@ async fn without_a_copy_of_the_table_the_others_will_do() {
         cluster.signal(stopped, "STOP");
         let mut elsewhere = Vec::new();
         for user in users() {
-            let slot = home.slot_of(Shard::of_user(&user.as_str().into()));
+            let slot = home.slot_of(Shards::default().of_user(&user.as_str().into()));
             if cluster.master_of(slot).await != Some(stopped) {
                 elsewhere.push(user);
             }

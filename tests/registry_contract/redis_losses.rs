@@ -9,7 +9,7 @@ use switchboard::{
     ending::Ending,
     registry::{
         EndOrder, Grant, Heartbeat, RegistryError,
-        keys::{Keys, Shard},
+        keys::{Keys, Shard, Shards},
     },
 };
 
@@ -28,7 +28,7 @@ fn keys() -> Keys {
 }
 
 fn shard() -> Shard {
-    Shard::of_user(&USER.into())
+    Shards::default().of_user(&USER.into())
 }
 
 async fn heartbeat(peer: &Peer) -> Heartbeat {
@@ -43,7 +43,7 @@ async fn flush(raw: &mut MultiplexedConnection) {
 /// Another user of the same shard.
 fn neighbour() -> String {
     let mut names = (0..).map(|n| format!("neighbour-{n}"));
-    let found = names.find(|it| Shard::of_user(&it.as_str().into()) == shard());
+    let found = names.find(|it| Shards::default().of_user(&it.as_str().into()) == shard());
     found.unwrap()
 }
 
@@ -153,7 +153,7 @@ async fn what_is_lost_between_an_assert_and_its_mark_is_not_said_to_be_there() {
     }
     let seen = heartbeat(&a).await;
     assert!(seen.held && seen.lost);
-    assert_eq!(seen.lacking.len(), usize::from(Shard::COUNT));
+    assert_eq!(seen.lacking.len(), Shards::default().count());
     let meant = a.registry.generation(shard()).unwrap();
     a.back(&connection).await;
     flush(&mut raw).await;
@@ -300,7 +300,7 @@ async fn repair(peer: &Peer, connections: &[&Connection]) {
         peer.back(connection).await;
     }
     let has: Vec<_> = connections.iter().map(|it| entry(it)).collect();
-    for shard in Shard::all() {
+    for shard in Shards::default().all() {
         let mut stale = peer.registry.held(&peer.lease, shard).await.unwrap();
         stale.retain(|entry| !has.contains(entry));
         let removed = peer.registry.unregister(&peer.lease, &stale).await;
@@ -320,7 +320,7 @@ async fn whichever_key_is_lost_what_is_asserted_again_makes_it_exact() {
     let neighbour = neighbour();
     let guest = loop {
         let guest = a.guest();
-        if Shard::of_id(&guest.id) == Some(shard()) {
+        if Shards::default().of_id(&guest.id) == Some(shard()) {
             break guest;
         }
     };

@@ -7,7 +7,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Bar, EndTarget, Fence, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
-        keys::{Keys, Shard},
+        keys::{Keys, Shard, Shards},
     },
 };
 
@@ -30,7 +30,7 @@ struct Scene {
 const USER: &str = "42";
 
 fn shard() -> Shard {
-    Shard::of_user(&USER.into())
+    Shards::default().of_user(&USER.into())
 }
 
 impl Scene {
@@ -286,7 +286,7 @@ async fn what_is_held_against_one_user_fails_no_other() {
     scene.write("SET", &ending, &[b"later"]).await;
 
     let Scene { a, keys, .. } = &scene;
-    let banned = keys.ban(Shard::of_user(&"banned".into()), b"banned");
+    let banned = keys.ban(Shards::default().of_user(&"banned".into()), b"banned");
     let connections = [entry(&spoilt), entry(&other), entry(&a.connection("43"))];
     let grants = connections.clone().map(|entry| (entry, Grant::default()));
     let standing = a.registry.standing(&grants).await.unwrap();

@@ -9,7 +9,7 @@ use switchboard::{
     metrics::Metrics,
     registry::{
         Registry,
-        keys::{Keys, Shard},
+        keys::{Keys, Shard, Shards},
         memory::MemoryRegistry,
         redis::RedisRegistry,
     },
@@ -131,7 +131,7 @@ impl Inside {
     /// Entries and users of each shard, as they are counted, whatever their leases. No users where nobody has counted yet.
     pub(super) async fn counted(&self) -> Vec<(u64, Option<i64>)> {
         let mut pipeline = redis::pipe();
-        for shard in Shard::all() {
+        for shard in Shards::default().all() {
             pipeline
                 .zcard(self.keys.conns(shard))
                 .get(self.keys.users(shard));

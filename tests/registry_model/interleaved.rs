@@ -12,7 +12,7 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Assertion, Ban, EndOrder, EndTarget, Fence, Grant, Lease, LimitPolicy,
-        NodeReport, Registry, RegistryError, UserLimit, keys::Shard,
+        NodeReport, Registry, RegistryError, UserLimit, keys::Shards,
     },
 };
 
@@ -302,7 +302,7 @@ pub(super) async fn carry_out(home: &Home, (acts, dies): &Rush) -> Result<(), Te
         let node = &home.nodes[usize::from(*dies)];
         node.join(&next, report).await.map_err(failed)?;
         home.nodes[0].reap(lease).await.map_err(failed)?;
-        for shard in Shard::all() {
+        for shard in Shards::default().all() {
             let generation = node.generation(shard).unwrap();
             let entered = node.entered(&next, shard, &generation).await;
             prop_assert!(entered.map_err(failed)?, "nothing is lost");

@@ -5,7 +5,7 @@ use switchboard::{
     connection::UserId,
     registry::{
         EndTarget, Entry, FamilyToken, Lease, RegistryError, SessionId, Whom,
-        keys::{Keys, Shard, escape, unescape},
+        keys::{Keys, Shards, escape, unescape},
     },
 };
 
@@ -33,11 +33,11 @@ proptest! {
     fn a_made_up_id_has_no_shard_but_its_own(id in "[0-9a-gA-F][A-Za-z0-9_\\-:{}]{20,23}|.{0,30}", user in any::<String>()) {
         let user = UserId::from(user);
         let entry = Entry { user: Some(user.clone()), id: id.as_str().into() };
-        if let Some(shard) = Shard::of_entry(&entry) {
-            prop_assert_eq!(shard, Shard::of_user(&user));
+        if let Some(shard) = Shards::default().of_entry(&entry) {
+            prop_assert_eq!(shard, Shards::default().of_user(&user));
         }
         let family = SessionId::from(id);
-        if let Some(shard) = Shard::of_family(&family) {
+        if let Some(shard) = Shards::default().of_family(&family) {
             // Its key can't leave the slot, whatever is in it.
             let key = Keys::new("p").family(shard, &family);
             prop_assert_eq!(key.matches('{').count(), 1, "{}", key);

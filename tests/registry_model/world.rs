@@ -14,7 +14,7 @@ use switchboard::{
     registry::{
         Admission, Ahead, Assertion, Ban, EndOrder, EndTarget, Entry, Family, FamilyToken, Fence,
         Grant, Lease, LimitPolicy, NodeReport, RegistryError, SessionId, Turn, UserLimit,
-        keys::Shard,
+        keys::Shards,
     },
 };
 
@@ -283,7 +283,7 @@ impl<'a> World<'a> {
         self.look(number).await;
         let (lease, _) = self.named(number);
         let entry = entry(&given.connection);
-        let shard = Shard::of_entry(&entry).unwrap();
+        let shard = Shards::default().of_entry(&entry).unwrap();
         let held = self.model.nodes[number].held(&lease, shard).await.unwrap();
         let stale = given.version < self.connections[which].version;
         // Nobody counts for one who is in already, nor does a node that is gone.
@@ -597,14 +597,18 @@ impl<'a> World<'a> {
         let ever = self.nodes[number].ever.clone();
         let last = ever.iter().rev().take(2);
         entries.extend(last.map(|which| entry(&self.connections[*which].connection)));
-        self.put_back(number, &entries, &Shard::all().collect::<Vec<_>>())
-            .await
+        self.put_back(
+            number,
+            &entries,
+            &Shards::default().all().collect::<Vec<_>>(),
+        )
+        .await
     }
 
     /// The entries of a lease.
     async fn held_of(&self, lease: &Lease) -> BTreeSet<Entry> {
         let mut held = BTreeSet::new();
-        for shard in Shard::all() {
+        for shard in Shards::default().all() {
             held.extend(self.model.reader.held(lease, shard).await.unwrap());
         }
         held

@@ -12,6 +12,7 @@ use switchboard::{
     Builder, auth,
     auth::token::{NewToken, mint},
     config::{self, Config},
+    registry::keys::Shards,
 };
 use tokio::{
     net::TcpStream,
@@ -60,12 +61,18 @@ pub(crate) async fn fleet_of(redis: &config::Redis, size: usize) -> Vec<Node> {
 
 impl Node {
     pub(crate) async fn start(redis: &config::Redis, number: usize) -> Self {
+        Self::start_with(redis, number, Shards::default()).await
+    }
+
+    /// One that divides the registry into these shards.
+    pub(crate) async fn start_with(redis: &config::Redis, number: usize, shards: Shards) -> Self {
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             node_id: Some(format!("node-{number}")),
             ..Config::default()
         };
         config.redis = redis.clone();
+        config.registry.shards = shards;
         config.auth.jwt.secret = Some(SecretString::from(SECRET));
         config.api.key = Some(KEY.into());
         config.drain.window = Duration::ZERO;

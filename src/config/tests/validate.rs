@@ -396,6 +396,10 @@ fn addresses_names_and_logs() {
         ("registry.prefix = 'a{b}'", "registry.prefix"),
         ("registry.prefix = 'a b'", "registry.prefix"),
         ("registry.prefix = 'a*'", "registry.prefix"),
+        ("registry.shards = 0", "registry.shards"),
+        ("registry.shards = 12", "registry.shards"),
+        ("registry.shards = 128", "registry.shards"),
+        ("registry.shards = 1000", "registry.shards"),
         ("log.level = 'inof'", "log.level"),
         ("log.level = 'info,switchboard'", "log.level"),
         ("log.level = 'switchboard=loud'", "log.level"),
@@ -406,6 +410,7 @@ fn addresses_names_and_logs() {
         "log.level = 'INFO'",
         "log.level = 'warn,switchboard::auth=debug,redis=off'",
         "registry.prefix = 'prod:eu-1'",
+        "registry.shards = 64",
     ]);
 }
 

@@ -24,7 +24,7 @@ use crate::{
         refusal::Refusal,
         tasks::contain_async,
     },
-    registry::{Admission, Assertion, EndTarget, Entry, Registry, RegistryError, keys::Shard},
+    registry::{Admission, Assertion, EndTarget, Entry, Registry, RegistryError},
     telemetry::AUDIT,
     transport::engine::Adapter,
 };
@@ -246,7 +246,10 @@ impl ClientVerbs {
         let connections = match connection.user() {
             Some(user) => {
                 self.lease
-                    .vouched(Some(Shard::of_user(user)), self.registry.user(user))
+                    .vouched(
+                        Some(self.registry.shards().of_user(user)),
+                        self.registry.user(user),
+                    )
                     .await?
                     .connections
             }
@@ -274,7 +277,10 @@ impl ClientVerbs {
         }
         let other = self
             .lease
-            .vouched(Shard::of_id(&id), self.registry.connection(&id))
+            .vouched(
+                self.registry.shards().of_id(&id),
+                self.registry.connection(&id),
+            )
             .await?
             .filter(|other| other.user_id.as_ref() == Some(user))
             .ok_or(VerbError::UnknownConnection)?;

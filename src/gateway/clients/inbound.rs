@@ -41,7 +41,6 @@ use crate::{
         tasks::contain_async,
     },
     metrics::Metrics,
-    registry::keys::Shard,
     transport::engine::Adapter,
 };
 
@@ -261,7 +260,11 @@ impl ClientEvents {
             Err(denied) => return acknowledge(ack, Err(denied.to_string())),
         };
         let outcome = match asked.verb {
-            _ if self.lease.vouch(Shard::of_id(&connection.id)).is_err() => {
+            _ if self
+                .lease
+                .vouch(self.lease.shards().of_id(&connection.id))
+                .is_err() =>
+            {
                 Err(UNAVAILABLE.to_owned())
             }
             Verb::Client(verb) => {

@@ -258,7 +258,7 @@ impl LocalConnections {
                 return;
             }
             for connection in batch.drain(..) {
-                let shard = Shard::of_id(&connection.id);
+                let shard = self.registry.shards().of_id(&connection.id);
                 waiting.entry(shard).or_default().push(connection);
             }
             let telling = waiting.drain().map(async |(shard, connections)| {

@@ -142,7 +142,7 @@ impl Deliverer {
     }
 
     fn may_deliver(&self, target: &Target) -> bool {
-        let vouched = self.lease.vouch(target.shard());
+        let vouched = self.lease.vouch(target.shard(self.lease.shards()));
         if let Err(error) = &vouched {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message is dropped");

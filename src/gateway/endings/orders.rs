@@ -25,7 +25,10 @@ use crate::gateway::{
 use crate::{
     connection::{ConnectionId, Instance, UserId},
     ending::Ending,
-    registry::{Ban, EndOrder, EndTarget, Fence, Listed, Registry, RegistryError, keys::Shard},
+    registry::{
+        Ban, EndOrder, EndTarget, Fence, Listed, Registry, RegistryError,
+        keys::{Shard, Shards},
+    },
 };
 
 /// How long a disconnect may take before it answers with what remains.
@@ -72,15 +75,17 @@ impl EndOrders {
             ending,
         };
         let shard = match &target {
-            EndTarget::Connection(entry) => Shard::of_id(&entry.id),
-            target => target.user().map(Shard::of_user),
+            EndTarget::Connection(entry) => self.registry.shards().of_id(&entry.id),
+            target => target
+                .user()
+                .map(|user| self.registry.shards().of_user(user)),
         };
         self.lease.vouch(shard)?;
         let ordered = self.registry.order_end(order).await?;
         let listed = ordered.connections;
         let request = self.peers.open();
         let mut asked = HashSet::new();
-        for ((node, shard), ids) in by_node(&listed) {
+        for ((node, shard), ids) in by_node(&listed, self.registry.shards()) {
             if node != self.peers.instance {
                 let ending = Cow::Borrowed(ending);
                 let command = wire::command(request.number(), &Command::End { ids, ending });
@@ -208,10 +213,10 @@ fn everybody(user: &UserId) -> EndTarget {
 }
 
 /// The ids of what is listed, by the node that holds them and the shard that they are in.
-fn by_node(listed: &[Listed]) -> HashMap<(Instance, Shard), Vec<ConnectionId>> {
+fn by_node(listed: &[Listed], shards: Shards) -> HashMap<(Instance, Shard), Vec<ConnectionId>> {
     let mut nodes: HashMap<_, Vec<_>> = HashMap::new();
     for Listed { entry, instance } in listed {
-        let shard = Shard::of_entry(entry).unwrap_or(Shard::FIRST);
+        let shard = shards.of_entry(entry).unwrap_or(Shard::FIRST);
         let ids = nodes.entry((instance.clone(), shard)).or_default();
         ids.push(entry.id.clone());
     }

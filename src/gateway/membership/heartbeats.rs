@@ -22,7 +22,7 @@ use crate::{
         readiness::Readiness,
         tasks::Tasks,
     },
-    registry::{Lease, NodeReport, Registry, RegistryError, keys::Shard},
+    registry::{Lease, NodeReport, Registry, RegistryError},
 };
 
 /// How long changes are gathered before a node says anew how many connections it has: `/v1/nodes` is no older, and a node whose
@@ -135,7 +135,7 @@ impl Heartbeats {
     /// those that died, and on a busy machine takes longer than a lease.
     async fn keep(self: Arc<Self>) {
         // After a panic too: what was under way may not be done.
-        self.repairs.set_inexact(Shard::all());
+        self.repairs.set_inexact(self.registry.shards().all());
         let (beats, beaten) = watch::channel(Vec::new());
         tokio::join!(self.keep_lease(beats), self.tend(beaten));
     }
@@ -156,7 +156,7 @@ impl Heartbeats {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "heartbeat");
-                    self.repairs.set_inexact(Shard::all());
+                    self.repairs.set_inexact(self.registry.shards().all());
                     // One that was not answered may have been heard, and prolonged the lease of a node that hears nothing. By then
                     // its link's PING has not been answered either, and nothing more is sent.
                     begun.elapsed() + RETRY.min(self.config.now().registry.heartbeat)
@@ -167,7 +167,7 @@ impl Heartbeats {
                 () = self.beat_now.notified() => {}
                 () = self.amiss() => {}
                 gap = gaps.changed() => match gap {
-                    Ok(()) => self.repairs.set_inexact(Shard::all()),
+                    Ok(()) => self.repairs.set_inexact(self.registry.shards().all()),
                     // The bus is closed: so is the node, nearly.
                     Err(_) => tokio::time::sleep(pause).await,
                 },
@@ -252,12 +252,13 @@ impl Heartbeats {
             }
             self.lease.set_joined();
             // What was asserted before was asserted under a lease that nobody knew.
-            self.lease.lose(&Vec::from_iter(Shard::all()));
+            self.lease
+                .lose(&Vec::from_iter(self.registry.shards().all()));
             joined = true;
         }
         // After the lease counts: what was ordered until then is what has to be caught up with.
         if self.lease.renewed(sent) || joined {
-            self.repairs.set_inexact(Shard::all());
+            self.repairs.set_inexact(self.registry.shards().all());
         }
         Ok((lapsed, next))
     }

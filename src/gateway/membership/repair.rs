@@ -101,11 +101,11 @@ impl Repairs {
         Self {
             config,
             metrics,
+            inexact: Mutex::new(registry.shards().all().collect()),
             registry,
             lease,
             connections,
             registrar,
-            inexact: Mutex::new(Shard::all().collect()),
             rounds: Mutex::default(),
         }
     }
@@ -214,7 +214,7 @@ impl Repairs {
     ) -> BTreeSet<Shard> {
         let nodes = self.registry.known().len().max(1);
         let connections = connections.into_iter().filter_map(|connection| {
-            let shard = Shard::of_id(&connection.id)?;
+            let shard = self.registry.shards().of_id(&connection.id)?;
             shards.contains(&shard).then_some((shard, connection))
         });
         // To the end, also when one of them has failed: a call that is given up may be carried out all the same.
@@ -245,7 +245,7 @@ impl Repairs {
         self.remove_stale(shard).await?;
         // Those that depart are not put back, and nobody else knows that they are not closed yet.
         for connection in departing.iter().chain(&self.connections.table.departing()) {
-            if Shard::of_id(&connection.id) == Some(shard) {
+            if self.registry.shards().of_id(&connection.id) == Some(shard) {
                 connection.unregistered.cancelled().await;
             }
         }
@@ -300,10 +300,10 @@ impl Repairs {
             .iter()
             .filter_map(|id| self.connections.table.get(id))
             .collect();
-        let all = Shard::all().collect();
+        let all = self.registry.shards().all().collect();
         let mut failed = self.assert_all(due, &all).await;
         if begins {
-            for shard in Shard::all() {
+            for shard in self.registry.shards().all() {
                 if let Err(error) = self.remove_stale(shard).await {
                     tracing::debug!(%error, shard = shard.index(), "what is stale");
                     failed.insert(shard);

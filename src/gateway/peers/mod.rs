@@ -128,7 +128,7 @@ impl Peers {
         command: &Command<'_>,
     ) -> Result<(Option<(Request<'_>, AskedNodes)>, bool), GatewayError> {
         // An id that names no shard is nobody's.
-        let Some(shard) = whom.shard() else {
+        let Some(shard) = whom.shard(self.registry.shards()) else {
             return Ok((None, false));
         };
         let mut holders = self

@@ -11,7 +11,7 @@ use crate::{
     connection::UserId,
     registry::{
         self, Family, FamilyToken, Grant, RegistryError, Rotation, SessionId, TokenHash, Turn,
-        fence::to_millisecond, keys::Shard,
+        fence::to_millisecond, keys::Shards,
     },
 };
 
@@ -57,7 +57,7 @@ impl Families {
 #[async_trait]
 impl registry::Families for MemoryRegistry {
     fn new_family_id(&self, user: &UserId) -> SessionId {
-        Shard::new_family_id(user)
+        Shards::default().new_family_id(user)
     }
 
     async fn open_family(
@@ -65,7 +65,7 @@ impl registry::Families for MemoryRegistry {
         family: &Family,
         token: &FamilyToken,
     ) -> Result<Timestamp, RegistryError> {
-        Shard::of_opened(family)?;
+        Shards::default().of_opened(family)?;
         let (opened, expires_at) = (now(), to_millisecond(family.expires_at));
         let kept = Kept {
             family: Family {
@@ -160,7 +160,7 @@ impl registry::Families for MemoryRegistry {
         family: &Family,
         claims: &serde_json::Value,
     ) -> Result<bool, RegistryError> {
-        Shard::of_opened(family)?;
+        Shards::default().of_opened(family)?;
         let families = &mut self.store.lock().families.0;
         let found = families.get_mut(&family.id);
         Ok(found.is_some_and(|(kept, _)| {

@@ -22,7 +22,9 @@ use tokio::time::Instant;
 use super::{
     Admission, Assertion, Ban, Bar, EndOrder, EndTarget, Entry, Grant, Heartbeat, Lease, Listed,
     Node, NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage,
-    Whom, cursor, fence::to_millisecond, keys::Shard,
+    Whom, cursor,
+    fence::to_millisecond,
+    keys::{Shard, Shards},
 };
 use crate::{
     config,
@@ -107,8 +109,12 @@ impl MemoryRegistry {
 
 #[async_trait]
 impl Registry for MemoryRegistry {
+    fn shards(&self) -> Shards {
+        Shards::default()
+    }
+
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
-        Shard::new_id(user, None)
+        Shards::default().new_id(user, None)
     }
 
     async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<bool, RegistryError> {
@@ -130,7 +136,7 @@ impl Registry for MemoryRegistry {
         // A node that is new has nobody to put in.
         let entered = match known {
             Some(known) => known.entered.clone(),
-            None if lease.epoch == 1 => Shard::all().collect(),
+            None if lease.epoch == 1 => Shards::default().all().collect(),
             None => BTreeSet::new(),
         };
         store
@@ -150,7 +156,9 @@ impl Registry for MemoryRegistry {
         let entered = known.map(|membership| membership.entered.clone());
         let held = entered.is_some();
         let entered = entered.unwrap_or_default();
-        let lacking = Shard::all().filter(|shard| !entered.contains(shard));
+        let lacking = Shards::default()
+            .all()
+            .filter(|shard| !entered.contains(shard));
         let lacking = lacking.collect();
         if held {
             store
@@ -219,7 +227,7 @@ impl Registry for MemoryRegistry {
     ) -> Result<Admission, RegistryError> {
         let connection = assertion.connection;
         let entry = entry_of(connection);
-        if Shard::of_entry(&entry).is_none() {
+        if Shards::default().of_entry(&entry).is_none() {
             return Err(RegistryError::Corrupt(format!(
                 "id {} is not one for its user",
                 entry.id
@@ -307,7 +315,7 @@ impl Registry for MemoryRegistry {
 
     async fn held(&self, lease: &Lease, shard: Shard) -> Result<Vec<Entry>, RegistryError> {
         let mut held = self.store.lock().entries_of(lease);
-        held.retain(|entry| Shard::of_entry(entry) == Some(shard));
+        held.retain(|entry| Shards::default().of_entry(entry) == Some(shard));
         Ok(held)
     }
 
@@ -428,7 +436,7 @@ impl Registry for MemoryRegistry {
 
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
         if let EndTarget::Connection(entry) = order.target
-            && Shard::of_entry(entry).is_none()
+            && Shards::default().of_entry(entry).is_none()
         {
             // There can be none.
             return Ok(Ordered::default());

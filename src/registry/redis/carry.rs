@@ -22,7 +22,10 @@ use tokio::{sync::watch, time::timeout};
 use super::{CHUNK, RedisRegistry};
 use crate::{
     link::{Alone, DEADLINE, LinkError},
-    registry::{RegistryError, keys::Shard},
+    registry::{
+        RegistryError,
+        keys::{Shard, Shards},
+    },
 };
 
 /// How many keys one SCAN looks at: takes Redis some 200 µs.
@@ -32,21 +35,30 @@ const SCANNED: usize = 1000;
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// How far carrying over is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Carry {
     progress: watch::Sender<Progress>,
     warned: Mutex<Option<Instant>>,
 }
 
 /// Which shards are done.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
     /// By [`Shard::index`].
-    done: [bool; Shard::COUNT as usize],
+    done: Vec<bool>,
     runs: bool,
 }
 
 impl Carry {
+    /// Of a registry with these shards, none of which is known to be done.
+    pub(super) fn new(shards: Shards) -> Self {
+        let done = vec![false; shards.count()];
+        Self {
+            progress: watch::Sender::new(Progress { done, runs: false }),
+            warned: Mutex::default(),
+        }
+    }
+
     /// Whether a shard is marked, as far as this node has seen.
     pub(super) fn has(&self, shard: Shard) -> bool {
         self.progress.borrow().done[shard.index()]
@@ -132,7 +144,7 @@ impl RedisRegistry {
     async fn carry_all(&self) {
         let mut found = Found::default();
         let mut left = Vec::new();
-        let reading = Shard::all().filter(|shard| !self.carry.has(*shard));
+        let reading = self.shards.all().filter(|shard| !self.carry.has(*shard));
         let reading = reading.map(async |shard| (shard, self.is_marked(shard).await));
         for (shard, marked) in join_all(reading).await {
             match marked {
@@ -215,9 +227,16 @@ impl RedisRegistry {
     async fn copy(&self, shards: &[Shard], keys: &[Vec<u8>]) -> Result<u64, RegistryError> {
         let mut copies = BTreeMap::<Shard, Vec<_>>::new();
         for key in keys {
-            if let Some((shard, copy)) = self.keys.copy_of(key)
-                && shards.contains(&shard)
-            {
+            let Some((shard, copy)) = self.keys.copy_of(key) else {
+                continue;
+            };
+            if self.shards != Shards::default() {
+                return Err(RegistryError::Unavailable(format!(
+                    "it has 16 shards, and this node has registry.shards = {}: set it to 16, or begin another registry with another registry.prefix",
+                    self.shards.count()
+                )));
+            }
+            if shards.contains(&shard) {
                 copies.entry(shard).or_default().push((key, copy));
             }
         }

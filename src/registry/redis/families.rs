@@ -8,7 +8,6 @@ use crate::{
     connection::UserId,
     registry::{
         Families, Family, FamilyToken, RegistryError, Rotation, SESSION_KEPT, SessionId, Turn,
-        keys::Shard,
     },
 };
 
@@ -41,7 +40,7 @@ pub(super) fn time(ms: &str) -> Result<Timestamp, RegistryError> {
 #[async_trait]
 impl Families for RedisRegistry {
     fn new_family_id(&self, user: &UserId) -> SessionId {
-        Shard::new_family_id(user)
+        self.shards.new_family_id(user)
     }
 
     async fn open_family(
@@ -49,7 +48,7 @@ impl Families for RedisRegistry {
         family: &Family,
         token: &FamilyToken,
     ) -> Result<Timestamp, RegistryError> {
-        let shard = Shard::of_opened(family)?;
+        let shard = self.shards.of_opened(family)?;
         let at: String = self
             .link
             .query(
@@ -73,7 +72,7 @@ impl Families for RedisRegistry {
         id: &SessionId,
         turn: Turn<'_>,
     ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
-        let Some(shard) = Shard::of_family(id) else {
+        let Some(shard) = self.shards.of_family(id) else {
             return Ok((Rotation::Unknown, None));
         };
         self.carried(shard).await?;
@@ -127,7 +126,7 @@ impl Families for RedisRegistry {
         id: &SessionId,
         token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
-        let Some(shard) = Shard::of_family(id) else {
+        let Some(shard) = self.shards.of_family(id) else {
             return Ok(None);
         };
         self.carried(shard).await?;
@@ -157,7 +156,7 @@ impl Families for RedisRegistry {
         family: &Family,
         claims: &serde_json::Value,
     ) -> Result<bool, RegistryError> {
-        let shard = Shard::of_opened(family)?;
+        let shard = self.shards.of_opened(family)?;
         self.carried(shard).await?;
         Ok(self
             .link

@@ -101,7 +101,7 @@ impl RedisRegistry {
     }
 
     pub(super) async fn read_ban(&self, user: &UserId) -> Result<Option<Ban>, RegistryError> {
-        let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
+        let (shard, user) = (self.shards.of_user(user), member::user_field(Some(user)));
         self.carried(shard).await?;
         let mut get = redis::cmd("GET");
         get.arg(self.keys.ban(shard, &user));
@@ -118,7 +118,7 @@ impl RedisRegistry {
     }
 
     pub(super) async fn lift_ban(&self, user: &UserId) -> Result<bool, RegistryError> {
-        let (shard, user) = (Shard::of_user(user), member::user_field(Some(user)));
+        let (shard, user) = (self.shards.of_user(user), member::user_field(Some(user)));
         self.carried(shard).await?;
         let mut del = redis::cmd("DEL");
         del.arg(self.keys.ban(shard, &user));
@@ -139,7 +139,9 @@ impl RedisRegistry {
         let ends = until
             .map(|until| until.as_millisecond().saturating_add(margin).to_string())
             .unwrap_or_default();
-        let revocations: Vec<_> = Shard::all()
+        let revocations: Vec<_> = self
+            .shards
+            .all()
             .map(|shard| {
                 let mut script = self.scripts.revoke_token.prepare_invoke();
                 script
@@ -161,15 +163,15 @@ impl RedisRegistry {
         &self,
         connections: &[(Entry, Grant)],
     ) -> Result<Vec<(Entry, Bar)>, RegistryError> {
-        let mut shards = vec![Vec::new(); usize::from(Shard::COUNT)];
+        let mut shards = vec![Vec::new(); self.shards.count()];
         for (entry, grant) in connections {
             if let Some(user) = &entry.user {
-                shards[Shard::of_user(user).index()].push((entry, grant));
+                shards[self.shards.of_user(user).index()].push((entry, grant));
             }
         }
         let mut commands = Vec::new();
         let mut asked = Vec::new();
-        for (shard, of_shard) in Shard::all().zip(&shards) {
+        for (shard, of_shard) in self.shards.all().zip(&shards) {
             for chunk in of_shard.chunks(ASKED_AT_ONCE) {
                 let mut mget = redis::cmd("MGET");
                 for (entry, grant) in chunk {

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     connection::Instance,
-    registry::{Lease, keys::Shard},
+    registry::{
+        Lease,
+        keys::{Shard, Shards},
+    },
 };
 
 /// For how many leases a node is waited for that lives and does not get done.
@@ -40,6 +43,7 @@ pub(super) struct Known {
     others: HashSet<Instance>,
     /// The table was lost: who is not back in it.
     lost: Option<Loss>,
+    of: Shards,
     shards: Vec<Part>,
     /// Since when leases are seen to be late.
     late: HashMap<String, Instant>,
@@ -77,14 +81,15 @@ impl Loss {
 }
 
 impl Known {
-    pub(super) fn new(copies: usize) -> Self {
+    pub(super) fn new(copies: usize, shards: Shards) -> Self {
         Self {
             own: None,
             table: Arc::default(),
             copies: vec![String::new(); copies],
             others: HashSet::new(),
             lost: None,
-            shards: Shard::all().map(|_| Part::default()).collect(),
+            of: shards,
+            shards: shards.all().map(|_| Part::default()).collect(),
             late: HashMap::new(),
             nobodies: HashSet::new(),
             strangers: Strangers::default(),
@@ -269,8 +274,10 @@ impl Known {
 
     /// The shards that do not have all of this node's entries.
     pub(super) fn lacking(&self) -> Vec<Shard> {
-        let lacking = Shard::all().filter(|shard| !self.shards[shard.index()].entered);
-        lacking.collect()
+        self.of
+            .all()
+            .filter(|shard| !self.shards[shard.index()].entered)
+            .collect()
     }
 
     /// Whether a shard of this generation was seen complete.

@@ -2,7 +2,7 @@
 //!
 //! # What is where
 //!
-//! [`super::keys`] lists the keys. The registry has [`Shard::COUNT`] shards, and a user is in the one that its id hashes to,
+//! [`super::keys`] lists the keys. The registry has `registry.shards` shards, and a user is in the one that its id hashes to,
 //! with all its connections; a guest is in any. A connection's id begins with its shard. So what concerns one user concerns
 //! one shard, and one script does it.
 //!
@@ -61,7 +61,7 @@ use tokio::sync::Notify;
 use super::{
     Admission, Assertion, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport,
     Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
-    keys::{Keys, Shard},
+    keys::{Keys, Shard, Shards},
 };
 use crate::{
     config,
@@ -90,6 +90,7 @@ pub struct RedisRegistry {
     /// For what may be long.
     pool: Link,
     keys: Keys,
+    shards: Shards,
     scripts: Arc<Scripts>,
     /// The copies of the table of leases.
     tables: Arc<[(Slot, String)]>,
@@ -128,31 +129,32 @@ impl RedisRegistry {
         metrics: Metrics,
     ) -> Result<Self, LinkError> {
         let link = Link::to_masters(servers, metrics.clone())?;
-        let keys = Keys::new(&timing.prefix);
+        let (keys, shards) = (Keys::new(&timing.prefix), timing.shards);
         let tables = keys.tables(servers.is_cluster());
         Ok(Self {
             pool: link.pooled(),
             link,
             keys,
+            shards,
             scripts: Arc::new(Scripts::new()),
-            known: Arc::new(Mutex::new(Known::new(tables.len()))),
-            looks: Shard::all().map(|_| Looks::default()).collect(),
-            walk: Arc::new(Walk::new()),
+            known: Arc::new(Mutex::new(Known::new(tables.len(), shards))),
+            looks: shards.all().map(|_| Looks::default()).collect(),
+            walk: Arc::new(Walk::new(shards)),
             tables: tables.into(),
             heartbeat: timing.heartbeat,
             lease: timing.lease,
             last_seen: presence.last_seen,
             amiss: Arc::default(),
             unreadable: Arc::new(Unreadable::new(metrics.clone())),
-            carry: Arc::default(),
-            schema: Arc::new(Agreement::new(schema::SPOKEN)),
+            carry: Arc::new(Carry::new(shards)),
+            schema: Arc::new(Agreement::new(schema::SPOKEN, shards)),
             metrics,
         })
     }
 
     /// The handle of a node that speaks another level than this version does: for tests of rolling upgrades.
     pub fn speaking(mut self, level: u32) -> Self {
-        self.schema = Arc::new(Agreement::new(level));
+        self.schema = Arc::new(Agreement::new(level, self.shards));
         self
     }
 
@@ -189,9 +191,14 @@ fn milliseconds(duration: Duration) -> u64 {
 
 #[async_trait]
 impl Registry for RedisRegistry {
+    fn shards(&self) -> Shards {
+        self.shards
+    }
+
     fn new_id(&self, user: Option<&UserId>) -> ConnectionId {
         let known = self.known.lock();
-        Shard::new_id(user, known.own().map(|own| &own.instance))
+        self.shards
+            .new_id(user, known.own().map(|own| &own.instance))
     }
 
     async fn join(&self, lease: &Lease, report: &NodeReport) -> Result<bool, RegistryError> {
@@ -322,11 +329,11 @@ impl Registry for RedisRegistry {
     fn is_up(&self) -> bool {
         let hears = |slot| self.link.is_up_for(std::iter::once(slot));
         let tables = self.tables.iter().filter(|(slot, _)| hears(*slot)).count();
-        tables > self.tables.len() / 2 && 2 * self.away().len() < usize::from(Shard::COUNT)
+        tables > self.tables.len() / 2 && 2 * self.away().len() < self.shards.count()
     }
 
     fn away(&self) -> Vec<Shard> {
-        let mut away: Vec<_> = Shard::all().collect();
+        let mut away: Vec<_> = self.shards.all().collect();
         away.retain(|shard| {
             let slot = self.keys.slot_of(*shard);
             !self.link.is_up_for(std::iter::once(slot))

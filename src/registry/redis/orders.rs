@@ -88,7 +88,7 @@ impl RedisRegistry {
             Whom::User(user) => user,
             Whom::Connection(id) => return Ok(self.holder_of(id).await?.into_iter().collect()),
         };
-        let (shard, fields) = (Shard::of_user(user), member::user_field(Some(user)));
+        let (shard, fields) = (self.shards.of_user(user), member::user_field(Some(user)));
         let range = starting_with(self.keys.conns(shard), &fields);
         let command = [(self.keys.slot_of(shard), range)];
         let mut answers = self
@@ -111,11 +111,11 @@ impl RedisRegistry {
         let EndOrder { target, ending, .. } = order;
         let user = target.user();
         let (shard, id) = match (target, user) {
-            (EndTarget::Connection(entry), _) => match Shard::of_entry(entry) {
+            (EndTarget::Connection(entry), _) => match self.shards.of_entry(entry) {
                 Some(shard) => (shard, entry.id.as_str()),
                 None => return Ok(Ordered::default()),
             },
-            (_, Some(user)) => (Shard::of_user(user), ""),
+            (_, Some(user)) => (self.shards.of_user(user), ""),
             (_, None) => return Ok(Ordered::default()),
         };
         self.carried(shard).await?;
@@ -210,7 +210,7 @@ impl RedisRegistry {
         let mut asked = Vec::with_capacity(entries.len());
         let mut shards = BTreeSet::new();
         for entry in entries {
-            if let Some(shard) = Shard::of_entry(entry) {
+            if let Some(shard) = self.shards.of_entry(entry) {
                 let slot = self.keys.slot_of(shard);
                 let count = counting(self.keys.conns(shard), &fields_of(entry));
                 commands.push((slot, count));

@@ -51,7 +51,7 @@ fn by_fields(command: &str, key: String, fields: &[u8]) -> Cmd {
 
 impl RedisRegistry {
     pub(super) async fn read_user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
-        let shard = Shard::of_user(user);
+        let shard = self.shards.of_user(user);
         let (slot, escaped) = (self.keys.slot_of(shard), escape(user.as_str()));
         let commands = [
             (slot, starting_with(self.keys.conns(shard), &escaped)),
@@ -91,12 +91,12 @@ impl RedisRegistry {
         }
         let mut commands = Vec::with_capacity(2 * users.len());
         for user in users {
-            let (shard, escaped) = (Shard::of_user(user), escape(user.as_str()));
+            let (shard, escaped) = (self.shards.of_user(user), escape(user.as_str()));
             let slot = self.keys.slot_of(shard);
             commands.push((slot, starting_with(self.keys.conns(shard), &escaped)));
             commands.push((slot, Cmd::get(self.keys.seen(shard, &escaped))));
         }
-        let shards: BTreeSet<_> = users.iter().map(Shard::of_user).collect();
+        let shards: BTreeSet<_> = users.iter().map(|user| self.shards.of_user(user)).collect();
         let shards: Vec<_> = shards.into_iter().collect();
         // On connections of their own: the answers of a thousand users are long, and whatever came after them would wait.
         let long = users.len() > FEW;
@@ -160,8 +160,9 @@ impl RedisRegistry {
     ) -> Result<UsersPage, RegistryError> {
         let after = cursor.map(cursor::read).transpose()?;
         let mut page = UsersPage::default();
-        let first = after.as_ref().map_or(Shard::FIRST, Shard::of_user);
-        for shard in first.and_later() {
+        let first = after.as_ref();
+        let first = first.map_or(Shard::FIRST, |user| self.shards.of_user(user));
+        for shard in self.shards.starting_at(first) {
             // Beyond all that begins with the last user and a zero; guests begin with a zero, and are before all users.
             let last = after.as_ref().filter(|_| shard == first);
             let start = last.map(|user| escape(user.as_str())).unwrap_or_default();
@@ -203,7 +204,7 @@ impl RedisRegistry {
                 match &mut open {
                     Some((written, _, devices)) if *written == member.user => devices.push(device),
                     open => {
-                        let user = user_in(shard, member.user);
+                        let user = self.user_in(shard, member.user);
                         let Some(user) = self.unreadable.skip("entry", user) else {
                             continue;
                         };
@@ -229,7 +230,7 @@ impl RedisRegistry {
         &self,
         id: &ConnectionId,
     ) -> Result<Option<Connection>, RegistryError> {
-        let Some(shard) = Shard::of_id(id) else {
+        let Some(shard) = self.shards.of_id(id) else {
             return Ok(None);
         };
         let owners = self.owners(shard, id).await?;
@@ -250,7 +251,7 @@ impl RedisRegistry {
         &self,
         id: &ConnectionId,
     ) -> Result<Option<Instance>, RegistryError> {
-        let Some(shard) = Shard::of_id(id) else {
+        let Some(shard) = self.shards.of_id(id) else {
             return Ok(None);
         };
         let owners = self.owners(shard, id).await?;
@@ -326,8 +327,8 @@ impl RedisRegistry {
             }
         }
         let mut commands = Vec::new();
-        let shards: Vec<_> = Shard::all().collect();
-        for shard in Shard::all() {
+        let shards: Vec<_> = self.shards.all().collect();
+        for shard in self.shards.all() {
             let slot = self.keys.slot_of(shard);
             let mut count = redis::cmd("ZCARD");
             count.arg(self.keys.conns(shard));
@@ -362,14 +363,14 @@ impl RedisRegistry {
         totals.users += try_join_all(recounts).await?.into_iter().sum::<u64>();
         Ok(totals)
     }
-}
 
-/// The user of an entry that is in this shard, as it is written down. Of another shard's the cursor would lead there, and
-/// pages would have no end.
-fn user_in(shard: Shard, written: &[u8]) -> Result<UserId, RegistryError> {
-    member::user_of(written)?
-        .filter(|user| Shard::of_user(user) == shard)
-        .ok_or_else(|| RegistryError::Corrupt("entry in a shard that is not its user's".into()))
+    /// The user of an entry that is in this shard, as it is written down. Of another shard's the cursor would lead there, and
+    /// pages would have no end.
+    fn user_in(&self, shard: Shard, written: &[u8]) -> Result<UserId, RegistryError> {
+        member::user_of(written)?
+            .filter(|user| self.shards.of_user(user) == shard)
+            .ok_or_else(|| RegistryError::Corrupt("entry in a shard that is not its user's".into()))
+    }
 }
 
 /// Puts the user that was being counted on the page.

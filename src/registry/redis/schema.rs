@@ -24,7 +24,7 @@ use super::{
 };
 use crate::registry::{
     NodeReport, RegistryError,
-    keys::{LAYOUT, Shard},
+    keys::{LAYOUT, Shards},
 };
 
 /// The level that this version speaks.
@@ -80,13 +80,13 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
-    /// Of a node that speaks this level and has heard of no other yet.
-    pub(super) fn new(speaks: u32) -> Self {
+    /// Of a node with these shards that speaks this level and has heard of no other yet.
+    pub(super) fn new(speaks: u32, shards: Shards) -> Self {
         Self {
             speaks,
             known: Mutex::new(Schema {
                 layout: LAYOUT.into(),
-                shards: Shard::COUNT.into(),
+                shards: u8::from(shards).into(),
                 level: FIRST,
                 least: FIRST,
             }),
@@ -143,7 +143,7 @@ impl Agreement {
         }
         if found.shards != known.shards {
             return Some(format!(
-                "the registry has {} shards, and this node serves {}",
+                "the registry was made with registry.shards = {}, and this node has registry.shards = {}: set it to {0}, or begin another registry with another registry.prefix",
                 found.shards, known.shards
             ));
         }

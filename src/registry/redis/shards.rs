@@ -35,7 +35,7 @@ impl RedisRegistry {
     /// Sees which generation each shard has, and gives one to those without. Returns those that have lost what they had. A shard that
     /// can't be asked is left as it was.
     async fn see_generations(&self) -> Vec<Shard> {
-        let seeing = Shard::all().map(async |shard| {
+        let seeing = self.shards.all().map(async |shard| {
             if !self.carry.has(shard) {
                 // Nobody is taken in before that is done.
                 self.start_carrying();
@@ -228,7 +228,10 @@ impl RedisRegistry {
     /// `ended`: when its connections did, in ms; empty for now.
     async fn reap_buried(&self, lease: &Lease, ended: &str) -> Result<u64, RegistryError> {
         // What can be reaped is, also where one server is away.
-        let shards = Shard::all().map(|shard| self.reap_shard(lease, shard, ended));
+        let shards = self
+            .shards
+            .all()
+            .map(|shard| self.reap_shard(lease, shard, ended));
         let reaped: Vec<Result<u64, _>> = stream::iter(shards)
             .buffer_unordered(REAPED_AT_ONCE)
             .collect()

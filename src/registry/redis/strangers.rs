@@ -13,7 +13,7 @@ use redis::Cmd;
 use tokio::time::Instant;
 
 use super::RedisRegistry;
-use crate::registry::{Lease, RegistryError, keys::Shard};
+use crate::registry::{Lease, RegistryError, keys::Shards};
 
 /// How many entries of each shard are come by with each heartbeat of a node: all of a fleet of 100,000 connections within some
 /// minutes.
@@ -78,11 +78,8 @@ impl Strangers {
 }
 
 impl Walk {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new((
-            None,
-            Shard::all().map(|_| Vec::new()).collect(),
-        )))
+    pub(super) fn new(shards: Shards) -> Self {
+        Self(Mutex::new((None, vec![Vec::new(); shards.count()])))
     }
 
     /// Where to go on, unless that was done less than a `pause` ago.
@@ -102,7 +99,7 @@ impl RedisRegistry {
         let Some(ends) = self.walk.due(self.heartbeat.mul_f64(0.8)) else {
             return Ok(());
         };
-        let ranges = Shard::all().zip(&ends).map(|(shard, end)| {
+        let ranges = self.shards.all().zip(&ends).map(|(shard, end)| {
             let start = match end.is_empty() {
                 true => b"-".to_vec(),
                 false => [b"(", end.as_slice()].concat(),

@@ -23,7 +23,7 @@ use crate::{
     link::{LinkError, time},
     registry::{
         Lease, Node, NodeReport, RegistryError,
-        keys::{is_marked, mark, mark_of},
+        shard::{is_marked, mark, mark_of},
     },
 };
 

@@ -17,7 +17,8 @@ use crate::{
     registry::{
         Admission, Ahead, Assertion, Entry, Lease, LimitPolicy, RATE_WINDOW, RegistryError,
         fence::ORDER_KEPT,
-        keys::{Shard, is_marked, mark},
+        keys::Shard,
+        shard::{is_marked, mark},
     },
 };
 
@@ -25,18 +26,18 @@ use crate::{
 /// newcomer of a user with thousands of connections as much as all of them.
 const COUNTED: usize = 256;
 
-/// The shard of a connection that is to be written.
-fn shard_of(connection: &Connection) -> Result<Shard, RegistryError> {
-    let entry = Entry {
-        user: connection.user_id.clone(),
-        id: connection.id.clone(),
-    };
-    Shard::of_entry(&entry).ok_or_else(|| {
-        RegistryError::Corrupt(format!("id {} is not one for its user", connection.id))
-    })
-}
-
 impl RedisRegistry {
+    /// The shard of a connection that is to be written.
+    fn shard_of(&self, connection: &Connection) -> Result<Shard, RegistryError> {
+        let entry = Entry {
+            user: connection.user_id.clone(),
+            id: connection.id.clone(),
+        };
+        self.shards.of_entry(&entry).ok_or_else(|| {
+            RegistryError::Corrupt(format!("id {} is not one for its user", connection.id))
+        })
+    }
+
     pub(super) async fn put(
         &self,
         lease: &Lease,
@@ -45,7 +46,7 @@ impl RedisRegistry {
         let Assertion {
             connection, grant, ..
         } = *assertion;
-        let shard = shard_of(connection)?;
+        let shard = self.shard_of(connection)?;
         let changed = || {
             self.amiss.notify_one();
             RegistryError::Unavailable(format!("shard {:x} has lost its data", shard.index()))
@@ -157,15 +158,15 @@ impl RedisRegistry {
         lease: &Lease,
         entries: &[Entry],
     ) -> Result<(), RegistryError> {
-        let mut shards = vec![Vec::new(); usize::from(Shard::COUNT)];
+        let mut shards = vec![Vec::new(); self.shards.count()];
         for entry in entries {
-            if let Some(shard) = Shard::of_entry(entry) {
+            if let Some(shard) = self.shards.of_entry(entry) {
                 shards[shard.index()]
                     .push((entry.id.as_str(), member::user_field(entry.user.as_ref())));
             }
         }
         let mut removals = Vec::new();
-        for (shard, entries) in Shard::all().zip(&shards) {
+        for (shard, entries) in self.shards.all().zip(&shards) {
             for chunk in entries.chunks(CHUNK) {
                 let entries = chunk
                     .iter()
@@ -187,7 +188,7 @@ impl RedisRegistry {
         lease: &Lease,
         entry: &Entry,
     ) -> Result<Option<Ending>, RegistryError> {
-        let Some(shard) = Shard::of_entry(entry) else {
+        let Some(shard) = self.shards.of_entry(entry) else {
             return Ok(None);
         };
         let user = member::user_field(entry.user.as_ref());

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use switchboard::{
     connection::{Tally, UserId},
-    registry::{Entry, Grant, Whom, keys::Shard},
+    registry::{Entry, Grant, Whom, keys::Shards},
 };
 
 use super::{super::home::NODES, Outcome, Timed, USERS, World, answered, both, entry, sorted};
@@ -167,7 +167,7 @@ impl World<'_> {
     /// Which entries there are, by node, by user and in all.
     async fn compare_entries(&self, number: usize) -> Outcome {
         let lease = &self.nodes[number].lease;
-        for shard in Shard::all() {
+        for shard in Shards::default().all() {
             same!(self, format!("held by {lease}"), |home| home.nodes[number]
                 .held(lease, shard)
                 .await
@@ -184,10 +184,10 @@ impl World<'_> {
             for lease in &self.leases {
                 entries.extend(self.held_of(lease).await);
             }
-            for (shard, (counted, users)) in Shard::all().zip(redis.counted().await) {
+            for (shard, (counted, users)) in Shards::default().all().zip(redis.counted().await) {
                 let here = || {
                     let here = entries.iter();
-                    here.filter(|it| Shard::of_entry(it) == Some(shard))
+                    here.filter(|it| Shards::default().of_entry(it) == Some(shard))
                 };
                 prop_assert_eq!(counted, here().count() as u64, "entries as counted");
                 // Where guests came first, the first read counts.

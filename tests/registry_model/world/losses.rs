@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use proptest::{prelude::*, test_runner::TestCaseError};
-use switchboard::registry::{Admission, Entry, RegistryError, keys::Shard};
+use switchboard::registry::{
+    Admission, Entry, RegistryError,
+    keys::{Shard, Shards},
+};
 
 use super::{
     super::home::{Home, NODES},
@@ -51,7 +54,7 @@ impl World<'_> {
             let user = user.into();
             let answer = self.home.lasting.user(&user).await;
             let unavailable = matches!(answer, Err(RegistryError::Unavailable(_)));
-            let lost = shards.contains(&Shard::of_user(&user));
+            let lost = shards.contains(&Shards::default().of_user(&user));
             prop_assert_eq!(unavailable, lost, "{}: {:?}", user, answer);
         }
         Ok(())
@@ -63,7 +66,7 @@ impl World<'_> {
             return Ok(());
         };
         self.settle().await?;
-        let shard = Shard::all().nth(part.into());
+        let shard = Shards::default().all().nth(part.into());
         let lost: Vec<_> = match shard {
             Some(shard) => {
                 redis.lose(shard).await;
@@ -75,7 +78,7 @@ impl World<'_> {
             }
         };
         self.walks = [None, None];
-        let all: Vec<_> = Shard::all().collect();
+        let all: Vec<_> = Shards::default().all().collect();
         for number in 0..NODES {
             // The loss of the table is seen by the node that writes to it.
             match shard {
@@ -89,7 +92,8 @@ impl World<'_> {
             prop_assert!(beat.held && beat.lost, "{:?}", beat);
             prop_assert_eq!(&beat.lacking, &lost);
             self.prolong(number).await?;
-            let of_lost = |entry: &Entry| lost.contains(&Shard::of_entry(entry).unwrap());
+            let of_lost =
+                |entry: &Entry| lost.contains(&Shards::default().of_entry(entry).unwrap());
             let entries = entries.into_iter().filter(of_lost).collect();
             self.put_back(number, &entries, &lost).await?;
         }
@@ -108,7 +112,7 @@ impl World<'_> {
             held.push(self.held_of(&node.lease).await);
         }
         redis.flush_all().await;
-        let all: Vec<_> = Shard::all().collect();
+        let all: Vec<_> = Shards::default().all().collect();
         self.model = Home::model();
         self.walks = [None, None];
         for (number, entries) in held.into_iter().enumerate() {

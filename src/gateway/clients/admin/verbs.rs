@@ -21,7 +21,7 @@ use crate::{
             send::{self, AckRequest, SendRequest},
         },
     },
-    registry::{EndTarget, Fence, keys::Shard},
+    registry::{EndTarget, Fence},
 };
 
 impl AdminVerbs {
@@ -57,7 +57,7 @@ impl AdminVerbs {
         let entry = self.registry.user(&user);
         let entry = self
             .lease
-            .vouched(Some(Shard::of_user(&user)), entry)
+            .vouched(Some(self.registry.shards().of_user(&user)), entry)
             .await
             .map_err(GatewayError::from)?;
         let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
