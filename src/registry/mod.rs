@@ -12,7 +12,8 @@
 //! - A lease that is buried never comes back: its node joins with the next epoch and asserts its connections anew. Whoever reaps
 //!   the old epoch can therefore not hit the new entries. A lease that is late and not buried is renewed as if it were not.
 //! - The registry has parts ([`keys::Shard`]), and says of each whether it is whole. Of one that has lost data and does not have it
-//!   back from every node, it says nothing, and is unavailable.
+//!   back from every node, it says nothing, and is unavailable. Nor does it say that nobody is there while a node is back that was
+//!   buried and has yet to put its connections in.
 //! - One verb, [`Registry::assert`], makes an entry be there: when its connection comes, after a loss, and again and again. It can
 //!   be repeated, and answers what has been ordered meanwhile. Every other write can be repeated too: a call that timed out may
 //!   have happened, and is made again.

@@ -20,6 +20,7 @@ mod redis_cluster;
 mod redis_fences;
 mod redis_losses;
 mod redis_reaping;
+mod redis_returning;
 mod redis_shards;
 mod schema;
 #[path = "../support/mod.rs"]

@@ -63,6 +63,8 @@ struct Part {
     whole: Option<String>,
     /// One that is not complete.
     loss: Option<(String, Loss)>,
+    /// Since when a node is back that was buried, and may not have put in again what it has.
+    returning: Option<Instant>,
 }
 
 /// What was lost, and who is waited for.
@@ -161,6 +163,16 @@ impl Known {
         for row in table.gone() {
             let lease = row.lease.to_string();
             self.late.entry(lease).or_insert_with(Instant::now);
+        }
+        let own = self.own.as_ref().map(|own| &own.instance);
+        let returns = table.holding().any(|row| {
+            let is_back = row.lease.epoch > 1 && Some(&row.lease.instance) != own;
+            is_back && before.live(&row.lease.to_string()).is_none()
+        });
+        if returns {
+            for part in &mut self.shards {
+                part.returning = Some(Instant::now());
+            }
         }
         if lost {
             self.lost = Some(self.loss());
@@ -285,6 +297,12 @@ impl Known {
         generation.is_some() && self.shards[shard.index()].whole.as_deref() == generation
     }
 
+    /// The generation of a shard that is whole, while a node is back that may not have put in again what it has.
+    pub(super) fn awaiting(&self, shard: Shard) -> Option<String> {
+        let part = &self.shards[shard.index()];
+        part.returning.and(part.whole.clone())
+    }
+
     /// Looks whether a shard is complete, by the leases that are in. Returns who is missing.
     pub(super) fn look(
         &mut self,
@@ -318,17 +336,21 @@ impl Known {
         if missing.is_empty() {
             part.whole = Some(generation.to_owned());
             part.loss = None;
+            part.returning = None;
         }
         missing
     }
 }
 
 impl Part {
-    /// The loss that a generation stands for that was not seen complete.
+    /// The loss that a generation stands for that was not seen complete; of one that was, what nodes have lost that are back.
     fn meet(&mut self, generation: &str, loss: Loss) -> Loss {
         match &self.loss {
             Some((known, loss)) if known == generation => loss.clone(),
-            _ if self.whole.as_deref() == Some(generation) => loss,
+            _ if self.whole.as_deref() == Some(generation) => Loss {
+                since: self.returning.unwrap_or(loss.since),
+                ..loss
+            },
             _ => {
                 self.loss = Some((generation.to_owned(), loss.clone()));
                 loss

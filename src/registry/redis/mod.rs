@@ -49,7 +49,11 @@ mod unreadable;
 mod whole;
 mod writes;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
@@ -59,8 +63,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Assertion, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport,
-    Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
+    Admission, Assertion, Ban, Bar, EndOrder, EndTarget, Entry, Grant, Heartbeat, Lease, Node,
+    NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
     keys::{Keys, Shard, Shards},
 };
 use crate::{
@@ -264,11 +268,18 @@ impl Registry for RedisRegistry {
     }
 
     async fn user(&self, user: &UserId) -> Result<UserEntry, RegistryError> {
-        self.read_user(user).await
+        let shard = self.shards.of_user(user);
+        let empty = |found: &UserEntry| found.connections.is_empty().then_some(shard);
+        self.surely(|| self.read_user(user), empty).await
     }
 
     async fn presence(&self, users: &[UserId]) -> Result<Vec<Presence>, RegistryError> {
-        self.read_presence(users).await
+        let empty = |found: &Vec<Presence>| {
+            let found = users.iter().zip(found);
+            let offline = found.filter(|(_, presence)| presence.tally.connections == 0);
+            BTreeSet::from_iter(offline.map(|(user, _)| self.shards.of_user(user)))
+        };
+        self.surely(|| self.read_presence(users), empty).await
     }
 
     async fn users(&self, cursor: Option<&str>, limit: usize) -> Result<UsersPage, RegistryError> {
@@ -276,7 +287,9 @@ impl Registry for RedisRegistry {
     }
 
     async fn connection(&self, id: &ConnectionId) -> Result<Option<Connection>, RegistryError> {
-        self.read_connection(id).await
+        let shard = self.shards.of_id(id);
+        let empty = |found: &Option<_>| shard.filter(|_| found.is_none());
+        self.surely(|| self.read_connection(id), empty).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>, RegistryError> {
@@ -292,11 +305,18 @@ impl Registry for RedisRegistry {
     }
 
     async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
-        self.read_holders(whom).await
+        let shard = whom.shard(self.shards);
+        let empty = |found: &Vec<_>| shard.filter(|_| found.is_empty());
+        self.surely(|| self.read_holders(whom), empty).await
     }
 
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
-        self.order(order).await
+        let shard = match order.target {
+            EndTarget::Connection(entry) => self.shards.of_entry(entry),
+            target => target.user().map(|user| self.shards.of_user(user)),
+        };
+        let empty = |found: &Ordered| shard.filter(|_| found.connections.is_empty());
+        self.surely(|| self.order(order), empty).await
     }
 
     async fn listed(&self, entries: &[Entry]) -> Result<Vec<Entry>, RegistryError> {

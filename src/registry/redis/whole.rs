@@ -4,7 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use tokio::time::Instant;
 
-use super::RedisRegistry;
+use super::{RedisRegistry, known::Known};
 use crate::{
     connection::Instance,
     registry::{RegistryError, keys::Shard},
@@ -36,17 +36,54 @@ impl RedisRegistry {
         shard: Shard,
         generation: Option<String>,
     ) -> Result<bool, RegistryError> {
-        let is_known = || self.known.lock().is_whole(shard, generation.as_deref());
-        if is_known() {
+        let is_whole = |known: &Known| known.is_whole(shard, generation.as_deref());
+        self.looked(shard, generation.as_deref(), is_whole).await
+    }
+
+    /// What `read` finds, unless it has found nobody in the shards that `empty` names while a node that was buried, and is back, has
+    /// yet to put in there what it has: then it is unavailable.
+    pub(super) async fn surely<T, F, S>(
+        &self,
+        read: impl Fn() -> F,
+        empty: impl Fn(&T) -> S,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+        S: IntoIterator<Item = Shard>,
+    {
+        loop {
+            let found = read().await?;
+            let mut is_sure = true;
+            for shard in empty(&found) {
+                let Some(generation) = self.known.lock().awaiting(shard) else {
+                    continue;
+                };
+                let has_all = |known: &Known| known.awaiting(shard).is_none();
+                is_sure &= self.looked(shard, Some(&generation), has_all).await?;
+            }
+            if is_sure {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Looks at a shard of this generation unless it `is_known` to be whole. Returns whether it was known.
+    async fn looked(
+        &self,
+        shard: Shard,
+        generation: Option<&str>,
+        is_known: impl Fn(&Known) -> bool,
+    ) -> Result<bool, RegistryError> {
+        if is_known(&self.known.lock()) {
             return Ok(true);
         }
         let asked = Instant::now();
         let mut last = self.looks[shard.index()].lock().await;
-        if is_known() {
+        if is_known(&self.known.lock()) {
             return Ok(false);
         }
         if let Some(refused) = &mut *last
-            && refused.generation == generation
+            && refused.generation.as_deref() == generation
         {
             // Also one that failed: those who wait would do so for its deadline, one after the other.
             refused.is_shared |= refused.at >= asked;
@@ -54,9 +91,9 @@ impl RedisRegistry {
                 return Err(RegistryError::Unavailable(refused.why.clone()));
             }
         }
-        let looked = self.look(shard, generation.as_deref()).await;
+        let looked = self.look(shard, generation).await;
         *last = looked.as_ref().err().map(|error| Refused {
-            generation,
+            generation: generation.map(str::to_owned),
             why: match error {
                 RegistryError::Unavailable(why) => why.clone(),
                 error => error.to_string(),
@@ -97,7 +134,7 @@ impl RedisRegistry {
 fn not_whole(shard: Shard, missing: &[Instance]) -> RegistryError {
     let missing: Vec<_> = missing.iter().map(Instance::as_str).collect();
     RegistryError::Unavailable(format!(
-        "shard {:x} has lost its data, and not all nodes are back in it: {}",
+        "shard {:x} does not have the connections of all nodes again: {}",
         shard.index(),
         missing.join(", ")
     ))
