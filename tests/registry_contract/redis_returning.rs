@@ -1,12 +1,22 @@
 //! What is said of users whose nodes are known to live, and have yet to put back what they hold.
 
+use std::sync::Arc;
+
+use redis::{PushKind, aio::MultiplexedConnection};
 use switchboard::{
-    connection::Connection,
+    config::Presence,
+    connection::{Connection, Tally},
     ending::Ending,
-    registry::{EndOrder, EndTarget, RegistryError, Whom},
+    registry::{
+        EndOrder, EndTarget, RegistryError, Whom,
+        keys::{Keys, Shard},
+    },
 };
 
-use super::home::{LONG, Peer, Redis, RedisServer, SHORT, all_of, fleet};
+use super::{
+    home::{LONG, Peer, Redis, RedisServer, SHORT, all_of, entry, fleet, tally, timing},
+    redis::raw,
+};
 
 /// What a node says of a user and a connection of its: how many there are, by each question; or that nobody can say.
 async fn said(peer: &Peer, user: &str, connection: &Connection) -> Vec<Option<usize>> {
@@ -94,4 +104,69 @@ async fn a_node_that_was_buried_and_is_back_makes_nobody_offline() {
     again.unregister(&[&there]).await;
     assert_eq!(said(&b, "42", &there).await, [Some(0); SAID], "it has gone");
     assert_eq!(said(&b, "43", &elsewhere).await, expected);
+}
+
+/// Listens as this node does.
+async fn listen(home: &Redis, node: &Peer) -> MultiplexedConnection {
+    let (pushes, mut come) = tokio::sync::mpsc::unbounded_channel();
+    let config = redis::AsyncConnectionConfig::new().set_push_sender(pushes);
+    let client = home.client();
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+        .unwrap();
+    let channel = Keys::new("switchboard").node_channel(Shard::FIRST, &node.lease.instance);
+    let mut subscribe = redis::cmd("SSUBSCRIBE");
+    let () = subscribe
+        .arg(channel)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    while come.recv().await.unwrap().kind != PushKind::SSubscribe {}
+    connection
+}
+
+#[tokio::test]
+async fn a_newcomer_right_after_a_loss_waits_for_those_that_listen() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let newcomer = async |name| {
+        let handle = home.registry(&timing(LONG), &Presence::default());
+        Peer::join(Arc::new(handle), name).await
+    };
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let [of_a, of_b] = [a.connect("of a").await, b.connect("of b").await];
+    // Nobody listens, as in a new fleet: who comes is there at once.
+    let c = newcomer("c").await;
+    assert_eq!(c.ids("of b").await.len(), 1);
+    let presence = async |node: &Peer, user: &str| -> Option<Tally> {
+        let presence = node.registry.presence(&[user.into()]).await;
+        presence.ok().map(|presence| presence[0].tally)
+    };
+    assert_eq!(presence(&c, "nobody").await, Some(tally(0, 0)));
+    c.registry.leave(&c.lease).await.unwrap();
+
+    let _listening = [listen(&home, &a).await, listen(&home, &b).await];
+    let () = redis::cmd("FLUSHALL")
+        .query_async(&mut raw(&home).await)
+        .await
+        .unwrap();
+    let d = newcomer("d").await;
+    assert_eq!(presence(&d, "of b").await, None, "nobody is back");
+    assert!(a.beat().await);
+    a.back(&of_a).await;
+    a.enter().await;
+    for user in ["of a", "of b", "nobody"] {
+        assert_eq!(presence(&d, user).await, None, "one is back: {user}");
+    }
+    assert!(b.beat().await);
+    assert_eq!(presence(&d, "of b").await, None, "its connections are not");
+    b.back(&of_b).await;
+    b.enter().await;
+    for user in ["of a", "of b"] {
+        assert_eq!(presence(&d, user).await, Some(tally(1, 1)), "{user}");
+    }
+    assert_eq!(presence(&d, "nobody").await, Some(tally(0, 0)));
+    assert_eq!(d.held().await, []);
+    assert_eq!(a.held().await, [entry(&of_a)]);
 }

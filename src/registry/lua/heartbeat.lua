@@ -1,10 +1,10 @@
 -- Renews a node's lease in one copy of the table of leases, or puts it in, and answers the whole table.
 --
 -- KEYS[1] the table: a hash of lease → when it runs out in ms (0: it is buried), a colon, when it was last renewed, a colon, the
--- report of its node; and of `generation`, `schema`, and `beat`, when any node last sent a heartbeat
+-- report of its node; and of `generation`, a name and when it was made, in ms; `schema`; and `beat`, when any node last sent one
 -- ARGV[1] lease    ARGV[2] how long it holds from now, in ms    ARGV[3] report    ARGV[4] the table's generation that the node
--- knows, or empty    ARGV[5] 1: the lease is a new one    ARGV[6] the lease before it, or empty    ARGV[7] the generation that a table
--- without one gets    ARGV[8] after how long without any heartbeat Redis has stalled, in ms    ARGV[9] the schema that the node
+-- knows, or empty    ARGV[5] 1: the lease is a new one    ARGV[6] the lease before it, or empty    ARGV[7] the name of the generation that a
+-- table without one gets    ARGV[8] after how long without any heartbeat Redis has stalled, in ms    ARGV[9] the schema that the node
 -- knows    ARGV[10] the level that it speaks
 --
 -- Answers the time; the generation; 'held', 'buried', 'gone' (not there, in a table that the node knows: it was buried and
@@ -15,7 +15,7 @@ local at = now()
 local own, generation, beat, schema = unpack(redis.call('HMGET', KEYS[1], ARGV[1], 'generation', 'beat', 'schema'))
 local new = ARGV[5] == '1'
 if not generation then
-  generation = ARGV[7]
+  generation = ARGV[7] .. '.' .. text(at)
   redis.call('HSET', KEYS[1], 'generation', generation)
 end
 local ends = own and tonumber(string.match(own, '^(%d+):'))

@@ -193,6 +193,16 @@ impl Known {
         }
     }
 
+    /// These nodes live, whatever the table says: it may have been lost just now, and only some of them be back in it.
+    pub(super) fn expect(&mut self, nodes: impl Iterator<Item = Instance>) {
+        self.others.extend(nodes);
+        let loss = self.loss();
+        for (_, known) in self.shards.iter_mut().filter_map(|it| it.loss.as_mut()) {
+            known.clone_from(&loss);
+        }
+        self.lost = Some(loss);
+    }
+
     /// Whether nodes are waited for that are not back in a table that was lost.
     pub(super) fn waits(&mut self, lease: Duration) -> bool {
         let Some(loss) = &self.lost else {

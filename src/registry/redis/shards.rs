@@ -91,12 +91,38 @@ impl RedisRegistry {
             // One that can't be told now is told with a later heartbeat.
             join_all(marks).await;
         }
-        if !self.beat(lease, report, true).await?.held {
+        let beat = self.beat(lease, report, true).await?;
+        if !beat.held {
             return Ok(false);
+        }
+        if beat.is_young && lease.epoch == 1 {
+            self.expect_listeners().await;
         }
         self.known.lock().set_own(Some(lease.clone()));
         self.see_generations().await;
         Ok(true)
+    }
+
+    /// Expects in the table all nodes that listen to their channels: a Redis that has lost its data has not lost those who listen. So
+    /// the first node of a new fleet waits for nobody, and a newcomer right after a loss for those that have yet to come back.
+    async fn expect_listeners(&self) {
+        let channels = self.keys.node_channel(Shard::FIRST, &"".into());
+        let mut asking = redis::cmd("PUBSUB");
+        asking.arg("SHARDCHANNELS").arg(format!("{channels}*"));
+        let slot = self.keys.slot_of(Shard::FIRST);
+        match self
+            .link
+            .query::<Vec<String>>("listeners", slot, &asking)
+            .await
+        {
+            Ok(listening) => {
+                let nodes = listening.iter().filter_map(|it| it.strip_prefix(&channels));
+                self.known.lock().expect(nodes.map(Instance::from));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't ask which nodes listen: if the registry was lost just now, their users may be taken for offline");
+            }
+        }
     }
 
     pub(super) async fn prolong(

@@ -191,6 +191,8 @@ pub(super) struct Beat {
     pub(super) held: bool,
     /// Whether most copies of the table are other ones than before.
     pub(super) lost: bool,
+    /// Whether a copy of the table was made within a lease: nodes that live may not be back in it.
+    pub(super) is_young: bool,
 }
 
 impl RedisRegistry {
@@ -305,6 +307,11 @@ impl RedisRegistry {
             !known[*copy].is_empty() && *generation != known[*copy]
         });
         let lost = others.count() >= self.most();
+        let is_young = answers.iter().any(|(_, (at, generation, ..))| {
+            let (_, made) = generation.rsplit_once('.').unwrap_or_default();
+            let age = made.parse().ok().map(|made: i64| at - made);
+            age.is_some_and(|age| age < milliseconds(self.lease) as i64)
+        });
         let table = self.table_of(
             answers
                 .iter()
@@ -326,7 +333,11 @@ impl RedisRegistry {
         if new || lost {
             self.schema.settle();
         }
-        Ok(Beat { held, lost })
+        Ok(Beat {
+            held,
+            lost,
+            is_young,
+        })
     }
 
     pub(super) async fn write_report(
