@@ -20,7 +20,7 @@
 //!
 //! # Who is believed
 //!
-//! Every node knows who lives (`table.rs`), so shards know nothing of leases: a read is a plain command, and entries whose lease
+//! Every node knows who lives (`leases.rs`), so shards know nothing of leases: a read is a plain command, and entries whose lease
 //! does not hold are left out here. And a shard says itself whether it is whole (`whole.rs`): its generation is read behind the
 //! data, in the same pipeline. `known.rs` is what a handle remembers of both.
 //!
@@ -37,6 +37,7 @@ mod carry;
 mod families;
 mod fences;
 mod known;
+mod leases;
 mod member;
 mod orders;
 mod reads;
@@ -76,10 +77,11 @@ use crate::{
 };
 use carry::Carry;
 use known::Known;
+use leases::LATE;
 use schema::Agreement;
 use scripts::Scripts;
 use strangers::Walk;
-use table::LATE;
+
 use unreadable::Unreadable;
 use whole::Looks;
 

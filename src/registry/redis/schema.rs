@@ -18,10 +18,7 @@ use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{
-    RedisRegistry,
-    table::{Beaten, Standing},
-};
+use super::{RedisRegistry, leases::Beaten, table::Standing};
 use crate::registry::{
     NodeReport, RegistryError,
     keys::{LAYOUT, Shards},
