@@ -210,6 +210,11 @@ impl Link {
         Instant::now() + self.deadline()
     }
 
+    /// The server that has a slot, as far as is known: what is asked of one server at once can go together.
+    pub fn server_of(&self, slot: Slot) -> Option<Address> {
+        self.servers.map().at(slot).cloned()
+    }
+
     /// Runs `work` and counts it.
     async fn counted<T>(
         &self,

@@ -1,4 +1,5 @@
--- Renews a node's lease in one copy of the table of leases, or puts it in, and answers the whole table.
+-- Renews a node's lease in one copy of the table of leases, or puts it in. The table itself is read by HGETALL behind it: to pass
+-- through Lua would cost more than all of this.
 --
 -- KEYS[1] the table: a hash of lease → when it runs out in ms (0: it is buried), a colon, when it was last renewed, a colon, the
 -- report of its node; and of `generation`, a name and when it was made, in ms; `schema`; and `beat`, when any node last sent one
@@ -7,9 +8,8 @@
 -- table without one gets    ARGV[8] after how long without any heartbeat Redis has stalled, in ms    ARGV[9] the schema that the node
 -- knows    ARGV[10] the level that it speaks
 --
--- Answers the time; the generation; 'held', 'buried', 'gone' (not there, in a table that the node knows: it was buried and
--- reaped), 'refused' (the schema is none that the node can serve) or 'unsettled' (there is no schema, and nodes live that will put
--- it back); and the table, field after field.
+-- Answers the generation, and 'held', 'buried', 'gone' (not there, in a table that the node knows: it was buried and reaped),
+-- 'refused' (the schema is none that the node can serve) or 'unsettled' (there is no schema, and nodes live that will put it back).
 
 local at = now()
 local own, generation, beat, schema = unpack(redis.call('HMGET', KEYS[1], ARGV[1], 'generation', 'beat', 'schema'))
@@ -21,7 +21,7 @@ end
 local ends = own and tonumber(string.match(own, '^(%d+):'))
 
 local function answer(verdict)
-  return { text(at), generation, verdict, redis.call('HGETALL', KEYS[1]) }
+  return { generation, verdict }
 end
 
 local function is_alone()

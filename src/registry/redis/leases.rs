@@ -1,10 +1,10 @@
 //! The copies of the table of leases: this node's row in them, the burial of others', and reads.
 //!
 //! One hash, and in a cluster three copies of it on as many masters. A heartbeat is one script for each copy, which renews the own
-//! row and answers all others; so every node knows who lives, and a read needs nothing but the entries. What most of the copies
+//! row, and then reads all others; so every node knows who lives, and a read needs nothing but the entries. What most of the copies
 //! say counts, and among them the newest: a lease holds if it does in any that has answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -30,8 +30,11 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 const BURIED: usize = 1;
 const HELD: usize = 2;
 
+/// The fields of one copy of the table.
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What a heartbeat says of one copy: the time, its generation, the verdict, the fields.
-pub(super) type Beaten = (i64, String, String, Vec<(Vec<u8>, Vec<u8>)>);
+pub(super) type Beaten = (i64, String, String, Fields);
 
 /// What came of a heartbeat.
 pub(super) struct Beat {
@@ -106,8 +109,8 @@ impl RedisRegistry {
         };
         let schema = self.schema.written()?;
         let asked = Instant::now();
-        let answers: Vec<(usize, Beaten)> = self
-            .copies("heartbeat", |copy, key| {
+        let beaten = self
+            .copies::<(String, String)>("heartbeat", |copy, key| {
                 let mut script = self.scripts.heartbeat.prepare_invoke();
                 script
                     .key(key)
@@ -124,6 +127,21 @@ impl RedisRegistry {
                 script
             })
             .await?;
+        let mut beaten: HashMap<_, _> = beaten.into_iter().collect();
+        let mut answers: Vec<(usize, Beaten)> = Vec::new();
+        for (copy, at, rows) in self.read_copies().await? {
+            // Of one that was lost in between, who lives can't be told.
+            if let Some((generation, verdict)) = beaten.remove(&copy)
+                && is_of(&rows, &generation)
+            {
+                answers.push((copy, (at, generation, verdict, rows)));
+            }
+        }
+        if answers.len() < self.most() {
+            return Err(RegistryError::Unavailable(
+                "the table of leases was lost while it was read".to_owned(),
+            ));
+        }
         let answers = self.agreeing(answers)?;
         let held = answers
             .iter()
@@ -237,9 +255,8 @@ impl RedisRegistry {
         .map(drop)
     }
 
-    /// The table, read anew.
-    pub(super) async fn read_table(&self) -> Result<Arc<Table>, RegistryError> {
-        let asked = Instant::now();
+    /// What each copy of the table has, with its time in ms. Unavailable if most don't answer.
+    async fn read_copies(&self) -> Result<Vec<(usize, i64, Fields)>, RegistryError> {
         let reading = self
             .tables
             .iter()
@@ -256,24 +273,29 @@ impl RedisRegistry {
                 )
             });
         let copies = self.most_of(join_all(reading).await)?;
-        let mut read = Vec::with_capacity(copies.len());
-        let mut others = 0;
-        for (copy, mut answers) in copies {
+        let read = copies.into_iter().map(|(copy, mut answers)| {
             let rows = answers.pop().unwrap_or(redis::Value::Nil);
             let at = answers.pop().unwrap_or(redis::Value::Nil);
-            let parsed = Vec::from_redis_value(at)
-                .and_then(|at| Ok((time(&at), Vec::from_redis_value(rows)?)))
+            let (at, rows) = Vec::from_redis_value(at)
+                .and_then(|at| Ok((time(&at), Fields::from_redis_value(rows)?)))
                 .map_err(|error| LinkError::from(redis::RedisError::from(error)))?;
-            let (Some(at), rows): (_, Vec<(Vec<u8>, Vec<u8>)>) = parsed else {
-                return Err(RegistryError::Corrupt("the time".into()));
+            let at = at.ok_or_else(|| RegistryError::Corrupt("the time".into()))?;
+            Ok((copy, at.as_millisecond(), rows))
+        });
+        read.collect()
+    }
+
+    /// The table, read anew.
+    pub(super) async fn read_table(&self) -> Result<Arc<Table>, RegistryError> {
+        let asked = Instant::now();
+        let copies = self.read_copies().await?;
+        let others = {
+            let known = &self.known.lock().copies;
+            let is_other = |(copy, _, rows): &&(usize, i64, Fields)| {
+                !known[*copy].is_empty() && !is_of(rows, &known[*copy])
             };
-            let known = self.known.lock().copies[copy].clone();
-            let is_known = |(name, value): &(Vec<u8>, Vec<u8>)| {
-                name == b"generation" && *value == known.as_bytes()
-            };
-            others += usize::from(!known.is_empty() && !rows.iter().any(is_known));
-            read.push((at.as_millisecond(), rows));
-        }
+            copies.iter().filter(is_other).count()
+        };
         if others >= self.most() {
             // Whose nodes are not in it says nothing. The next heartbeat meets it.
             self.amiss.notify_one();
@@ -281,7 +303,7 @@ impl RedisRegistry {
                 "the table of leases was lost".to_owned(),
             ));
         }
-        let rows = read.iter().map(|(at, rows)| (*at, rows.as_slice()));
+        let rows = copies.iter().map(|(_, at, rows)| (*at, rows.as_slice()));
         let table = self.table_of(rows, asked);
         Ok(self.known.lock().hear(table, false, self.lease))
     }
@@ -366,4 +388,10 @@ impl RedisRegistry {
         nodes.sort_by(|a, b| a.node_id.cmp(&b.node_id));
         Ok(nodes)
     }
+}
+
+/// Returns true if a copy of the table has this generation.
+fn is_of(fields: &[(Vec<u8>, Vec<u8>)], generation: &str) -> bool {
+    let mut fields = fields.iter();
+    fields.any(|(name, value)| name == b"generation" && value == generation.as_bytes())
 }

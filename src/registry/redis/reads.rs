@@ -313,11 +313,9 @@ impl RedisRegistry {
     }
 
     /// Exact as soon as the leases of nodes that are gone for good are reaped: first by this node, those that are for it to reap.
+    /// Comes by the next few entries of each shard, once a heartbeat.
     pub(super) async fn count(&self) -> Result<Totals, RegistryError> {
         self.table().await?;
-        if let Err(error) = self.walk().await {
-            tracing::debug!(%error, "can't look for entries of nobody");
-        }
         let lapsed = self.lapsed(&mut self.known.lock());
         for lease in lapsed {
             let connections = self.reap_lease(&lease).await?;
@@ -335,7 +333,18 @@ impl RedisRegistry {
             commands.push((slot, count));
             commands.push((slot, Cmd::get(self.keys.users(shard))));
         }
-        let answers = self.read_whole("totals", &shards, &commands, false).await?;
+        let walk = self.walk.due(self.heartbeat.mul_f64(0.8));
+        let counts = commands.len();
+        commands.extend(walk.iter().flat_map(|ends| self.steps(ends)));
+        let mut answers = self.read_whole("totals", &shards, &commands, false).await?;
+        let found = answers.split_off(counts);
+        if walk.is_some() {
+            let found = found.into_iter().map(|members| read(Some(members)));
+            let found: Vec<_> = found.collect::<Result<_, _>>()?;
+            if let Err(error) = self.come_by(&found).await {
+                tracing::debug!(%error, "can't look for entries of nobody");
+            }
+        }
         let mut answers = answers.into_iter();
         let mut totals = Totals {
             nodes: self.table().await?.holding().count() as u64,

@@ -1,16 +1,18 @@
 //! The shards: that this node is in them, what is read of them, and who is out of them.
 
+use std::collections::HashMap;
+
 use futures_util::{
     StreamExt,
-    future::{OptionFuture, join_all},
+    future::{OptionFuture, join_all, try_join_all},
     stream,
 };
 use redis::{Cmd, FromRedisValue, Value};
 
-use super::{CHUNK, RedisRegistry, carry::not_carried, known::Known};
+use super::{CHUNK, RedisRegistry, known::Known};
 use crate::{
     connection::Instance,
-    link::{LinkError, Slot},
+    link::{Address, LinkError, Slot},
     registry::{Heartbeat, Lease, NodeReport, RegistryError, keys::Shard},
 };
 
@@ -35,38 +37,49 @@ impl RedisRegistry {
     /// Sees which generation each shard has, and gives one to those without. Returns those that have lost what they had. A shard that
     /// can't be asked is left as it was.
     async fn see_generations(&self) -> Vec<Shard> {
-        let seeing = self.shards.all().map(async |shard| {
-            if !self.carry.has(shard) {
+        let mut at: HashMap<Option<Address>, Vec<Shard>> = HashMap::new();
+        for shard in self.shards.all() {
+            if self.carry.has(shard) {
+                let server = self.link.server_of(self.keys.slot_of(shard));
+                at.entry(server).or_default().push(shard);
+            } else {
                 // Nobody is taken in before that is done.
                 self.start_carrying();
-                return Err(not_carried(shard));
             }
-            let (slot, get) = self.generation_of(shard);
-            let found: Option<String> = self.link.query("generation", slot, &get).await?;
-            let found = match found {
-                Some(found) => found,
-                None => {
-                    let mut set =
-                        Cmd::set(self.keys.generation(shard), Instance::random().as_str());
-                    set.arg("NX");
-                    self.link.query::<Value>("generation", slot, &set).await?;
-                    self.link.query("generation", slot, &get).await?
-                }
-            };
-            Ok::<_, RegistryError>((shard, found))
-        });
+        }
+        let seeing = at.into_values().map(|shards| self.see_some(shards));
         let mut lost = Vec::new();
         for seen in join_all(seeing).await {
             match seen {
-                Ok((shard, generation)) => {
-                    if self.known.lock().adopt(shard, &generation) {
-                        lost.push(shard);
-                    }
+                Ok(seen) => {
+                    let mut known = self.known.lock();
+                    let seen = seen.into_iter();
+                    lost.extend(seen.filter_map(|(shard, generation)| {
+                        known.adopt(shard, &generation).then_some(shard)
+                    }));
                 }
-                Err(error) => tracing::debug!(%error, "a shard's generation"),
+                Err(error) => tracing::debug!(%error, "the generations of shards"),
             }
         }
         lost
+    }
+
+    /// The generations of shards of one server; those without one get one.
+    async fn see_some(&self, shards: Vec<Shard>) -> Result<Vec<(Shard, String)>, RegistryError> {
+        let gets: Vec<_> = shards.iter().map(|it| self.generation_of(*it)).collect();
+        let found: Vec<Option<String>> = self.link.read_all("generation", &gets).await?;
+        let seen = shards.into_iter().zip(found);
+        let seen = seen.map(async |(shard, found)| {
+            if let Some(found) = found {
+                return Ok((shard, found));
+            }
+            let (slot, get) = self.generation_of(shard);
+            let mut set = Cmd::set(self.keys.generation(shard), Instance::random().as_str());
+            set.arg("NX");
+            self.link.query::<Value>("generation", slot, &set).await?;
+            Ok((shard, self.link.query("generation", slot, &get).await?))
+        });
+        try_join_all(seen).await
     }
 
     pub(super) async fn join_lease(

@@ -13,7 +13,10 @@ use redis::Cmd;
 use tokio::time::Instant;
 
 use super::RedisRegistry;
-use crate::registry::{Lease, RegistryError, keys::Shards};
+use crate::{
+    link::Slot,
+    registry::{Lease, RegistryError, keys::Shards},
+};
 
 /// How many entries of each shard are come by with each heartbeat of a node: all of a fleet of 100,000 connections within some
 /// minutes.
@@ -83,7 +86,7 @@ impl Walk {
     }
 
     /// Where to go on, unless that was done less than a `pause` ago.
-    fn due(&self, pause: Duration) -> Option<Vec<Vec<u8>>> {
+    pub(super) fn due(&self, pause: Duration) -> Option<Vec<Vec<u8>>> {
         let mut walk = self.0.lock();
         if walk.0.is_some_and(|last| last.elapsed() < pause) {
             return None;
@@ -94,12 +97,9 @@ impl Walk {
 }
 
 impl RedisRegistry {
-    /// Comes by the next few entries of each shard, unless it did so within a heartbeat. Whose lease no table has is remembered.
-    pub(super) async fn walk(&self) -> Result<(), RegistryError> {
-        let Some(ends) = self.walk.due(self.heartbeat.mul_f64(0.8)) else {
-            return Ok(());
-        };
-        let ranges = self.shards.all().zip(&ends).map(|(shard, end)| {
+    /// Reads the next few entries of each shard, from where the walk is.
+    pub(super) fn steps(&self, ends: &[Vec<u8>]) -> impl Iterator<Item = (Slot, Cmd)> {
+        self.shards.all().zip(ends).map(|(shard, end)| {
             let start = match end.is_empty() {
                 true => b"-".to_vec(),
                 false => [b"(", end.as_slice()].concat(),
@@ -108,9 +108,11 @@ impl RedisRegistry {
             range.arg(self.keys.conns(shard)).arg(start).arg("+");
             range.arg("LIMIT").arg(0).arg(STEP);
             (self.keys.slot_of(shard), range)
-        });
-        let ranges: Vec<_> = ranges.collect();
-        let found: Vec<Vec<Vec<u8>>> = self.pool.read_all("walk", &ranges).await?;
+        })
+    }
+
+    /// Takes in what [`RedisRegistry::steps`] has found: an entry whose lease no table has is remembered.
+    pub(super) async fn come_by(&self, found: &[Vec<Vec<u8>>]) -> Result<(), RegistryError> {
         // At the end it begins anew.
         let ends = found.iter().map(|members| members.get(STEP - 1));
         self.walk.0.lock().1 = ends.map(|end| end.cloned().unwrap_or_default()).collect();
