@@ -21,7 +21,7 @@ use std::{
 
 use serde_json::{Value, json};
 use switchboard::{
-    Arg, Builder, ClientEvent, Decision, Departed, Gateway, Json, Message, Newcomer, Target,
+    Arg, Builder, ClientEvent, Decision, Departed, Gateway, Message, Newcomer, Target,
     config::{AuthRule, Environment, Namespace, Sources},
     connection::ConnectionId,
 };
@@ -134,9 +134,5 @@ async fn tell_left(gateway: &Gateway, name: Option<String>) -> anyhow::Result<()
 }
 
 fn message(event: &str, data: Value) -> anyhow::Result<Message> {
-    Ok(Message {
-        event: event.to_owned(),
-        data: Some(Json::of(&data)?),
-        namespace: "/".to_owned(),
-    })
+    Ok(Message::new("/", event).with(&data)?)
 }

@@ -11,7 +11,7 @@
 //! ```no_run
 //! use serde_json::json;
 //! use switchboard::{
-//!     Builder, Config, Decision, Json, Message, Target,
+//!     Builder, Config, Decision, Message, Target,
 //!     config::{AuthRule, Namespace},
 //! };
 //!
@@ -31,11 +31,8 @@
 //!         })
 //!         .on_event("/", "say", |event| async move {
 //!             let (text,): (String,) = event.read()?;
-//!             let said = Message {
-//!                 namespace: "/".to_owned(),
-//!                 event: "said".to_owned(),
-//!                 data: Some(Json::of(&json!({ "from": event.connection.id, "text": text }))?),
-//!             };
+//!             let from = &event.connection.id;
+//!             let said = Message::new("/", "said").with(&json!({ "from": from, "text": text }))?;
 //!             event.gateway.send(&Target::All, &said).await?;
 //!             Ok(vec![json!({ "ok": true }).into()])
 //!         })

@@ -54,6 +54,8 @@ pub enum ErrorCode {
     InvalidEvent,
     /// 422: the event's name belongs to Socket.IO.
     ReservedEvent,
+    /// 422: both `data` and `args`, or a `$base64` that is none.
+    InvalidData,
     /// 422: the configuration has no such namespace.
     UnknownNamespace,
     /// 422: not exactly one of `user`, `connection` and `room`, or an empty one.
@@ -102,6 +104,7 @@ impl ErrorCode {
             Self::PayloadTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::InvalidEvent
             | Self::ReservedEvent
+            | Self::InvalidData
             | Self::UnknownNamespace
             | Self::InvalidTarget
             | Self::InvalidUser
@@ -263,7 +266,7 @@ impl From<GatewayError> for ApiError {
 impl From<Invalid> for ApiError {
     fn from(invalid: Invalid) -> Self {
         let code = match invalid.fault {
-            Fault::Malformed => ErrorCode::Malformed,
+            Fault::InvalidData => ErrorCode::InvalidData,
             Fault::PayloadTooLarge => ErrorCode::PayloadTooLarge,
             Fault::InvalidEvent => ErrorCode::InvalidEvent,
             Fault::ReservedEvent => ErrorCode::ReservedEvent,

@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
@@ -16,7 +15,7 @@ use crate::gateway::{
     Acked, Delivery, Message, Target,
     requests::{
         device_id,
-        send::{self, AckRequest, EventRequest, SendRequest},
+        send::{self, AckRequest, Content, EventRequest, SendRequest},
     },
 };
 
@@ -69,9 +68,10 @@ pub async fn send_to_user(
     UserPath(user): UserPath,
     Body(request): Body<SendRequest>,
 ) -> Result<axum::Json<SendAnswer>, ApiError> {
-    let timeout = request.ack.as_ref().map(AckRequest::timeout).transpose()?;
-    let device = request.device.map(device_id).transpose()?;
-    let message = state.message(request.event, request.data, request.namespace)?;
+    let (content, device, ack) = request.parts();
+    let timeout = ack.as_ref().map(AckRequest::timeout).transpose()?;
+    let device = device.map(device_id).transpose()?;
+    let message = state.message(content)?;
     let answer = match timeout {
         Some(timeout) => {
             let acked = state
@@ -144,19 +144,14 @@ impl ApiState {
         target: &Target,
         request: EventRequest,
     ) -> Result<axum::Json<Delivery>, ApiError> {
-        let message = self.message(request.event, request.data, request.namespace)?;
+        let message = self.message(request.into())?;
         Ok(axum::Json(self.gateway.send(target, &message).await?))
     }
 
     /// A message, if the rules let it pass.
-    pub(super) fn message(
-        &self,
-        event: String,
-        data: Option<Value>,
-        namespace: Option<String>,
-    ) -> Result<Message, ApiError> {
+    pub(super) fn message(&self, content: Content) -> Result<Message, ApiError> {
         let known = |path: &str| self.gateway.has_namespace(path);
         let max_payload = self.limits().max_payload;
-        Ok(send::message(event, data, namespace, max_payload, known)?)
+        Ok(send::message(content, max_payload, known)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{DecodeError, Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -16,7 +16,7 @@ use serde::{
 use serde_json::{Map, Number, Value};
 
 /// The field that stands for binary in JSON.
-const BASE64: &str = "$base64";
+pub(in crate::gateway) const BASE64: &str = "$base64";
 
 /// An argument of an event, or a part of one: what JSON can say, and binary.
 ///
@@ -108,6 +108,16 @@ impl Arg {
                 .iter()
                 .map(|(name, value)| (name.clone(), value.to_json()))
                 .collect(),
+        }
+    }
+
+    /// The bytes that an object of JSON stands for: `{"$base64": "…"}`; none if it stands for none.
+    pub(in crate::gateway) fn binary(
+        fields: &Map<String, Value>,
+    ) -> Option<Result<Vec<u8>, DecodeError>> {
+        match (fields.len(), fields.get(BASE64)) {
+            (1, Some(Value::String(text))) => Some(STANDARD.decode(text)),
+            _ => None,
         }
     }
 
@@ -204,17 +214,15 @@ impl From<Value> for Arg {
             Value::Number(number) => Self::Number(number),
             Value::String(text) => Self::Text(text),
             Value::Array(all) => Self::List(all.into_iter().map(Self::from).collect()),
-            Value::Object(fields) => {
-                let bytes = match (fields.len(), fields.get(BASE64)) {
-                    (1, Some(Value::String(text))) => STANDARD.decode(text).ok(),
-                    _ => None,
-                };
-                let fields = fields.into_iter();
-                bytes.map_or_else(
-                    || Self::Object(fields.map(|(name, it)| (name, it.into())).collect()),
-                    |bytes| Self::Binary(bytes.into()),
-                )
-            }
+            Value::Object(fields) => match Self::binary(&fields) {
+                Some(Ok(bytes)) => Self::Binary(bytes.into()),
+                _ => Self::Object(
+                    fields
+                        .into_iter()
+                        .map(|(name, it)| (name, it.into()))
+                        .collect(),
+                ),
+            },
         }
     }
 }

@@ -1,10 +1,13 @@
 //! What a backend sends, and what it is told became of it.
 
+use std::fmt::{self, Write as _};
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeTuple};
+use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
+use super::arg::{Arg, Arguments, BASE64};
 use crate::{
     connection::{ConnectionId, UserId},
     registry::{
@@ -29,14 +32,18 @@ pub const RESERVED_EVENTS: [&str; 10] = [
 ];
 
 /// An event for clients.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
-    /// The event's name.
-    pub event: String,
-    /// Its one argument; none: the event comes without arguments.
-    pub data: Option<Json>,
     /// The namespace whose connections get it.
     pub namespace: String,
+    /// The event's name.
+    pub event: String,
+    /// Its arguments, in order. An object in them whose only field is `$base64`, with a text in base64, reaches clients as binary.
+    pub args: Vec<Json>,
+    /// Connections that don't get it.
+    pub except: Vec<ConnectionId>,
+    /// Whether it is dropped for clients that have not taken yet what they were sent before.
+    pub volatile: bool,
 }
 
 /// Whom a message is for.
@@ -121,8 +128,9 @@ pub enum AckReply {
     Given {
         /// Whose it is.
         connection_id: ConnectionId,
-        /// The first argument of its acknowledgement; null if it came without one, or with one that is no JSON, is nested
-        /// deeper than 128 levels, holds a number that no double does, or has attachments.
+        /// The first argument of its acknowledgement, in which binary is `{"$base64": "…"}`; null if it came without one, or with one
+        /// that is no JSON, is nested deeper than 128 levels, holds a number that no double does, or an object whose first name
+        /// has an escape in it, which socketioxide-parser-common 0.17.3 can't read.
         data: Json,
     },
     /// It has answered, and the answer is not passed on.
@@ -166,6 +174,16 @@ impl Json {
     pub fn text(&self) -> &str {
         self.0.get()
     }
+
+    /// Whether there may be binary in it. serde_json escapes no dollar sign.
+    fn may_hold_binary(&self) -> bool {
+        self.text().contains(BASE64)
+    }
+
+    fn to_arg(&self) -> Arg {
+        let value: Value = serde_json::from_str(self.text()).unwrap_or_default();
+        Arg::from(value)
+    }
 }
 
 impl PartialEq for Json {
@@ -177,6 +195,75 @@ impl PartialEq for Json {
 impl Serialize for Json {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(to)
+    }
+}
+
+/// Why the arguments of a message can't be sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadArguments {
+    /// Two ways to say them at once.
+    #[error("data and args: one of them, not both")]
+    Both,
+    /// A text that stands for binary.
+    #[error("{place}.{BASE64}: {error}")]
+    Binary {
+        /// Where it is, such as `args[1].file`.
+        place: String,
+        /// What is wrong with it.
+        error: base64::DecodeError,
+    },
+    /// What can't be written.
+    #[error("data: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The arguments of a message, of which a request says one as `data`, or all as `args`; neither: there are none.
+pub(crate) fn arguments(
+    data: Option<Value>,
+    args: Option<Vec<Value>>,
+) -> Result<Vec<Json>, BadArguments> {
+    let args = match (data, args) {
+        (Some(_), Some(_)) => return Err(BadArguments::Both),
+        (Some(data), None) => {
+            check_binary(&data, &mut "data".to_owned())?;
+            vec![data]
+        }
+        (None, args) => {
+            let args = args.unwrap_or_default();
+            for (index, arg) in args.iter().enumerate() {
+                check_binary(arg, &mut format!("args[{index}]"))?;
+            }
+            args
+        }
+    };
+    Ok(args.iter().map(Json::of).collect::<Result<_, _>>()?)
+}
+
+/// Refuses what stands for binary and is no base64: clients would get the object as it is. `place` names the value.
+fn check_binary(value: &Value, place: &mut String) -> Result<(), BadArguments> {
+    let length = place.len();
+    let mut check = |value: &Value, step: &dyn fmt::Display| {
+        write!(place, "{step}").ok();
+        let checked = check_binary(value, place);
+        place.truncate(length);
+        checked
+    };
+    match value {
+        Value::Object(fields) => match Arg::binary(fields) {
+            Some(Err(error)) => Err(BadArguments::Binary {
+                place: place.clone(),
+                error,
+            }),
+            Some(Ok(_)) => Ok(()),
+            None => fields
+                .iter()
+                .try_for_each(|(name, value)| check(value, &format_args!(".{name}"))),
+        },
+        Value::Array(all) => all
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, value)| check(value, &format_args!("[{index}]"))),
+        _ => Ok(()),
     }
 }
 
@@ -256,10 +343,63 @@ pub(super) fn is_sendable(event: &str) -> bool {
 }
 
 impl Message {
+    /// An event without arguments, for a namespace.
+    pub fn new(namespace: impl Into<String>, event: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            event: event.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Adds an argument.
+    ///
+    /// # Errors
+    ///
+    /// What [`serde_json`] says of a value that is no JSON, as a map is whose keys are not texts.
+    pub fn with(mut self, argument: &impl Serialize) -> Result<Self, serde_json::Error> {
+        self.args.push(Json::of(argument)?);
+        Ok(self)
+    }
+
+    /// Its arguments as they go to a socket.
+    pub(super) fn arguments(&self) -> Outgoing<'_> {
+        if self.args.iter().any(Json::may_hold_binary) {
+            Outgoing::Binary(self.args.iter().map(Json::to_arg).collect())
+        } else {
+            Outgoing::Text(&self.args)
+        }
+    }
+
     /// How many bytes it takes on the wire at the least. Never more than it takes: what is counted here is taken off by the
     /// bytes that a polling client has fetched, and an excess would pile up against a client that fetches everything.
     pub(crate) fn weight(&self) -> usize {
-        self.event.len() + self.data.as_ref().map_or(0, |data| data.text().len())
+        let args = self.args.iter().map(|arg| arg.text().len());
+        self.event.len() + args.sum::<usize>()
+    }
+}
+
+/// The arguments of a message, as socketioxide writes them: a tuple to serde, which is what it tells several arguments from a
+/// list by.
+pub(super) enum Outgoing<'a> {
+    /// JSON alone, which is copied as it is.
+    Text(&'a [Json]),
+    /// With binary, whose attachments socketioxide sends.
+    Binary(Vec<Arg>),
+}
+
+impl Serialize for Outgoing<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(args) => {
+                let mut tuple = to.serialize_tuple(args.len())?;
+                for arg in *args {
+                    tuple.serialize_element(arg)?;
+                }
+                tuple.end()
+            }
+            Self::Binary(args) => Arguments(args).serialize(to),
+        }
     }
 }
 

@@ -196,7 +196,7 @@ pub(super) const UNREADABLE: [&str; 7] = [
 /// does not listen, a bus that brings more than is read, a message that can't be read or is of a
 /// kind that is not known, a receipt while the link to Redis is down, a node
 /// without a lease, a client's answer that is too large.
-pub(super) const DROPS: [&str; 11] = [
+pub(super) const DROPS: [&str; 12] = [
     "queue_full",
     "slow_consumer",
     "node_deaf",
@@ -208,4 +208,5 @@ pub(super) const DROPS: [&str; 11] = [
     "replayed",
     "no_lease",
     "ack_too_large",
+    "volatile",
 ];

@@ -22,7 +22,7 @@ use switchboard::{
     config::{Config, RunningConfig},
     connection::{Instance, UserId},
     ending::Ending,
-    gateway::{Delivery, Gateway, Json, Message, Parts, Target, handlers::Handlers},
+    gateway::{Delivery, Gateway, Message, Parts, Target, handlers::Handlers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry},
     transport::listener::{self, ListenerLimits},
@@ -193,11 +193,7 @@ async fn a_send_to_a_connection_that_is_not_ready_yet_is_unconfirmed() {
     let gateway = &node.gateway;
     let ready = async || ensure(gateway.unready().is_empty(), || "not ready".to_owned());
     within(seconds(5.0), "the node is ready", ready).await;
-    let message = Message {
-        namespace: "/".into(),
-        event: "e".into(),
-        data: None,
-    };
+    let message = Message::new("/", "e");
     let target = Target::User("42".into());
     let sent = async || gateway.send(&target, &message).await.unwrap();
     assert_eq!(sent().await, Delivery::default());
@@ -275,11 +271,7 @@ async fn f16_panics_leave_no_ghost_and_the_node_goes_on() {
         let user: UserId = users[random.random_range(0..CROWD)].as_str().into();
         let call = gateway.clone();
         tokio::spawn(async move {
-            let message = Message {
-                namespace: "/".into(),
-                event: "e".into(),
-                data: Some(Json::of(&1).unwrap()),
-            };
+            let message = Message::new("/", "e").with(&1).unwrap();
             call.send(&Target::User(user), &message).await.ok();
         });
         sleep(Duration::from_millis(15)).await;

@@ -14,12 +14,16 @@ use super::{
     error::{ApiError, ErrorCode},
     openapi::{BodyProblems, Guarded},
 };
-use crate::gateway::{
-    Delivery, Message, Target,
-    requests::{
-        device_id,
-        fields::{GivenUser, present},
-        user_id,
+use crate::{
+    connection::ConnectionId,
+    gateway::{
+        Delivery, Message, Target,
+        requests::{
+            device_id,
+            fields::{GivenUser, present},
+            send::Content,
+            user_id,
+        },
     },
 };
 use order::{CONCURRENCY, hand_over, is_unavailable, is_unknown};
@@ -67,13 +71,24 @@ pub struct BulkMessage {
     /// Its name, which is not one of Socket.IO's own.
     #[schema(min_length = 1, max_length = 256)]
     event: String,
-    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    /// Its one argument, any JSON. Absent: the event comes without arguments, or with `args`. `null` is an argument. An object
+    /// anywhere in it whose only field is `$base64`, with a text in base64, reaches clients as binary.
     #[serde(default, deserialize_with = "present")]
     data: Option<Value>,
+    /// Its arguments, instead of `data`.
+    #[serde(default, deserialize_with = "present")]
+    args: Option<Vec<Value>>,
     /// The namespace whose connections get it; of no matter for a connection, which is in one. A missing leading slash is
     /// added.
     #[schema(default = "/")]
     namespace: Option<String>,
+    /// Connections that don't get it; at most 1,000.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    except: Vec<ConnectionId>,
+    /// Whether it is dropped for clients that have not taken yet what they were sent before.
+    #[serde(default)]
+    volatile: bool,
 }
 
 /// What became of the events, in the order of the request.
@@ -145,7 +160,14 @@ pub async fn send_bulk(
             let message: BulkMessage = part(value)?;
             let user = message.user.map(|GivenUser(id)| id);
             let target = target(user, message.device, message.connection, message.room)?;
-            let message = state.message(message.event, message.data, message.namespace)?;
+            let message = state.message(Content {
+                event: message.event,
+                data: message.data,
+                args: message.args,
+                namespace: message.namespace,
+                except: message.except,
+                volatile: message.volatile,
+            })?;
             Ok((target, message))
         })
         .collect();

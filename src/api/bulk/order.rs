@@ -129,11 +129,7 @@ mod tests {
     use super::*;
 
     fn message(event: &str) -> Message {
-        Message {
-            event: event.into(),
-            data: None,
-            namespace: "/".into(),
-        }
+        Message::new("/", event)
     }
 
     fn to(user: &str, event: &str) -> Result<(Target, Message), ApiError> {

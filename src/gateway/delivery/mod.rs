@@ -15,11 +15,11 @@ use crate::gateway::{
     GatewayError,
     connections::{
         LocalConnections,
-        local::{CurrentConnection, ENDED, LocalConnection, NO_ARGUMENTS, NotSent},
+        local::{CurrentConnection, ENDED, LocalConnection, NotSent},
     },
     delivery::acks::AckBudget,
     lease::OwnLease,
-    message::{AckReply, Acked, Answer, Delivery, Message, Target},
+    message::{AckReply, Acked, Answer, Delivery, Message, Outgoing, Target},
     peers::{
         Peers,
         receipts::{AskedNodes, Collected, Request},
@@ -122,19 +122,20 @@ impl Deliverer {
         if !self.may_deliver(target) {
             return Handed::WITHHELD;
         }
-        let connections = self.here(target, message);
-        let handed = match target {
-            Target::Room(room) => self.emit(Some(room), &connections, message),
-            Target::All => self.emit(None, &connections, message),
-            Target::User(_) | Target::Device(..) | Target::Connection(_) => {
-                let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
-                for connection in &connections {
-                    let sent = connection.send(message, limit);
-                    self.count(&mut handed, sent);
-                }
-                handed
-            }
+        let (connections, args) = (self.here(target, message), message.arguments());
+        let at_once = match target {
+            Target::Room(room) => self.emit(Some(room), &connections, message, &args),
+            Target::All => self.emit(None, &connections, message, &args),
+            Target::User(_) | Target::Device(..) | Target::Connection(_) => None,
         };
+        let handed = at_once.unwrap_or_else(|| {
+            let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
+            for connection in connections {
+                let sent = connection.send(message, &args, limit);
+                self.count(&mut handed, sent);
+            }
+            handed
+        });
         self.metrics
             .messages_delivered(target.kind())
             .increment(handed.connections);
@@ -178,8 +179,9 @@ impl Deliverer {
                 Vec::new()
             }
         };
+        let args = message.arguments();
         for connection in connections {
-            let sent = connection.send_with_ack(message, limit, timeout);
+            let sent = connection.send_with_ack(message, &args, limit, timeout);
             let sent = sent.map(|answer| {
                 pending.push(async move { (connection.id.clone(), answer.await) });
             });
@@ -203,7 +205,7 @@ impl Deliverer {
         }
     }
 
-    /// The connections of this node that a message is for.
+    /// The connections of this node that get a message. What is volatile is dropped here for those that lag.
     fn here(&self, target: &Target, message: &Message) -> Vec<Arc<LocalConnection>> {
         let mut connections = match target {
             Target::User(user) => self.connections.table.of_user(user),
@@ -212,12 +214,22 @@ impl Deliverer {
                 connections.retain(|connection| connection.device_id.as_ref() == Some(device));
                 connections
             }
-            // It is in one namespace: to name that as well would be to say it twice.
-            Target::Connection(id) => return self.connections.table.get(id).into_iter().collect(),
+            Target::Connection(id) => self.connections.table.get(id).into_iter().collect(),
             Target::Room(room) => self.in_room(&message.namespace, room),
-            Target::All => return self.connections.table.in_namespace(&message.namespace),
+            Target::All => self.connections.table.in_namespace(&message.namespace),
         };
-        connections.retain(|connection| *connection.namespace == *message.namespace);
+        // A connection is in one namespace: to name that as well would be to say it twice.
+        let any_namespace = matches!(target, Target::Connection(_));
+        connections.retain(|connection| {
+            (any_namespace || *connection.namespace == *message.namespace)
+                && !message.except.contains(&connection.id)
+        });
+        if message.volatile {
+            let all = connections.len();
+            connections.retain(|connection| !connection.lags());
+            let dropped = self.metrics.messages_dropped("volatile");
+            dropped.increment((all - connections.len()) as u64);
+        }
         connections
     }
 
@@ -326,25 +338,28 @@ impl Deliverer {
 
     /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
     /// accounted for with each of `connections`, which are theirs: what an adapter of another node's would do with it, nobody would be
-    /// told.
+    /// told. None, and nothing is done, if it is not for all of them but one.
     fn emit(
         &self,
         room: Option<&String>,
         connections: &[Arc<LocalConnection>],
         message: &Message,
-    ) -> Handed {
-        let Some(namespace) = self.sockets.get().and_then(|io| io.of(&message.namespace)) else {
-            return Handed::default();
+        args: &Outgoing<'_>,
+    ) -> Option<Handed> {
+        let excepted = message.except.iter();
+        let excepted = excepted.filter_map(|id| self.connections.table.get(id));
+        let mut excepted = excepted.filter(|one| *one.namespace == *message.namespace);
+        let local = match (excepted.next(), excepted.next(), message.volatile) {
+            (None, _, false) => self.sockets.get()?.of(&message.namespace)?,
+            (Some(one), None, false) => one.all_but_this()?,
+            _ => return None,
         };
-        let mut local = namespace.local().except(ENDED);
+        let mut local = local.local().except(ENDED);
         if let Some(room) = room {
             local = local.within(room.clone());
         }
         // Ready at once: nothing of it leaves the node.
-        let sent = match &message.data {
-            Some(data) => local.emit(&message.event, &(data,)).now_or_never(),
-            None => local.emit(&message.event, &NO_ARGUMENTS).now_or_never(),
-        };
+        let sent = local.emit(&message.event, args).now_or_never();
         let full = match sent {
             Some(Err(BroadcastError::Socket(errors))) => errors
                 .iter()
@@ -359,10 +374,10 @@ impl Deliverer {
             there += u64::from(connection.is_ready());
             connection.handed(message.weight(), limit);
         }
-        Handed {
+        Some(Handed {
             connections: u64::saturating_sub(there, full),
             missed: full > 0,
-        }
+        })
     }
 }
 

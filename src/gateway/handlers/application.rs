@@ -190,7 +190,9 @@ impl Application {
         args: &[Arg],
     ) -> Result<(), EmitError> {
         self.metrics.messages_sent("connection").increment(1);
-        match connection.emit(event, Arguments(args), self.send_queue_bytes()) {
+        let args = Arguments(args);
+        let weight = event.len() + args.weight();
+        match connection.emit(event, &args, weight, self.send_queue_bytes()) {
             Ok(()) => {
                 let delivered = self.metrics.messages_delivered("connection");
                 delivered.increment(1);

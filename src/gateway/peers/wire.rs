@@ -7,7 +7,7 @@
 //! | in the map | is |
 //! |---|---|
 //! | `n` | the number that the asker gave its request |
-//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the data `j` (JSON text; none: no argument), and collect answers for `k` ms |
+//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits; and collect answers for `k` ms |
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
 //! | `t` | end what came in by the token of this id |
 //! | `b` | true: the registry has lost something, send a heartbeat now |
@@ -142,7 +142,13 @@ struct Deliver<'a> {
     #[serde(rename = "e")]
     event: &'a str,
     #[serde(rename = "j", borrow, skip_serializing_if = "Option::is_none")]
-    data: Option<&'a str>,
+    first: Option<&'a str>,
+    #[serde(rename = "l", borrow, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<&'a str>,
+    #[serde(rename = "x", skip_serializing_if = "<[_]>::is_empty")]
+    except: Cow<'a, [ConnectionId]>,
+    #[serde(rename = "o", skip_serializing_if = "is_default")]
+    volatile: bool,
     #[serde(rename = "k", skip_serializing_if = "Option::is_none")]
     ack_ms: Option<u64>,
 }
@@ -166,10 +172,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 impl<'a> Deliver<'a> {
     fn new(to: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
+        let mut args = message.args.iter().map(Json::text);
         let mut deliver = Self {
             namespace: &message.namespace,
             event: &message.event,
-            data: message.data.as_ref().map(Json::text),
+            first: args.next(),
+            more: args.collect(),
+            except: Cow::Borrowed(&message.except),
+            volatile: message.volatile,
             ack_ms: ack.map(|ack| u64::try_from(ack.as_millis()).unwrap_or(u64::MAX)),
             ..Self::default()
         };
@@ -185,7 +195,7 @@ impl<'a> Deliver<'a> {
         deliver
     }
 
-    /// None if the data is no JSON; nobody but a later version writes recipients that are none of these.
+    /// None if an argument is no JSON; nobody but a later version writes recipients that are none of these.
     fn command(self) -> Option<Command<'static>> {
         let to = match self {
             Self { all: true, .. } => Target::All,
@@ -203,14 +213,13 @@ impl<'a> Deliver<'a> {
             } => Target::Room(room.into()),
             _ => return None,
         };
-        let data = match self.data {
-            Some(text) => Some(Json::read(text)?),
-            None => None,
-        };
+        let args = self.first.into_iter().chain(self.more).map(Json::read);
         let message = Message {
-            event: self.event.to_owned(),
-            data,
             namespace: self.namespace.to_owned(),
+            event: self.event.to_owned(),
+            args: args.collect::<Option<_>>()?,
+            except: self.except.into_owned(),
+            volatile: self.volatile,
         };
         Some(Command::Deliver {
             to: Cow::Owned(to),

@@ -69,7 +69,7 @@ impl DisconnectRequest {
     ///
     /// More than 1,000.
     pub fn excepted(self) -> Result<Vec<ConnectionId>, Invalid> {
-        excepted(self.except)
+        excepted(self.except.unwrap_or_default())
     }
 }
 

@@ -35,8 +35,8 @@ pub struct Invalid {
 /// The kinds of mistakes in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Data that can't be read.
-    Malformed,
+    /// Both one argument and several, or what stands for binary and is no base64.
+    InvalidData,
     /// Data that is larger than a payload may be.
     PayloadTooLarge,
     /// An event's name that is empty or too long.
@@ -107,9 +107,8 @@ fn reason(text: Option<String>) -> Result<Option<String>, Invalid> {
     }
 }
 
-/// Connections that an end leaves alone.
-fn excepted(except: Option<Vec<ConnectionId>>) -> Result<Vec<ConnectionId>, Invalid> {
-    let except = except.unwrap_or_default();
+/// Connections that are left out.
+fn excepted(except: Vec<ConnectionId>) -> Result<Vec<ConnectionId>, Invalid> {
     match except.len() > MOST_EXCEPTIONS {
         true => Err(Invalid::new(
             Fault::TooMany,
@@ -148,8 +147,8 @@ mod tests {
 
     #[test]
     fn so_many_may_stay() {
-        let ids = |count| Some(vec![ConnectionId::from("c"); count]);
-        assert_eq!(excepted(None).unwrap(), []);
+        let ids = |count| vec![ConnectionId::from("c"); count];
+        assert_eq!(excepted(ids(0)).unwrap(), []);
         assert_eq!(excepted(ids(1000)).unwrap().len(), 1000);
         assert_eq!(excepted(ids(1001)).unwrap_err().fault, Fault::TooMany);
     }

@@ -7,10 +7,13 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
-    Fault, Invalid,
+    Fault, Invalid, excepted,
     fields::{object, present},
 };
-use crate::gateway::{Json, Message, RESERVED_EVENTS};
+use crate::{
+    connection::ConnectionId,
+    gateway::{Message, RESERVED_EVENTS, message::arguments},
+};
 
 /// The longest event name, in bytes.
 const MAX_EVENT_BYTES: usize = 256;
@@ -27,12 +30,23 @@ pub struct SendRequest {
     /// `removeListener`) or of Switchboard's (`ready`, `tokenExpiring`, `forceDisconnect`, `presence`).
     #[schema(min_length = 1, max_length = 256)]
     pub event: String,
-    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    /// Its one argument, any JSON. Absent: the event comes without arguments, or with `args`. `null` is an argument. An object
+    /// anywhere in it whose only field is `$base64`, with a text in base64, reaches clients as binary.
     #[serde(default, deserialize_with = "present")]
     pub data: Option<Value>,
+    /// Its arguments, instead of `data`.
+    #[serde(default, deserialize_with = "present")]
+    pub args: Option<Vec<Value>>,
     /// The namespace whose connections get it. A missing leading slash is added.
     #[schema(default = "/")]
     pub namespace: Option<String>,
+    /// Connections that don't get it; at most 1,000.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    pub except: Vec<ConnectionId>,
+    /// Whether it is dropped for clients that have not taken yet what they were sent before.
+    #[serde(default)]
+    pub volatile: bool,
     /// A `deviceId` that the user's client named: only the connections of that device get it. Absent: all of the user's.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, min_length = 1, max_length = 128)]
@@ -79,26 +93,91 @@ pub struct EventRequest {
     /// Its name, which is not one of Socket.IO's own.
     #[schema(min_length = 1, max_length = 256)]
     pub event: String,
-    /// Its one argument, any JSON. Absent: the event comes without arguments. `null` is an argument.
+    /// Its one argument, any JSON. Absent: the event comes without arguments, or with `args`. `null` is an argument. An object
+    /// anywhere in it whose only field is `$base64`, with a text in base64, reaches clients as binary.
     #[serde(default, deserialize_with = "present")]
     pub data: Option<Value>,
+    /// Its arguments, instead of `data`.
+    #[serde(default, deserialize_with = "present")]
+    pub args: Option<Vec<Value>>,
     /// A namespace of the configuration; of no matter for a connection, which is in one. A missing leading slash is added.
     #[schema(default = "/")]
     pub namespace: Option<String>,
+    /// Connections that don't get it; at most 1,000.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    pub except: Vec<ConnectionId>,
+    /// Whether it is dropped for clients that have not taken yet what they were sent before.
+    #[serde(default)]
+    pub volatile: bool,
 }
 
-/// The message that an event is. Its data may have `max_payload` bytes as JSON; `known` tells which namespaces there are.
+/// What every request that sends says of its event.
+#[derive(Default)]
+pub struct Content {
+    /// The event's name.
+    pub event: String,
+    /// Its one argument.
+    pub data: Option<Value>,
+    /// Its arguments, instead of `data`.
+    pub args: Option<Vec<Value>>,
+    /// The namespace whose connections get it; `/` if none is named.
+    pub namespace: Option<String>,
+    /// Connections that don't get it.
+    pub except: Vec<ConnectionId>,
+    /// Whether it is dropped for clients that have not taken yet what they were sent before.
+    pub volatile: bool,
+}
+
+impl From<EventRequest> for Content {
+    fn from(request: EventRequest) -> Self {
+        let EventRequest {
+            event,
+            data,
+            args,
+            namespace,
+            except,
+            volatile,
+        } = request;
+        Self {
+            event,
+            data,
+            args,
+            namespace,
+            except,
+            volatile,
+        }
+    }
+}
+
+impl SendRequest {
+    /// Its event; the device whose connections get it; how to wait for acknowledgements.
+    pub fn parts(self) -> (Content, Option<String>, Option<AckRequest>) {
+        let content = Content {
+            event: self.event,
+            data: self.data,
+            args: self.args,
+            namespace: self.namespace,
+            except: self.except,
+            volatile: self.volatile,
+        };
+        (content, self.device, self.ack)
+    }
+}
+
+/// The message that an event is. Its arguments may have `max_payload` bytes together, as JSON; `known` tells which namespaces there
+/// are.
 ///
 /// # Errors
 ///
-/// A name that is empty, too long or not the caller's to use, an unknown namespace, data that is too large.
+/// A name that is empty, too long or not the caller's to use, an unknown namespace, arguments that are too large or said twice, what
+/// stands for binary and is no base64, too many exceptions.
 pub fn message(
-    event: String,
-    data: Option<Value>,
-    namespace: Option<String>,
+    content: Content,
     max_payload: usize,
     known: impl Fn(&str) -> bool,
 ) -> Result<Message, Invalid> {
+    let event = content.event;
     if !(1..=MAX_EVENT_BYTES).contains(&event.len()) {
         return Err(Invalid::new(
             Fault::InvalidEvent,
@@ -111,7 +190,7 @@ pub fn message(
             format!("event: {event:?} is Socket.IO's or Switchboard's own"),
         ));
     }
-    let namespace = match namespace {
+    let namespace = match content.namespace {
         None => "/".to_owned(),
         Some(path) if path.starts_with('/') => path,
         Some(path) => format!("/{path}"),
@@ -122,21 +201,21 @@ pub fn message(
             format!("namespace: there is no {namespace:?}"),
         ));
     }
-    let data = data.as_ref().map(Json::of).transpose();
-    let data = data.map_err(|error| Invalid::new(Fault::Malformed, format!("data: {error}")))?;
-    if data
-        .as_ref()
-        .is_some_and(|data| data.text().len() > max_payload)
-    {
+    let args = arguments(content.data, content.args);
+    let args = args.map_err(|error| Invalid::new(Fault::InvalidData, error.to_string()))?;
+    let bytes: usize = args.iter().map(|arg| arg.text().len()).sum();
+    if bytes > max_payload {
         return Err(Invalid::new(
             Fault::PayloadTooLarge,
             format!("data: may have {max_payload} bytes as JSON"),
         ));
     }
     Ok(Message {
-        event,
-        data,
         namespace,
+        event,
+        args,
+        except: excepted(content.except)?,
+        volatile: content.volatile,
     })
 }
 
@@ -153,7 +232,35 @@ mod tests {
         namespace: Option<&str>,
     ) -> Result<Message, Invalid> {
         let known = |path: &str| path == "/" || path == "/news";
-        message(event.into(), data, namespace.map(Into::into), 10, known)
+        let content = Content {
+            event: event.into(),
+            data,
+            namespace: namespace.map(Into::into),
+            ..Content::default()
+        };
+        message(content, 10, known)
+    }
+
+    #[test]
+    fn arguments_are_data_or_args_and_binary_is_base64() {
+        let problem = |data: Option<Value>, args: &[Value]| {
+            let content = Content {
+                event: "e".into(),
+                data,
+                args: Some(args.to_vec()),
+                ..Content::default()
+            };
+            message(content, 10, |_| true).err()
+        };
+        assert_eq!(problem(None, &[]), None);
+        assert_eq!(problem(None, &[json!(1), json!(null), json!("x")]), None);
+        let both = Invalid::new(Fault::InvalidData, "data and args: one of them, not both");
+        assert_eq!(problem(Some(json!(1)), &[]), Some(both));
+        let bad = problem(None, &[json!(1), json!({"a": [0, {"$base64": "?"}]})]).unwrap();
+        assert_eq!(bad.fault, Fault::InvalidData);
+        assert!(bad.detail.starts_with("args[1].a[1].$base64: "), "{bad}");
+        let large = problem(None, &[json!("12345"), json!("6789")]).unwrap();
+        assert_eq!(large.fault, Fault::PayloadTooLarge, "all of them together");
     }
 
     fn code(event: &str, data: Option<Value>, namespace: Option<&str>) -> Option<Fault> {

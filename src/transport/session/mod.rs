@@ -187,9 +187,14 @@ impl Session {
     /// Bytes that wait for the client, and of the client's that wait for their rest: what the kernel has not taken, what polls have
     /// yet to fetch, and a message that has not ended.
     pub fn queued(&self) -> usize {
-        let wire = self.wire.lock().clone();
         let held = usize::try_from(self.gate.held()).unwrap_or(usize::MAX);
-        wire.map_or(0, |wire| wire.queued()) + self.unfetched() + held
+        self.unsent() + held
+    }
+
+    /// Bytes that wait for the client: what the kernel has not taken, and what polls have yet to fetch.
+    pub fn unsent(&self) -> usize {
+        let wire = self.wire.lock().clone();
+        wire.map_or(0, |wire| wire.queued()) + self.unfetched()
     }
 
     /// Whether the session is ending or over: nothing new is let in on it.

@@ -73,11 +73,12 @@ impl AdminVerbs {
 
     pub(super) async fn send_to(&self, arguments: Arguments) -> Result<Value, AdminError> {
         let (user, asked): (_, SendRequest) = arguments.of_user()?;
-        let timeout = asked.ack.as_ref().map(AckRequest::timeout).transpose()?;
-        let device = asked.device.map(requests::device_id).transpose()?;
+        let (content, device, ack) = asked.parts();
+        let timeout = ack.as_ref().map(AckRequest::timeout).transpose()?;
+        let device = device.map(requests::device_id).transpose()?;
         let max_payload = self.delivery.max_payload();
         let known = |path: &str| self.delivery.check_namespace(path).is_ok();
-        let message = send::message(asked.event, asked.data, asked.namespace, max_payload, known)?;
+        let message = send::message(content, max_payload, known)?;
         match timeout {
             Some(timeout) => {
                 let acked = self

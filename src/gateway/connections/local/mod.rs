@@ -31,7 +31,7 @@ use crate::{
 
 pub(crate) use self::{
     phase::{ENDED, Phase},
-    send::{NO_ARGUMENTS, NotSent},
+    send::NotSent,
 };
 
 /// Hears how a connection goes on. Called under locks, so it must not block.

@@ -3,21 +3,23 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::{Value, json};
 use socketioxide::{
     AckError, SendError, SocketError,
     extract::{AckSender, SocketRef},
+    operators::BroadcastOperators,
 };
 
 use super::{LocalConnection, answer::FirstArgument, phase::State};
 use crate::{
-    gateway::{arg::Arguments, message::Message},
+    gateway::{
+        arg::Arguments,
+        message::{Message, Outgoing},
+    },
     metrics::Metrics,
     transport::engine::Adapter,
 };
-
-/// Serializes as an empty tuple: an event without arguments.
-pub(crate) const NO_ARGUMENTS: [(); 0] = [];
 
 /// Why a message was not handed to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,29 +42,41 @@ impl NotSent {
 }
 
 impl LocalConnection {
-    /// Hands it a message. `limit` bounds what may wait for a polling client, in bytes.
-    pub(crate) fn send(&self, message: &Message, limit: usize) -> Result<(), NotSent> {
-        let state = self.state.lock();
-        let socket = self.sendable(&state)?;
-        let sent = match &message.data {
-            Some(data) => socket.emit(&message.event, &(data,)),
-            None => socket.emit(&message.event, &NO_ARGUMENTS),
-        };
-        drop(state);
-        self.account(sent, message.weight(), limit)
+    /// Hands it a message, whose arguments are `args`. `limit` bounds what may wait for a polling client, in bytes.
+    pub(crate) fn send(
+        &self,
+        message: &Message,
+        args: &Outgoing<'_>,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        self.emit(&message.event, args, message.weight(), limit)
     }
 
-    /// Hands it an event of the application's. `limit` bounds what may wait for a polling client, in bytes.
+    /// Hands it an event of so many bytes. `limit` bounds what may wait for a polling client, in bytes.
     pub(crate) fn emit(
         &self,
         event: &str,
-        args: Arguments<'_>,
+        args: &impl Serialize,
+        weight: usize,
         limit: usize,
     ) -> Result<(), NotSent> {
         let state = self.state.lock();
-        let sent = self.sendable(&state)?.emit(event, &args);
+        let sent = self.sendable(&state)?.emit(event, args);
         drop(state);
-        self.account(sent, event.len() + args.weight(), limit)
+        self.account(sent, weight, limit)
+    }
+
+    /// Whether its client has not taken yet all that it was sent.
+    pub(crate) fn lags(&self) -> bool {
+        self.session.unsent() > 0
+    }
+
+    /// What sends to its namespace, and leaves it out; none if it is not ready.
+    pub(crate) fn all_but_this(&self) -> Option<BroadcastOperators<Adapter>> {
+        match &*self.state.lock() {
+            State::Ready(socket) => Some(socket.broadcast()),
+            _ => None,
+        }
     }
 
     /// Answers an event of its client's. `limit` bounds what may wait for a polling client, in bytes.
@@ -84,15 +98,13 @@ impl LocalConnection {
     pub(crate) fn send_with_ack(
         &self,
         message: &Message,
+        args: &Outgoing<'_>,
         limit: usize,
         timeout: Duration,
     ) -> Result<impl Future<Output = Option<Box<str>>> + Send + use<>, NotSent> {
         let state = self.state.lock();
         let socket = self.sendable(&state)?.timeout(timeout);
-        let sent = match &message.data {
-            Some(data) => socket.emit_with_ack::<_, FirstArgument>(&message.event, &(data,)),
-            None => socket.emit_with_ack::<_, FirstArgument>(&message.event, &NO_ARGUMENTS),
-        };
+        let sent = socket.emit_with_ack::<_, FirstArgument>(&message.event, args);
         drop(state);
         let answer = match sent {
             Ok(answer) => answer,

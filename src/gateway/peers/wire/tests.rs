@@ -6,9 +6,8 @@ const RECORDED: &str = include_str!("recorded.txt");
 
 fn message(data: Option<&str>) -> Message {
     Message {
-        event: "order:shipped".into(),
-        data: data.map(|text| Json::read(text).unwrap()),
-        namespace: "/".into(),
+        args: Vec::from_iter(data.map(|text| Json::read(text).unwrap())),
+        ..Message::new("/", "order:shipped")
     }
 }
 
@@ -34,6 +33,16 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
     let end = |ending: Ending| Command::End {
         ids: vec!["a1".into(), "b2".into()],
         ending: Cow::Owned(ending),
+    };
+    let several = Command::Deliver {
+        to: Cow::Owned(Target::Room("orders".into())),
+        message: Cow::Owned(Message {
+            args: ["1", "null"].map(|text| Json::read(text).unwrap()).into(),
+            except: vec!["a1".into()],
+            volatile: true,
+            ..message(None)
+        }),
+        ack: None,
     };
     let receipt = Receipt {
         request: 7,
@@ -106,6 +115,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
             deliver(Target::Room("orders".into()), Some("1"), None),
         ),
         ("all", deliver(Target::All, Some("1"), None)),
+        ("args", said(7, several)),
         ("end", said(7, end(ending.clone()))),
         ("end+", said(7, end(ending))),
         (
