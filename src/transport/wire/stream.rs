@@ -43,6 +43,8 @@ pub struct EngineStream {
     recoder: Option<Box<Recoder>>,
     /// `early` is the beginning of a message, which is not read before more of it has come.
     held: bool,
+    /// What the engine reads next: judged, and more than it had room for.
+    judged: BytesMut,
     /// The close packet has been read, or is about to be.
     closing: bool,
     /// Nothing more of the client's is read: it has sent what ends its session.
@@ -74,6 +76,7 @@ impl EngineStream {
             frames: Frames::default(),
             recoder: None,
             held: false,
+            judged: BytesMut::new(),
             closing: false,
             deaf: false,
             muted: 0,
@@ -206,22 +209,18 @@ fn follow(
 }
 
 impl EngineStream {
-    /// Judges what was read, with `rest` behind it. Returns how much of it the engine reads now, and keeps what it reads later.
-    fn judge(&mut self, read: &mut [u8], rest: BytesMut) -> usize {
+    /// Judges what was read. Returns how much of it the engine reads now, and keeps what it reads later.
+    fn judge(&mut self, read: &mut [u8]) -> usize {
         let began_between = self.frames.between_messages();
         let tells_foreign = self.recoder.is_none();
         let followed = follow(&mut self.frames, &self.session, read, tells_foreign);
-        let mut later = BytesMut::from(&read[followed.looked_at..]);
-        if !rest.is_empty() {
-            // An empty one would keep its buffer alive.
-            later.unsplit(rest);
-        }
+        let later = BytesMut::from(&read[followed.looked_at..]);
         match followed.next {
             Next::Breach(breach) => return self.end_for(breach, followed.engine, began_between),
             Next::More => self.early = later,
             Next::Beginning => {
                 self.frames = Frames::default();
-                self.held = later.len() == read.len() - followed.looked_at;
+                self.held = true;
                 self.early = later;
             }
             Next::Foreign => {
@@ -307,20 +306,27 @@ impl AsyncRead for EngineStream {
                 this.injected = rest;
                 return Poll::Ready(Ok(()));
             }
+            if !this.judged.is_empty() {
+                let room = this.judged.len().min(buf.remaining());
+                buf.put_slice(&this.judged.split_to(room));
+                if this.judged.is_empty() {
+                    // An empty one would keep its buffer alive.
+                    this.judged = BytesMut::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
             if this.owes_pong && this.frames.between_messages() {
                 this.owes_pong = false;
                 this.injected = PONG_PACKET;
                 continue;
             }
             if !this.early.is_empty() && !this.held {
+                // All of it, whatever room there is: of too little, nobody can tell whether the engine can read it.
                 let mut early = std::mem::take(&mut this.early);
-                let mut read = early.split_to(early.len().min(buf.remaining()));
-                let taken = this.judge(&mut read, early);
-                if taken == 0 {
-                    continue;
-                }
-                buf.put_slice(&read[..taken]);
-                return Poll::Ready(Ok(()));
+                let taken = this.judge(&mut early);
+                early.truncate(taken);
+                this.judged = early;
+                continue;
             }
             if inflow == Inflow::Closing as u8 && this.frames.between_messages() {
                 if this.unstarted > 0 {
@@ -354,7 +360,7 @@ impl AsyncRead for EngineStream {
                         this.early.extend_from_slice(read);
                         0
                     } else {
-                        this.judge(read, BytesMut::new())
+                        this.judge(read)
                     };
                     buf.set_filled(before + taken);
                     if n > 0 && taken == 0 {
