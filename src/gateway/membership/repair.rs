@@ -39,16 +39,17 @@ const LONGEST: Duration = Duration::from_secs(500);
 #[derive(Default)]
 struct Rounds {
     queue: VecDeque<ConnectionId>,
-    /// When the round began.
+    /// When what the registry has of this node was last looked through.
     begun: Option<Instant>,
     /// When some of them last were.
     last: Option<Instant>,
 }
 
 impl Rounds {
-    /// Takes the connections that are to be asserted with this heartbeat, and whether a round begins with them; none if it comes too
-    /// soon after the last one. A round takes as many heartbeats as fit into its time, or fewer on a node with few connections; the
-    /// next one begins when the time is over. `here`: how many connections this node has; `all`: those that a new round takes.
+    /// Takes the connections that are to be asserted with this heartbeat, and whether a round begins, in which the registry's entries of
+    /// this node are looked through; none if it comes too soon after the last one. When all have had their turn, it begins with the
+    /// first again: with as many connections as a round has heartbeats or fewer, one is asserted with each. `here`: how many connections
+    /// this node has; `all`: which they are.
     fn due(
         &mut self,
         now: Instant,
@@ -63,9 +64,11 @@ impl Rounds {
             return None;
         }
         self.last = Some(now);
-        let begins = self.queue.is_empty() && since(self.begun) >= round;
+        let begins = since(self.begun) >= round;
         if begins {
             self.begun = self.last;
+        }
+        if self.queue.is_empty() {
             self.queue.extend(all());
         }
         let beats = round.as_secs_f64() / heartbeat.as_secs_f64();
@@ -345,14 +348,28 @@ mod tests {
     }
 
     #[test]
-    fn a_round_begins_once_in_its_time_however_few_connections_there_are() {
-        for (ids, first) in [(0, 0), (1, 1), (3, 1), (100, 10)] {
+    fn a_round_begins_once_in_its_time_and_each_connection_has_its_turn_in_it() {
+        for (ids, each) in [(0, 0), (1, 1), (3, 1), (10, 1), (100, 10)] {
             let told = beats(ids, 30);
             let begins: Vec<_> = (0..30).filter(|beat| told[*beat].1).collect();
             assert_eq!(begins, [0, 10, 20], "{ids}");
-            assert_eq!(told[0].0, first, "{ids}");
-            let round: usize = told[..10].iter().map(|(due, _)| due).sum();
-            assert_eq!(round, ids, "each once a round");
+            assert!(told.iter().all(|(due, _)| *due == each), "{ids}: {told:?}");
         }
+    }
+
+    /// It waits for those that have their turn before it, and for no round to end.
+    #[test]
+    fn a_newcomer_has_its_turn_with_the_next_heartbeats() {
+        let ids: Vec<ConnectionId> = ["a", "b"].map(Into::into).into();
+        let (mut repair, mut now) = (Rounds::default(), Instant::now());
+        let mut beat = |ids: &[ConnectionId]| {
+            now += HEARTBEAT;
+            let due = repair.due(now, ROUND_HERE, HEARTBEAT, ids.len(), || ids.to_vec());
+            due.unwrap().0
+        };
+        assert_eq!(beat(&[]), []);
+        assert_eq!(beat(&ids[..1]), ids[..1]);
+        assert_eq!(beat(&ids), ids[..1]);
+        assert_eq!(beat(&ids), ids[1..]);
     }
 }
