@@ -137,10 +137,12 @@ impl OwnLease {
         }
     }
 
-    /// Whether this node has ever caught up, with one shard at least: before that it vouches for nothing.
-    pub(super) fn has_caught_up(&self) -> bool {
+    /// Whether this node has ever caught up with each shard, but for those that are away: before that it vouches for nobody in it.
+    pub(super) fn has_caught_up(&self, away: &[Shard]) -> bool {
         let state = self.state.lock();
-        state.caught_up.iter().any(|times| *times > 0)
+        let has = |shard: &Shard| state.caught_up[shard.index()] > 0;
+        let (mut there, mut all) = (self.shards.all(), self.shards.all());
+        there.any(|shard| has(&shard)) && all.all(|shard| has(&shard) || away.contains(&shard))
     }
 
     /// Whether others still believe in this node.
@@ -177,5 +179,30 @@ impl OwnLease {
         let answer = answer.await?;
         self.vouch(shard)?;
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn it_has_caught_up_once_it_has_with_each_shard_that_is_not_away() {
+        let shards = Shards::try_from(2).unwrap();
+        let [one, other] = Vec::from_iter(shards.all()).try_into().unwrap();
+        let config = RunningConfig::new(Config::default());
+        let lease = OwnLease::new(Instance::random(), shards, config);
+        lease.set_joined();
+        lease.renewed(Instant::now());
+        lease.lose(&[one, other]);
+        let lost = lease.losses();
+        assert!(!lease.has_caught_up(&[one, other]), "with none");
+        lease.caught_up(one, &lost);
+        assert!(!lease.has_caught_up(&[]));
+        assert!(lease.has_caught_up(&[other]));
+        lease.caught_up(other, &lost);
+        assert!(lease.has_caught_up(&[]));
     }
 }

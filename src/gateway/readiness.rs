@@ -45,7 +45,7 @@ impl Readiness {
             (!self.bus.is_mostly_up(), "the bus is down"),
             (!self.lease.holds(), "no lease"),
             (
-                !self.lease.has_caught_up(),
+                !self.lease.has_caught_up(&self.registry.away()),
                 "not yet caught up with the registry",
             ),
         ];
