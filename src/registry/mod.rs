@@ -222,7 +222,7 @@ pub enum Whom {
 }
 
 impl Whom {
-    /// The shard of whom it names, among these.
+    /// Which of these shards the user, or the connection, is in; none if the id is no id of a connection.
     pub fn shard(&self, shards: Shards) -> Option<Shard> {
         match self {
             Self::User(user) => Some(shards.of_user(user)),

@@ -98,8 +98,7 @@ impl Engine {
         if !attached {
             // It is ending, and a client that has said `5` polls no more: what it has yet to be told, why it is ended and
             // whether it may come back, can only reach it here.
-            // Whoever waits for the session to be closed waits for that, and has nothing come after. The close packet is not said
-            // on a WebSocket, see `outgoing`.
+            // The session is closed once that has left. The close packet is not said on a WebSocket, see `outgoing`.
             if let Some(last) = session.take_last().filter(|last| last != CLOSE) {
                 put_frame(&session, last.as_bytes(), &mut waiting);
             }

@@ -112,7 +112,7 @@ impl Given {
     }
 }
 
-/// Whom a verb is about, and what else it was given.
+/// The user that a verb is about, if it names one, and its other fields.
 #[derive(Debug, PartialEq)]
 pub(super) struct Arguments {
     user: Option<UserId>,
