@@ -193,9 +193,14 @@ impl Known {
         }
     }
 
-    /// These nodes live, whatever the table says: it may have been lost just now, and only some of them be back in it.
+    /// These nodes live, whatever the table says: if some of them are not in it, it was lost just now, and they are waited for.
     pub(super) fn expect(&mut self, nodes: impl Iterator<Item = Instance>) {
-        self.others.extend(nodes);
+        let there = self.table.instances();
+        let absent: Vec<_> = nodes.filter(|node| !there.contains(node)).collect();
+        if absent.is_empty() {
+            return;
+        }
+        self.others.extend(absent);
         let loss = self.loss();
         for (_, known) in self.shards.iter_mut().filter_map(|it| it.loss.as_mut()) {
             known.clone_from(&loss);

@@ -66,6 +66,8 @@ impl World<'_> {
             return Ok(());
         };
         self.settle().await?;
+        // Of a node that is back under a new lease, it has seen that its connections are.
+        self.nothing_is_said(&[]).await?;
         let shard = Shards::default().all().nth(part.into());
         let lost: Vec<_> = match shard {
             Some(shard) => {
