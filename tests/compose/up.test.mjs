@@ -46,6 +46,15 @@ describe('the containers', () => {
     }
   });
 
+  test('pages get the stock client from the image, with its license beside it', async () => {
+    for (const name of ['socket.io.js', 'socket.io.min.js', 'socket.io.esm.min.js', 'socket.io.msgpack.min.js']) {
+      const answer = await fetch(`${PUBLIC}/socket.io/${name}`);
+      assert.equal(answer.status, 200, name);
+      assert.match(await answer.text(), /Socket\.IO v4\./, name);
+    }
+    assert.match(await inside('switchboard', 'cat', '/usr/local/share/socket.io-client/LICENSE'), /MIT/);
+  });
+
   test('a node runs as 10001 without capabilities, and can write neither its root nor its secrets', async () => {
     assert.equal((await inside('switchboard', 'id', '-u')).trim(), '10001');
     const status = await inside('switchboard', 'cat', '/proc/1/status');
