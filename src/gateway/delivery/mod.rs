@@ -3,6 +3,7 @@
 pub(crate) mod acks;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -220,9 +221,10 @@ impl Deliverer {
         };
         // A connection is in one namespace: to name that as well would be to say it twice.
         let any_namespace = matches!(target, Target::Connection(_));
+        let except: HashSet<_> = message.except.iter().collect();
         connections.retain(|connection| {
             (any_namespace || *connection.namespace == *message.namespace)
-                && !message.except.contains(&connection.id)
+                && !except.contains(&connection.id)
         });
         if message.volatile {
             let all = connections.len();
