@@ -247,7 +247,8 @@ pub mod scope {
 }
 
 impl ApiState {
-    async fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
+    /// Whose credentials a request brings.
+    pub(super) async fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
         let guesses = Guesses::of(self.gateway.door(), parts);
         self.auth.caller(&parts.headers, guesses).await
     }

@@ -57,7 +57,8 @@ impl<T: Payload> FromRequest<ApiState> for Body<T> {
     }
 }
 
-async fn read(mut body: axum::body::Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn read(mut body: axum::body::Body, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {

@@ -76,6 +76,14 @@ pub enum ErrorCode {
     InvalidTokenId,
     /// 422: claims that are Switchboard's own to set, or that contradict each other.
     InvalidClaims,
+    /// 422: an `Idempotency-Key` that is empty, too long, or no visible ASCII, or two of them.
+    InvalidIdempotencyKey,
+    /// 422: the `Idempotency-Key` stands for a call with another path or body, for 5 minutes.
+    IdempotencyKeyReused,
+    /// 409: the first call with this `Idempotency-Key` is under way.
+    CallUnderWay,
+    /// 409: the first call with this `Idempotency-Key` is done, and its answer was too large to be kept.
+    AnswerNotKept,
     /// 429: the key calls more often than `api.rate` allows, or the caller's address calls or has failed to authenticate too
     /// often. Nothing was done.
     RateLimited,
@@ -114,7 +122,10 @@ impl ErrorCode {
             | Self::InvalidCode
             | Self::InvalidTime
             | Self::InvalidTokenId
-            | Self::InvalidClaims => StatusCode::UNPROCESSABLE_ENTITY,
+            | Self::InvalidClaims
+            | Self::InvalidIdempotencyKey
+            | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::CallUnderWay | Self::AnswerNotKept => StatusCode::CONFLICT,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -9,6 +9,7 @@ use super::{
     auth::{Allowed, scope},
     body::{Body, ConnectionPath, Payload, UserPath},
     error::ApiError,
+    idempotency::CallId,
     openapi::{BodyProblems, Guarded},
 };
 use crate::gateway::{
@@ -65,13 +66,14 @@ pub enum SendAnswer {
 pub async fn send_to_user(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
+    call: CallId,
     UserPath(user): UserPath,
     Body(request): Body<SendRequest>,
 ) -> Result<axum::Json<SendAnswer>, ApiError> {
     let (content, device, ack) = request.parts();
     let timeout = ack.as_ref().map(AckRequest::timeout).transpose()?;
     let device = device.map(device_id).transpose()?;
-    let message = state.message(content)?;
+    let message = call.message(state.message(content)?);
     let answer = match timeout {
         Some(timeout) => {
             let acked = state
@@ -108,10 +110,11 @@ pub async fn send_to_user(
 pub async fn send_to_connection(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
-    ConnectionPath(id): ConnectionPath,
+    call: CallId,
+    ConnectionPath(to): ConnectionPath,
     Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    state.send(&Target::Connection(id), request).await
+    state.send(&Target::Connection(to), call, request).await
 }
 
 /// Send an event to everybody in a namespace
@@ -133,18 +136,20 @@ pub async fn send_to_connection(
 pub async fn broadcast(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
+    call: CallId,
     Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    state.send(&Target::All, request).await
+    state.send(&Target::All, call, request).await
 }
 
 impl ApiState {
     async fn send(
         &self,
         target: &Target,
+        call: CallId,
         request: EventRequest,
     ) -> Result<axum::Json<Delivery>, ApiError> {
-        let message = self.message(request.into())?;
+        let message = call.message(self.message(request.into())?);
         Ok(axum::Json(self.gateway.send(target, &message).await?))
     }
 

@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 mod guesses;
 pub mod health;
+mod idempotency;
 mod load;
 pub mod openapi;
 pub mod presence;
@@ -226,7 +227,11 @@ fn finish(router: Router<ApiState>, state: ApiState) -> Router {
             measure,
         ))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(in_time));
+        .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn_with_state(
+            state.clone(),
+            idempotency::once,
+        ));
     router
         .method_not_allowed_fallback(wrong_method)
         .layer(stack)

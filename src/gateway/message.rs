@@ -44,6 +44,9 @@ pub struct Message {
     pub except: Vec<ConnectionId>,
     /// Whether it is dropped for clients that have not taken yet what they were sent before.
     pub volatile: bool,
+    /// What tells it from all other messages, where it may be sent more than once: a node that has handed it over does not do so
+    /// again within five minutes.
+    pub id: Option<String>,
 }
 
 /// Whom a message is for.

@@ -12,7 +12,9 @@ use crate::gateway::{
 use crate::{
     connection::{Connection, ConnectionId, UserId},
     ending::Ending,
-    registry::{EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage},
+    registry::{
+        Call, CallEnd, Claim, EndTarget, Entry, Fence, Node, Presence, Totals, UserEntry, UsersPage,
+    },
 };
 
 impl Gateway {
@@ -47,6 +49,16 @@ impl Gateway {
             .delivery
             .send_with_ack(user, device, message, timeout)
             .await
+    }
+
+    /// Claims a call that may be repeated, before anything is done for it. See [`Calls::claim_call`].
+    pub async fn claim_call(&self, call: &Call) -> Result<Claim, GatewayError> {
+        Ok(self.inner.registry.claim_call(call).await?)
+    }
+
+    /// Gives a claimed call its end. See [`Calls::settle_call`].
+    pub async fn settle_call(&self, call: &Call, end: CallEnd<'_>) -> Result<(), GatewayError> {
+        Ok(self.inner.registry.settle_call(call, end).await?)
     }
 
     /// A user's connections.

@@ -18,6 +18,7 @@
 //! | `P:2:{sX}:over:<user>\0<digest>` | STRING: a session that has ended; expires |
 //! | `P:2:{sX}:rate:<user>` | STRING: how many newcomers a user has had in the last seconds; expires |
 //! | `P:2:{sX}:family:<id>` | HASH: a refresh family; expires |
+//! | `P:2:{sX}:call:<digest>` | HASH: a call of the API with an `Idempotency-Key`; expires |
 //! | `P:2:{sX}:carried` | STRING: what the first layout held against the users of a shard has been carried over |
 //! | `P:2:{nodesY}:leases` | HASH lease → when it runs out, last heartbeat, report; and the schema; one copy, or three in a cluster |
 //! | `P:2:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
@@ -30,6 +31,8 @@
 //! The first layout had `P:{sX}:…` and `P:{nodes}:…`. Nothing reads those, but for what [`Keys::copy_of`] names, once.
 //!
 //! Users are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 pub use super::shard::{Shard, Shards};
 use super::{Lease, SessionId};
@@ -167,6 +170,12 @@ impl Keys {
     /// A refresh family.
     pub fn family(&self, shard: Shard, id: &SessionId) -> String {
         self.shard(shard, &format!("family:{}", id.as_str()))
+    }
+
+    /// A call of the API, by the digest of its caller and key.
+    pub fn call(&self, shard: Shard, digest: &[u8; 32]) -> String {
+        let digest = URL_SAFE_NO_PAD.encode(digest);
+        self.shard(shard, &format!("call:{digest}"))
     }
 
     /// Those of a shard's entries whose ids do not say which node has them.

@@ -24,6 +24,7 @@
 //! - Reads never ask another node, and never scan: each costs what its answer weighs.
 
 mod admission;
+mod calls;
 mod cursor;
 mod families;
 mod fence;
@@ -49,6 +50,7 @@ use keys::{Shard, Shards};
 pub use admission::{
     Admission, Ahead, Assertion, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, UserLimit,
 };
+pub use calls::{CALL_KEPT, CLAIM_KEPT, Call, CallEnd, Calls, Claim};
 pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
 pub use fence::{
     Ban, EndOrder, EndTarget, Fence, Listed, MOST_EXCEPTIONS, Ordered, REVOCATION_KEPT,
@@ -247,7 +249,7 @@ pub enum RegistryError {
 
 /// The contract; see the module.
 #[async_trait]
-pub trait Registry: Families + 'static {
+pub trait Registry: Families + Calls + 'static {
     /// The parts that the registry has.
     fn shards(&self) -> Shards;
 

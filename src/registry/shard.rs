@@ -91,6 +91,11 @@ impl Shards {
         Shard(folded as u8 & (self.0 - 1))
     }
 
+    /// The shard of what is found by a digest.
+    pub fn of_digest(self, digest: &[u8; 32]) -> Shard {
+        Shard(digest[0] & (self.0 - 1))
+    }
+
     /// The shard that an id says it is of; none if it is not of the shape that the registry gives out.
     pub fn of_id(self, id: &ConnectionId) -> Option<Shard> {
         self.of_text(id.as_str())

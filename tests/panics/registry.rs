@@ -16,9 +16,9 @@ use switchboard::{
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
     registry::{
-        Admission, Assertion, Ban, Bar, EndOrder, Entry, Families, Family, FamilyToken, Grant,
-        Heartbeat, Lease, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Rotation,
-        SessionId, Totals, Turn, UserEntry, UsersPage, Whom,
+        Admission, Assertion, Ban, Bar, Call, CallEnd, Calls, Claim, EndOrder, Entry, Families,
+        Family, FamilyToken, Grant, Heartbeat, Lease, Node, NodeReport, Ordered, Presence,
+        Registry, RegistryError, Rotation, SessionId, Totals, Turn, UserEntry, UsersPage, Whom,
         keys::{Shard, Shards},
         memory::MemoryRegistry,
     },
@@ -124,6 +124,17 @@ impl Families for Panicky {
         claims: &serde_json::Value,
     ) -> Result<bool, RegistryError> {
         self.inner.rewrite_claims(family, claims).await
+    }
+}
+
+#[async_trait]
+impl Calls for Panicky {
+    async fn claim_call(&self, call: &Call) -> Result<Claim, RegistryError> {
+        self.inner.claim_call(call).await
+    }
+
+    async fn settle_call(&self, call: &Call, end: CallEnd<'_>) -> Result<(), RegistryError> {
+        self.inner.settle_call(call, end).await
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod calls;
 mod entries;
 mod families;
 mod fences;
@@ -128,6 +129,9 @@ conformance! {
         nothing_is_held_against_a_guest
         a_node_learns_which_of_its_connections_may_not_be_there
         nobody_slips_in_behind_a_fence;
+    calls:
+        a_call_is_claimed_by_one_and_its_answer_kept
+        a_call_that_did_nothing_is_free_and_one_that_may_have_is_its_own;
     families:
         a_token_is_passed_on
         a_family_that_is_not_there_is_unknown

@@ -12,6 +12,7 @@ use super::{
     auth::{Allowed, scope},
     body::{Body, Payload, part},
     error::{ApiError, ErrorCode},
+    idempotency::CallId,
     openapi::{BodyProblems, Guarded},
 };
 use crate::{
@@ -144,6 +145,7 @@ impl From<Result<Delivery, ApiError>> for BulkResult {
 pub async fn send_bulk(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
+    call: CallId,
     Body(request): Body<BulkRequest>,
 ) -> Result<Json<BulkAnswer>, ApiError> {
     if request.messages.len() > MAX_MESSAGES {
@@ -156,7 +158,8 @@ pub async fn send_bulk(
     let messages = request
         .messages
         .into_iter()
-        .map(|value| {
+        .enumerate()
+        .map(|(index, value)| {
             let message: BulkMessage = part(value)?;
             let user = message.user.map(|GivenUser(id)| id);
             let target = target(user, message.device, message.connection, message.room)?;
@@ -168,7 +171,7 @@ pub async fn send_bulk(
                 except: message.except,
                 volatile: message.volatile,
             })?;
-            Ok((target, message))
+            Ok((target, call.item(index, message)))
         })
         .collect();
     let at_once = request_size.min(CONCURRENCY);

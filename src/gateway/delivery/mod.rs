@@ -1,6 +1,7 @@
 //! Handing messages to connections: on this node, and through the nodes that hold recipients.
 
 pub(crate) mod acks;
+mod repeats;
 
 use std::{
     collections::HashSet,
@@ -18,7 +19,7 @@ use crate::gateway::{
         LocalConnections,
         local::{CurrentConnection, ENDED, LocalConnection, NotSent},
     },
-    delivery::acks::AckBudget,
+    delivery::{acks::AckBudget, repeats::Repeats},
     lease::OwnLease,
     message::{AckReply, Acked, Answer, Delivery, Message, Outgoing, Target},
     peers::{
@@ -77,6 +78,7 @@ pub(crate) struct Deliverer {
     peers: Arc<Peers>,
     /// Which sockets are in which room; set once, when the namespaces are mounted.
     sockets: OnceLock<SocketIo<Adapter>>,
+    repeats: Repeats,
 }
 
 impl Deliverer {
@@ -95,6 +97,7 @@ impl Deliverer {
             connections,
             peers,
             sockets: OnceLock::new(),
+            repeats: Repeats::default(),
         }
     }
 
@@ -123,6 +126,20 @@ impl Deliverer {
         if !self.may_deliver(target) {
             return Handed::WITHHELD;
         }
+        let Some(id) = &message.id else {
+            return self.hand_over(target, message);
+        };
+        let hand = || self.hand_over(target, message);
+        match self.repeats.once(id, hand, |handed| handed.connections) {
+            Ok(handed) => handed,
+            Err(connections) => Handed {
+                connections,
+                missed: false,
+            },
+        }
+    }
+
+    fn hand_over(&self, target: &Target, message: &Message) -> Handed {
         let (connections, args) = (self.here(target, message), message.arguments());
         let at_once = match target {
             Target::Room(room) => self.emit(Some(room), &connections, message, &args),
@@ -171,26 +188,34 @@ impl Deliverer {
         message: &Message,
         timeout: Duration,
     ) -> impl Future<Output = (Handed, Vec<(ConnectionId, Answer)>)> + Send + use<> {
-        let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
+        let limit = self.connections.send_queue_bytes();
         let pending = FuturesUnordered::new();
-        let connections = match self.may_deliver(target) {
-            true => self.here(target, message),
-            false => {
-                handed = Handed::WITHHELD;
-                Vec::new()
+        let hand = || {
+            let (mut handed, args) = (Handed::default(), message.arguments());
+            for connection in self.here(target, message) {
+                let sent = connection.send_with_ack(message, &args, limit, timeout);
+                let sent = sent.map(|answer| {
+                    pending.push(async move { (connection.id.clone(), answer.await) });
+                });
+                self.count(&mut handed, sent);
             }
+            self.metrics
+                .messages_delivered(target.kind())
+                .increment(handed.connections);
+            handed
         };
-        let args = message.arguments();
-        for connection in connections {
-            let sent = connection.send_with_ack(message, &args, limit, timeout);
-            let sent = sent.map(|answer| {
-                pending.push(async move { (connection.id.clone(), answer.await) });
-            });
-            self.count(&mut handed, sent);
-        }
-        self.metrics
-            .messages_delivered(target.kind())
-            .increment(handed.connections);
+        let handed = match (self.may_deliver(target), &message.id) {
+            (false, _) => Handed::WITHHELD,
+            (true, None) => hand(),
+            // What the clients answered the first time was for who asked then.
+            (true, Some(id)) => self
+                .repeats
+                .once(id, hand, |handed| handed.connections)
+                .unwrap_or_else(|connections| Handed {
+                    connections,
+                    missed: false,
+                }),
+        };
         let mut budget = AckBudget::new(self.config.now().limits.ack_bytes.as_u64() as usize);
         let cut = self.metrics.messages_dropped("ack_too_large");
         async move {

@@ -7,7 +7,7 @@
 //! | in the map | is |
 //! |---|---|
 //! | `n` | the number that the asker gave its request |
-//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits; and collect answers for `k` ms |
+//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits, with the id `i` (none: it is sent once) only if this node has not handed that out before; and collect answers for `k` ms |
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
 //! | `t` | end what came in by the token of this id |
 //! | `b` | true: the registry has lost something, send a heartbeat now |
@@ -149,6 +149,8 @@ struct Deliver<'a> {
     except: Cow<'a, [ConnectionId]>,
     #[serde(rename = "o", skip_serializing_if = "is_default")]
     volatile: bool,
+    #[serde(rename = "i", borrow, skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
     #[serde(rename = "k", skip_serializing_if = "Option::is_none")]
     ack_ms: Option<u64>,
 }
@@ -180,6 +182,7 @@ impl<'a> Deliver<'a> {
             more: args.collect(),
             except: Cow::Borrowed(&message.except),
             volatile: message.volatile,
+            id: message.id.as_deref(),
             ack_ms: ack.map(|ack| u64::try_from(ack.as_millis()).unwrap_or(u64::MAX)),
             ..Self::default()
         };
@@ -220,6 +223,7 @@ impl<'a> Deliver<'a> {
             args: args.collect::<Option<_>>()?,
             except: self.except.into_owned(),
             volatile: self.volatile,
+            id: self.id.map(str::to_owned),
         };
         Some(Command::Deliver {
             to: Cow::Owned(to),

@@ -216,6 +216,7 @@ pub fn message(
         args,
         except: excepted(content.except)?,
         volatile: content.volatile,
+        id: None,
     })
 }
 

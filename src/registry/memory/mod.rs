@@ -3,6 +3,7 @@
 //! Everything is in one map behind one lock. Several handles can share it ([`MemoryRegistry::sharing`]); that serves tests, in
 //! which they stand for several nodes.
 
+mod calls;
 mod families;
 mod fences;
 mod store;

@@ -20,6 +20,7 @@ use crate::{
 };
 
 use super::{
+    calls::Calls,
     families::Families,
     fences::{Fences, Standing, later, now},
 };
@@ -44,6 +45,8 @@ pub(super) struct Store {
     pub(super) fences: Fences,
     /// Refresh families.
     pub(super) families: Families,
+    /// Calls of the API that may be repeated.
+    pub(super) calls: Calls,
 }
 
 /// An order to end those of a user's connections that had begun by then, but for some.
@@ -310,6 +313,7 @@ impl Store {
         self.rates.retain(|_, (_, until)| now < *until);
         self.fences.forget();
         self.families.forget();
+        self.calls.forget();
     }
 
     /// A connection as it is shown: by the name that its node has now. None if its lease does not hold.

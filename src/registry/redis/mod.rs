@@ -33,6 +33,7 @@
 //! the lease in the entry, so it leaves alone what has come back under the next one. What was still written under a lease after it
 //! was reaped is reaped when its node joins again: joining buries the lease before once more.
 
+mod calls;
 mod carry;
 mod families;
 mod fences;

@@ -40,5 +40,7 @@ scripts! {
     rotate = "rotate";
     close_family = "close_family";
     rewrite_claims = "rewrite_claims";
+    claim_call = "claim_call";
+    settle_call = "settle_call";
     carry = "carry";
 }
