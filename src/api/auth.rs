@@ -247,33 +247,31 @@ pub mod scope {
 }
 
 impl ApiState {
-    /// Whose credentials a request brings.
-    pub(super) async fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
+    async fn caller(&self, parts: &Parts) -> Result<Caller, ApiError> {
         let guesses = Guesses::of(self.gateway.door(), parts);
         self.auth.caller(&parts.headers, guesses).await
     }
 }
 
-/// Proof that the caller has a permission, and a place among the calls in flight for as long as it lives. Made from the
-/// request's head, before its body is read.
-pub struct Allowed<P> {
+/// Who was let in with a scope, and a place among the calls in flight for as long as a clone of it lives.
+#[derive(Clone)]
+pub(super) struct Admitted {
     caller: Caller,
-    _in_flight: InFlight,
-    permission: PhantomData<P>,
+    scope: Scope,
+    _in_flight: Arc<InFlight>,
 }
 
-impl<P> Allowed<P> {
-    /// Who has it.
-    pub fn caller(&self) -> &Caller {
+impl Admitted {
+    /// Who it is.
+    pub(super) fn caller(&self) -> &Caller {
         &self.caller
     }
 }
 
-impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let caller = state.caller(parts).await?;
+impl ApiState {
+    /// Lets a request in, by its head, before its body is read.
+    pub(super) async fn admit<P: Permission>(&self, parts: &Parts) -> Result<Admitted, ApiError> {
+        let caller = self.caller(parts).await?;
         if !caller.may(P::SCOPE) {
             // Without a key the caller is any user, and users may not fill the audit.
             if caller.has_key && matches!(P::SCOPE, Scope::Disconnect | Scope::Admin) {
@@ -287,10 +285,41 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
                 format!("this call needs the scope {:?}", P::NAME),
             ));
         }
-        let limits = &state.config.now().api;
-        Ok(Self {
-            _in_flight: state.load.admit(caller.name(), P::SCOPE, limits)?,
+        let limits = &self.config.now().api;
+        let in_flight = self.load.admit(caller.name(), P::SCOPE, limits)?;
+        Ok(Admitted {
             caller,
+            scope: P::SCOPE,
+            _in_flight: Arc::new(in_flight),
+        })
+    }
+}
+
+/// Proof that the caller has a permission, and a place among the calls in flight for as long as it lives.
+pub struct Allowed<P> {
+    admitted: Admitted,
+    permission: PhantomData<P>,
+}
+
+impl<P> Allowed<P> {
+    /// Who has it.
+    pub fn caller(&self) -> &Caller {
+        self.admitted.caller()
+    }
+}
+
+impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        // On the way here it may have been let in already: it is not to count twice.
+        let earlier = parts.extensions.remove::<Admitted>();
+        let admitted = match earlier.filter(|earlier| earlier.scope == P::SCOPE) {
+            Some(admitted) => admitted,
+            None => state.admit::<P>(parts).await?,
+        };
+        Ok(Self {
+            admitted,
             permission: PhantomData,
         })
     }

@@ -40,11 +40,7 @@ impl<T: Payload> FromRequest<ApiState> for Body<T> {
 
     async fn from_request(request: Request, state: &ApiState) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let limit = T::limit(&state.limits());
-        if announced(&parts.headers).is_some_and(|length| length > limit + DISCARDED) {
-            return Err(too_large(limit));
-        }
-        let bytes = read(body, limit).await?;
+        let bytes = read(&parts.headers, body, T::limit(&state.limits())).await?;
         if matches!(bytes.as_slice(), b"" | b"null")
             && let Some(payload) = T::when_empty()
         {
@@ -57,8 +53,15 @@ impl<T: Payload> FromRequest<ApiState> for Body<T> {
     }
 }
 
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn read(mut body: axum::body::Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+/// Reads the body of a request with these headers, of at most `limit` bytes.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    mut body: axum::body::Body,
+    limit: usize,
+) -> Result<Vec<u8>, ApiError> {
+    if announced(headers).is_some_and(|length| length > limit + DISCARDED) {
+        return Err(too_large(limit));
+    }
     let mut bytes = Vec::new();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
@@ -228,9 +231,10 @@ mod tests {
     #[tokio::test]
     async fn a_body_may_be_as_large_as_its_limit() {
         let body = |length: usize| axum::body::Body::from(vec![b'x'; length]);
-        assert_eq!(read(body(10), 10).await.unwrap().len(), 10);
+        let none = HeaderMap::new();
+        assert_eq!(read(&none, body(10), 10).await.unwrap().len(), 10);
         assert_eq!(
-            read(body(11), 10).await.unwrap_err().code,
+            read(&none, body(11), 10).await.unwrap_err().code,
             ErrorCode::PayloadTooLarge
         );
     }

@@ -76,7 +76,7 @@ pub enum ErrorCode {
     InvalidTokenId,
     /// 422: claims that are Switchboard's own to set, or that contradict each other.
     InvalidClaims,
-    /// 422: an `Idempotency-Key` that is empty, too long, or no visible ASCII, or two of them.
+    /// 422: an `Idempotency-Key` that is empty, too long, or not ASCII, or two of them.
     InvalidIdempotencyKey,
     /// 422: the `Idempotency-Key` stands for a call with another path or body, for 5 minutes.
     IdempotencyKeyReused,

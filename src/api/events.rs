@@ -111,10 +111,10 @@ pub async fn send_to_connection(
     _: Allowed<scope::Send>,
     State(state): State<ApiState>,
     call: CallId,
-    ConnectionPath(to): ConnectionPath,
+    ConnectionPath(id): ConnectionPath,
     Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    state.send(&Target::Connection(to), call, request).await
+    state.send(&Target::Connection(id), call, request).await
 }
 
 /// Send an event to everybody in a namespace

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 
 use axum::{
     body::{Body, Bytes},
-    extract::{FromRequestParts, MatchedPath, OriginalUri, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -18,14 +18,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, reque
 use http_body_util::BodyExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::openapi::{
+    OpenApi, Ref, RefOr,
+    path::{ParameterBuilder, ParameterIn},
+    schema::{ObjectBuilder, Type},
+};
 
 use super::{
     ApiState, REQUEST_TIMEOUT,
+    auth::{Admitted, scope},
     body::read,
     error::{ApiError, ErrorCode},
 };
 use crate::{
-    config::Scope,
     gateway::Message,
     registry::{CLAIM_KEPT, Call, CallEnd, Claim},
 };
@@ -42,13 +47,19 @@ const MAX_KEY: usize = 255;
 /// The largest answer that is kept, in bytes: each is in Redis for five minutes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// The calls that send or end. Many events have room for a larger body.
+/// Many events in one call, which has room for a larger body.
 const BULK: &str = "/v1/events";
-const CALLS: [&str; 7] = [
+
+/// The calls that send. All are POST.
+const SENDS: [&str; 4] = [
     BULK,
     "/v1/users/{user}/events",
     "/v1/connections/{id}/events",
     "/v1/broadcast",
+];
+
+/// The calls that end. All are POST.
+const ENDS: [&str; 3] = [
     "/v1/users/{user}/disconnect",
     "/v1/users/{user}/revoke-tokens",
     "/v1/tokens/revoke",
@@ -82,7 +93,7 @@ impl<S: Sync> FromRequestParts<S> for CallId {
     }
 }
 
-/// An answer as the registry keeps it.
+/// An answer as the registry keeps it, in MessagePack; nil stands for one that was too large.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     #[serde(rename = "s")]
@@ -97,42 +108,58 @@ struct Kept {
 pub(super) async fn once(State(state): State<ApiState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("", MatchedPath::as_str).to_owned();
-    let applies = request.method() == Method::POST && CALLS.contains(&route.as_str());
+    let (sends, ends) = (
+        SENDS.contains(&route.as_str()),
+        ENDS.contains(&route.as_str()),
+    );
+    let applies = request.method() == Method::POST && (sends || ends);
     if !applies || !request.headers().contains_key(KEY) {
         return next.run(request).await;
     }
-    match claimed(&state, &route, request, next).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    }
+    let (mut parts, body) = request.into_parts();
+    let admitted = match ends {
+        true => state.admit::<scope::Disconnect>(&parts).await,
+        false => state.admit::<scope::Send>(&parts).await,
+    };
+    let response = async {
+        let caller = admitted?;
+        let call = call(&state, &route, &caller, &parts, body).await?;
+        parts.extensions.insert(caller);
+        claimed(&state, call, parts, next).await
+    };
+    response.await.unwrap_or_else(IntoResponse::into_response)
 }
 
-async fn claimed(
+/// A call, and the body that came with it.
+async fn call(
     state: &ApiState,
     route: &str,
-    request: Request,
-    next: Next,
-) -> Result<Response, ApiError> {
-    let (mut parts, body) = request.into_parts();
-    let caller = state.caller(&parts).await?;
-    if !caller.may(Scope::Send) && !caller.may(Scope::Disconnect) {
-        // It is refused, and nothing is kept of it.
-        return Ok(next.run(Request::from_parts(parts, body)).await);
-    }
+    admitted: &Admitted,
+    parts: &Parts,
+    body: Body,
+) -> Result<(Call, Bytes), ApiError> {
     let key = key(&parts.headers)?;
     let limits = state.limits();
     let limit = match route {
         BULK => limits.bulk,
         _ => limits.single,
     };
-    let body = Bytes::from(read(body, limit).await?);
-    let uri = parts.extensions.get::<OriginalUri>();
-    let path = uri.map_or(parts.uri.path(), |uri| uri.path()).to_owned();
+    let body = Bytes::from(read(&parts.headers, body, limit).await?);
     let call = Call {
-        key: digest(&[caller.name().as_bytes(), key.as_bytes()]),
-        asked: digest(&[path.as_bytes(), &body]),
-        claim: format!("{:032x}", rand::random::<u128>()),
+        key: digest(&[admitted.caller().name().as_bytes(), key.as_bytes()]),
+        asked: digest(&[parts.uri.path().as_bytes(), &body]),
+        claim: URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()),
     };
+    Ok((call, body))
+}
+
+/// Carries a call out, unless it has been, or is being.
+async fn claimed(
+    state: &ApiState,
+    (call, body): (Call, Bytes),
+    mut parts: Parts,
+    next: Next,
+) -> Result<Response, ApiError> {
     match state.gateway.claim_call(&call).await? {
         Claim::Taken => {}
         Claim::UnderWay => {
@@ -187,11 +214,7 @@ async fn carry_out<E>(
         return ApiError::outcome_unknown().into_response();
     };
     match response.status() {
-        // Nothing was done, whatever the caller asked for.
-        StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::UNAUTHORIZED
-        | StatusCode::FORBIDDEN => {
+        StatusCode::SERVICE_UNAVAILABLE => {
             settle(state, call, CallEnd::Free).await;
             response
         }
@@ -285,4 +308,51 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
         digest.update(part);
     }
     digest.finalize().into()
+}
+
+/// Adds to the document what these calls take and answer besides.
+pub(super) fn describe(document: &mut OpenApi) {
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MAX_KEY));
+    let key = ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some(
+            "A name for this call: for 5 minutes, the same call by the same caller is not carried out again, and gets the first \
+             answer, with `Idempotent-Replayed: true`",
+        ))
+        .schema(Some(text))
+        .build();
+    for route in SENDS.iter().chain(&ENDS) {
+        let item = document.paths.paths.get_mut(*route);
+        let Some(call) = item.and_then(|item| item.post.as_mut()) else {
+            continue;
+        };
+        call.parameters.get_or_insert_default().push(key.clone());
+        let repeated = RefOr::Ref(Ref::from_response_name("Repeated"));
+        call.responses.responses.insert("409".to_owned(), repeated);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::document;
+
+    #[test]
+    fn every_post_that_sends_or_ends_takes_a_key() {
+        let mut found: Vec<_> = document().paths.paths.into_iter().collect();
+        found.retain(|(_, item)| {
+            let tags = item.post.as_ref().and_then(|call| call.tags.clone());
+            let tags = tags.unwrap_or_default();
+            let sends_or_ends = |tag: &String| ["send", "disconnect", "access"].contains(&&**tag);
+            tags.iter().any(sends_or_ends)
+        });
+        let found: std::collections::BTreeSet<_> =
+            found.into_iter().map(|(path, _)| path).collect();
+        let listed = SENDS.iter().chain(&ENDS).map(|path| (*path).to_owned());
+        assert_eq!(found, listed.collect());
+    }
 }

@@ -153,6 +153,7 @@ fn documented() -> (Router<ApiState>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::metrics))
         .split_for_parts();
     document.merge(pages_own().into_openapi());
+    idempotency::describe(&mut document);
     (router, document)
 }
 

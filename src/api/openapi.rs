@@ -87,7 +87,7 @@ pub fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// Name, meaning and an example of every problem that handlers answer with.
-fn problems() -> [(&'static str, &'static str, ApiError); 13] {
+fn problems() -> [(&'static str, &'static str, ApiError); 14] {
     let error = ApiError::new;
     [
         (
@@ -136,6 +136,14 @@ fn problems() -> [(&'static str, &'static str, ApiError); 13] {
             error(
                 ErrorCode::ForbiddenOrigin,
                 "pages of this origin may not; cors.allowed_origins says which may",
+            ),
+        ),
+        (
+            "Repeated",
+            "The first call with this `Idempotency-Key` is under way, or its answer was too large to be kept",
+            error(
+                ErrorCode::CallUnderWay,
+                "the first call with this Idempotency-Key is under way",
             ),
         ),
         (

@@ -54,6 +54,22 @@ test('api.in_flight: further calls get 503 and Retry-After, and whoever has to g
   assert.equal((await stats(door.api)).status, 200);
 });
 
+test('a call with an Idempotency-Key counts once, also one that is repeated, and needs the scope', async ({ node }) => {
+  const READER = 'a-reading-key-of-the-tests-0123456789';
+  const door = await node({ env: { SWITCHBOARD_API__IN_FLIGHT: '1' }, config: `[[api.keys]]\nname = "reader"\nkey = "${READER}"\nscopes = ["read"]\n` });
+  const send = (key) => ask(door.api, 'POST', `/v1/users/nobody/events`, { json: { event: 'x' }, headers: { 'idempotency-key': 'k' }, key });
+  const first = await send();
+  assert.equal(first.status, 200, first.text);
+  expectProblem(await send(READER), 403, 'a key without the scope');
+  const { client, calls } = await inFlight(door, someone('silent'), 1);
+  refused(await send(), 503, 'overloaded');
+  client.socket.close();
+  await Promise.all(calls);
+  const again = await send();
+  assert.equal(again.headers['idempotent-replayed'], 'true');
+  assert.deepEqual(again.json, first.json);
+});
+
 test('api.rate: beyond it a key gets 429 and Retry-After, another key and whoever has to go do not', async ({ node }) => {
   const OTHER = 'another-key-of-the-tests-0123456789';
   const door = await node({ env: { SWITCHBOARD_API__RATE: '5' }, config: `[[api.keys]]\nname = "other"\nkey = "${OTHER}"\nscopes = ["read"]\n` });

@@ -62,6 +62,54 @@ onBothRegistries((world) => {
     assert.deepEqual(again.json, json);
   });
 
+  // What the embedded registry keeps goes with its node, and what that has handed over as well.
+  if (world.registry === 'redis') test('a call whose record is lost is carried out again, and hands nothing over twice', async () => {
+    const user = someone('lost');
+    const client = await connected(world.door, { user });
+    const near = await connected(world.desk, { user: someone('near') });
+    const forget = async () => {
+      const keys = (await world.redis.command('KEYS', '*:call:*')).split('\r\n').filter((line) => line.includes(':call:'));
+      assert.ok(keys.length > 0, 'expected calls to be kept');
+      await world.redis.command('DEL', ...keys);
+    };
+    const ways = {
+      user: [`/v1/users/${segment(user)}/events`, { event: 'e' }],
+      'user with ack': [`/v1/users/${segment(user)}/events`, { event: 'e', ack: { timeoutMs: 100 } }],
+      connection: [`/v1/connections/${segment(client.id)}/events`, { event: 'e' }],
+      'a connection of this node': [`/v1/connections/${segment(near.id)}/events`, { event: 'e' }],
+      broadcast: ['/v1/broadcast', { event: 'e' }],
+      bulk: ['/v1/events', { messages: [{ user, event: 'e' }, { user, event: 'e' }, { room: `user:${user}`, event: 'e' }] }],
+    };
+    const counts = (json) => (json.results ?? [json]).map(({ connections }) => connections);
+    for (const [way, [path, json]] of Object.entries(ways)) {
+      const headers = fresh();
+      const first = await world.api.request('POST', path, { json, headers });
+      await forget();
+      const again = await world.api.request('POST', path, { json, headers });
+      assert.equal(again.headers['idempotent-replayed'], undefined, way);
+      assert.deepEqual(counts(again.json), counts(first.json), `${way}: what it says of the connections`);
+      assert.ok(counts(first.json).every((count) => count > 0), way);
+    }
+    // Behind all of them, on both connections.
+    await world.api.ok('POST', '/v1/broadcast', { event: 'end' });
+    await Promise.all([client.wait('end'), near.wait('end')]);
+    assert.equal(client.count('e'), 2 + 1 + 1 + 3);
+    assert.equal(near.count('e'), 1 + 1);
+  });
+
+  test('a call that is refused at the door keeps nothing, and its key is free', async () => {
+    const user = someone('door');
+    const headers = fresh();
+    const path = `/v1/users/${segment(user)}/events`;
+    const refused = await world.api.request('POST', path, { json: { event: 'n' }, headers, key: 'no such key' });
+    expectProblem(refused, 401, 'a wrong key');
+    const large = await world.api.request('POST', path, { body: `{"event":"n","data":"${'x'.repeat(3_000_000)}"}`, headers });
+    expectProblem(large, 413, 'a large body');
+    const sent = await world.api.request('POST', path, { json: { event: 'n' }, headers });
+    assert.equal(sent.status, 200);
+    assert.equal(sent.headers['idempotent-replayed'], undefined);
+  });
+
   test('ends are ended once, and keys that are none are 422', async () => {
     const user = someone('end');
     await connected(world.door, { user });

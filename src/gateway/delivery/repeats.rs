@@ -1,70 +1,46 @@
 //! Which messages this node has handed over that may be sent again.
 
-use std::{collections::HashMap, time::Duration};
-
-use parking_lot::Mutex;
-use tokio::time::Instant;
+use moka::{policy::EvictionPolicy, sync::Cache};
 
 use crate::registry::CALL_KEPT;
 
-/// How many messages are remembered: some 10 MB. Of more, those that were handed over first are forgotten: what is sent again then
-/// is handed over again.
-const MOST: usize = 100_000;
-
-/// How often what is over is looked for.
-const SWEEP: Duration = Duration::from_secs(10);
+/// How many messages are remembered. Of more, those that were handed over first are forgotten: what is sent again then is handed over
+/// again.
+const MOST: u64 = 100_000;
 
 /// The ids of messages that were handed over, with how many connections got each.
-#[derive(Default)]
-pub(super) struct Repeats(Mutex<State>);
+pub(super) struct Repeats(Cache<String, u64>);
 
-#[derive(Default)]
-struct State {
-    handed: HashMap<String, (u64, Instant)>,
-    swept: Option<Instant>,
+impl Default for Repeats {
+    fn default() -> Self {
+        let cache = Cache::builder()
+            .max_capacity(MOST)
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(CALL_KEPT);
+        Self(cache.build())
+    }
 }
 
 impl Repeats {
     /// Hands a message over unless it was before. Returns what came of it, by `count`, or how many connections had got it then.
-    /// What reached nobody counts as not handed over.
+    /// What reached nobody counts as not handed over. The same message that comes twice at once waits for the first.
     pub(super) fn once<T>(
         &self,
         id: &str,
         hand: impl FnOnce() -> T,
         count: impl FnOnce(&T) -> u64,
     ) -> Result<T, u64> {
-        // Held while the message is handed over, which never waits: the same message may come twice at once.
-        let mut state = self.0.lock();
-        state.sweep();
-        if let Some((connections, at)) = state.handed.get(id)
-            && at.elapsed() < CALL_KEPT
-        {
-            return Err(*connections);
+        let mut outcome = None;
+        let entry = self.0.entry_by_ref(id).or_insert_with(|| {
+            let handed = hand();
+            let connections = count(&handed);
+            outcome = Some(handed);
+            connections
+        });
+        if *entry.value() == 0 {
+            self.0.invalidate(id);
         }
-        let outcome = hand();
-        let connections = count(&outcome);
-        if connections > 0 {
-            let handed = (connections, Instant::now());
-            state.handed.insert(id.to_owned(), handed);
-        }
-        Ok(outcome)
-    }
-}
-
-impl State {
-    fn sweep(&mut self) {
-        let due = self.swept.is_none_or(|at| at.elapsed() >= SWEEP);
-        if !due && self.handed.len() < MOST {
-            return;
-        }
-        self.swept = Some(Instant::now());
-        self.handed.retain(|_, (_, at)| at.elapsed() < CALL_KEPT);
-        if self.handed.len() >= MOST {
-            let mut times: Vec<_> = self.handed.values().map(|(_, at)| *at).collect();
-            let (_, middle, _) = times.select_nth_unstable(MOST / 2);
-            let middle = *middle;
-            self.handed.retain(|_, (_, at)| *at > middle);
-        }
+        outcome.ok_or(entry.into_value())
     }
 }
 
@@ -80,5 +56,18 @@ mod tests {
         assert_eq!(hand("a", 2), Ok(2));
         assert_eq!(hand("a", 3), Err(2), "again");
         assert_eq!(hand("b", 1), Ok(1));
+    }
+
+    #[test]
+    fn of_too_many_the_first_are_forgotten() {
+        let repeats = Repeats::default();
+        let hand = |id: u64| repeats.once(&id.to_string(), || 1, |count| *count);
+        for id in 0..=MOST {
+            assert_eq!(hand(id), Ok(1));
+        }
+        repeats.0.run_pending_tasks();
+        assert!(repeats.0.entry_count() <= MOST);
+        assert_eq!(hand(MOST), Err(1));
+        assert_eq!(hand(0), Ok(1));
     }
 }

@@ -44,6 +44,14 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         }),
         ack: None,
     };
+    let repeatable = Command::Deliver {
+        to: Cow::Owned(Target::Room("orders".into())),
+        message: Cow::Owned(Message {
+            id: Some("id-1".into()),
+            ..message(Some("1"))
+        }),
+        ack: None,
+    };
     let receipt = Receipt {
         request: 7,
         ..Receipt::default()
@@ -116,6 +124,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         ),
         ("all", deliver(Target::All, Some("1"), None)),
         ("args", said(7, several)),
+        ("id", said(7, repeatable)),
         ("end", said(7, end(ending.clone()))),
         ("end+", said(7, end(ending))),
         (
