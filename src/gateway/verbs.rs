@@ -51,12 +51,13 @@ impl Gateway {
             .await
     }
 
-    /// Claims a call that may be repeated, before anything is done for it. See [`Calls::claim_call`].
+    /// Claims a call that may be repeated, before anything is done for it, or prolongs the claim that this attempt has. An error means
+    /// that nothing may be done for the call.
     pub async fn claim_call(&self, call: &Call) -> Result<Claim, GatewayError> {
         Ok(self.inner.registry.claim_call(call).await?)
     }
 
-    /// Gives a claimed call its end. See [`Calls::settle_call`].
+    /// Gives a claimed call its end, unless another attempt has taken the place of this one.
     pub async fn settle_call(&self, call: &Call, end: CallEnd<'_>) -> Result<(), GatewayError> {
         Ok(self.inner.registry.settle_call(call, end).await?)
     }
