@@ -78,6 +78,39 @@ impl UserId {
     }
 }
 
+/// The longest name of a room, in characters.
+pub const MAX_ROOM_CHARS: usize = 200;
+
+/// What the names of rooms begin with that nobody can join: a user's connections, those of a role, and those of a device, which is
+/// its user's.
+const RESERVED_ROOMS: [&str; 3] = ["user:", "role:", "device:"];
+
+/// Why a text is no room that can be joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// Its length.
+    #[error("a name has 1 to {MAX_ROOM_CHARS} characters")]
+    Length,
+    /// It is one of Switchboard's own.
+    #[error("names that begin with user:, role: or device: can't be joined")]
+    Reserved,
+}
+
+/// Holds a text against what the names of rooms that can be joined are like.
+///
+/// # Errors
+///
+/// [`NoRoom`].
+pub fn check_room(name: &str) -> Result<(), NoRoom> {
+    if name.is_empty() || name.chars().nth(MAX_ROOM_CHARS).is_some() {
+        return Err(NoRoom::Length);
+    }
+    match RESERVED_ROOMS.iter().any(|begin| name.starts_with(begin)) {
+        true => Err(NoRoom::Reserved),
+        false => Ok(()),
+    }
+}
+
 text_id! {
     /// A connection: one socket in one namespace. The id is Switchboard's own and safe to share. It is never the Engine.IO session
     /// id: that is a credential, with which anybody can write into a polling session.
@@ -159,6 +192,9 @@ pub struct Connection {
     pub remote_addr: Option<String>,
     /// The client's `User-Agent`, cut to 128 bytes.
     pub user_agent: Option<String>,
+    /// The rooms that it is in, in their order; its user's and its roles' are left out.
+    #[serde(default)]
+    pub rooms: Vec<String>,
 }
 
 /// How many connections there are and how many devices they stand for.

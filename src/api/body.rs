@@ -1,10 +1,12 @@
 //! What comes in besides the head: JSON bodies, ids in paths, query strings. Everything that is wrong with their shape is
 //! a problem that names the place.
 
+use std::{fmt, str::FromStr};
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use http::{HeaderMap, header, request::Parts};
 use http_body_util::BodyExt;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de, de::DeserializeOwned};
 
 use super::{
     ApiState, Limits,
@@ -138,8 +140,7 @@ impl FromRequestParts<ApiState> for UserPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let id = path_id(parts, state).await?;
-        Ok(Self(user_id(id)?))
+        Ok(Self(user_id(path_parts(parts, state).await?)?))
     }
 }
 
@@ -150,15 +151,19 @@ impl FromRequestParts<ApiState> for ConnectionPath {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
-        let id = path_id(parts, state).await?;
+        let id: String = path_parts(parts, state).await?;
         Ok(Self(id.into()))
     }
 }
 
-async fn path_id(parts: &mut Parts, state: &ApiState) -> Result<String, ApiError> {
+/// What a path has in its places: one text, or a pair of them.
+pub async fn path_parts<T>(parts: &mut Parts, state: &ApiState) -> Result<T, ApiError>
+where
+    T: DeserializeOwned + Send,
+{
     Path::from_request_parts(parts, state)
         .await
-        .map(|Path(id)| id)
+        .map(|Path(given)| given)
         .map_err(|rejection| malformed(rejection.body_text()))
 }
 
@@ -174,6 +179,19 @@ impl<T: DeserializeOwned> FromRequestParts<ApiState> for Params<T> {
             .map(|Query(params)| Self(params))
             .map_err(|rejection| malformed(rejection.body_text()))
     }
+}
+
+/// `?limit=&cursor=` is what a form with nothing filled in sends.
+pub fn blank_is_absent<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ pub async fn disconnect_user(
             "id": "c5Zk0pXv9Rr2mWqT1nYbLdA", "userId": "42", "namespace": "/", "nodeId": "gateway-1-x7",
             "transport": "websocket", "connectedAt": "2030-01-01T00:00:00Z", "expiresAt": "2030-01-01T00:15:00Z",
             "deviceId": "phone", "remoteAddr": "192.0.2.7", "userAgent": "Mozilla/5.0",
+            "rooms": ["chat:1"],
         })),
         Guarded,
         ConnectionProblems,
@@ -136,7 +137,7 @@ pub async fn disconnect_connection(
     Ok((status(&ended), Json(ended)))
 }
 
-fn unknown() -> ApiError {
+pub(super) fn unknown() -> ApiError {
     ApiError::new(ErrorCode::UnknownConnection, "no such connection")
 }
 

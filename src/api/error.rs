@@ -62,6 +62,14 @@ pub enum ErrorCode {
     InvalidTarget,
     /// 422: a user id that is empty or too long.
     InvalidUser,
+    /// 422: a room's name that is empty or longer than 200 characters.
+    InvalidRoom,
+    /// 422: a room's name that is Switchboard's own: nobody can be put into it, or taken out.
+    ReservedRoom,
+    /// 422: the connection, or the user, is in as many rooms as `limits.rooms_per_connection` allows.
+    TooManyRooms,
+    /// 409: the connection is in the room because its user has been put into it: take the user out.
+    LastingMembership,
     /// 422: more items than one call takes.
     TooMany,
     /// 422: a number outside its range.
@@ -116,6 +124,9 @@ impl ErrorCode {
             | Self::UnknownNamespace
             | Self::InvalidTarget
             | Self::InvalidUser
+            | Self::InvalidRoom
+            | Self::ReservedRoom
+            | Self::TooManyRooms
             | Self::TooMany
             | Self::OutOfRange
             | Self::TooLong
@@ -125,7 +136,9 @@ impl ErrorCode {
             | Self::InvalidClaims
             | Self::InvalidIdempotencyKey
             | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::CallUnderWay | Self::AnswerNotKept => StatusCode::CONFLICT,
+            Self::CallUnderWay | Self::AnswerNotKept | Self::LastingMembership => {
+                StatusCode::CONFLICT
+            }
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -257,6 +270,14 @@ impl From<GatewayError> for ApiError {
                 Self::new(ErrorCode::InvalidCursor, "cursor: not one of this server's")
             }
             GatewayError::UnknownNamespace(path) => Self::unknown_namespace(&path),
+            GatewayError::TooManyRooms => {
+                let detail = "room: in as many rooms as limits.rooms_per_connection allows";
+                Self::new(ErrorCode::TooManyRooms, detail)
+            }
+            GatewayError::LastingMembership => {
+                let detail = "room: the connection's user has been put into it; take the user out";
+                Self::new(ErrorCode::LastingMembership, detail)
+            }
             GatewayError::Registry(RegistryError::Unavailable(_))
             | GatewayError::Bus(BusError::NotSent(_)) => {
                 tracing::warn!(%error, "API call refused: Redis is away");
@@ -284,6 +305,8 @@ impl From<Invalid> for ApiError {
             Fault::UnknownNamespace => ErrorCode::UnknownNamespace,
             Fault::InvalidTarget => ErrorCode::InvalidTarget,
             Fault::InvalidUser => ErrorCode::InvalidUser,
+            Fault::InvalidRoom => ErrorCode::InvalidRoom,
+            Fault::ReservedRoom => ErrorCode::ReservedRoom,
             Fault::TooMany => ErrorCode::TooMany,
             Fault::OutOfRange => ErrorCode::OutOfRange,
             Fault::TooLong => ErrorCode::TooLong,

@@ -74,17 +74,13 @@ pub async fn send_to_user(
     let timeout = ack.as_ref().map(AckRequest::timeout).transpose()?;
     let device = device.map(device_id).transpose()?;
     let message = call.message(state.message(content)?);
+    let target = Target::user(user, device);
     let answer = match timeout {
         Some(timeout) => {
-            let acked = state
-                .gateway
-                .send_with_ack(&user, device, &message, timeout);
+            let acked = state.gateway.send_with_ack(&target, &message, timeout);
             SendAnswer::Acked(acked.await?)
         }
-        None => {
-            let target = Target::user(user, device);
-            SendAnswer::Delivery(state.gateway.send(&target, &message).await?)
-        }
+        None => SendAnswer::Delivery(state.gateway.send(&target, &message).await?),
     };
     Ok(axum::Json(answer))
 }

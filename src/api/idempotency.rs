@@ -51,16 +51,18 @@ const MAX_ANSWER: usize = 1024 * 1024;
 const BULK: &str = "/v1/events";
 
 /// The calls that send. All are POST.
-const SENDS: [&str; 4] = [
+const SENDS: [&str; 5] = [
     BULK,
     "/v1/users/{user}/events",
     "/v1/connections/{id}/events",
+    "/v1/rooms/{room}/events",
     "/v1/broadcast",
 ];
 
 /// The calls that end. All are POST.
-const ENDS: [&str; 3] = [
+const ENDS: [&str; 4] = [
     "/v1/users/{user}/disconnect",
+    "/v1/rooms/{room}/disconnect",
     "/v1/users/{user}/revoke-tokens",
     "/v1/tokens/revoke",
 ];

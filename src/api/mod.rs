@@ -20,6 +20,7 @@ mod idempotency;
 mod load;
 pub mod openapi;
 pub mod presence;
+pub mod rooms;
 pub mod sessions;
 pub mod tokens;
 pub mod users;
@@ -178,12 +179,27 @@ fn v1() -> OpenApiRouter<ApiState> {
         .routes(routes!(events::send_to_connection))
         .routes(routes!(bulk::send_bulk))
         .routes(routes!(events::broadcast))
+        .routes(routes!(rooms::send_to_room))
+        // who is in which room
+        .routes(routes!(
+            rooms::members::put_user_into_room,
+            rooms::members::take_user_out_of_room
+        ))
+        .routes(routes!(
+            rooms::members::put_connection_into_room,
+            rooms::members::take_connection_out_of_room
+        ))
+        .routes(routes!(rooms::members::list_user_rooms))
+        .routes(routes!(rooms::list_rooms))
+        .routes(routes!(rooms::get_room, rooms::empty_room))
+        .routes(routes!(rooms::list_members))
         // who is there
         .routes(routes!(users::get_user))
         .routes(routes!(users::list_users))
         .routes(routes!(presence::get_presence))
         // who has to go
         .routes(routes!(connections::disconnect_user))
+        .routes(routes!(rooms::disconnect_room))
         .routes(routes!(
             connections::get_connection,
             connections::disconnect_connection

@@ -1,16 +1,14 @@
 //! Who is online: one user, and everybody.
 
-use std::{fmt, str::FromStr};
-
 use axum::{Json, extract::State};
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     ApiState,
     auth::{Allowed, scope},
-    body::{Params, UserPath},
+    body::{Params, UserPath, blank_is_absent},
     error::ApiError,
     openapi::{Guarded, HeadProblems},
 };
@@ -68,6 +66,7 @@ impl UserAnswer {
                 "id": "c5Zk0pXv9Rr2mWqT1nYbLdA", "userId": "42", "namespace": "/", "nodeId": "gateway-1-x7",
                 "transport": "websocket", "connectedAt": "2030-01-01T00:00:00Z", "expiresAt": "2030-01-01T00:15:00Z",
                 "deviceId": "phone", "remoteAddr": "192.0.2.7", "userAgent": "Mozilla/5.0",
+                "rooms": ["chat:1"],
             }],
             "devices": 1,
             "lastSeen": null,
@@ -99,19 +98,6 @@ pub struct UsersQuery {
     /// The `next` of the page before.
     #[serde(default, deserialize_with = "blank_is_absent")]
     cursor: Option<String>,
-}
-
-/// `?limit=&cursor=` is what a form with nothing filled in sends.
-fn blank_is_absent<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err: fmt::Display>,
-{
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 /// A page of the users that are online.
@@ -198,6 +184,7 @@ mod tests {
             device_id: device.map(Into::into),
             remote_addr: None,
             user_agent: None,
+            rooms: vec!["chat:1".into()],
         }
     }
 
@@ -220,7 +207,7 @@ mod tests {
             json!({
                 "id": "a", "userId": "42", "namespace": "/", "nodeId": "n", "transport": "websocket",
                 "connectedAt": "1970-01-01T00:00:00Z", "expiresAt": null, "deviceId": "phone",
-                "remoteAddr": null, "userAgent": null,
+                "remoteAddr": null, "userAgent": null, "rooms": ["chat:1"],
             })
         );
     }

@@ -70,6 +70,8 @@ pub struct Identity {
     pub email: Option<String>,
     /// `role` and all of `roles`, each once.
     pub roles: Vec<String>,
+    /// The rooms that it claims, each once; they may be none that there can be.
+    pub rooms: Vec<String>,
     /// `exp`. None for a session cookie: it holds until the session is looked at again.
     pub expires_at: Option<Timestamp>,
     /// `iat`, in milliseconds if it has them. Of a session cookie, the millisecond before the session was looked up in the

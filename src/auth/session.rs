@@ -79,6 +79,7 @@ impl Reader {
         Ok(Session {
             life: life(session.get("cookie"), now)?,
             identity: Identity {
+                rooms: Vec::new(),
                 user_id,
                 username: username.map(str::to_owned),
                 email: None,

@@ -59,6 +59,8 @@ section! {
         audience: Vec<String> = Vec::new(), shown("any"), reload, fits(texts::named);
         /// The claim with the user's id.
         user_id_claim: Option<String> = None, shown("`sub`, else `id`, else `userId`"), reload, fits(texts::named);
+        /// The claim with the rooms that its bearer's connections are in, a name or a list of names.
+        rooms_claim: String = "rooms".into(), reload, fits(texts::named);
         /// Tolerance for clocks: how long after `exp` a token is still let in, and before `nbf` already.
         leeway: Duration = Duration::from_secs(5), reload;
     }
@@ -133,6 +135,9 @@ section! {
         issuer: Option<Vec<String>> = None, shown("`auth.jwt.issuer`"), fits(texts::named);
         /// In place of `auth.jwt.audience`; an empty list takes any audience. A key's own audience holds besides.
         audience: Option<Vec<String>> = None, shown("`auth.jwt.audience`"), fits(texts::named);
+        /// The rooms that clients may `join` and `leave` themselves: names, of which a `*` at the end stands for any rest. With none
+        /// the two events are an application's like others.
+        client_rooms: Vec<String> = Vec::new(), reload, fits(texts::room_pattern);
     }
 }
 
@@ -145,7 +150,18 @@ impl Namespace {
             roles: roles.iter().map(|role| (*role).into()).collect(),
             issuer: None,
             audience: None,
+            client_rooms: Vec::new(),
         }
+    }
+
+    /// Whether clients may join a room of this name, and leave it.
+    pub fn lets_join(&self, room: &str) -> bool {
+        self.client_rooms
+            .iter()
+            .any(|pattern| match pattern.strip_suffix('*') {
+                Some(begin) => room.starts_with(begin),
+                None => room == pattern,
+            })
     }
 
     /// Those of a node that has none configured.

@@ -69,6 +69,8 @@ section! {
         /// How many inbound events may come at once, per connection. They are handled in order, one at a time; no more than
         /// these wait.
         events_burst: u32 = 200, reload, positive;
+        /// Rooms that one connection may be in, and a user with all connections. Its user's and its roles' don't count.
+        rooms_per_connection: u32 = 256, reload, positive;
         /// How long a client has for the request head, the upgrade and the CONNECT packet, and a transport for being left with
         /// no namespace. For the CONNECT packet no longer than the value at the start, which socketioxide goes by.
         handshake_timeout: Duration = Duration::from_secs(10), reload, positive;

@@ -17,6 +17,7 @@ use super::{
         Peers,
         wire::{self, Command, PeerMessage, Receipt},
     },
+    rooms::RoomChanges,
     tasks::contain,
 };
 use crate::{
@@ -43,6 +44,7 @@ pub(super) struct PeerCommands {
     peers: Arc<Peers>,
     connections: Arc<LocalConnections>,
     delivery: Arc<Deliverer>,
+    rooms: Arc<RoomChanges>,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -119,6 +121,13 @@ impl PeerCommands {
                     receipt,
                     connections,
                 ));
+            }
+            Command::Room(change) => {
+                let (rooms, peers) = (self.rooms.clone(), self.peers.clone());
+                tokio::spawn(async move {
+                    let receipt = rooms.obey(&change, receipt).await;
+                    peers.confirm(&from, &[receipt]);
+                });
             }
             Command::EndToken { token_id } => {
                 let ended = self.connections.end_token(&token_id);

@@ -11,7 +11,7 @@ use super::arg::{Arg, Arguments, BASE64};
 use crate::{
     connection::{ConnectionId, UserId},
     registry::{
-        Whom,
+        Room, Whom,
         keys::{Shard, Shards},
     },
 };
@@ -30,6 +30,12 @@ pub const RESERVED_EVENTS: [&str; 10] = [
     "forceDisconnect",
     "presence",
 ];
+
+/// What the names of the rooms begin with that a user's connections are in.
+const USER_ROOM: &str = "user:";
+
+/// What the names of the rooms begin with that the connections of a role are in. Nobody keeps who they are.
+const ROLE_ROOM: &str = "role:";
 
 /// An event for clients.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -73,21 +79,28 @@ impl Target {
         }
     }
 
-    /// Which of the registry's shards its recipients are in; none if they may be in any.
-    pub(crate) fn shard(&self, shards: Shards) -> Option<Shard> {
-        match self {
-            Self::User(user) | Self::Device(user, _) => Some(shards.of_user(user)),
-            Self::Connection(id) => shards.of_id(id),
-            Self::Room(_) | Self::All => None,
+    /// The connections in a room. That of a user (`user:42`) is the user.
+    pub fn room(name: impl Into<String>) -> Self {
+        let name = name.into();
+        match name.strip_prefix(USER_ROOM) {
+            Some(user) => Self::User(user.into()),
+            None => Self::Room(name),
         }
     }
 
-    /// What the registry is asked for its holders; none if nobody keeps who its recipients are.
-    pub(crate) fn recipient(&self) -> Option<Whom> {
+    /// Which of the registry's shards its recipients in a namespace are in; none if they may be in any.
+    pub(crate) fn shard(&self, namespace: &str, shards: Shards) -> Option<Shard> {
+        self.recipient(namespace)?.shard(shards)
+    }
+
+    /// What the registry is asked for the holders of its recipients in a namespace; none if nobody keeps who those are.
+    pub(crate) fn recipient(&self, namespace: &str) -> Option<Whom> {
         match self {
             Self::User(user) | Self::Device(user, _) => Some(Whom::User(user.clone())),
             Self::Connection(id) => Some(Whom::Connection(id.clone())),
-            Self::Room(_) | Self::All => None,
+            Self::Room(name) if name.starts_with(ROLE_ROOM) => None,
+            Self::Room(name) => Some(Whom::Room(Room::new(namespace, name.as_str()))),
+            Self::All => None,
         }
     }
 
@@ -319,6 +332,17 @@ pub struct Disconnected {
     pub nodes: u64,
     /// Those of which that could not be confirmed in time. Their nodes carry the order out when they can.
     pub remaining: Vec<ConnectionId>,
+}
+
+/// What became of a change to who is in a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoomChanged {
+    /// How many connections have joined or left.
+    pub connections: u64,
+    /// On how many nodes.
+    pub nodes: u64,
+    /// How many further nodes hold connections that it is for and have not said in time that it is done.
+    pub unconfirmed: u64,
 }
 
 /// What became of the revocation of one token.

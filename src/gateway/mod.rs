@@ -15,7 +15,7 @@
 //!  the way in       arriving
 //!  what clients say clients    handlers (an application's)
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
-//!  what is done     delivery   endings: orders, expiry, recheck
+//!  what is done     delivery   rooms   endings: orders, expiry, recheck
 //!  who is there     connections   peers
 //!  nouns            lease   readiness   refusal   message   arg   error   tasks
 //! ```
@@ -47,6 +47,8 @@ mod peers;
 mod readiness;
 mod refusal;
 pub mod requests;
+mod room_verbs;
+mod rooms;
 mod scrape;
 mod session_events;
 mod sessions;
@@ -68,6 +70,7 @@ use self::{
     lease::OwnLease,
     membership::heartbeats::Heartbeats,
     readiness::Readiness,
+    rooms::RoomChanges,
     sessions::RefreshSessions,
     tasks::Tasks,
 };
@@ -85,8 +88,8 @@ pub use clients::admin::{TokenBearer, TokenRefused};
 pub(crate) use clients::inbound::is_own_event;
 pub use error::GatewayError;
 pub use message::{
-    AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, Target,
-    TokenRevoked,
+    AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, RoomChanged,
+    Target, TokenRevoked,
 };
 
 /// What a gateway is made of.
@@ -131,6 +134,7 @@ struct Composition {
     delivery: Arc<Deliverer>,
     orders: Arc<EndOrders>,
     expiry: Arc<ExpiryWatch>,
+    rooms: Arc<RoomChanges>,
     heartbeats: Arc<Heartbeats>,
     admin_verbs: Arc<AdminVerbs>,
     sessions: RefreshSessions,

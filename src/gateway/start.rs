@@ -23,6 +23,7 @@ use super::{
     memory::MemoryWatch,
     peers::Peers,
     readiness::Readiness,
+    rooms::RoomChanges,
     session_events::SessionListener,
     sessions::RefreshSessions,
     tasks::Tasks,
@@ -97,6 +98,12 @@ impl Gateway {
             connections.clone(),
             orders.clone(),
         ));
+        let rooms = Arc::new(RoomChanges::new(
+            peers.clone(),
+            connections.clone(),
+            registrar.clone(),
+            expiry.clone(),
+        ));
         let repairs = Arc::new(Repairs::new(
             config.clone(),
             metrics.clone(),
@@ -140,6 +147,7 @@ impl Gateway {
             orders.clone(),
             registrar.clone(),
             expiry.clone(),
+            rooms.clone(),
         );
         let events = Arc::new(ClientEvents::new(
             config.clone(),
@@ -184,6 +192,7 @@ impl Gateway {
             peers,
             connections.clone(),
             delivery.clone(),
+            rooms.clone(),
             heartbeats.clone(),
         ));
         let sessions = RefreshSessions::new(
@@ -218,6 +227,7 @@ impl Gateway {
             delivery,
             orders,
             expiry,
+            rooms,
             heartbeats,
             admin_verbs,
             sessions,

@@ -35,19 +35,17 @@ impl Gateway {
         self.inner.delivery.dispatch(target, message).await
     }
 
-    /// Hands a message to a user's connections, or to those of one device, wherever they are, and collects what the clients
-    /// answer within `timeout`.
+    /// Hands a message to connections, wherever they are, and collects what the clients answer within `timeout`.
     pub async fn send_with_ack(
         &self,
-        user: &UserId,
-        device: Option<String>,
+        target: &Target,
         message: &Message,
         timeout: Duration,
     ) -> Result<Acked, GatewayError> {
         self.inner.delivery.check_namespace(&message.namespace)?;
         self.inner
             .delivery
-            .send_with_ack(user, device, message, timeout)
+            .send_with_ack(target, message, timeout)
             .await
     }
 

@@ -92,6 +92,7 @@ impl Metrics {
             .chain(Breach::ALL.map(|breach| self.transports_ended(breach.label())))
             .chain([
                 self.events_refused(),
+                self.rooms_refused(),
                 self.events_unknown(),
                 self.bus_reconnects(),
                 self.connections_reaped(),

@@ -89,6 +89,11 @@ impl Metrics {
         self.counter("switchboard_events_refused_total", Vec::new())
     }
 
+    /// Rooms of a token that its connection is not in: it is in as many as it may be, or no room has such a name.
+    pub fn rooms_refused(&self) -> Counter {
+        self.counter("switchboard_rooms_refused_total", Vec::new())
+    }
+
     /// Inbound events that nothing takes.
     pub fn events_unknown(&self) -> Counter {
         self.counter("switchboard_events_unknown_total", Vec::new())

@@ -53,6 +53,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Messages that did not reach their recipients",
     ),
     (
+        "switchboard_rooms_refused_total",
+        Kind::Counter,
+        "Rooms claimed by tokens that there can't be, or too many of them",
+    ),
+    (
         "switchboard_events_refused_total",
         Kind::Counter,
         "Inbound events refused by the rate limit",

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Entry, TOKEN_MARGIN};
+use super::{Entry, Lasting, TOKEN_MARGIN};
 use crate::{
     connection::{Connection, Tally},
     ending::Ending,
@@ -170,6 +170,8 @@ pub enum Admission {
         /// is the caller's. Where there is no room besides them, also those that an earlier call evicted and that are still
         /// there, as its caller may have failed.
         evicted: Vec<Entry>,
+        /// The rooms that its user is to be in, of all namespaces, those that are over among them. None for a guest.
+        lasting: Vec<Lasting>,
     },
     /// It may not be there. An entry that is there stays until it is unregistered.
     Refused(Bar),

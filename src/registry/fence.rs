@@ -5,7 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, SessionId};
+use super::{
+    Entry, Room, SessionId,
+    keys::{Shard, Shards},
+};
 use crate::{
     connection::{ConnectionId, Instance, UserId},
     ending::Ending,
@@ -84,16 +87,36 @@ pub enum EndTarget {
     },
     /// One connection, of a user or of a guest.
     Connection(Entry),
+    /// Those in a room but those named.
+    Room {
+        /// Which.
+        room: Room,
+        /// The ones that stay.
+        except: Vec<ConnectionId>,
+    },
 }
 
 impl EndTarget {
-    /// The user whose connections are meant; none for a guest's.
+    /// Which of these shards lists the connections; none if there can't be such a connection, as its id is made up or another
+    /// user's.
+    pub fn shard(&self, shards: Shards) -> Option<Shard> {
+        match self {
+            Self::User { user, .. } | Self::Revoked { user } | Self::Session { user, .. } => {
+                Some(shards.of_user(user))
+            }
+            Self::Connection(entry) => shards.of_entry(entry),
+            Self::Room { room, .. } => Some(shards.of_room(room)),
+        }
+    }
+
+    /// The user whose connections are meant; none for a guest's, and for those of a room.
     pub fn user(&self) -> Option<&UserId> {
         match self {
             Self::User { user, .. } | Self::Revoked { user } | Self::Session { user, .. } => {
                 Some(user)
             }
             Self::Connection(entry) => entry.user.as_ref(),
+            Self::Room { .. } => None,
         }
     }
 }

@@ -19,6 +19,12 @@
 //! | `P:2:{sX}:rate:<user>` | STRING: how many newcomers a user has had in the last seconds; expires |
 //! | `P:2:{sX}:family:<id>` | HASH: a refresh family; expires |
 //! | `P:2:{sX}:call:<digest>` | HASH: a call of the API with an `Idempotency-Key`; expires |
+//! | `P:2:{sX}:members` | ZSET, all scores 0: who is in the rooms of a shard, in the order of rooms, then of users |
+//! | `P:2:{sX}:rooms` | ZSET, all scores 0: the rooms of a shard that somebody is in |
+//! | `P:2:{sX}:holders:<room>` | HASH lease → how many members of a room it has; and of the empty text → how many users |
+//! | `P:2:{sX}:m:<lease>` | HASH room and id → user: the members in a shard that belong to a lease |
+//! | `P:2:{sX}:lasting:<user>` | HASH room → until when, in ms: the rooms that a user is to be in |
+//! | `P:2:{sX}:kept:<room>` | SET: the users that may have a lasting membership in a room |
 //! | `P:2:{sX}:carried` | STRING: what the first layout held against the users of a shard has been carried over |
 //! | `P:2:{nodesY}:leases` | HASH lease → when it runs out, last heartbeat, report; and the schema; one copy, or three in a cluster |
 //! | `P:2:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
@@ -30,12 +36,12 @@
 //!
 //! The first layout had `P:{sX}:…` and `P:{nodes}:…`. Nothing reads those, but for what [`Keys::copy_of`] names, once.
 //!
-//! Users are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
+//! Users, and the namespaces and names of rooms, are escaped ([`escape`]), so that a zero byte can end them. Of tokens and sessions there are digests.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 pub use super::shard::{Shard, Shards};
-use super::{Lease, SessionId};
+use super::{Lease, Room, SessionId};
 use crate::{connection::Instance, link::Slot};
 
 /// The braces of the copies of the table of leases: in a cluster whose slots are dealt out evenly, on three masters.
@@ -77,6 +83,18 @@ pub fn unescape(escaped: &[u8]) -> Option<String> {
         }
     }
     String::from_utf8(bytes).ok()
+}
+
+/// A room as it is written down: its namespace and its name, escaped, with a zero byte in between.
+pub fn room_field(room: &Room) -> Vec<u8> {
+    [escape(&room.namespace), escape(&room.name)].join(&0)
+}
+
+/// What [`room_field`] was given; none if these bytes are not its output.
+pub fn room_of(field: &[u8]) -> Option<Room> {
+    let mut parts = field.split(|byte| *byte == 0);
+    let room = Room::new(unescape(parts.next()?)?, unescape(parts.next()?)?);
+    parts.next().is_none().then_some(room)
 }
 
 /// The names, under one prefix.
@@ -211,6 +229,36 @@ impl Keys {
     /// When a token of the future was first seen, by its digest; empty for none, whose key nobody writes.
     pub fn ahead(&self, shard: Shard, digest: &str) -> String {
         self.shard(shard, &format!("ahead:{digest}"))
+    }
+
+    /// Who is in the rooms of a shard.
+    pub fn members(&self, shard: Shard) -> String {
+        self.shard(shard, "members")
+    }
+
+    /// The rooms of a shard that somebody is in.
+    pub fn rooms(&self, shard: Shard) -> String {
+        self.shard(shard, "rooms")
+    }
+
+    /// Which leases have members of a room. Takes the room as [`room_field`] gave it.
+    pub fn room_holders(&self, shard: Shard, room: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "holders:", room)
+    }
+
+    /// The members in a shard that belong to a lease.
+    pub fn joined(&self, shard: Shard, lease: &Lease) -> String {
+        self.shard(shard, &format!("m:{lease}"))
+    }
+
+    /// The rooms that a user is to be in. Takes the user as [`escape`] gave it; empty for a guest, whose key nobody writes.
+    pub fn lasting(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "lasting:", escaped)
+    }
+
+    /// The users that may have a lasting membership in a room. Takes the room as [`room_field`] gave it.
+    pub fn kept(&self, shard: Shard, room: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "kept:", room)
     }
 
     /// Set when what the first layout held against the users of a shard has been carried over.

@@ -31,6 +31,7 @@ mod fence;
 pub mod keys;
 pub mod memory;
 pub mod redis;
+mod rooms;
 mod shard;
 
 use std::{collections::HashSet, time::Duration};
@@ -56,6 +57,7 @@ pub use fence::{
     Ban, EndOrder, EndTarget, Fence, Listed, MOST_EXCEPTIONS, Ordered, REVOCATION_KEPT,
     SESSION_KEPT, TOKEN_KEPT, TOKEN_MARGIN,
 };
+pub use rooms::{Lasting, Member, MembersPage, Room, RoomFilter, RoomTally, Rooms, RoomsPage};
 
 /// One unbroken membership of one run of one node. Written `instance.epoch`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -221,14 +223,17 @@ pub enum Whom {
     User(UserId),
     /// The one that holds a connection.
     Connection(ConnectionId),
+    /// Those that hold a member of a room.
+    Room(Room),
 }
 
 impl Whom {
-    /// Which of these shards the user, or the connection, is in; none if the id is no id of a connection.
+    /// Which of these shards the user, the connection or the room is in; none if the id is no id of a connection.
     pub fn shard(&self, shards: Shards) -> Option<Shard> {
         match self {
             Self::User(user) => Some(shards.of_user(user)),
             Self::Connection(id) => shards.of_id(id),
+            Self::Room(room) => Some(shards.of_room(room)),
         }
     }
 }
@@ -249,7 +254,7 @@ pub enum RegistryError {
 
 /// The contract; see the module.
 #[async_trait]
-pub trait Registry: Families + Calls + 'static {
+pub trait Registry: Families + Calls + Rooms + 'static {
     /// The parts that the registry has.
     fn shards(&self) -> Shards;
 

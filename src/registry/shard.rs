@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Entry, Family, RegistryError, SessionId};
+use super::{Entry, Family, RegistryError, Room, SessionId};
 use crate::connection::{ConnectionId, Instance, UserId};
 
 /// One of the parts that the registry is divided into. A user is in one of them, with all its connections.
@@ -83,7 +83,17 @@ impl Shards {
 
     /// The shard of a user: the same on every node and in every version, by 32-bit FNV-1a, folded.
     pub fn of_user(self, user: &UserId) -> Shard {
-        let hash = user.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        self.of_bytes(user.as_str().bytes())
+    }
+
+    /// The shard of a room: the same on every node and in every version, as of a user with its namespace, a zero byte and its name.
+    pub fn of_room(self, room: &Room) -> Shard {
+        let namespace = room.namespace.bytes().chain([0]);
+        self.of_bytes(namespace.chain(room.name.bytes()))
+    }
+
+    fn of_bytes(self, bytes: impl Iterator<Item = u8>) -> Shard {
+        let hash = bytes.fold(0x811c_9dc5_u32, |hash, byte| {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
         let folded = hash ^ (hash >> 16);

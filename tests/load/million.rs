@@ -167,6 +167,7 @@ impl Crowd {
                 .then(|| format!("9b2fc0de-7c1e-4c39-9d5b-{number:012}")),
             remote_addr: Some(format!("203.0.{}.{}", number / 256 % 256, number % 256)),
             user_agent: Some(BROWSER.into()),
+            rooms: Vec::new(),
         }
     }
 

@@ -17,8 +17,9 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Assertion, Ban, Bar, Call, CallEnd, Calls, Claim, EndOrder, Entry, Families,
-        Family, FamilyToken, Grant, Heartbeat, Lease, Node, NodeReport, Ordered, Presence,
-        Registry, RegistryError, Rotation, SessionId, Totals, Turn, UserEntry, UsersPage, Whom,
+        Family, FamilyToken, Grant, Heartbeat, Lasting, Lease, Member, MembersPage, Node,
+        NodeReport, Ordered, Presence, Registry, RegistryError, Room, RoomFilter, RoomTally, Rooms,
+        RoomsPage, Rotation, SessionId, Totals, Turn, UserEntry, UsersPage, Whom,
         keys::{Shard, Shards},
         memory::MemoryRegistry,
     },
@@ -135,6 +136,64 @@ impl Calls for Panicky {
 
     async fn settle_call(&self, call: &Call, end: CallEnd<'_>) -> Result<(), RegistryError> {
         self.inner.settle_call(call, end).await
+    }
+}
+
+#[async_trait]
+impl Rooms for Panicky {
+    async fn change_members(
+        &self,
+        lease: &Lease,
+        shard: Shard,
+        changes: &[(Member, bool)],
+    ) -> Answer<()> {
+        self.faults.may_panic("change_members");
+        let changed = self.inner.change_members(lease, shard, changes).await;
+        self.faults.may_panic("change_members");
+        changed
+    }
+
+    async fn joined(&self, lease: &Lease, shard: Shard) -> Answer<Vec<Member>> {
+        self.faults.may_panic("joined");
+        self.inner.joined(lease, shard).await
+    }
+
+    async fn room(&self, room: &Room) -> Answer<RoomTally> {
+        self.inner.room(room).await
+    }
+
+    async fn rooms(
+        &self,
+        filter: &RoomFilter,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Answer<RoomsPage> {
+        self.inner.rooms(filter, cursor, limit).await
+    }
+
+    async fn members(
+        &self,
+        room: &Room,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Answer<MembersPage> {
+        self.inner.members(room, cursor, limit).await
+    }
+
+    async fn keep_in_room(&self, user: &UserId, lasting: &Lasting, most: usize) -> Answer<bool> {
+        self.inner.keep_in_room(user, lasting, most).await
+    }
+
+    async fn let_go(&self, user: &UserId, room: &Room) -> Answer<()> {
+        self.inner.let_go(user, room).await
+    }
+
+    async fn let_all_go(&self, room: &Room) -> Answer<()> {
+        self.inner.let_all_go(room).await
+    }
+
+    async fn lasting(&self, user: &UserId) -> Answer<Vec<Lasting>> {
+        self.inner.lasting(user).await
     }
 }
 

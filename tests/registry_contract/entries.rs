@@ -134,6 +134,7 @@ pub(super) async fn any_text_can_be_a_user(home: &dyn Home) {
         let connection = Connection {
             device_id: Some(user.into()),
             user_agent: Some(user.into()),
+            rooms: vec![user.into()],
             remote_addr: Some(user.into()),
             namespace: format!("/{user}"),
             ..a.connection(user)

@@ -23,6 +23,7 @@ mod redis_losses;
 mod redis_reaping;
 mod redis_returning;
 mod redis_shards;
+mod rooms;
 mod schema;
 #[path = "../support/mod.rs"]
 mod support;
@@ -129,6 +130,12 @@ conformance! {
         nothing_is_held_against_a_guest
         a_node_learns_which_of_its_connections_may_not_be_there
         nobody_slips_in_behind_a_fence;
+    rooms:
+        a_room_has_its_members_whatever_their_nodes
+        rooms_of_any_name_are_listed_by_namespace_and_prefix
+        the_members_of_a_dead_node_are_gone_with_it
+        a_lasting_membership_is_told_to_who_comes_after_it
+        an_order_for_a_room_means_its_members;
     calls:
         a_call_is_claimed_by_one_and_its_answer_kept
         a_call_that_did_nothing_is_free_and_one_that_may_have_is_its_own;

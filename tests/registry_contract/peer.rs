@@ -160,6 +160,7 @@ impl Peer {
             device_id: None,
             remote_addr: Some("203.0.113.7".into()),
             user_agent: Some("test/1".into()),
+            rooms: Vec::new(),
         }
     }
 

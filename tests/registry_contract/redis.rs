@@ -94,6 +94,7 @@ async fn a_connection_weighs_at_most_400_bytes() {
                 device_id: (n % 4 == 0).then(|| format!("9b2fc0de-7c1e-4c39-9d5b-{n:012}")),
                 remote_addr: Some(format!("203.0.{}.{}", n / 256 % 256, n % 256)),
                 user_agent: Some(BROWSER.into()),
+                rooms: Vec::new(),
                 ..peer.connection(&format!("{:010}", n - u32::from(n % 3 == 2)))
             };
             let grant = Grant {

@@ -100,6 +100,7 @@ impl Caller {
             device_id: None,
             remote_addr: None,
             user_agent: None,
+            rooms: Vec::new(),
         }
     }
 

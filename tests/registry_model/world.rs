@@ -303,10 +303,12 @@ impl<'a> World<'a> {
                     start,
                     tally,
                     evicted,
+                    lasting,
                 } => Admission::Admitted {
                     start,
                     tally: if uncounted { Tally::default() } else { tally },
                     evicted: sorted(evicted),
+                    lasting,
                 },
                 kept_out => kept_out,
             })
@@ -385,6 +387,7 @@ impl<'a> World<'a> {
                         device_id: DEVICES[usize::from(*device)].map(Into::into),
                         remote_addr: Some("2001:db8::1".into()),
                         user_agent: None,
+                        rooms: Vec::new(),
                     },
                     grant: self.grant(*grant),
                     version: 1,

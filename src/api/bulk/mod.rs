@@ -22,15 +22,13 @@ use crate::{
         requests::{
             device_id,
             fields::{GivenUser, present},
+            rooms::room_target,
             send::Content,
             user_id,
         },
     },
 };
 use order::{CONCURRENCY, hand_over, is_unavailable, is_unknown};
-
-/// What names of rooms begin with that nobody can be in.
-const DEVICE_ROOM: &str = "device:";
 
 /// The most messages of one call.
 const MAX_MESSAGES: usize = 1000;
@@ -205,11 +203,7 @@ fn target(
         }
         (None, Some(id), None) if id.is_empty() => wrong("connection: empty"),
         (None, Some(id), None) => Ok(Target::Connection(id.into())),
-        (None, None, Some(room)) if room.is_empty() => wrong("room: empty"),
-        (None, None, Some(room)) if room.starts_with(DEVICE_ROOM) => {
-            wrong("room: a device is a user's, and no room: send to the user with `device`")
-        }
-        (None, None, Some(room)) => Ok(Target::Room(room)),
+        (None, None, Some(room)) => Ok(room_target(room)?),
         _ => wrong("exactly one of user, connection and room names the recipients"),
     }
 }

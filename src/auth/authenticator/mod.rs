@@ -39,6 +39,8 @@ struct Inner {
     rules: Vec<Arc<NamespaceRule>>,
     everywhere: Intended,
     user: UserClaim,
+    /// `auth.jwt.rooms_claim`.
+    rooms: String,
     leeway: Duration,
     sessions: Option<Sessions>,
 }
@@ -186,6 +188,7 @@ impl Authenticator {
                 rules: Vec::new(),
                 everywhere: Intended::everywhere(&config::Jwt::default()),
                 user: UserClaim::Usual,
+                rooms: config::Jwt::default().rooms_claim,
                 leeway: config::Jwt::default().leeway,
                 sessions: None,
             },
@@ -218,6 +221,7 @@ impl Inner {
                 .collect::<Result<_, _>>()?,
             everywhere: Intended::everywhere(jwt),
             user,
+            rooms: jwt.rooms_claim.clone(),
             leeway: jwt.leeway,
             sessions: Sessions::new(&auth.session),
         })
@@ -241,6 +245,7 @@ impl Inner {
             intended,
             bound,
             user: &self.user,
+            rooms: &self.rooms,
             digest: TokenDigest::of(token),
         };
         check.identity(&payload)

@@ -43,6 +43,8 @@ pub(crate) struct Check<'a> {
     pub(crate) bound: &'a Bound,
     /// The user's claim.
     pub(crate) user: &'a UserClaim,
+    /// The claim with the rooms.
+    pub(crate) rooms: &'a str,
     /// What tells the token from all others.
     pub(crate) digest: TokenDigest,
 }
@@ -72,6 +74,7 @@ impl Check<'_> {
             username: string(claims, "username"),
             email: string(claims, "email"),
             roles: self.bound.given(roles(claims)),
+            rooms: granted(claims.get(self.rooms)),
             expires_at: Some(timestamp(expires_at)),
             issued_at: issued_at(claims),
             token_id,
@@ -149,7 +152,7 @@ fn roles(claims: &Map<String, Value>) -> Vec<String> {
     granted(both.filter_map(|name| claims.get(name)))
 }
 
-/// All roles in some values, each of them a string or a list of strings; what is neither grants nothing.
+/// All roles, or rooms, in some values, each of them a string or a list of strings; what is neither grants nothing.
 pub(crate) fn granted<'a>(values: impl IntoIterator<Item = &'a Value>) -> Vec<String> {
     let mut roles = Vec::new();
     let mut grant = |role: &Value| {

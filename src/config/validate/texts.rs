@@ -6,6 +6,7 @@ use reqwest::Url;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{KeySecret, print::MASK, value::MASKED};
+use crate::connection::check_room;
 
 /// The names that `auth.jwt.algorithms` takes: RFC 7518 section 3.1 and RFC 8037 section 3.1, without `none`.
 const ALGORITHMS: [&str; 12] = [
@@ -69,6 +70,17 @@ pub(in crate::config) fn transport_cookie(text: &str) -> Result<(), String> {
     expect(
         fits,
         "must be a cookie's name, and its attributes behind a semicolon: io; Path=/; HttpOnly",
+    )
+}
+
+/// A room, or the beginning of rooms that clients may join.
+pub(in crate::config) fn room_pattern(text: &str) -> Result<(), String> {
+    let begin = text.strip_suffix('*').unwrap_or(text);
+    let fits = text == "*" || (check_room(begin).is_ok() && !begin.contains('*'));
+    expect(
+        fits,
+        "must be a room's name of 1 to 200 characters, or the beginning of names with a * behind it; not one that begins with user:, \
+         role: or device:",
     )
 }
 

@@ -22,7 +22,6 @@ use super::{
     connections::{
         LocalConnections,
         departing::DisconnectListener,
-        event_limiter::EventLimiter,
         local::{ConnectionObserver, CurrentConnection, LocalConnection},
     },
     endings::expiry::ExpiryWatch,
@@ -224,6 +223,7 @@ impl Arrivals {
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
+        let claimed = identity.as_ref().map_or(0, |identity| identity.rooms.len());
         let lane = self.application.lane(namespace);
         let observer = lane.clone().map(|lane| lane as Arc<dyn ConnectionObserver>);
         let connection = LocalConnection::new(
@@ -232,9 +232,11 @@ impl Arrivals {
             namespace.clone(),
             device_id(auth),
             session.clone(),
-            EventLimiter::new(&self.config.now().limits),
             observer,
+            &self.config.now().limits,
         );
+        let missing = claimed.saturating_sub(connection.rooms().len());
+        self.metrics.rooms_refused().increment(missing as u64);
         let greetings = self
             .application
             .decide(&connection, lane.as_deref(), said.whole())

@@ -11,7 +11,7 @@ use super::admin::caller;
 use crate::{
     auth::{AuthError, Authenticator, Identity},
     config::RunningConfig,
-    connection::{Connection, ConnectionId, NodeId},
+    connection::{Connection, ConnectionId, NoRoom, NodeId, check_room},
     ending::Ending,
     gateway::{
         connections::{
@@ -22,6 +22,7 @@ use crate::{
         lease::OwnLease,
         membership::registrar::Registrar,
         refusal::Refusal,
+        rooms::{NotChanged, RoomChanges},
         tasks::contain_async,
     },
     registry::{Admission, Assertion, EndTarget, Entry, Registry, RegistryError},
@@ -47,6 +48,12 @@ pub(crate) enum VerbError {
     UnknownConnection,
     #[error("Invalid arguments")]
     Arguments,
+    #[error("Invalid room: {0}")]
+    Room(#[from] NoRoom),
+    #[error("Room not allowed")]
+    ForbiddenRoom,
+    #[error(transparent)]
+    NotChanged(#[from] NotChanged),
 }
 
 impl From<Refusal> for VerbError {
@@ -68,18 +75,23 @@ pub(crate) enum ClientVerb {
     Devices,
     LogoutDevice,
     Authenticate,
+    Join,
+    Leave,
 }
 
 impl ClientVerb {
-    /// The verb of that name.
-    pub(crate) fn of(event: &str) -> Option<Self> {
-        match event {
+    /// The verb of that name. `joins`: whether clients may join rooms of the namespace.
+    pub(crate) fn of(event: &str, joins: impl FnOnce() -> bool) -> Option<Self> {
+        let verb = match event {
             "refreshToken" => Some(Self::RefreshToken),
             "devices" => Some(Self::Devices),
             "logoutDevice" => Some(Self::LogoutDevice),
             "authenticate" => Some(Self::Authenticate),
+            "join" => Some(Self::Join),
+            "leave" => Some(Self::Leave),
             _ => None,
-        }
+        };
+        verb.filter(|verb| !matches!(verb, Self::Join | Self::Leave) || joins())
     }
 }
 
@@ -87,7 +99,9 @@ impl ClientVerb {
 pub(crate) fn too_large(verb: ClientVerb) -> VerbError {
     match verb {
         ClientVerb::RefreshToken | ClientVerb::Authenticate => AuthError::Invalid.into(),
-        ClientVerb::Devices | ClientVerb::LogoutDevice => VerbError::Arguments,
+        ClientVerb::Devices | ClientVerb::LogoutDevice | ClientVerb::Join | ClientVerb::Leave => {
+            VerbError::Arguments
+        }
     }
 }
 
@@ -139,6 +153,7 @@ pub(crate) struct ClientVerbs {
     orders: Arc<EndOrders>,
     registrar: Arc<Registrar>,
     expiry: Arc<ExpiryWatch>,
+    rooms: Arc<RoomChanges>,
 }
 
 impl ClientVerbs {
@@ -157,6 +172,7 @@ impl ClientVerbs {
         orders: Arc<EndOrders>,
         registrar: Arc<Registrar>,
         expiry: Arc<ExpiryWatch>,
+        rooms: Arc<RoomChanges>,
     ) -> Self {
         Self {
             node_id,
@@ -168,6 +184,7 @@ impl ClientVerbs {
             orders,
             registrar,
             expiry,
+            rooms,
         }
     }
 
@@ -184,6 +201,16 @@ impl ClientVerbs {
             ClientVerb::Devices => self.devices(connection, argument).await,
             ClientVerb::LogoutDevice => self.log_out_device(connection, argument).await,
             ClientVerb::Authenticate => self.authenticate(connection, socket, argument).await,
+            ClientVerb::Join => {
+                let room = self.joinable(connection, &argument)?;
+                self.rooms.join(connection, room).await?;
+                Ok(json!({}))
+            }
+            ClientVerb::Leave => {
+                let room = self.joinable(connection, &argument)?;
+                self.rooms.leave(connection, room).await?;
+                Ok(json!({}))
+            }
         }
     }
 
@@ -200,7 +227,7 @@ impl ClientVerbs {
         }
         let expires_at = identity.expires_at;
         // Through the registry before it counts here: a token that has been revoked renews nothing.
-        let mut record = connection.record(&self.node_id);
+        let mut record = connection.assertable(&self.node_id);
         record.expires_at = expires_at;
         connection.changed();
         let assertion = Assertion {
@@ -224,7 +251,10 @@ impl ClientVerbs {
                 return Err(Refusal::Unavailable.into());
             }
         }
+        let claimed = identity.rooms.clone();
         connection.renew(identity);
+        let changed = connection.claim_rooms(&claimed, self.connections.most_rooms());
+        self.connections.memberships.settle(changed).await?;
         connection.changed();
         self.expiry.watch(connection);
         // A revocation of this token since then has looked for it on a connection that still had the token before; and an assertion
@@ -355,11 +385,33 @@ impl ClientVerbs {
         }
         tracing::debug!(guest = %guest.id, connection = %connection.id, user = connection.user().map(|user| user.as_str()), "authenticated");
         self.expiry.watch(&connection);
+        if !connection.rooms().is_empty() {
+            let members = connection.memberships();
+            self.connections.memberships.settle(members).await?;
+            self.registrar.update(&connection);
+        }
         if let Some(ending) = connection.ending().cloned() {
             self.connections
                 .carry_out(vec![connection.clone()], &ending);
         }
         Ok(connection.introduction(&self.node_id, tally))
+    }
+
+    /// The room that a client names, if it may join rooms like that and leave them.
+    fn joinable<'a>(
+        &self,
+        connection: &LocalConnection,
+        room: &'a Value,
+    ) -> Result<&'a str, VerbError> {
+        let room = room.as_str().ok_or(VerbError::Arguments)?;
+        check_room(room)?;
+        let config = self.config.now();
+        let mut namespaces = config.namespaces.iter();
+        let namespace = namespaces.find(|it| *it.path == *connection.namespace);
+        match namespace.is_some_and(|namespace| namespace.lets_join(room)) {
+            true => Ok(room),
+            false => Err(VerbError::ForbiddenRoom),
+        }
     }
 
     /// Who a token says its bearer is, by the rules of the connection's namespace.
@@ -407,6 +459,7 @@ impl ClientVerbs {
             .release(&self.lease.current(), &guest.entry())
             .await?
         else {
+            self.connections.memberships.doubt(guest.memberships());
             self.connections.table.forget(guest);
             guest.unregistered.cancel();
             return Ok(());

@@ -23,7 +23,7 @@ use super::{
     client_verbs::{self, ClientVerb, ClientVerbs},
 };
 use crate::{
-    config::RunningConfig,
+    config::{Namespace, RunningConfig},
     ending::Ending,
     gateway::{
         connections::{
@@ -65,22 +65,24 @@ enum Verb {
 }
 
 impl Verb {
-    /// The verb that an event of a namespace is; none if nothing here takes it.
-    fn of(namespace: &str, event: &str) -> Option<Self> {
+    /// The verb that an event of a namespace is; none if nothing here takes it. `joins`: whether clients may join rooms of the
+    /// namespace.
+    fn of(namespace: &str, event: &str, joins: impl FnOnce() -> bool) -> Option<Self> {
         let admin = || {
             (namespace == admin::NAMESPACE)
                 .then(|| AdminVerb::of(event))
                 .flatten()
         };
-        ClientVerb::of(event)
+        ClientVerb::of(event, joins)
             .map(Self::Client)
             .or_else(|| admin().map(Self::Admin))
     }
 }
 
 /// Whether an event of a namespace is one that Switchboard handles itself.
-pub(crate) fn is_own_event(namespace: &str, event: &str) -> bool {
-    Verb::of(namespace, event).is_some()
+pub(crate) fn is_own_event(namespace: &Namespace, event: &str) -> bool {
+    let joins = || !namespace.client_rooms.is_empty();
+    Verb::of(&namespace.path, event, joins).is_some()
 }
 
 /// The events of one socket.
@@ -135,7 +137,8 @@ impl MessageHandler<Adapter, ()> for Inbound {
             let lane = self.0.lane.as_ref();
             return events.queue_event(&connection, lane, handler, event, packet, ack, socket);
         }
-        let Some(verb) = Verb::of(&connection.namespace, &event) else {
+        let joins = || events.lets_join(&connection.namespace);
+        let Some(verb) = Verb::of(&connection.namespace, &event, joins) else {
             events.metrics.events_unknown().increment(1);
             let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
             return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
@@ -197,6 +200,13 @@ pub(crate) struct ClientEvents {
 }
 
 impl ClientEvents {
+    /// Whether clients may join rooms of a namespace.
+    fn lets_join(&self, path: &str) -> bool {
+        let config = self.config.now();
+        let mut namespaces = config.namespaces.iter();
+        namespaces.any(|namespace| namespace.path == path && !namespace.client_rooms.is_empty())
+    }
+
     /// How much of a connection's events may wait, in each of its two queues.
     fn event_bounds(&self) -> Bounds {
         let limits = &self.config.now().limits;
@@ -344,14 +354,14 @@ mod tests {
     #[test]
     fn the_verbs_of_administrators_are_those_of_their_namespace() {
         assert_eq!(
-            Verb::of("/", "devices"),
+            Verb::of("/", "devices", || false),
             Some(Verb::Client(ClientVerb::Devices))
         );
-        assert_eq!(Verb::of("/", "banUser"), None);
+        assert_eq!(Verb::of("/", "banUser", || false), None);
         assert_eq!(
-            Verb::of("/admin", "banUser"),
+            Verb::of("/admin", "banUser", || false),
             Some(Verb::Admin(AdminVerb::BanUser))
         );
-        assert_eq!(Verb::of("/admin", "chat"), None);
+        assert_eq!(Verb::of("/admin", "chat", || false), None);
     }
 }

@@ -275,7 +275,7 @@ impl LocalConnections {
 
     /// Tells the registry that connections of one shard are out. Returns whether it could. A panic is a failure like another: those
     /// that come after these are to get out too.
-    async fn tell_departed(&self, connections: &[Arc<LocalConnection>]) -> bool {
+    async fn tell_departed(self: &Arc<Self>, connections: &[Arc<LocalConnection>]) -> bool {
         for some in connections.chunks(BATCH) {
             let entries: Vec<_> = some.iter().map(|connection| connection.entry()).collect();
             let call = async {
@@ -293,9 +293,27 @@ impl LocalConnections {
             }
         }
         for connection in connections {
-            self.table.forget(connection);
-            connection.unregistered.cancel();
+            let members = connection.memberships();
+            if members.is_empty() {
+                self.has_departed(connection);
+                continue;
+            }
+            let (connections, connection) = (self.clone(), connection.clone());
+            tokio::spawn(async move {
+                let settle = || connections.memberships.settle(members.iter().cloned());
+                while let Err(error) = settle().await {
+                    tracing::debug!(%error, connection = %connection.id, "in a room yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+                connections.has_departed(&connection);
+            });
         }
         true
+    }
+
+    /// The registry has nothing of a connection any more.
+    fn has_departed(&self, connection: &LocalConnection) {
+        self.table.forget(connection);
+        connection.unregistered.cancel();
     }
 }

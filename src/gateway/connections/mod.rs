@@ -1,12 +1,13 @@
 //! The connections of this node: each is found here, ended here, and departs from here.
 //!
 //! `table` finds them and `local` is one of them; `ending` ends them, `departing` is the one way out, whatever ended them;
-//! `event_limiter` bounds what each may send.
+//! `memberships` tells the registry of their rooms; `event_limiter` bounds what each may send.
 
 pub(crate) mod departing;
 pub(crate) mod ending;
 pub(crate) mod event_limiter;
 pub(crate) mod local;
+pub(crate) mod memberships;
 pub(crate) mod table;
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use governor::DefaultDirectRateLimiter;
 use tokio::sync::mpsc;
 
-use self::{local::LocalConnection, table::ConnectionTable};
+use self::{local::LocalConnection, memberships::Memberships, table::ConnectionTable};
 use super::{lease::OwnLease, tasks::Tasks};
 use crate::{
     config::RunningConfig, connection::ConnectionId, metrics::Metrics, registry::Registry,
@@ -28,6 +29,8 @@ pub(crate) struct LocalConnections {
     metrics: Metrics,
     registry: Arc<dyn Registry>,
     lease: Arc<OwnLease>,
+    /// Which of their rooms the registry may not know.
+    pub(crate) memberships: Memberships,
     /// To the task that tells the registry.
     departures: mpsc::UnboundedSender<Arc<LocalConnection>>,
     /// Bounds the lines of the log.
@@ -37,7 +40,7 @@ pub(crate) struct LocalConnections {
 }
 
 impl LocalConnections {
-    /// An empty table, and the task that tells the registry of departures.
+    /// An empty table, and the tasks that tell the registry of departures and of rooms.
     pub(crate) fn start(
         config: RunningConfig,
         metrics: Metrics,
@@ -51,6 +54,7 @@ impl LocalConnections {
             table: ConnectionTable::new(metrics.clone()),
             config,
             metrics,
+            memberships: Memberships::new(registry.shards()),
             registry,
             lease,
             departures,
@@ -58,12 +62,20 @@ impl LocalConnections {
             on_departed: Box::new(on_departed),
         });
         tasks.spawn(connections.clone().unregister_all(departing));
+        for shard in connections.registry.shards().all() {
+            tasks.spawn(connections.clone().tell_memberships(shard));
+        }
         connections
     }
 
     /// `limits.connections` as it is configured; 0 where only the descriptors bound them.
     pub(crate) fn limit(&self) -> usize {
         self.config.now().limits.connections.unwrap_or_default() as usize
+    }
+
+    /// How many rooms one connection may be in.
+    pub(crate) fn most_rooms(&self) -> usize {
+        self.config.now().limits.rooms_per_connection as usize
     }
 
     /// How many bytes may wait for one client.

@@ -29,11 +29,7 @@ use crate::gateway::{
     },
 };
 use crate::{
-    config::RunningConfig,
-    connection::{ConnectionId, UserId},
-    metrics::Metrics,
-    registry::Whom,
-    transport::engine::Adapter,
+    config::RunningConfig, connection::ConnectionId, metrics::Metrics, transport::engine::Adapter,
 };
 
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
@@ -123,7 +119,7 @@ impl Deliverer {
     /// Hands a message to its recipients on this node. Never waits. Hands it to nobody while this node does not vouch for its
     /// connections: others may have been told that they are gone.
     pub(crate) fn deliver(&self, target: &Target, message: &Message) -> Handed {
-        if !self.may_deliver(target) {
+        if !self.may_deliver(target, &message.namespace) {
             return Handed::WITHHELD;
         }
         let Some(id) = &message.id else {
@@ -160,8 +156,10 @@ impl Deliverer {
         handed
     }
 
-    fn may_deliver(&self, target: &Target) -> bool {
-        let vouched = self.lease.vouch(target.shard(self.lease.shards()));
+    fn may_deliver(&self, target: &Target, namespace: &str) -> bool {
+        let vouched = self
+            .lease
+            .vouch(target.shard(namespace, self.lease.shards()));
         if let Err(error) = &vouched {
             self.metrics.messages_dropped("no_lease").increment(1);
             tracing::debug!(%error, "a message is dropped");
@@ -204,7 +202,7 @@ impl Deliverer {
                 .increment(handed.connections);
             handed
         };
-        let handed = match (self.may_deliver(target), &message.id) {
+        let handed = match (self.may_deliver(target, &message.namespace), &message.id) {
             (false, _) => Handed::WITHHELD,
             (true, None) => hand(),
             // What the clients answered the first time was for who asked then.
@@ -295,8 +293,8 @@ impl Deliverer {
     ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
         let command = Command::deliver(target, message, None);
-        // Nobody keeps who is in a room: all nodes are asked, this one among them.
-        let Some(recipient) = target.recipient() else {
+        // Where nobody keeps who the recipients are, all nodes are asked, this one among them.
+        let Some(recipient) = target.recipient(&message.namespace) else {
             let (request, asked) = self.peers.ask_all(&command).await?;
             let all = *target == Target::All;
             let confirmed = async move {
@@ -323,27 +321,35 @@ impl Deliverer {
         Ok(confirmed.boxed())
     }
 
-    /// Hands a message to a user, or to one device of a user's, and collects the answers.
+    /// Hands a message to its recipients on every node, and collects the answers.
     pub(crate) async fn send_with_ack(
         &self,
-        user: &UserId,
-        device: Option<String>,
+        target: &Target,
         message: &Message,
         timeout: Duration,
     ) -> Result<Acked, GatewayError> {
-        self.metrics.messages_sent("user").increment(1);
-        let target = Target::user(user.clone(), device);
-        let command = Command::deliver(&target, message, Some(timeout));
-        let recipient = Whom::User(user.clone());
-        let (asked, mine) = self.peers.ask_holders(&recipient, &command).await?;
-        let local = self.deliver_with_ack(&target, message, timeout);
+        self.metrics.messages_sent(target.kind()).increment(1);
+        let command = Command::deliver(target, message, Some(timeout));
         let deadline = Instant::now() + timeout + RECEIPTS;
-        let ((local, mut answers), collected) = tokio::join!(local, collect(asked, deadline));
+        let ((local, mut answers), collected) = match target.recipient(&message.namespace) {
+            Some(recipient) => {
+                let (asked, mine) = self.peers.ask_holders(&recipient, &command).await?;
+                let local = self.deliver_with_ack(target, message, timeout);
+                let ((local, answers), collected) = tokio::join!(local, collect(asked, deadline));
+                ((local.of(mine), answers), collected)
+            }
+            None => {
+                let (request, asked) = self.peers.ask_all(&command).await?;
+                let mut collected = request.collect(asked, deadline).await;
+                self.peers.forget_the_dead(&mut collected).await;
+                ((Handed::default(), Vec::new()), collected)
+            }
+        };
         let Delivery {
             connections,
             nodes,
             unconfirmed,
-        } = total(local.of(mine), &collected);
+        } = total(local, &collected);
         answers.extend(collected.receipts.into_iter().flat_map(|it| it.acks));
         // Each node has cut what is too large by itself; this is for all of them together.
         let mut budget = AckBudget::new(usize::MAX);

@@ -1,4 +1,5 @@
-//! The end of a token on a connection that lives on: a warning ahead of it, then the end.
+//! The end of a token on a connection that lives on: a warning ahead of it, then the end. And the end of what a connection is in a
+//! room by.
 //!
 //! One queue for all connections of the node, with one entry each: when to look at the connection again. What is to be done
 //! then is decided by what its token says by that time, so a token that has been refreshed meanwhile needs no care. When the
@@ -11,6 +12,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
+use jiff::Timestamp;
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval},
@@ -87,12 +89,17 @@ impl ExpiryWatch {
         self.watches.send(Watch::LookAtAll).ok();
     }
 
-    /// Watches over the end of a connection's token, by what the token says now.
+    /// Watches over the end of a connection's token, and of its user's memberships in rooms, by what they say now.
     pub(crate) fn watch(&self, connection: &LocalConnection) {
-        if connection.expires_at().is_some() {
-            // Fails only when the node's tasks have stopped.
-            self.watches.send(Watch::Look(connection.id.clone())).ok();
+        if connection.expires_at().is_some() || connection.has_until() {
+            self.look_at(connection);
         }
+    }
+
+    /// Looks at a connection now: it has a new time at which something of it is over.
+    pub(crate) fn look_at(&self, connection: &LocalConnection) {
+        // Fails only when the node's tasks have stopped.
+        self.watches.send(Watch::Look(connection.id.clone())).ok();
     }
 
     /// Watches over tokens, until the node is gone.
@@ -147,6 +154,17 @@ impl ExpiryWatch {
 
     /// Does what is due for a connection. Returns when to look again.
     fn look(&self, connection: &Arc<LocalConnection>) -> Option<Duration> {
+        let (left, next) = connection.leave_those_over(Timestamp::now());
+        self.connections.memberships.doubt(left);
+        let rooms = next.map(|next| {
+            let wait = next.duration_since(Timestamp::now());
+            Duration::try_from(wait).unwrap_or_default().min(LONGEST)
+        });
+        let token = self.look_at_token(connection);
+        rooms.into_iter().chain(token).min()
+    }
+
+    fn look_at_token(&self, connection: &Arc<LocalConnection>) -> Option<Duration> {
         let expires_at = connection.expires_at()?;
         let left = SystemTime::from(expires_at)
             .duration_since(SystemTime::now())

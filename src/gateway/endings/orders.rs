@@ -74,12 +74,7 @@ impl EndOrders {
             fence: fence.as_ref(),
             ending,
         };
-        let shard = match &target {
-            EndTarget::Connection(entry) => self.registry.shards().of_id(&entry.id),
-            target => target
-                .user()
-                .map(|user| self.registry.shards().of_user(user)),
-        };
+        let shard = target.shard(self.registry.shards());
         self.lease.vouch(shard)?;
         let ordered = self.registry.order_end(order).await?;
         let listed = ordered.connections;

@@ -41,7 +41,8 @@ impl Registrar {
         let mut limit = self.user_limit();
         let (record, admission) = loop {
             let (losses, lease) = (self.lease.losses(), self.lease.current());
-            let (record, grant) = (connection.record(&self.node_id), connection.grant());
+            let (record, grant) = (connection.assertable(&self.node_id), connection.grant());
+            let revision = connection.lasting_revision();
             let assertion = Assertion {
                 connection: &record,
                 grant: &grant,
@@ -59,6 +60,7 @@ impl Registrar {
             if let Ok(Admission::Admitted {
                 start,
                 evicted: more,
+                lasting,
                 ..
             }) = &admission
             {
@@ -67,6 +69,10 @@ impl Registrar {
                 limit.newcomers = 0;
                 // Before the next look: a resync that follows on a loss which that look does not see, sees the connection.
                 connection.set_registered(*start);
+                // A backend has changed them meanwhile, and its word may have come before the registry's.
+                if connection.adopt_lasting(revision, lasting).is_none() {
+                    continue;
+                }
             }
             // A lease or data that was lost meanwhile took the entry along, and the resync after that loss did not know the connection.
             if admission.is_err() || connection.is_gone() || losses == self.lease.losses() {
@@ -85,6 +91,11 @@ impl Registrar {
                 return Err(Refusal::Unavailable);
             }
         };
+        let members = connection.memberships();
+        if let Err(error) = self.connections.memberships.settle(members).await {
+            tracing::warn!(connection = %connection.id, %error, "can't put a connection into its rooms");
+            return Err(Refusal::Unavailable);
+        }
         self.connections.table.count(connection);
         if record.transport != connection.session.kind() {
             // Upgraded while the registry was being told.
@@ -120,8 +131,8 @@ impl Registrar {
         if connection.is_gone() {
             return Ok(());
         }
-        let version = connection.version();
-        let record = connection.record(&self.node_id);
+        let (version, revision) = (connection.version(), connection.lasting_revision());
+        let record = connection.assertable(&self.node_id);
         let grant = connection.grant();
         let assertion = Assertion {
             connection: &record,
@@ -144,7 +155,13 @@ impl Registrar {
             });
         }
         match admission? {
-            Admission::Admitted { .. } => {}
+            Admission::Admitted { lasting, .. } => {
+                // What a backend has changed meanwhile, it has told this node.
+                let changed = connection.adopt_lasting(revision, &lasting);
+                self.connections
+                    .memberships
+                    .doubt(changed.unwrap_or_default());
+            }
             Admission::Refused(bar) => self
                 .connections
                 .end_all(std::slice::from_ref(connection), &bar.ending()),

@@ -4,7 +4,7 @@
 //! what the registry has of this node and the node does not is removed.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -246,6 +246,7 @@ impl Repairs {
         departing: &[Arc<LocalConnection>],
     ) -> Result<(), RegistryError> {
         self.remove_stale(shard).await?;
+        self.settle_rooms(shard, true).await?;
         // Those that depart are not put back, and nobody else knows that they are not closed yet.
         for connection in departing.iter().chain(&self.connections.table.departing()) {
             if self.registry.shards().of_id(&connection.id) == Some(shard) {
@@ -273,6 +274,23 @@ impl Repairs {
             self.registry.unregister(&lease, &stale).await?;
         }
         Ok(())
+    }
+
+    /// Makes the registry have just this node's connections in the rooms of a shard. `all`: it may have lost any; else it is told of
+    /// those only that it does not have.
+    async fn settle_rooms(&self, shard: Shard, all: bool) -> Result<(), RegistryError> {
+        let shards = self.registry.shards();
+        let here = self.registered().into_iter();
+        let here = here.flat_map(|connection| connection.memberships());
+        let mut doubts: HashSet<_> = here
+            .filter(|member| shards.of_room(&member.room) == shard)
+            .collect();
+        for joined in self.registry.joined(&self.lease.current(), shard).await? {
+            if all || !doubts.remove(&joined) {
+                doubts.insert(joined);
+            }
+        }
+        self.connections.memberships.settle(doubts).await
     }
 
     /// Asserts the next few connections, and now and then looks for what is stale: for losses that nobody has seen.
@@ -307,7 +325,11 @@ impl Repairs {
         let mut failed = self.assert_all(due, &all).await;
         if begins {
             for shard in self.registry.shards().all() {
-                if let Err(error) = self.remove_stale(shard).await {
+                let looked = async {
+                    self.remove_stale(shard).await?;
+                    self.settle_rooms(shard, false).await
+                };
+                if let Err(error) = looked.await {
                     tracing::debug!(%error, shard = shard.index(), "what is stale");
                     failed.insert(shard);
                 }

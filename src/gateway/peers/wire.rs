@@ -9,19 +9,22 @@
 //! | `n` | the number that the asker gave its request |
 //! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits, with the id `i` (none: it is sent once) only if this node has not handed that out before; and collect answers for `k` ms |
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
+//! | `m` | change who is in the room `r`: with `u` (a user) the user's connections in the namespace `s`, with `c` (a connection) that one, with neither all that are in the room of the namespace `s`; `j` true: they join it, and of a user's until `t` (ms since 1970; none: until that is undone); else they leave it |
 //! | `t` | end what came in by the token of this id |
 //! | `b` | true: the registry has lost something, send a heartbeat now |
 //! | `f` | true: the sender has left |
 //! | `r` | receipts, each a [`Receipt`] as a map |
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::message::{Answer, Json, Message, Target};
 use crate::{
     connection::{ConnectionId, UserId},
     ending::Ending,
+    registry::Room,
 };
 
 /// The first byte of every message. A node does not read what begins otherwise.
@@ -46,6 +49,8 @@ pub(crate) enum Command<'a> {
         ids: Vec<ConnectionId>,
         ending: Cow<'a, Ending>,
     },
+    /// Change who is in a room.
+    Room(RoomChange),
     /// End the connections that came in by a token.
     EndToken { token_id: Cow<'a, str> },
     /// Send a heartbeat at once: a node has found that the registry has lost data, and the others have lost the same. Nobody waits
@@ -53,6 +58,25 @@ pub(crate) enum Command<'a> {
     Beat,
     /// The node that says so has left the cluster: nobody is to wait for it.
     Farewell,
+}
+
+/// What is to become of connections and a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RoomChange {
+    /// A user's connections in the room's namespace are to be in it, until then or until that is undone.
+    Keep {
+        user: UserId,
+        room: Room,
+        until: Option<Timestamp>,
+    },
+    /// They are not any more.
+    LetGo { user: UserId, room: Room },
+    /// One connection joins the room of that name in its namespace.
+    Join { id: ConnectionId, name: Arc<str> },
+    /// One connection leaves it.
+    Leave { id: ConnectionId, name: Arc<str> },
+    /// All leave it.
+    Empty { room: Room },
 }
 
 impl<'a> Command<'a> {
@@ -85,6 +109,9 @@ pub(crate) struct Receipt {
     /// Which connections are closed and out of the registry.
     #[serde(rename = "x", skip_serializing_if = "Vec::is_empty")]
     pub(crate) closed: Vec<ConnectionId>,
+    /// The node has refused it: by its own rules, or because it would have to undo what another has ordered.
+    #[serde(rename = "q", skip_serializing_if = "is_default")]
+    pub(crate) refused: bool,
     /// Another receipt of this node's for the request follows.
     #[serde(rename = "m", skip_serializing_if = "is_default")]
     pub(crate) more: bool,
@@ -114,6 +141,8 @@ struct Envelope<'a> {
     deliver: Option<Deliver<'a>>,
     #[serde(rename = "e", borrow, skip_serializing_if = "Option::is_none")]
     end: Option<End<'a>>,
+    #[serde(rename = "m", borrow, skip_serializing_if = "Option::is_none")]
+    room: Option<Membership<'a>>,
     #[serde(rename = "t", borrow, skip_serializing_if = "Option::is_none")]
     end_token: Option<&'a str>,
     #[serde(rename = "b", skip_serializing_if = "Option::is_none")]
@@ -166,6 +195,81 @@ struct End<'a> {
     reason: &'a str,
     #[serde(rename = "b", skip_serializing_if = "is_default")]
     reconnect: bool,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Membership<'a> {
+    #[serde(rename = "u", borrow, skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(rename = "c", borrow, skip_serializing_if = "Option::is_none")]
+    connection: Option<&'a str>,
+    #[serde(rename = "s", skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    #[serde(rename = "r")]
+    name: &'a str,
+    #[serde(rename = "j", skip_serializing_if = "is_default")]
+    joins: bool,
+    #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
+    until: Option<i64>,
+}
+
+impl<'a> Membership<'a> {
+    fn new(change: &'a RoomChange) -> Self {
+        let (user, connection) = match change {
+            RoomChange::Keep { user, .. } | RoomChange::LetGo { user, .. } => (Some(user), None),
+            RoomChange::Join { id, .. } | RoomChange::Leave { id, .. } => (None, Some(id)),
+            RoomChange::Empty { .. } => (None, None),
+        };
+        let (namespace, name) = match change {
+            RoomChange::Keep { room, .. }
+            | RoomChange::LetGo { room, .. }
+            | RoomChange::Empty { room } => (&*room.namespace, &*room.name),
+            RoomChange::Join { name, .. } | RoomChange::Leave { name, .. } => ("", &**name),
+        };
+        let until = match change {
+            RoomChange::Keep { until, .. } => *until,
+            _ => None,
+        };
+        Self {
+            user: user.map(UserId::as_str),
+            connection: connection.map(ConnectionId::as_str),
+            namespace,
+            name,
+            joins: matches!(change, RoomChange::Keep { .. } | RoomChange::Join { .. }),
+            until: until.map(Timestamp::as_millisecond),
+        }
+    }
+
+    /// None for what nobody but a later version writes.
+    fn change(self) -> Option<RoomChange> {
+        let room = || Room::new(self.namespace, self.name);
+        Some(match (self.user, self.connection, self.joins) {
+            (Some(user), None, true) => RoomChange::Keep {
+                user: user.into(),
+                room: room(),
+                until: self
+                    .until
+                    .map(Timestamp::from_millisecond)
+                    .transpose()
+                    .ok()?,
+            },
+            (Some(user), None, false) => RoomChange::LetGo {
+                user: user.into(),
+                room: room(),
+            },
+            (None, Some(id), true) => RoomChange::Join {
+                id: id.into(),
+                name: self.name.into(),
+            },
+            (None, Some(id), false) => RoomChange::Leave {
+                id: id.into(),
+                name: self.name.into(),
+            },
+            (None, None, false) => RoomChange::Empty { room: room() },
+            _ => return None,
+        })
+    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -251,6 +355,7 @@ pub(crate) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
                 reconnect: ending.reconnect,
             });
         }
+        Command::Room(change) => envelope.room = Some(Membership::new(change)),
         Command::EndToken { token_id } => envelope.end_token = Some(token_id),
         Command::Beat => envelope.beat = Some(true),
         Command::Farewell => envelope.farewell = true,
@@ -299,6 +404,13 @@ pub(crate) fn read(payload: &[u8]) -> Option<PeerMessage> {
                 reason: end.reason.to_owned(),
                 reconnect: end.reconnect,
             }),
+        },
+        Envelope {
+            room: Some(membership),
+            ..
+        } => match membership.change() {
+            Some(change) => Command::Room(change),
+            None => return Some(PeerMessage::Unknown),
         },
         Envelope {
             end_token: Some(id),

@@ -1,9 +1,10 @@
 //! What backends ask for over HTTP and administrators in `/admin`: the fields, and what is wrong with them.
 //!
-//! `send` is of events, `end` of connections and of what keeps users out; `fields` and `time` read what serde would not.
+//! `send` is of events, `rooms` of who is in them, `end` of connections and of what keeps users out; `fields` and `time` read what serde would not.
 
 pub mod end;
 pub mod fields;
+pub mod rooms;
 pub mod send;
 pub mod time;
 
@@ -49,6 +50,10 @@ pub enum Fault {
     InvalidTarget,
     /// A user's id that is none.
     InvalidUser,
+    /// A room's name that is empty or too long.
+    InvalidRoom,
+    /// A room's name that is Switchboard's own.
+    ReservedRoom,
     /// More items than one request takes.
     TooMany,
     /// A number outside its range.

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::{
     Fault, Invalid, excepted,
     fields::{object, present},
+    rooms::namespace,
 };
 use crate::{
     connection::ConnectionId,
@@ -190,17 +191,7 @@ pub fn message(
             format!("event: {event:?} is Socket.IO's or Switchboard's own"),
         ));
     }
-    let namespace = match content.namespace {
-        None => "/".to_owned(),
-        Some(path) if path.starts_with('/') => path,
-        Some(path) => format!("/{path}"),
-    };
-    if !known(&namespace) {
-        return Err(Invalid::new(
-            Fault::UnknownNamespace,
-            format!("namespace: there is no {namespace:?}"),
-        ));
-    }
+    let namespace = namespace(content.namespace, known)?;
     let args = arguments(content.data, content.args);
     let args = args.map_err(|error| Invalid::new(Fault::InvalidData, error.to_string()))?;
     let bytes: usize = args.iter().map(|arg| arg.text().len()).sum();

@@ -5,6 +5,7 @@
 -- KEYS[4] generation of the shard    KEYS[5] ban of the user    KEYS[6] revocation of the user    KEYS[7] revocation of the token
 -- KEYS[8] end of the session    KEYS[9] newcomers of the user    KEYS[10] kicks of the user    KEYS[11] end of the connection
 -- KEYS[12] connections that are not where their ids say    KEYS[13] when the token was first seen, if it is of the future
+-- KEYS[14] lasting memberships of the user
 -- ARGV[1] generation that is meant    ARGV[2] lease    ARGV[3] user, empty for a guest    ARGV[4] id    ARGV[5] the entry up to its
 -- start    ARGV[6] session and what follows    ARGV[7] version    ARGV[8] start of the connection, in ms; empty: it begins now
 -- ARGV[9] when its grant was issued, in ms; empty: not known    ARGV[10] until when a token of the future is remembered, in ms
@@ -16,7 +17,7 @@
 --
 -- Answers 'generation' if the shard has another one; 'end' and the ending if it is ordered to end; 'bar' and what bars it; or 'in',
 -- the start, connections and devices of the user (devices beyond those looked at count as one each), the ids of those that make
--- room.
+-- room, and the lasting memberships of the user.
 
 if redis.call('GET', KEYS[4]) ~= ARGV[1] then
   return { 'generation' }
@@ -67,8 +68,9 @@ local bar = barred(KEYS[5], KEYS[6], KEYS[7], KEYS[8], issued)
 if bar then
   return { 'bar', bar }
 end
+local lasting = user == '' and {} or redis.call('HGETALL', KEYS[14])
 if newer then
-  return { 'in', text(start), 0, 0, {} }
+  return { 'in', text(start), 0, 0, {}, lasting }
 end
 
 local first = ARGV[12] ~= '1' and user ~= ''
@@ -150,7 +152,7 @@ for _, other in ipairs(ordered) do
   redis.call('SET', ARGV[15] .. other, ARGV[14], 'PX', ARGV[16])
 end
 if not first then
-  return { 'in', text(start), 1, 1, {} }
+  return { 'in', text(start), 1, 1, {}, lasting }
 end
 
 local connections, devices, named, going = 0, 0, {}, #evicted
@@ -168,4 +170,4 @@ for _, other in ipairs(some) do
   end
 end
 local more = redis.call('ZLEXCOUNT', KEYS[1], '[' .. user .. '\0', '(' .. user .. '\1') - #some - going
-return { 'in', text(start), connections + more, devices + more, evicted }
+return { 'in', text(start), connections + more, devices + more, evicted, lasting }

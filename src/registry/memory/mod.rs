@@ -6,6 +6,7 @@
 mod calls;
 mod families;
 mod fences;
+mod rooms;
 mod store;
 
 use std::{
@@ -285,10 +286,14 @@ impl Registry for MemoryRegistry {
             ),
             None => Tally::of([None]),
         };
+        let lasting = entry.user.as_ref();
+        let lasting = lasting.map(|user| store.rooms.lasting_of(user));
+        let lasting = lasting.unwrap_or_default();
         Ok(Admission::Admitted {
             start,
             tally,
             evicted,
+            lasting,
         })
     }
 
@@ -421,6 +426,7 @@ impl Registry for MemoryRegistry {
     async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
         let store = self.believed()?;
         let holders: BTreeSet<_> = match whom {
+            Whom::Room(room) => store.holders_of(room),
             Whom::User(user) => store
                 .live_of(user)
                 .map(|held| &held.lease.instance)

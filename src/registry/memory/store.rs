@@ -16,6 +16,7 @@ use crate::{
         UserLimit,
         fence::{KICKS_KEPT, ORDER_KEPT},
         keys::Shard,
+        rooms::add_lasting,
     },
 };
 
@@ -23,6 +24,7 @@ use super::{
     calls::Calls,
     families::Families,
     fences::{Fences, Standing, later, now},
+    rooms::RoomStore,
 };
 
 #[derive(Debug, Default)]
@@ -47,6 +49,8 @@ pub(super) struct Store {
     pub(super) families: Families,
     /// Calls of the API that may be repeated.
     pub(super) calls: Calls,
+    /// Who is in which room.
+    pub(super) rooms: RoomStore,
 }
 
 /// An order to end those of a user's connections that had begun by then, but for some.
@@ -200,6 +204,7 @@ impl Store {
         for entry in self.entries_of(lease) {
             reaped += u64::from(self.remove(lease, &entry, renewed, keep));
         }
+        self.rooms.reap(lease);
         self.leases.remove(lease);
         reaped
     }
@@ -260,7 +265,7 @@ impl Store {
         }
         match target {
             EndTarget::Connection(entry) => self.end(entry.id.clone(), ending),
-            EndTarget::Revoked { .. } | EndTarget::Session { .. } => {}
+            EndTarget::Revoked { .. } | EndTarget::Session { .. } | EndTarget::Room { .. } => {}
             EndTarget::User { user, except } => {
                 let starts = meant.iter().map(|held| held.start);
                 // A connection that came after an earlier kick has begun after it, also by a clock that was set back.
@@ -319,10 +324,15 @@ impl Store {
     /// A connection as it is shown: by the name that its node has now. None if its lease does not hold.
     pub(super) fn shown(&self, held: &Held) -> Option<Connection> {
         let node_id = self.live(&held.lease)?.clone();
-        Some(Connection {
+        let mut connection = Connection {
             node_id,
             ..held.connection.clone()
-        })
+        };
+        if let Some(user) = &connection.user_id {
+            let lasting = self.rooms.lasting_of(user);
+            add_lasting(&mut connection, &lasting);
+        }
+        Some(connection)
     }
 
     /// Counts a newcomer. Returns false if its user has had as many as may come together.
@@ -415,6 +425,14 @@ impl Store {
                 chosen(user, &|held| held.grant.session.as_ref() == Some(session))
             }
             EndTarget::Connection(entry) => self.entries.get(entry).cloned().into_iter().collect(),
+            EndTarget::Room { room, except } => {
+                let members = self.live_in(room).map(|(entry, _)| entry);
+                let meant = members.filter(|entry| !except.contains(&entry.id));
+                meant
+                    .filter_map(|it| self.entries.get(it))
+                    .cloned()
+                    .collect()
+            }
         }
     }
 }

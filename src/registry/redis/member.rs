@@ -47,6 +47,9 @@ struct Rest {
     /// The user agent.
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     user_agent: Option<String>,
+    /// The rooms that it is in by itself.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    rooms: Vec<String>,
 }
 
 impl Rest {
@@ -71,6 +74,7 @@ impl Rest {
             ipv4,
             address: address.filter(|_| ipv4.is_none()).map(str::to_owned),
             user_agent: connection.user_agent.clone(),
+            rooms: connection.rooms.clone(),
         }
     }
 }
@@ -236,6 +240,7 @@ impl<'a> Member<'a> {
                 None => rest.address,
             },
             user_agent: rest.user_agent,
+            rooms: rest.rooms,
         })
     }
 }
@@ -257,6 +262,7 @@ mod tests {
             device_id: None,
             remote_addr: Some("203.0.113.7".into()),
             user_agent: Some("curl/8".into()),
+            rooms: Vec::new(),
         }
     }
 
@@ -318,6 +324,10 @@ mod tests {
             Connection {
                 remote_addr: Some("unknown".into()),
                 user_agent: Some(String::new()),
+                ..plain.clone()
+            },
+            Connection {
+                rooms: vec!["chat:1".into(), "a\0b".into()],
                 ..plain.clone()
             },
             Connection {

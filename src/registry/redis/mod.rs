@@ -42,6 +42,7 @@ mod leases;
 mod member;
 mod orders;
 mod reads;
+mod rooms;
 mod schema;
 mod scripts;
 mod shards;
@@ -65,8 +66,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Assertion, Ban, Bar, EndOrder, EndTarget, Entry, Grant, Heartbeat, Lease, Node,
-    NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
+    Admission, Assertion, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport,
+    Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
     keys::{Keys, Shard, Shards},
 };
 use crate::{
@@ -314,10 +315,7 @@ impl Registry for RedisRegistry {
     }
 
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {
-        let shard = match order.target {
-            EndTarget::Connection(entry) => self.shards.of_entry(entry),
-            target => target.user().map(|user| self.shards.of_user(user)),
-        };
+        let shard = order.target.shard(self.shards);
         let empty = |found: &Ordered| shard.filter(|_| found.connections.is_empty());
         self.surely(|| self.order(order), empty).await
     }

@@ -87,6 +87,7 @@ impl RedisRegistry {
         let user = match whom {
             Whom::User(user) => user,
             Whom::Connection(id) => return Ok(self.holder_of(id).await?.into_iter().collect()),
+            Whom::Room(room) => return self.holders_of(room).await,
         };
         let (shard, fields) = (self.shards.of_user(user), member::user_field(Some(user)));
         let range = starting_with(self.keys.conns(shard), &fields);
@@ -111,6 +112,9 @@ impl RedisRegistry {
         let EndOrder { target, ending, .. } = order;
         let user = target.user();
         let (shard, id) = match (target, user) {
+            (EndTarget::Room { room, except }, _) => {
+                return self.order_room(room, except, ending).await;
+            }
             (EndTarget::Connection(entry), _) => match self.shards.of_entry(entry) {
                 Some(shard) => (shard, entry.id.as_str()),
                 None => return Ok(Ordered::default()),
@@ -123,7 +127,7 @@ impl RedisRegistry {
             EndTarget::User { except, .. } => ("all", String::new(), except),
             EndTarget::Revoked { .. } => ("revoked", String::new(), &[]),
             EndTarget::Session { session, .. } => ("session", session.digest(), &[]),
-            EndTarget::Connection(_) => ("all", String::new(), &[]),
+            EndTarget::Connection(_) | EndTarget::Room { .. } => ("all", String::new(), &[]),
         };
         let fence = FenceArgs::of(order.fence.filter(|_| user.is_some()))?;
         let user = member::user_field(user);

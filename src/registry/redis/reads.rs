@@ -15,10 +15,11 @@ use super::{
     unreadable::text,
 };
 use crate::{
-    connection::{Connection, ConnectionId, Instance, Tally, UserId},
+    connection::{Connection, ConnectionId, Instance, NodeId, Tally, UserId},
     registry::{
-        Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
+        Lasting, Lease, Presence, RegistryError, Totals, UserEntry, UsersPage, cursor,
         keys::{Shard, escape},
+        rooms::add_lasting,
     },
 };
 
@@ -57,18 +58,20 @@ impl RedisRegistry {
             (slot, starting_with(self.keys.conns(shard), &escaped)),
             (slot, Cmd::get(self.keys.seen(shard, &escaped))),
             (slot, Cmd::exists(self.keys.ban(shard, &escaped))),
+            (slot, Cmd::hgetall(self.keys.lasting(shard, &escaped))),
         ];
         let answers = self.read_whole("user", &[shard], &commands, false).await?;
         let mut answers = answers.into_iter();
         let members: Vec<Vec<u8>> = read(answers.next())?;
         let (seen, banned) = (read(answers.next())?, read(answers.next())?);
+        let lasting = self.lasting_as_read(read(answers.next())?);
         let members: Vec<_> = self.readable(&members).collect();
         let table = self.table_with(&members).await?;
         let mut connections = Vec::new();
         for member in &members {
             if let Some(row) = table.live(member.lease) {
-                let connection = member.connection(row.node());
-                connections.extend(self.unreadable.skip("entry", connection));
+                let connection = self.shown(member, row.node(), &lasting);
+                connections.extend(connection);
             }
         }
         let last_seen = match connections.is_empty() {
@@ -237,13 +240,20 @@ impl RedisRegistry {
         let Some((_, user)) = owners.first() else {
             return Ok(None);
         };
-        let members = self.entry_of(shard, user, id).await?;
+        let (members, lasting) = self.entry_of(shard, user, id).await?;
         let members: Vec<_> = self.readable(&members).collect();
         let table = self.table_with(&members).await?;
         Ok(members.iter().find_map(|member| {
             let row = table.live(member.lease)?;
-            self.unreadable.skip("entry", member.connection(row.node()))
+            self.shown(member, row.node(), &lasting)
         }))
+    }
+
+    /// A connection with all the rooms that it is in; none, and counted, if it can't be read.
+    fn shown(&self, member: &Member<'_>, node: &NodeId, lasting: &[Lasting]) -> Option<Connection> {
+        let mut connection = self.unreadable.skip("entry", member.connection(node))?;
+        add_lasting(&mut connection, lasting);
+        Some(connection)
     }
 
     /// The node that has a connection: the one that its id names, or where it has moved on, the one of its entry.
@@ -260,7 +270,7 @@ impl RedisRegistry {
             Some((Some(lease), _)) => return Ok(Some(lease.instance.clone())),
             Some((None, user)) => user,
         };
-        let members = self.entry_of(shard, user, id).await?;
+        let (members, _) = self.entry_of(shard, user, id).await?;
         let members: Vec<_> = self.readable(&members).collect();
         let table = self.table_with(&members).await?;
         let live = members.iter().find_map(|member| table.live(member.lease));
@@ -302,14 +312,20 @@ impl RedisRegistry {
         shard: Shard,
         user: &[u8],
         id: &ConnectionId,
-    ) -> Result<Vec<Vec<u8>>, RegistryError> {
+    ) -> Result<(Vec<Vec<u8>>, Vec<Lasting>), RegistryError> {
         let fields = [user, b"\0", id.as_str().as_bytes()].concat();
         let range = starting_with(self.keys.conns(shard), &fields);
-        let command = [(self.keys.slot_of(shard), range)];
-        let mut answers = self
-            .read_whole("connection", &[shard], &command, false)
+        let slot = self.keys.slot_of(shard);
+        let commands = [
+            (slot, range),
+            (slot, Cmd::hgetall(self.keys.lasting(shard, user))),
+        ];
+        let answers = self
+            .read_whole("connection", &[shard], &commands, false)
             .await?;
-        read(answers.pop())
+        let mut answers = answers.into_iter();
+        let entries = read(answers.next())?;
+        Ok((entries, self.lasting_as_read(read(answers.next())?)))
     }
 
     /// Exact as soon as the leases of nodes that are gone for good are reaped: first by this node, those that are for it to reap.

@@ -42,5 +42,7 @@ scripts! {
     rewrite_claims = "rewrite_claims";
     claim_call = "claim_call";
     settle_call = "settle_call";
+    change_members = "change_members";
+    keep_in_room = "keep_in_room";
     carry = "carry";
 }

@@ -288,6 +288,7 @@ impl RedisRegistry {
         shard: Shard,
         ended: &str,
     ) -> Result<u64, RegistryError> {
+        self.reap_members(lease, shard).await?;
         let slot = self.keys.slot_of(shard);
         let mut some = redis::cmd("HRANDFIELD");
         some.arg(self.keys.held(shard, lease))

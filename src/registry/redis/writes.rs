@@ -86,6 +86,7 @@ impl RedisRegistry {
                 self.keys
                     .ahead(shard, ahead.map_or("", |ahead| &ahead.digest)),
             )
+            .key(self.keys.lasting(shard, &user))
             .arg(&generation)
             .arg(lease.to_string())
             .arg(user)
@@ -138,6 +139,7 @@ impl RedisRegistry {
                         None => Tally::of([None]),
                     },
                     evicted: evicted.collect(),
+                    lasting: self.lasting_as_read(read(answer.next())?),
                 })
             }
         }
@@ -234,39 +236,44 @@ impl RedisRegistry {
         script
     }
 
-    /// Every entry of a lease in a shard, a few hundred at a time.
+    /// Every entry of a lease in a shard.
     pub(super) async fn held_by(
         &self,
         lease: &Lease,
         shard: Shard,
     ) -> Result<Vec<Entry>, RegistryError> {
         let mut held = Vec::new();
+        for (id, user) in self.scan(self.keys.held(shard, lease), shard).await? {
+            if let Some(user) = self.unreadable.skip("entry", member::user_of(&user)) {
+                let id = super::unreadable::text(id).into();
+                held.push(Entry { user, id });
+            }
+        }
+        Ok(held)
+    }
+
+    /// The fields and values of a hash in a shard, a few hundred at a time.
+    pub(super) async fn scan(
+        &self,
+        key: String,
+        shard: Shard,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, RegistryError> {
+        let mut found = Vec::new();
         let mut cursor = 0_u64;
         loop {
             let mut scan = redis::cmd("HSCAN");
-            scan.arg(self.keys.held(shard, lease))
-                .arg(cursor)
-                .arg("COUNT")
-                .arg(500);
+            scan.arg(&key).arg(cursor).arg("COUNT").arg(500);
             let answer: Vec<Value> = self
                 .pool
                 .query("held", self.keys.slot_of(shard), &scan)
                 .await?;
             let mut answer = answer.into_iter();
             let next: String = read(answer.next())?;
-            let pairs = Vec::<(Vec<u8>, Vec<u8>)>::from_redis_value(
-                answer.next().unwrap_or(Value::Array(Vec::new())),
-            )
-            .unwrap_or_default();
-            for (id, user) in pairs {
-                if let Some(user) = self.unreadable.skip("entry", member::user_of(&user)) {
-                    let id = super::unreadable::text(id).into();
-                    held.push(Entry { user, id });
-                }
-            }
+            let pairs = answer.next().unwrap_or(Value::Array(Vec::new()));
+            found.extend(Vec::<(Vec<u8>, Vec<u8>)>::from_redis_value(pairs).unwrap_or_default());
             cursor = next.parse().unwrap_or(0);
             if cursor == 0 {
-                return Ok(held);
+                return Ok(found);
             }
         }
     }

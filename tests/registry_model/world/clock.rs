@@ -130,10 +130,12 @@ impl Timed for Admission {
                 start,
                 tally,
                 evicted,
+                lasting,
             } => Self::Admitted {
                 start: start.rounded(clock),
                 tally,
                 evicted,
+                lasting,
             },
             kept_out => kept_out,
         }

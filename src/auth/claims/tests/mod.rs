@@ -37,6 +37,7 @@ impl Door {
             intended: &self.intended,
             bound: &Bound::default(),
             user: &self.user,
+            rooms: "rooms",
             digest: TokenDigest::of("e30.e30.c2ln"),
         };
         check.identity(&object).map_err(AuthError::from)
@@ -64,6 +65,7 @@ fn everything_a_payload_says() {
     assert_eq!(
         identity,
         Identity {
+            rooms: Vec::new(),
             user_id: "42".into(),
             username: Some("ann".into()),
             email: Some("ann@example.com".into()),

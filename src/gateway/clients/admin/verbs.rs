@@ -83,7 +83,7 @@ impl AdminVerbs {
             Some(timeout) => {
                 let acked = self
                     .delivery
-                    .send_with_ack(&user, device, &message, timeout)
+                    .send_with_ack(&Target::user(user, device), &message, timeout)
                     .await?;
                 Ok(serde_json::to_value(acked)?)
             }

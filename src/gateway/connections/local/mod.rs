@@ -1,9 +1,11 @@
 //! One connection of this node, from the first look at its credentials until it is gone.
 //!
-//! `phase` is how far it has got and takes it further, `send` what it is sent, `answer` what its client answers.
+//! `phase` is how far it has got and takes it further, `rooms` which it is in, `send` what it is sent, `answer` what its client
+//! answers.
 
 mod answer;
 mod phase;
+mod rooms;
 mod send;
 
 use std::sync::{
@@ -18,7 +20,7 @@ use socketioxide::TransportType;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::phase::State;
+use self::{phase::State, rooms::OwnRooms};
 use super::event_limiter::EventLimiter;
 use crate::{
     auth::{Identity, SessionRef},
@@ -31,6 +33,7 @@ use crate::{
 
 pub(crate) use self::{
     phase::{ENDED, Phase},
+    rooms::RoomError,
     send::NotSent,
 };
 
@@ -75,6 +78,8 @@ pub(crate) struct LocalConnection {
     /// Held while something is sent: what is sent after `ready` comes after it on the wire too, and nothing is sent once
     /// the connection is gone.
     state: Mutex<State>,
+    /// Where both are held, behind the state.
+    rooms: Mutex<OwnRooms>,
     ending: OnceLock<Ending>,
     /// When it began, by the registry's clock; set once the registry has it.
     start: OnceLock<Timestamp>,
@@ -92,9 +97,14 @@ impl LocalConnection {
         namespace: Arc<str>,
         device_id: Option<String>,
         session: Arc<Session>,
-        events: EventLimiter,
         observer: Option<Arc<dyn ConnectionObserver>>,
+        limits: &Limits,
     ) -> Arc<Self> {
+        let claimed = identity.as_ref().map(|identity| identity.rooms.as_slice());
+        let claimed = OwnRooms::claimed(
+            claimed.unwrap_or_default(),
+            limits.rooms_per_connection as usize,
+        );
         Arc::new(Self {
             id,
             user: identity.as_ref().map(|identity| identity.user_id.clone()),
@@ -105,9 +115,10 @@ impl LocalConnection {
             session,
             connected_at: Timestamp::now(),
             opened: Instant::now(),
-            events,
+            events: EventLimiter::new(limits),
             observer,
             state: Mutex::new(State::Arriving),
+            rooms: Mutex::new(claimed),
             ending: OnceLock::new(),
             start: OnceLock::new(),
             version: AtomicU64::new(0),
@@ -161,8 +172,8 @@ impl LocalConnection {
             self.namespace.clone(),
             self.device_id.clone(),
             self.session.clone(),
-            EventLimiter::new(limits),
             self.observer.clone(),
+            limits,
         )
     }
 
@@ -203,6 +214,15 @@ impl LocalConnection {
             device_id: self.device_id.clone(),
             remote_addr: Some(self.session.handshake.remote_addr.to_string()),
             user_agent: self.session.handshake.user_agent.clone(),
+            rooms: self.rooms(),
+        }
+    }
+
+    /// Its record as the registry is told of it, as of now: which rooms its user is to be in, the registry knows.
+    pub(crate) fn assertable(&self, node_id: &NodeId) -> Connection {
+        Connection {
+            rooms: self.own_rooms(),
+            ..self.record(node_id)
         }
     }
 

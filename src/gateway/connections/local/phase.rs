@@ -16,8 +16,9 @@ use crate::{
     transport::engine::Adapter,
 };
 
-/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these.
-pub(crate) const ENDED: &str = "ended";
+/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these. No room that
+/// can be joined begins with `device:`.
+pub(crate) const ENDED: &str = "device:ended";
 
 /// How far a connection has got. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,8 @@ impl LocalConnection {
             observer.passed_on(&self.id);
         }
         socket.join(rooms_of(self.identity().as_deref()));
+        self.take_rooms_of(guest);
+        socket.join(self.rooms());
         *state = State::Ready(socket);
         *before = State::Departed;
         true
@@ -125,6 +128,7 @@ impl LocalConnection {
         *state = State::Ready(socket.clone());
         // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
         socket.join(rooms_of(self.identity().as_deref()));
+        socket.join(self.rooms());
         let told = self.ending().is_none()
             && ready.is_none_or(|ready| socket.emit("ready", ready).is_ok());
         if told {

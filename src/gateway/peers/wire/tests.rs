@@ -52,6 +52,54 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         }),
         ack: None,
     };
+    let room = || Room::new("/", "chat");
+    let (user, id, name) = (
+        || UserId::from("42"),
+        || ConnectionId::from("a1"),
+        || "chat".into(),
+    );
+    let until = Timestamp::from_millisecond(1_790_000_000_123).ok();
+    let changes = [
+        (
+            "room-keep",
+            RoomChange::Keep {
+                user: user(),
+                room: room(),
+                until: None,
+            },
+        ),
+        (
+            "room-keep-until",
+            RoomChange::Keep {
+                user: user(),
+                room: room(),
+                until,
+            },
+        ),
+        (
+            "room-let-go",
+            RoomChange::LetGo {
+                user: user(),
+                room: room(),
+            },
+        ),
+        (
+            "room-join",
+            RoomChange::Join {
+                id: id(),
+                name: name(),
+            },
+        ),
+        (
+            "room-leave",
+            RoomChange::Leave {
+                id: id(),
+                name: name(),
+            },
+        ),
+        ("room-empty", RoomChange::Empty { room: room() }),
+    ];
+    let changes = changes.map(|(name, change)| (name, said(7, Command::Room(change))));
     let receipt = Receipt {
         request: 7,
         ..Receipt::default()
@@ -84,7 +132,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         },
         receipt,
     ];
-    vec![
+    let mut all = vec![
         (
             "user",
             deliver(
@@ -146,7 +194,9 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         ("receipts+", PeerMessage::Receipts(receipts)),
         ("command+", PeerMessage::Unknown),
         ("recipients+", PeerMessage::Unknown),
-    ]
+    ];
+    all.extend(changes);
+    all
 }
 
 fn write(said: &PeerMessage) -> Option<Vec<u8>> {
