@@ -157,10 +157,10 @@ impl Builder {
 /// What is wrong with handlers, if something is.
 fn wrong(config: &Config, handlers: &Handlers) -> Option<BuildError> {
     handlers.names().find_map(|(namespace, event)| {
-        let Some(configured) = config.namespaces.iter().find(|one| one.path == namespace) else {
+        if !config.namespaces.iter().any(|one| one.path == namespace) {
             return Some(BuildError::UnknownNamespace(namespace.to_owned()));
-        };
-        let event = event.filter(|event| crate::gateway::is_own_event(configured, event))?;
+        }
+        let event = event.filter(|event| crate::gateway::is_own_event(config, namespace, event))?;
         Some(BuildError::OwnEvent {
             namespace: namespace.to_owned(),
             event: event.to_owned(),

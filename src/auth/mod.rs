@@ -72,6 +72,8 @@ pub struct Identity {
     pub roles: Vec<String>,
     /// The rooms that it claims, each once; they may be none that there can be.
     pub rooms: Vec<String>,
+    /// `watch`: the users that it may watch, as far as they are users' ids.
+    pub watch: Vec<UserId>,
     /// `exp`. None for a session cookie: it holds until the session is looked at again.
     pub expires_at: Option<Timestamp>,
     /// `iat`, in milliseconds if it has them. Of a session cookie, the millisecond before the session was looked up in the

@@ -80,6 +80,7 @@ impl Reader {
             life: life(session.get("cookie"), now)?,
             identity: Identity {
                 rooms: Vec::new(),
+                watch: Vec::new(),
                 user_id,
                 username: username.map(str::to_owned),
                 email: None,

@@ -137,7 +137,7 @@ section! {
         audience: Option<Vec<String>> = None, shown("`auth.jwt.audience`"), fits(texts::named);
         /// The rooms that clients may `join` and `leave` themselves: names, of which a `*` at the end stands for any rest. With none
         /// the two events are an application's like others.
-        client_rooms: Vec<String> = Vec::new(), reload, fits(texts::room_pattern);
+        client_rooms: Vec<String> = Vec::new(), fits(texts::room_pattern);
     }
 }
 

@@ -35,7 +35,7 @@ pub use reload::Reload;
 pub use running::RunningConfig;
 pub use sections::{
     Cors, Drain, LARGEST_PAYLOAD, Limits, Log, LogFormat, PerUserPolicy, Ping, Presence,
-    RegistryTiming, Transport,
+    RegistryTiming, Transport, WatchRule,
 };
 pub use session::Session;
 pub use start::{Development, Effective};

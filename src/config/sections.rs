@@ -131,11 +131,31 @@ impl Config {
 }
 
 section! {
-    /// What is kept of users who are gone.
+    /// What is kept of users who are gone, and who is told that they are.
     Presence in "presence." {
         /// How long a user's `lastSeen` is kept. `0s`: not at all, which saves one key a user.
         last_seen: Duration = Duration::from_secs(168 * 3600);
+        /// Which users clients may watch: `off`, none; `claim`, those in the claim `watch` of their token, which are watched from the
+        /// start; `any`. The same on all nodes.
+        watch: WatchRule = WatchRule::Off;
+        /// How many users one connection may watch.
+        watch_limit: u32 = 1_000;
+        /// How long a user is gone before those who watch are told: who comes back meanwhile was not gone.
+        offline_delay: Duration = Duration::from_secs(5);
     }
+}
+
+/// Which users clients may watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchRule {
+    /// None.
+    #[default]
+    Off,
+    /// Those that their token names.
+    Claim,
+    /// Any.
+    Any,
 }
 
 section! {

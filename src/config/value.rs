@@ -19,7 +19,7 @@ use serde::{
 };
 
 use super::{
-    AuthRule, KeySecret, LogFormat, PerUserPolicy, RedisMode, RedisUrl, Scope,
+    AuthRule, KeySecret, LogFormat, PerUserPolicy, RedisMode, RedisUrl, Scope, WatchRule,
     key::{Key, Kind},
     print::{self, MASK},
     reload::Changes,
@@ -194,6 +194,7 @@ plain! {
     AuthRule: Text;
     LogFormat: Text;
     PerUserPolicy: Text;
+    WatchRule: Text;
     RedisMode: Text;
     Scope: Text;
     Shards: Number;

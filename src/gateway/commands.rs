@@ -19,12 +19,12 @@ use super::{
     },
     rooms::RoomChanges,
     tasks::contain,
+    watching::Watching,
 };
 use crate::{
     bus::{Inbox, Received},
     connection::Instance,
     metrics::Metrics,
-    registry::Registry,
 };
 
 /// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
@@ -39,12 +39,12 @@ type Outbox = HashMap<Instance, Vec<Receipt>>;
 /// Carries out what other nodes ask of this one.
 #[derive(Constructor)]
 pub(super) struct PeerCommands {
-    registry: Arc<dyn Registry>,
     metrics: Metrics,
     peers: Arc<Peers>,
     connections: Arc<LocalConnections>,
     delivery: Arc<Deliverer>,
     rooms: Arc<RoomChanges>,
+    watching: Arc<Watching>,
     heartbeats: Arc<Heartbeats>,
 }
 
@@ -129,6 +129,7 @@ impl PeerCommands {
                     peers.confirm(&from, &[receipt]);
                 });
             }
+            Command::Look { user } => self.watching.look_soon(user.as_ref().into()),
             Command::EndToken { token_id } => {
                 let ended = self.connections.end_token(&token_id);
                 // Which they are nobody else knows.
@@ -149,7 +150,7 @@ impl PeerCommands {
             }
             Command::Beat | Command::Farewell if from == self.peers.instance => {}
             Command::Beat => self.heartbeats.hurry(),
-            Command::Farewell => self.registry.has_left(&from),
+            Command::Farewell => self.heartbeats.has_left(&from),
         }
     }
 

@@ -15,7 +15,7 @@
 //!  the way in       arriving
 //!  what clients say clients    handlers (an application's)
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
-//!  what is done     delivery   rooms   endings: orders, expiry, recheck
+//!  what is done     delivery   rooms   watching   endings: orders, expiry, recheck
 //!  who is there     connections   peers
 //!  nouns            lease   readiness   refusal   message   arg   error   tasks
 //! ```
@@ -56,6 +56,7 @@ mod settings;
 mod start;
 mod tasks;
 mod verbs;
+mod watching;
 
 use std::sync::Arc;
 

@@ -27,6 +27,7 @@ use super::{
     session_events::SessionListener,
     sessions::RefreshSessions,
     tasks::Tasks,
+    watching::Watching,
 };
 use crate::transport::{Engine, door::Door};
 
@@ -62,11 +63,13 @@ impl Gateway {
         ));
         let (watches, watching) = mpsc::unbounded_channel();
         let departed = watches.clone();
+        let (changes, changing) = mpsc::unbounded_channel();
         let connections = LocalConnections::start(
             config.clone(),
             metrics.clone(),
             registry.clone(),
             lease.clone(),
+            changes,
             &tasks,
             // Fails only when the node's tasks have stopped.
             move |id| drop(departed.send(Watch::Forget(id.clone()))),
@@ -104,6 +107,15 @@ impl Gateway {
             registrar.clone(),
             expiry.clone(),
         ));
+        let watching = Watching::start(
+            config.clone(),
+            registry.clone(),
+            lease.clone(),
+            peers.clone(),
+            connections.clone(),
+            changing,
+            &tasks,
+        );
         let repairs = Arc::new(Repairs::new(
             config.clone(),
             metrics.clone(),
@@ -148,6 +160,7 @@ impl Gateway {
             registrar.clone(),
             expiry.clone(),
             rooms.clone(),
+            watching.clone(),
         );
         let events = Arc::new(ClientEvents::new(
             config.clone(),
@@ -168,6 +181,7 @@ impl Gateway {
             connections.clone(),
             registrar.clone(),
             expiry.clone(),
+            watching.clone(),
             application.clone(),
             events,
         ));
@@ -187,12 +201,12 @@ impl Gateway {
         delivery.mounted(sockets);
 
         let commands = Arc::new(PeerCommands::new(
-            registry.clone(),
             metrics.clone(),
             peers,
             connections.clone(),
             delivery.clone(),
             rooms.clone(),
+            watching,
             heartbeats.clone(),
         ));
         let sessions = RefreshSessions::new(

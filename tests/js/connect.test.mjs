@@ -190,9 +190,9 @@ onBothRegistries((world) => {
     const client = await connected(world.door, { user, deviceId: 'tablet', extraHeaders: { 'user-agent': 'test-agent/1.0' } });
     const listed = await world.api.connection(client.id);
     assert.deepEqual(Object.keys(listed).sort(),
-      ['connectedAt', 'deviceId', 'expiresAt', 'id', 'namespace', 'nodeId', 'remoteAddr', 'transport', 'userAgent', 'userId']);
+      ['connectedAt', 'deviceId', 'expiresAt', 'id', 'namespace', 'nodeId', 'remoteAddr', 'rooms', 'transport', 'userAgent', 'userId']);
     const { connectedAt, expiresAt, remoteAddr, ...rest } = listed;
-    assert.deepEqual(rest, { id: client.id, userId: user, namespace: '/', nodeId: world.door.name, transport: 'websocket', deviceId: 'tablet', userAgent: 'test-agent/1.0' });
+    assert.deepEqual(rest, { id: client.id, userId: user, namespace: '/', nodeId: world.door.name, transport: 'websocket', deviceId: 'tablet', userAgent: 'test-agent/1.0', rooms: [] });
     assert.ok(Date.parse(connectedAt) >= before && Date.parse(connectedAt) <= Date.now() + 1000, `expected connectedAt to be about now, got ${connectedAt}`);
     assert.ok(Date.parse(expiresAt) > Date.now(), `expected expiresAt in the future, got ${expiresAt}`);
     assert.match(remoteAddr, /^127\.0\.0\.1(:\d+)?$/, 'expected the client\'s address');

@@ -150,6 +150,7 @@ pub(super) async fn last_seen_is_kept_for_as_long_as_configured(home: &dyn Home)
 
     let brief = config::Presence {
         last_seen: Duration::from_secs(1),
+        ..config::Presence::default()
     };
     let [a, _b] = fleet_keeping(home, LONG, LONG, &brief).await;
     let connection = a.connect("brief").await;
@@ -167,6 +168,7 @@ pub(super) async fn last_seen_is_kept_for_as_long_as_configured(home: &dyn Home)
 
     let none = config::Presence {
         last_seen: Duration::ZERO,
+        ..config::Presence::default()
     };
     let [a, _b] = fleet_keeping(home, LONG, LONG, &none).await;
     let connection = a.connect("none").await;

@@ -21,6 +21,7 @@ use crate::auth::{
     keys::Bound,
     rule::Intended,
 };
+use crate::connection::UserId;
 
 pub(super) use self::{
     times::MAX_TIME,
@@ -75,6 +76,7 @@ impl Check<'_> {
             email: string(claims, "email"),
             roles: self.bound.given(roles(claims)),
             rooms: granted(claims.get(self.rooms)),
+            watch: watched(claims),
             expires_at: Some(timestamp(expires_at)),
             issued_at: issued_at(claims),
             token_id,
@@ -150,6 +152,13 @@ fn family(claims: &Map<String, Value>) -> Option<SessionRef> {
 fn roles(claims: &Map<String, Value>) -> Vec<String> {
     let both = ["role", "roles"].into_iter();
     granted(both.filter_map(|name| claims.get(name)))
+}
+
+/// The users in the claim `watch`.
+fn watched(claims: &Map<String, Value>) -> Vec<UserId> {
+    let ids = claims.get("watch").and_then(Value::as_array);
+    let ids = ids.into_iter().flatten();
+    ids.filter_map(|id| user_id(Some(id)).ok()).collect()
 }
 
 /// All roles, or rooms, in some values, each of them a string or a list of strings; what is neither grants nothing.

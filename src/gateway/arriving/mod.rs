@@ -30,6 +30,7 @@ use super::{
     readiness::Readiness,
     refusal::Refusal,
     tasks::contain_async,
+    watching::Watching,
 };
 use crate::{
     auth::{Authenticator, ConnectPayload, Credentials, device_id},
@@ -101,6 +102,7 @@ pub(crate) struct Arrivals {
     connections: Arc<LocalConnections>,
     registrar: Arc<Registrar>,
     expiry: Arc<ExpiryWatch>,
+    watching: Arc<Watching>,
     application: Arc<Application>,
     events: Arc<ClientEvents>,
 }
@@ -121,6 +123,7 @@ impl Arrivals {
         connections: Arc<LocalConnections>,
         registrar: Arc<Registrar>,
         expiry: Arc<ExpiryWatch>,
+        watching: Arc<Watching>,
         application: Arc<Application>,
         events: Arc<ClientEvents>,
     ) -> Self {
@@ -134,6 +137,7 @@ impl Arrivals {
             connections,
             registrar,
             expiry,
+            watching,
             application,
             events,
         }
@@ -319,6 +323,7 @@ impl Arrivals {
             self.metrics.connects(&connection.namespace).increment(1);
             self.metrics.ready_duration().record(since.elapsed());
             self.expiry.watch(&connection);
+            self.watching.follow_claim(&connection);
             if let Some(lane) = lane {
                 lane.open(&connection.id);
             }

@@ -10,8 +10,8 @@ use socketioxide::extract::SocketRef;
 use super::admin::caller;
 use crate::{
     auth::{AuthError, Authenticator, Identity},
-    config::RunningConfig,
-    connection::{Connection, ConnectionId, NoRoom, NodeId, check_room},
+    config::{Config, RunningConfig, WatchRule},
+    connection::{Connection, ConnectionId, NoRoom, NodeId, UserId, check_room},
     ending::Ending,
     gateway::{
         connections::{
@@ -22,8 +22,10 @@ use crate::{
         lease::OwnLease,
         membership::registrar::Registrar,
         refusal::Refusal,
+        requests::{fields::GivenUser, user_id},
         rooms::{NotChanged, RoomChanges},
         tasks::contain_async,
+        watching::{NotWatched, Watching},
     },
     registry::{Admission, Assertion, EndTarget, Entry, Registry, RegistryError},
     telemetry::AUDIT,
@@ -54,6 +56,8 @@ pub(crate) enum VerbError {
     ForbiddenRoom,
     #[error(transparent)]
     NotChanged(#[from] NotChanged),
+    #[error(transparent)]
+    NotWatched(#[from] NotWatched),
 }
 
 impl From<Refusal> for VerbError {
@@ -68,6 +72,37 @@ impl From<AuthError> for VerbError {
     }
 }
 
+/// Which verbs there are only where the configuration says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Offered {
+    /// Clients may join rooms of the namespace.
+    pub(crate) rooms: bool,
+    /// Clients may watch users.
+    pub(crate) watching: bool,
+}
+
+impl Offered {
+    /// By a configuration, in one of its namespaces.
+    pub(crate) fn by(config: &Config, path: &str) -> Self {
+        let mut namespaces = config.namespaces.iter();
+        let namespace = namespaces.find(|namespace| namespace.path == path);
+        Self {
+            rooms: namespace.is_some_and(|namespace| !namespace.client_rooms.is_empty()),
+            watching: config.presence.watch != WatchRule::Off,
+        }
+    }
+}
+
+/// The users that a client names, as a list of ids: texts, or integers, which stand for their digits.
+fn users(argument: Value) -> Result<Vec<UserId>, VerbError> {
+    let given: Vec<GivenUser> =
+        serde_json::from_value(argument).map_err(|_| VerbError::Arguments)?;
+    let users = given.into_iter().map(|GivenUser(id)| user_id(id));
+    users
+        .collect::<Result<_, _>>()
+        .map_err(|_| VerbError::Arguments)
+}
+
 /// The events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientVerb {
@@ -77,11 +112,13 @@ pub(crate) enum ClientVerb {
     Authenticate,
     Join,
     Leave,
+    Watch,
+    Unwatch,
 }
 
 impl ClientVerb {
-    /// The verb of that name. `joins`: whether clients may join rooms of the namespace.
-    pub(crate) fn of(event: &str, joins: impl FnOnce() -> bool) -> Option<Self> {
+    /// The verb of that name; `is_on`: whether clients may join rooms of the namespace, and watch users.
+    pub(crate) fn of(event: &str, is_on: impl FnOnce() -> Offered) -> Option<Self> {
         let verb = match event {
             "refreshToken" => Some(Self::RefreshToken),
             "devices" => Some(Self::Devices),
@@ -89,9 +126,15 @@ impl ClientVerb {
             "authenticate" => Some(Self::Authenticate),
             "join" => Some(Self::Join),
             "leave" => Some(Self::Leave),
+            "watch" => Some(Self::Watch),
+            "unwatch" => Some(Self::Unwatch),
             _ => None,
         };
-        verb.filter(|verb| !matches!(verb, Self::Join | Self::Leave) || joins())
+        verb.filter(|verb| match verb {
+            Self::Join | Self::Leave => is_on().rooms,
+            Self::Watch | Self::Unwatch => is_on().watching,
+            _ => true,
+        })
     }
 }
 
@@ -99,9 +142,12 @@ impl ClientVerb {
 pub(crate) fn too_large(verb: ClientVerb) -> VerbError {
     match verb {
         ClientVerb::RefreshToken | ClientVerb::Authenticate => AuthError::Invalid.into(),
-        ClientVerb::Devices | ClientVerb::LogoutDevice | ClientVerb::Join | ClientVerb::Leave => {
-            VerbError::Arguments
-        }
+        ClientVerb::Devices
+        | ClientVerb::LogoutDevice
+        | ClientVerb::Join
+        | ClientVerb::Leave
+        | ClientVerb::Watch
+        | ClientVerb::Unwatch => VerbError::Arguments,
     }
 }
 
@@ -154,6 +200,7 @@ pub(crate) struct ClientVerbs {
     registrar: Arc<Registrar>,
     expiry: Arc<ExpiryWatch>,
     rooms: Arc<RoomChanges>,
+    watching: Arc<Watching>,
 }
 
 impl ClientVerbs {
@@ -173,6 +220,7 @@ impl ClientVerbs {
         registrar: Arc<Registrar>,
         expiry: Arc<ExpiryWatch>,
         rooms: Arc<RoomChanges>,
+        watching: Arc<Watching>,
     ) -> Self {
         Self {
             node_id,
@@ -185,6 +233,7 @@ impl ClientVerbs {
             registrar,
             expiry,
             rooms,
+            watching,
         }
     }
 
@@ -204,6 +253,15 @@ impl ClientVerbs {
             ClientVerb::Join => {
                 let room = self.joinable(connection, &argument)?;
                 self.rooms.join(connection, room).await?;
+                Ok(json!({}))
+            }
+            ClientVerb::Watch => {
+                let users = users(argument)?;
+                let users = self.watching.watch(connection, &users).await?;
+                Ok(json!({ "users": users }))
+            }
+            ClientVerb::Unwatch => {
+                self.watching.unwatch(connection, &users(argument)?);
                 Ok(json!({}))
             }
             ClientVerb::Leave => {
@@ -257,6 +315,7 @@ impl ClientVerbs {
         self.connections.memberships.settle(changed).await?;
         connection.changed();
         self.expiry.watch(connection);
+        self.watching.follow_claim(connection);
         // A revocation of this token since then has looked for it on a connection that still had the token before; and an assertion
         // with that one may have come last.
         self.registrar.assert_again(connection).await?;
@@ -385,7 +444,8 @@ impl ClientVerbs {
         }
         tracing::debug!(guest = %guest.id, connection = %connection.id, user = connection.user().map(|user| user.as_str()), "authenticated");
         self.expiry.watch(&connection);
-        if !connection.rooms().is_empty() {
+        self.watching.go_on(&connection);
+        if !connection.memberships().is_empty() {
             let members = connection.memberships();
             self.connections.memberships.settle(members).await?;
             self.registrar.update(&connection);

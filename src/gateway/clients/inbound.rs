@@ -20,10 +20,10 @@ use socketioxide::{
 
 use super::{
     admin::{self, AdminVerb, AdminVerbs},
-    client_verbs::{self, ClientVerb, ClientVerbs},
+    client_verbs::{self, ClientVerb, ClientVerbs, Offered},
 };
 use crate::{
-    config::{Namespace, RunningConfig},
+    config::{Config, RunningConfig},
     ending::Ending,
     gateway::{
         connections::{
@@ -65,24 +65,23 @@ enum Verb {
 }
 
 impl Verb {
-    /// The verb that an event of a namespace is; none if nothing here takes it. `joins`: whether clients may join rooms of the
-    /// namespace.
-    fn of(namespace: &str, event: &str, joins: impl FnOnce() -> bool) -> Option<Self> {
+    /// The verb that an event of a namespace is; none if nothing here takes it. `offered`: which verbs there are only where
+    /// the configuration says so.
+    fn of(namespace: &str, event: &str, offered: impl FnOnce() -> Offered) -> Option<Self> {
         let admin = || {
             (namespace == admin::NAMESPACE)
                 .then(|| AdminVerb::of(event))
                 .flatten()
         };
-        ClientVerb::of(event, joins)
+        ClientVerb::of(event, offered)
             .map(Self::Client)
             .or_else(|| admin().map(Self::Admin))
     }
 }
 
 /// Whether an event of a namespace is one that Switchboard handles itself.
-pub(crate) fn is_own_event(namespace: &Namespace, event: &str) -> bool {
-    let joins = || !namespace.client_rooms.is_empty();
-    Verb::of(&namespace.path, event, joins).is_some()
+pub(crate) fn is_own_event(config: &Config, namespace: &str, event: &str) -> bool {
+    Verb::of(namespace, event, || Offered::by(config, namespace)).is_some()
 }
 
 /// The events of one socket.
@@ -137,8 +136,8 @@ impl MessageHandler<Adapter, ()> for Inbound {
             let lane = self.0.lane.as_ref();
             return events.queue_event(&connection, lane, handler, event, packet, ack, socket);
         }
-        let joins = || events.lets_join(&connection.namespace);
-        let Some(verb) = Verb::of(&connection.namespace, &event, joins) else {
+        let offered = || Offered::by(&events.config.now(), &connection.namespace);
+        let Some(verb) = Verb::of(&connection.namespace, &event, offered) else {
             events.metrics.events_unknown().increment(1);
             let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
             return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
@@ -200,13 +199,6 @@ pub(crate) struct ClientEvents {
 }
 
 impl ClientEvents {
-    /// Whether clients may join rooms of a namespace.
-    fn lets_join(&self, path: &str) -> bool {
-        let config = self.config.now();
-        let mut namespaces = config.namespaces.iter();
-        namespaces.any(|namespace| namespace.path == path && !namespace.client_rooms.is_empty())
-    }
-
     /// How much of a connection's events may wait, in each of its two queues.
     fn event_bounds(&self) -> Bounds {
         let limits = &self.config.now().limits;
@@ -354,14 +346,14 @@ mod tests {
     #[test]
     fn the_verbs_of_administrators_are_those_of_their_namespace() {
         assert_eq!(
-            Verb::of("/", "devices", || false),
+            Verb::of("/", "devices", Offered::default),
             Some(Verb::Client(ClientVerb::Devices))
         );
-        assert_eq!(Verb::of("/", "banUser", || false), None);
+        assert_eq!(Verb::of("/", "banUser", Offered::default), None);
         assert_eq!(
-            Verb::of("/admin", "banUser", || false),
+            Verb::of("/admin", "banUser", Offered::default),
             Some(Verb::Admin(AdminVerb::BanUser))
         );
-        assert_eq!(Verb::of("/admin", "chat", || false), None);
+        assert_eq!(Verb::of("/admin", "chat", Offered::default), None);
     }
 }

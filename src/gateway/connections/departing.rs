@@ -293,6 +293,11 @@ impl LocalConnections {
             }
         }
         for connection in connections {
+            if let Some(user) = connection.user()
+                && self.table.of_user(user).is_empty()
+            {
+                self.user_changed(user);
+            }
             let members = connection.memberships();
             if members.is_empty() {
                 self.has_departed(connection);

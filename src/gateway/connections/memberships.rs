@@ -90,10 +90,10 @@ impl Memberships {
 }
 
 impl LocalConnections {
-    /// Whether a connection of this node is in a room now.
+    /// Whether a connection of this node is a member now.
     fn has(&self, member: &Member) -> bool {
         let connection = self.table.get(&member.entry.id);
-        connection.is_some_and(|connection| connection.is_in(&member.room.name))
+        connection.is_some_and(|connection| connection.is_member(&member.room))
     }
 
     /// Tells the registry of the memberships of one shard, until the node is gone.

@@ -18,7 +18,10 @@ use tokio::sync::mpsc;
 use self::{local::LocalConnection, memberships::Memberships, table::ConnectionTable};
 use super::{lease::OwnLease, tasks::Tasks};
 use crate::{
-    config::RunningConfig, connection::ConnectionId, metrics::Metrics, registry::Registry,
+    config::RunningConfig,
+    connection::{ConnectionId, UserId},
+    metrics::Metrics,
+    registry::Registry,
 };
 
 /// The connections of this node.
@@ -31,6 +34,8 @@ pub(crate) struct LocalConnections {
     lease: Arc<OwnLease>,
     /// Which of their rooms the registry may not know.
     pub(crate) memberships: Memberships,
+    /// Users of whom a connection has come or gone: for those who watch them.
+    changes: mpsc::UnboundedSender<UserId>,
     /// To the task that tells the registry.
     departures: mpsc::UnboundedSender<Arc<LocalConnection>>,
     /// Bounds the lines of the log.
@@ -46,6 +51,7 @@ impl LocalConnections {
         metrics: Metrics,
         registry: Arc<dyn Registry>,
         lease: Arc<OwnLease>,
+        changes: mpsc::UnboundedSender<UserId>,
         tasks: &Tasks,
         on_departed: impl Fn(&ConnectionId) + Send + Sync + 'static,
     ) -> Arc<Self> {
@@ -57,6 +63,7 @@ impl LocalConnections {
             memberships: Memberships::new(registry.shards()),
             registry,
             lease,
+            changes,
             departures,
             ended_lines: departing::limit_lines(),
             on_departed: Box::new(on_departed),
@@ -71,6 +78,12 @@ impl LocalConnections {
     /// `limits.connections` as it is configured; 0 where only the descriptors bound them.
     pub(crate) fn limit(&self) -> usize {
         self.config.now().limits.connections.unwrap_or_default() as usize
+    }
+
+    /// A user's first connection has come, or the last one of this node has gone, as the registry knows by now.
+    pub(crate) fn user_changed(&self, user: &UserId) {
+        // Fails only when the node's tasks have stopped.
+        self.changes.send(user.clone()).ok();
     }
 
     /// How many rooms one connection may be in.

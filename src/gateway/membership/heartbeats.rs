@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::repair::Repairs;
 use crate::{
     config::RunningConfig,
-    connection::NodeId,
+    connection::{Instance, NodeId},
     gateway::{
         connections::LocalConnections,
         lease::OwnLease,
@@ -95,6 +95,11 @@ impl Heartbeats {
             let kept = leaving.run_until_cancelled_owned(beats.clone().keep());
             kept.map(|_| ())
         });
+    }
+
+    /// Another node has left: nothing of it is waited for.
+    pub(crate) fn has_left(&self, node: &Instance) {
+        self.registry.has_left(node);
     }
 
     /// Sends the next heartbeat at once.

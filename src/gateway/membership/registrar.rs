@@ -97,6 +97,9 @@ impl Registrar {
             return Err(Refusal::Unavailable);
         }
         self.connections.table.count(connection);
+        if let Some(user) = connection.user().filter(|_| tally.connections <= 1) {
+            self.connections.user_changed(user);
+        }
         if record.transport != connection.session.kind() {
             // Upgraded while the registry was being told.
             self.update(connection);

@@ -155,6 +155,24 @@ impl Peers {
         Ok((Some((request, asked)), mine))
     }
 
+    /// Publishes to the other nodes that hold a recipient, and waits for no receipts. Returns whether this node holds one.
+    pub(crate) async fn hint_holders(
+        &self,
+        whom: &Whom,
+        command: &Command<'_>,
+    ) -> Result<bool, GatewayError> {
+        let mut holders = self.registry.holders(whom).await?;
+        let all = holders.len();
+        holders.retain(|holder| *holder != self.instance);
+        if let Some(shard) = whom.shard(self.registry.shards())
+            && !holders.is_empty()
+        {
+            let payload = wire::command(0, command);
+            self.bus.publish(shard, &holders, &payload).await?;
+        }
+        Ok(holders.len() < all)
+    }
+
     /// Publishes to all nodes, this one among them.
     pub(crate) async fn ask_all(
         &self,

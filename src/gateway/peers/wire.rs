@@ -10,6 +10,7 @@
 //! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits, with the id `i` (none: it is sent once) only if this node has not handed that out before; and collect answers for `k` ms |
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
 //! | `m` | change who is in the room `r`: with `u` (a user) the user's connections in the namespace `s`, with `c` (a connection) that one, with neither all that are in the room of the namespace `s`; `j` true: they join it, and of a user's until `t` (ms since 1970; none: until that is undone); else they leave it |
+//! | `p` | something of this user may have changed: look, for those who watch |
 //! | `t` | end what came in by the token of this id |
 //! | `b` | true: the registry has lost something, send a heartbeat now |
 //! | `f` | true: the sender has left |
@@ -51,6 +52,8 @@ pub(crate) enum Command<'a> {
     },
     /// Change who is in a room.
     Room(RoomChange),
+    /// Something of a user may have changed: look, for those who watch. Nobody waits for a receipt.
+    Look { user: Cow<'a, str> },
     /// End the connections that came in by a token.
     EndToken { token_id: Cow<'a, str> },
     /// Send a heartbeat at once: a node has found that the registry has lost data, and the others have lost the same. Nobody waits
@@ -143,6 +146,8 @@ struct Envelope<'a> {
     end: Option<End<'a>>,
     #[serde(rename = "m", borrow, skip_serializing_if = "Option::is_none")]
     room: Option<Membership<'a>>,
+    #[serde(rename = "p", borrow, skip_serializing_if = "Option::is_none")]
+    look: Option<&'a str>,
     #[serde(rename = "t", borrow, skip_serializing_if = "Option::is_none")]
     end_token: Option<&'a str>,
     #[serde(rename = "b", skip_serializing_if = "Option::is_none")]
@@ -356,6 +361,7 @@ pub(crate) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
             });
         }
         Command::Room(change) => envelope.room = Some(Membership::new(change)),
+        Command::Look { user } => envelope.look = Some(user),
         Command::EndToken { token_id } => envelope.end_token = Some(token_id),
         Command::Beat => envelope.beat = Some(true),
         Command::Farewell => envelope.farewell = true,
@@ -411,6 +417,11 @@ pub(crate) fn read(payload: &[u8]) -> Option<PeerMessage> {
         } => match membership.change() {
             Some(change) => Command::Room(change),
             None => return Some(PeerMessage::Unknown),
+        },
+        Envelope {
+            look: Some(user), ..
+        } => Command::Look {
+            user: Cow::Owned(user.to_owned()),
         },
         Envelope {
             end_token: Some(id),

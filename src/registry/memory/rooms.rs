@@ -132,8 +132,11 @@ impl Rooms for MemoryRegistry {
         let after = cursor.map(cursor::room).transpose()?;
         let store = self.believed()?;
         let begin = || {
-            let namespace = filter.namespace.as_deref().unwrap_or_default();
-            Room::new(namespace, filter.prefix.as_str())
+            // Before all namespaces, and behind what is none: those who watch users.
+            match &filter.namespace {
+                Some(namespace) => Room::new(namespace.as_str(), filter.prefix.as_str()),
+                None => Room::new("/", ""),
+            }
         };
         let mut next = after.map_or_else(begin, |last| behind(&last));
         let mut page = RoomsPage::default();

@@ -412,7 +412,8 @@ impl Rooms for RedisRegistry {
         let first = after.as_ref().map(|room| self.shards.of_room(room));
         let begin = match &filter.namespace {
             Some(namespace) => [escape(namespace), escape(&filter.prefix)].join(&0),
-            None => Vec::new(),
+            // Before all namespaces, and behind what is none: those who watch users.
+            None => b"/".to_vec(),
         };
         let mut page = RoomsPage::default();
         for shard in self.shards.starting_at(first.unwrap_or(Shard::FIRST)) {

@@ -66,6 +66,7 @@ fn everything_a_payload_says() {
         identity,
         Identity {
             rooms: Vec::new(),
+            watch: Vec::new(),
             user_id: "42".into(),
             username: Some("ann".into()),
             email: Some("ann@example.com".into()),

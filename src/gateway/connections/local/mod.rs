@@ -1,16 +1,20 @@
 //! One connection of this node, from the first look at its credentials until it is gone.
 //!
-//! `phase` is how far it has got and takes it further, `rooms` which it is in, `send` what it is sent, `answer` what its client
+//! `phase` is how far it has got and takes it further, `rooms` which it is in, `watches` which users it watches, `send` what it is sent, `answer` what its client
 //! answers.
 
 mod answer;
 mod phase;
 mod rooms;
 mod send;
+mod watches;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use jiff::Timestamp;
@@ -80,6 +84,8 @@ pub(crate) struct LocalConnection {
     state: Mutex<State>,
     /// Where both are held, behind the state.
     rooms: Mutex<OwnRooms>,
+    /// The users that it watches, and whether its client was last told that each is online; none: not told yet.
+    watches: Mutex<BTreeMap<UserId, Option<bool>>>,
     ending: OnceLock<Ending>,
     /// When it began, by the registry's clock; set once the registry has it.
     start: OnceLock<Timestamp>,
@@ -119,6 +125,7 @@ impl LocalConnection {
             observer,
             state: Mutex::new(State::Arriving),
             rooms: Mutex::new(claimed),
+            watches: Mutex::default(),
             ending: OnceLock::new(),
             start: OnceLock::new(),
             version: AtomicU64::new(0),

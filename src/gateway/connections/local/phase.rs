@@ -76,6 +76,7 @@ impl LocalConnection {
         }
         socket.join(rooms_of(self.identity().as_deref()));
         self.take_rooms_of(guest);
+        self.take_watches_of(guest);
         socket.join(self.rooms());
         *state = State::Ready(socket);
         *before = State::Departed;

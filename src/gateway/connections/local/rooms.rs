@@ -109,7 +109,7 @@ impl LocalConnection {
     }
 
     /// Whether it is in a room of its namespace.
-    pub(crate) fn is_in(&self, name: &str) -> bool {
+    fn is_in(&self, name: &str) -> bool {
         self.rooms.lock().rooms.contains_key(name)
     }
 
@@ -121,13 +121,20 @@ impl LocalConnection {
         }
     }
 
-    /// Itself in each of its rooms.
+    /// Itself in each of its rooms, and among those who watch the users that it watches.
     pub(crate) fn memberships(&self) -> Vec<Member> {
+        let watches = self.watches();
         let own = self.rooms.lock();
-        own.rooms
-            .keys()
-            .map(|name| self.member(name.clone()))
-            .collect()
+        let rooms = own.rooms.keys().map(|name| self.member(name.clone()));
+        rooms.chain(watches).collect()
+    }
+
+    /// Whether it is in a room, or among those who watch a user.
+    pub(crate) fn is_member(&self, room: &Room) -> bool {
+        match &*room.namespace {
+            "" => self.is_watching(&room.name),
+            _ => self.is_in(&room.name),
+        }
     }
 
     /// Changes its rooms, and those of its socket with them. Returns what it has joined and left, or none if it is gone.

@@ -135,7 +135,7 @@ impl LocalConnection {
     }
 
     /// Sends the client an event of Switchboard's own.
-    fn tell(&self, event: &str, data: &Value) {
+    pub(super) fn tell(&self, event: &str, data: &Value) {
         let state = self.state.lock();
         if let Ok(socket) = self.sendable(&state) {
             socket.emit(event, data).ok();

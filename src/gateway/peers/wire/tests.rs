@@ -188,6 +188,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
                 },
             ),
         ),
+        ("look", said(0, Command::Look { user: "42".into() })),
         ("beat", said(0, Command::Beat)),
         ("farewell", said(0, Command::Farewell)),
         ("receipts", PeerMessage::Receipts(receipts.clone())),
