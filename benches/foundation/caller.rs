@@ -32,6 +32,18 @@ impl Caller {
         let url = format!("{}{path}", self.bases[node]);
         answer(&url, self.http.post(&url).json(body)).await
     }
+
+    /// Puts something to a node, without a body. Anything but 2xx ends the bench.
+    pub(crate) async fn put(&self, node: usize, path: &str) -> Bytes {
+        let url = format!("{}{path}", self.bases[node]);
+        answer(&url, self.http.put(&url)).await
+    }
+
+    /// Deletes something at a node. Anything but 2xx ends the bench.
+    pub(crate) async fn delete(&self, node: usize, path: &str) -> Bytes {
+        let url = format!("{}{path}", self.bases[node]);
+        answer(&url, self.http.delete(&url)).await
+    }
 }
 
 async fn answer(url: &str, request: reqwest::RequestBuilder) -> Bytes {

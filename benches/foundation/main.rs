@@ -12,7 +12,7 @@
 //!
 //! - `options`: the command line. `meter`: what Redis and the nodes spent. `table`: the figures.
 //! - `crowd`: clients that do nothing but listen. `caller`: a backend that keeps its HTTP connections.
-//! - `heartbeats`, `sends`, `reads`, `syscalls`, `connects`, `loss`: the parts, each with a fleet of its own.
+//! - `heartbeats`, `sends`, `reads`, `rooms`, `syscalls`, `connects`, `loss`: the parts, each with a fleet of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -24,6 +24,7 @@ mod loss;
 mod meter;
 mod options;
 mod reads;
+mod rooms;
 mod sends;
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -81,6 +82,7 @@ impl Bench<'_> {
                 Part::Heartbeats => heartbeats::measure(self).await,
                 Part::Sends => sends::measure(self).await,
                 Part::Reads => reads::measure(self).await,
+                Part::Rooms => rooms::measure(self).await,
                 Part::Syscalls => syscalls::measure(self).await,
                 Part::Connects => connects::measure(self).await,
                 Part::Loss => loss::measure(self).await,

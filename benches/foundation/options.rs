@@ -64,6 +64,7 @@ pub(crate) enum Part {
     Heartbeats,
     Sends,
     Reads,
+    Rooms,
     Syscalls,
     Connects,
     Loss,

@@ -22,7 +22,7 @@ use crate::{
         lease::OwnLease,
     },
     metrics::Metrics,
-    registry::{Entry, Lease, Registry, RegistryError, keys::Shard},
+    registry::{Entry, Lease, Member, Registry, RegistryError, keys::Shard},
 };
 
 /// How many connections a fleet puts back at once, all nodes together. Measured with 100,000 of one node: 6.0 s, and 10.2 s where all
@@ -181,10 +181,12 @@ impl Repairs {
             .collect();
         let departing = self.connections.table.departing();
         let mut failed = self.assert_all(self.registered(), &shards).await;
+        let members = self.members();
         let exact: Vec<_> = shards.difference(&failed).copied().collect();
         let finishing = exact.into_iter().map(async |shard| {
             let generation = generations[&shard].as_deref();
-            let finished = self.finish(&lease, shard, generation, &departing);
+            let members = members.get(&shard);
+            let finished = self.finish(&lease, shard, generation, &departing, members);
             match timeout(self.config.now().registry.lease, finished).await {
                 Ok(Ok(())) => {
                     self.lease.caught_up(shard, &lost);
@@ -244,9 +246,10 @@ impl Repairs {
         shard: Shard,
         generation: Option<&str>,
         departing: &[Arc<LocalConnection>],
+        members: Option<&HashSet<Member>>,
     ) -> Result<(), RegistryError> {
         self.remove_stale(shard).await?;
-        self.settle_rooms(shard, true).await?;
+        self.settle_rooms(shard, members, true).await?;
         // Those that depart are not put back, and nobody else knows that they are not closed yet.
         for connection in departing.iter().chain(&self.connections.table.departing()) {
             if self.registry.shards().of_id(&connection.id) == Some(shard) {
@@ -276,15 +279,15 @@ impl Repairs {
         Ok(())
     }
 
-    /// Makes the registry have just this node's connections in the rooms of a shard. `all`: it may have lost any; else it is told of
-    /// those only that it does not have.
-    async fn settle_rooms(&self, shard: Shard, all: bool) -> Result<(), RegistryError> {
-        let shards = self.registry.shards();
-        let here = self.registered().into_iter();
-        let here = here.flat_map(|connection| connection.memberships());
-        let mut doubts: HashSet<_> = here
-            .filter(|member| shards.of_room(&member.room) == shard)
-            .collect();
+    /// Makes the registry have just this node's members in the rooms of a shard, of which these are `here`. `all`: it may have lost
+    /// any; else it is told of those only that it does not have.
+    async fn settle_rooms(
+        &self,
+        shard: Shard,
+        here: Option<&HashSet<Member>>,
+        all: bool,
+    ) -> Result<(), RegistryError> {
+        let mut doubts = here.cloned().unwrap_or_default();
         for joined in self.registry.joined(&self.lease.current(), shard).await? {
             if all || !doubts.remove(&joined) {
                 doubts.insert(joined);
@@ -324,10 +327,11 @@ impl Repairs {
         let all = self.registry.shards().all().collect();
         let mut failed = self.assert_all(due, &all).await;
         if begins {
+            let members = self.members();
             for shard in self.registry.shards().all() {
                 let looked = async {
                     self.remove_stale(shard).await?;
-                    self.settle_rooms(shard, false).await
+                    self.settle_rooms(shard, members.get(&shard), false).await
                 };
                 if let Err(error) = looked.await {
                     tracing::debug!(%error, shard = shard.index(), "what is stale");
@@ -335,6 +339,19 @@ impl Repairs {
                 }
             }
         }
+    }
+
+    /// What this node's connections are in, by the shards of the rooms.
+    fn members(&self) -> HashMap<Shard, HashSet<Member>> {
+        let shards = self.registry.shards();
+        let mut members: HashMap<_, HashSet<_>> = HashMap::new();
+        for connection in self.registered() {
+            for member in connection.memberships() {
+                let shard = shards.of_room(&member.room);
+                members.entry(shard).or_default().insert(member);
+            }
+        }
+        members
     }
 
     /// This node's connections that the registry has been told of.
