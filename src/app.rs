@@ -29,6 +29,7 @@ use crate::{
     config::{Config, Cors, Reload, RunningConfig, Transport},
     connection::{Instance, NodeId},
     gateway::{Gateway, Parts, handlers::Handlers},
+    ingress::Ingress,
     link::{Link, Servers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
@@ -67,6 +68,7 @@ pub struct App {
     auth: Authenticator,
     keys: Arc<ApiAuth>,
     bundle: Bundle,
+    ingress: Ingress,
 }
 
 /// Takes a new configuration over while the node runs, as far as that can be done.
@@ -159,6 +161,7 @@ impl App {
                 (Arc::new(registry), bus)
             }
         };
+        let ingress = Ingress::new(&running, servers.as_ref(), &metrics)?;
         let (gateway, engine) = Gateway::start(Parts {
             config: running.clone(),
             node_id: node_id.clone(),
@@ -182,6 +185,7 @@ impl App {
             auth,
             keys: Arc::new(keys),
             bundle,
+            ingress,
         })
     }
 
@@ -299,6 +303,7 @@ impl App {
         };
         servers.spawn(listener::serve(self.public, public, bounds, stop.clone()));
 
+        self.ingress.run(&self.gateway, stop);
         let metrics = self.gateway.metrics().clone();
         let upkeep = async move {
             let mut ticks = tokio::time::interval(UPKEEP);

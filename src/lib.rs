@@ -59,7 +59,7 @@
 //!
 //! # Layout
 //!
-//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`] ← [`app`] ← [`Builder`] ← `main`.
+//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`], `ingress` ← [`app`] ← [`Builder`] ← `main`.
 //!
 //! - [`connection`] — the nouns that everybody passes on: user, connection, node.
 //! - [`ending`] — the one table of reasons for which the server ends a connection.
@@ -71,6 +71,7 @@
 //! - [`transport`] — the TCP side: accept loop, WebSocket upgrade, polling sessions, the kill switch.
 //! - [`gateway`] — the life of a connection, and the verbs a backend has.
 //! - [`api`] — HTTP: `/v1`, health, metrics, OpenAPI.
+//! - `ingress` — what emitters of Socket.IO servers publish in Redis, carried out on this node.
 //! - [`app`] — builds a node from a configuration and runs it until it is told to stop.
 
 pub mod api;
@@ -83,6 +84,7 @@ pub mod config;
 pub mod connection;
 pub mod ending;
 pub mod gateway;
+mod ingress;
 pub mod link;
 pub mod metrics;
 pub mod registry;

@@ -31,11 +31,12 @@ fn section(page: &mut String, title: Option<String>, table: &Table, defaults: Op
     if let Some(title) = title {
         let _ = write!(page, "\n### `{title}`\n\n{}\n", one_line(table.about));
     }
-    page.push_str("\n| key | default | | |\n|---|---|---|---|\n");
-    for key in table.keys {
-        if !matches!(key.kind, Kind::Section(_)) {
-            row(page, key, defaults);
-        }
+    let is_value = |key: &&Key| !matches!(key.kind, Kind::Section(_));
+    if table.keys.iter().any(|key| is_value(&key)) {
+        page.push_str("\n| key | default | | |\n|---|---|---|---|\n");
+    }
+    for key in table.keys.iter().filter(is_value) {
+        row(page, key, defaults);
     }
     for key in table.keys {
         match key.kind {

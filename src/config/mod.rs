@@ -9,6 +9,7 @@ mod api;
 mod document;
 mod environment;
 mod error;
+mod ingress;
 mod key;
 mod load;
 mod print;
@@ -30,6 +31,7 @@ pub use api::{Api, ApiKey, KeySecret, Scope};
 pub use document::document;
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
+pub use ingress::{EmitterIngress, Ingress, IngressVerb, PythonIngress};
 pub use load::{Flags, Sources};
 pub use reload::Reload;
 pub use running::RunningConfig;
@@ -70,6 +72,8 @@ section! {
         registry: RegistryTiming = RegistryTiming::default();
         /// Presence.
         presence: Presence = Presence::default();
+        /// What other programs publish in Redis for clients.
+        ingress: Ingress = Ingress::default();
         /// How a node goes.
         drain: Drain = Drain::default();
         /// What clients find beside their sessions.

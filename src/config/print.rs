@@ -173,6 +173,10 @@ mod tests {
         config.auth.session.secrets = vec!["hush-8".into()];
         config.registry.secrets = vec!["hush-11".into()];
         config.auth.session.redis_url = Some("redis://:hush-9@sessions.example".into());
+        config.ingress.emitter = Some(crate::config::EmitterIngress {
+            redis_url: Some("redis://:hush-12@emitters.example".into()),
+            ..Default::default()
+        });
         config.redis.urls = vec![
             "redis://ann:hush-5@redis.example:6380/2?x=hush-6".into(),
             "hush-7".into(),

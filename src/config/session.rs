@@ -43,13 +43,6 @@ impl Config {
         if !session.is_on() {
             return None;
         }
-        Some(match &session.redis_url {
-            Some(url) => Redis {
-                urls: vec![url.clone()],
-                ca_file: self.redis.ca_file.clone(),
-                ..Redis::default()
-            },
-            None => self.redis.clone(),
-        })
+        Some(self.redis_at(session.redis_url.as_ref()))
     }
 }

@@ -19,7 +19,8 @@ use serde::{
 };
 
 use super::{
-    AuthRule, KeySecret, LogFormat, PerUserPolicy, RedisMode, RedisUrl, Scope, WatchRule,
+    AuthRule, IngressVerb, KeySecret, LogFormat, PerUserPolicy, RedisMode, RedisUrl, Scope,
+    WatchRule,
     key::{Key, Kind},
     print::{self, MASK},
     reload::Changes,
@@ -192,6 +193,7 @@ plain! {
     String: Text, check_text;
     PathBuf: Text, check_path;
     AuthRule: Text;
+    IngressVerb: Text;
     LogFormat: Text;
     PerUserPolicy: Text;
     WatchRule: Text;

@@ -137,7 +137,7 @@ impl Arg {
     }
 
     /// Puts attachments in place of what stands for them. Returns false if one is missing.
-    fn attach(&mut self, attachments: &VecDeque<Bytes>) -> bool {
+    pub(crate) fn attach(&mut self, attachments: &VecDeque<Bytes>) -> bool {
         match self {
             Self::Object(fields) => match attachment_number(fields) {
                 Some(number) => match attachments.get(number) {

@@ -115,6 +115,15 @@ impl Target {
     }
 }
 
+/// Connections of a namespace, by the rooms that they are in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// The rooms of which they must be in one; none: all connections.
+    pub(crate) rooms: Vec<String>,
+    /// The rooms of which they must be in none.
+    pub(crate) except: Vec<String>,
+}
+
 /// Where a message went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
@@ -365,7 +374,7 @@ pub struct Revoked {
 }
 
 /// Whether an event has a name that can be sent: not empty, and not reserved.
-pub(super) fn is_sendable(event: &str) -> bool {
+pub(crate) fn is_sendable(event: &str) -> bool {
     !event.is_empty() && !RESERVED_EVENTS.contains(&event)
 }
 

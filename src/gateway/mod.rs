@@ -40,6 +40,7 @@ mod endings;
 mod error;
 pub mod handlers;
 mod lease;
+mod local_verbs;
 mod membership;
 mod memory;
 pub mod message;
@@ -92,6 +93,8 @@ pub use message::{
     AckError, AckReply, Acked, Delivery, Disconnected, Json, Message, RESERVED_EVENTS, RoomChanged,
     Target, TokenRevoked,
 };
+pub(crate) use message::{Selection, is_sendable};
+pub(crate) use tasks::contain;
 
 /// What a gateway is made of.
 pub struct Parts {

@@ -21,7 +21,10 @@ use metrics_exporter_prometheus::{
 use metrics_process::Collector;
 
 use self::recent::Recent;
-use self::table::{CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, KINDS, Kind, UNREADABLE};
+use self::table::{
+    CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, INGRESS_REFUSALS, INGRESS_SOURCES, KINDS,
+    Kind, UNREADABLE,
+};
 use crate::ending::{Breach, Ending};
 
 /// Buckets of the durations that people wait for, in seconds.
@@ -99,6 +102,14 @@ impl Metrics {
             ]);
         for counter in counters {
             counter.increment(0);
+        }
+        for source in INGRESS_SOURCES {
+            let refused = INGRESS_REFUSALS.map(|reason| self.ingress_refused(source, reason));
+            let heard = [self.ingress_messages(source), self.ingress_gaps(source)];
+            for counter in heard.into_iter().chain(refused) {
+                counter.increment(0);
+            }
+            self.ingress_up(source).set(1);
         }
         for operation in ["assert", "unregister", "heartbeat"] {
             let labels = vec![Label::new("operation", operation)];

@@ -160,6 +160,29 @@ impl Metrics {
         self.counter("switchboard_bus_reconnects_total", Vec::new())
     }
 
+    /// Messages that emitters published and this node heard; `source` is `emitter` or `python`.
+    pub fn ingress_messages(&self, source: &'static str) -> Counter {
+        let labels = vec![Label::new("source", source)];
+        self.counter("switchboard_ingress_messages_total", labels)
+    }
+
+    /// Messages of emitters that this node did not carry out; `source` is `emitter` or `python`, `reason` comes from a table.
+    pub fn ingress_refused(&self, source: &'static str, reason: &'static str) -> Counter {
+        let labels = vec![Label::new("source", source), Label::new("reason", reason)];
+        self.counter("switchboard_ingress_refused_total", labels)
+    }
+
+    /// 1 while this node hears what emitters publish, or is not to; `source` is `emitter` or `python`.
+    pub fn ingress_up(&self, source: &'static str) -> Gauge {
+        self.gauge("switchboard_ingress_up", vec![Label::new("source", source)])
+    }
+
+    /// Times that this node stopped hearing what emitters publish; `source` is `emitter` or `python`.
+    pub fn ingress_gaps(&self, source: &'static str) -> Counter {
+        let labels = vec![Label::new("source", source)];
+        self.counter("switchboard_ingress_gaps_total", labels)
+    }
+
     /// From CONNECT packet to `ready`.
     pub fn ready_duration(&self) -> Histogram {
         self.histogram("switchboard_ready_duration_seconds", Vec::new())

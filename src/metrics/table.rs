@@ -113,6 +113,26 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Times the bus came back after its link broke",
     ),
     (
+        "switchboard_ingress_messages_total",
+        Kind::Counter,
+        "Messages that emitters published and this node heard",
+    ),
+    (
+        "switchboard_ingress_refused_total",
+        Kind::Counter,
+        "Messages of emitters that this node did not carry out",
+    ),
+    (
+        "switchboard_ingress_up",
+        Kind::Gauge,
+        "1 while this node hears what emitters publish, or is not to",
+    ),
+    (
+        "switchboard_ingress_gaps_total",
+        Kind::Counter,
+        "Times that this node stopped hearing what emitters publish",
+    ),
+    (
         "switchboard_ready_duration_seconds",
         Kind::Histogram,
         "From CONNECT packet to ready",
@@ -214,4 +234,18 @@ pub(super) const DROPS: [&str; 12] = [
     "no_lease",
     "ack_too_large",
     "volatile",
+];
+
+/// The values of `source` of what emitters published.
+pub(super) const INGRESS_SOURCES: [&str; 2] = ["emitter", "python"];
+
+/// The values of `reason` of what emitters published and was not carried out.
+pub(super) const INGRESS_REFUSALS: [&str; 7] = [
+    "too_large",
+    "unreadable",
+    "namespace",
+    "not_allowed",
+    "reserved_event",
+    "unsupported",
+    "inbox_full",
 ];

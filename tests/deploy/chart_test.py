@@ -50,6 +50,8 @@ SECRETS = {
     "redis-sentinel-password": "hidden-sentinel-password",
     "session-secrets": "hidden-session-secret",
     "session-redis-url": "redis://switchboard:hidden@sessions:6379",
+    "emitter-redis-url": "redis://switchboard:hidden@emitters:6379",
+    "python-redis-url": "redis://switchboard:hidden@emitters:6379",
 }
 # What deploy/Dockerfile sets.
 IMAGE_ENV = {"SWITCHBOARD_LISTEN": "0.0.0.0:3000"}

@@ -16,6 +16,14 @@ fn reload(more: &str) -> (Vec<&'static str>, Vec<&'static str>) {
 }
 
 #[test]
+fn emitters_wait_for_the_next_start() {
+    assert_eq!(
+        reload("[ingress.emitter]\n"),
+        (vec![], vec!["ingress.emitter"])
+    );
+}
+
+#[test]
 fn nothing_new_changes_nothing() {
     assert_eq!(reload(""), (vec![], vec![]));
 }

@@ -355,6 +355,35 @@ fn sessions() {
 }
 
 #[test]
+fn emitters() {
+    assert_wrong(&[
+        ("[ingress.emitter]", "ingress.emitter.redis_url"),
+        ("[ingress.python]", "ingress.python.redis_url"),
+        (
+            "ingress.emitter.redis_url = 'redis://a'\ningress.emitter.key = ''",
+            "ingress.emitter.key",
+        ),
+        (
+            "ingress.emitter.redis_url = 'redis://a'\ningress.emitter.key = 'a#b'",
+            "ingress.emitter.key",
+        ),
+        (
+            "ingress.emitter.redis_url = 'redis://a'\ningress.emitter.namespaces = ['/', '/x']",
+            "ingress.emitter.namespaces.1",
+        ),
+        (
+            "ingress.python.redis_url = 'localhost'",
+            "ingress.python.redis_url",
+        ),
+    ]);
+    assert_fine(&[
+        "redis.urls = ['redis://a']\n[ingress.emitter]\n[ingress.python]",
+        "ingress.python.redis_url = 'redis://a'\ningress.python.allow = 'emit'",
+        "ingress.emitter.redis_url = 'redis://a'\ningress.emitter.namespaces = ['/public']",
+    ]);
+}
+
+#[test]
 fn tokens() {
     assert_wrong(&[
         ("auth.jwt.algorithms = ['none']", "auth.jwt.algorithms.0"),

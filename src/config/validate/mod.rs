@@ -46,6 +46,7 @@ impl Config {
         self.auth.jwt.key_sources(&mut findings);
         self.sessions(&mut findings);
         self.namespace_rules(&mut findings);
+        self.ingress(&mut findings);
         findings.expect(
             self.auth.token_ttl.subsec_nanos() == 0,
             "auth.token_ttl",

@@ -45,6 +45,15 @@ pub(in crate::config) fn prefix(text: &str) -> Result<(), String> {
     )
 }
 
+/// A channel of Redis, or what channels begin with.
+pub(in crate::config) fn channel(text: &str) -> Result<(), String> {
+    let bad = |c: char| c.is_control() || c == '#';
+    expect(
+        !text.is_empty() && !text.contains(bad),
+        "must not be empty or hold control characters or #",
+    )
+}
+
 /// The path at which clients connect.
 pub(in crate::config) fn transport_path(text: &str) -> Result<(), String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._~-".contains(c);

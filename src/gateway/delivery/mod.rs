@@ -1,6 +1,7 @@
 //! Handing messages to connections: on this node, and through the nodes that hold recipients.
 
 pub(crate) mod acks;
+mod in_rooms;
 mod repeats;
 
 use std::{
@@ -142,17 +143,24 @@ impl Deliverer {
             Target::All => self.emit(None, &connections, message, &args),
             Target::User(_) | Target::Device(..) | Target::Connection(_) => None,
         };
-        let handed = at_once.unwrap_or_else(|| {
-            let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
-            for connection in connections {
-                let sent = connection.send(message, &args, limit);
-                self.count(&mut handed, sent);
-            }
-            handed
-        });
+        let handed = at_once.unwrap_or_else(|| self.hand_to_each(connections, message, &args));
         self.metrics
             .messages_delivered(target.kind())
             .increment(handed.connections);
+        handed
+    }
+
+    fn hand_to_each(
+        &self,
+        connections: Vec<Arc<LocalConnection>>,
+        message: &Message,
+        args: &Outgoing<'_>,
+    ) -> Handed {
+        let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
+        for connection in connections {
+            let sent = connection.send(message, args, limit);
+            self.count(&mut handed, sent);
+        }
         handed
     }
 
@@ -229,7 +237,7 @@ impl Deliverer {
         }
     }
 
-    /// The connections of this node that get a message. What is volatile is dropped here for those that lag.
+    /// The connections of this node that get a message.
     fn here(&self, target: &Target, message: &Message) -> Vec<Arc<LocalConnection>> {
         let mut connections = match target {
             Target::User(user) => self.connections.table.of_user(user),
@@ -249,13 +257,18 @@ impl Deliverer {
             (any_namespace || *connection.namespace == *message.namespace)
                 && !except.contains(&connection.id)
         });
+        self.leave_out(&mut connections, message);
+        connections
+    }
+
+    /// Drops a message that is volatile for those that lag.
+    fn leave_out(&self, connections: &mut Vec<Arc<LocalConnection>>, message: &Message) {
         if message.volatile {
             let all = connections.len();
             connections.retain(|connection| !connection.lags());
             let dropped = self.metrics.messages_dropped("volatile");
             dropped.increment((all - connections.len()) as u64);
         }
-        connections
     }
 
     fn in_room(&self, namespace: &str, room: &str) -> Vec<Arc<LocalConnection>> {

@@ -81,7 +81,9 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
   "redisUrls" "SWITCHBOARD_REDIS__URLS"
   "redisSentinelPassword" "SWITCHBOARD_REDIS__SENTINEL_PASSWORD"
   "sessionSecrets" "SWITCHBOARD_AUTH__SESSION__SECRETS"
-  "sessionRedisUrl" "SWITCHBOARD_AUTH__SESSION__REDIS_URL" }}
+  "sessionRedisUrl" "SWITCHBOARD_AUTH__SESSION__REDIS_URL"
+  "emitterRedisUrl" "SWITCHBOARD_INGRESS__EMITTER__REDIS_URL"
+  "pythonRedisUrl" "SWITCHBOARD_INGRESS__PYTHON__REDIS_URL" }}
 {{- $default := default (include "switchboard.fullname" .) .Values.secrets.name }}
 {{- $used := list }}
 {{- range $name := keys $variables | sortAlpha }}

@@ -1,0 +1,53 @@
+//! The verbs of those who tell every node themselves: each concerns the connections of this node alone.
+
+use std::collections::HashSet;
+
+use crate::{
+    ending::Ending,
+    gateway::{
+        Gateway,
+        message::{Message, Selection},
+    },
+};
+
+impl Gateway {
+    /// Returns true if a connection of this node is in a room of a namespace.
+    pub(crate) fn has_members_here(&self, namespace: &str, room: &str) -> bool {
+        !self.inner.delivery.members(namespace, room).is_empty()
+    }
+
+    /// Hands a message to the connections of this node in its namespace that `selection` means, once each, and returns how many. Never
+    /// waits.
+    pub(crate) fn emit_here(&self, selection: &Selection, message: &Message) -> u64 {
+        self.inner
+            .delivery
+            .deliver_here(selection, message)
+            .connections
+    }
+
+    /// Ends the connections of this node in a namespace that `selection` means, as an administrator does; with `transports`, all others of their
+    /// transports too. Returns how many. Never waits.
+    pub(crate) fn end_here(
+        &self,
+        namespace: &str,
+        selection: &Selection,
+        transports: bool,
+    ) -> usize {
+        let connections = &self.inner.connections;
+        let mut meant = self.inner.delivery.in_rooms(namespace, selection);
+        if transports {
+            let sessions = meant.iter().map(|connection| connection.session.id);
+            meant = HashSet::<_>::from_iter(sessions)
+                .into_iter()
+                .flat_map(|session| connections.table.of_session(session))
+                .collect();
+        }
+        connections.end_all(&meant, &Ending::of(Ending::DISCONNECTED));
+        meant.len()
+    }
+
+    /// How many bytes a message for clients may have, as JSON.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.inner.delivery.max_payload()
+    }
+}

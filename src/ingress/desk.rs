@@ -1,0 +1,101 @@
+//! Looks at what a published message may do, and has it carried out on this node.
+
+use std::sync::Arc;
+
+use super::{
+    Format,
+    listener::Heard,
+    order::{Action, Order, Refused},
+};
+use crate::{
+    config::IngressVerb,
+    gateway::{Gateway, Selection, is_sendable},
+    metrics::Metrics,
+};
+
+/// Takes what is published in one format.
+pub(super) struct Desk {
+    format: Arc<dyn Format>,
+    namespaces: Vec<String>,
+    allow: Vec<IngressVerb>,
+    metrics: Metrics,
+}
+
+impl Desk {
+    /// With what the configuration lets the format reach and do.
+    pub(super) fn new(
+        format: Arc<dyn Format>,
+        namespaces: Vec<String>,
+        allow: Vec<IngressVerb>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            format,
+            namespaces,
+            allow,
+            metrics,
+        }
+    }
+
+    /// Carries out a message, or counts why not.
+    pub(super) fn take(&self, gateway: &Gateway, heard: &Heard) {
+        if let Err(refused) = self.carry_out(gateway, heard) {
+            let source = self.format.source();
+            refuse(&self.metrics, source, &heard.channel, refused);
+        }
+    }
+
+    fn carry_out(&self, gateway: &Gateway, heard: &Heard) -> Result<(), Refused> {
+        // Most messages are for one user, who is on a few nodes: the others need not read them.
+        if let Some((namespace, room)) = self.format.room(&heard.channel)
+            && !gateway.has_members_here(namespace, room)
+        {
+            return Ok(());
+        }
+        let Order {
+            namespace,
+            selection,
+            action,
+        } = self.format.read(&heard.channel, &heard.payload)?;
+        if !self.namespaces.contains(&namespace) {
+            return Err(Refused::Namespace);
+        }
+        if !self.allow.contains(&action.verb()) {
+            return Err(Refused::NotAllowed);
+        }
+        match action {
+            Action::Emit(message) => {
+                if !is_sendable(&message.event) {
+                    return Err(Refused::ReservedEvent);
+                }
+                if message.weight() > gateway.max_payload() {
+                    return Err(Refused::TooLarge);
+                }
+                gateway.emit_here(&selection, &message);
+            }
+            Action::Join(rooms) => return move_members(&namespace, &selection, &rooms, true),
+            Action::Leave(rooms) => return move_members(&namespace, &selection, &rooms, false),
+            Action::End { transports } => {
+                gateway.end_here(&namespace, &selection, transports);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts connections of this node into rooms, or takes them out. Refused: there are no rooms yet that connections can be moved into.
+fn move_members(
+    _namespace: &str,
+    _filter: &Selection,
+    _rooms: &[String],
+    _join: bool,
+) -> Result<(), Refused> {
+    Err(Refused::Unsupported)
+}
+
+/// Counts a message that is not carried out, and says why.
+pub(super) fn refuse(metrics: &Metrics, source: &'static str, channel: &str, refused: Refused) {
+    let reason = refused.label();
+    metrics.ingress_refused(source, reason).increment(1);
+    tracing::warn!(source, channel, why = %refused, "a message of an emitter is refused");
+}
