@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod behind_a_name;
+mod emitters;
 mod everyday;
 mod failover;
 #[path = "../support/mod.rs"]

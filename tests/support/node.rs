@@ -61,22 +61,31 @@ pub(crate) async fn fleet_of(redis: &config::Redis, size: usize) -> Vec<Node> {
 
 impl Node {
     pub(crate) async fn start(redis: &config::Redis, number: usize) -> Self {
-        Self::start_with(redis, number, Shards::default()).await
+        Self::start_as(redis, number, |_| ()).await
     }
 
     /// One that divides the registry into these shards.
     pub(crate) async fn start_with(redis: &config::Redis, number: usize, shards: Shards) -> Self {
+        Self::start_as(redis, number, |config| config.registry.shards = shards).await
+    }
+
+    /// One whose configuration is `changed`.
+    pub(crate) async fn start_as(
+        redis: &config::Redis,
+        number: usize,
+        changed: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             node_id: Some(format!("node-{number}")),
             ..Config::default()
         };
         config.redis = redis.clone();
-        config.registry.shards = shards;
         config.auth.jwt.secret = Some(SecretString::from(SECRET));
         config.api.key = Some(KEY.into());
         config.drain.window = Duration::ZERO;
         config.auth.session.secrets = vec![COOKIE_SECRET.into()];
+        changed(&mut config);
         let app = Builder::new(config.clone()).bind().await.unwrap();
         let base = format!("http://{}", app.addr().unwrap());
         let (shutdown, told) = oneshot::channel::<()>();
