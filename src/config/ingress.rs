@@ -15,8 +15,8 @@ section! {
 }
 
 section! {
-    /// `@socket.io/redis-emitter`, its PHP port, and Socket.IO servers with the Redis adapter: what they publish reaches this node's clients. On
-    /// with any of its keys, or with the table alone. Who can publish there can do what `allow` says, unsigned.
+    /// `@socket.io/redis-emitter`, its PHP port, and Socket.IO servers with the Redis adapter: what they publish reaches this node's
+    /// clients. On with any of its keys, or with the table alone. Who can publish there can do what `allow` says, unsigned.
     EmitterIngress in "ingress.emitter." {
         /// The Redis that they publish in, if it is not the cluster's: the URL of one server. A node without `redis.urls` needs it.
         redis_url: Option<RedisUrl> = None, shown("the cluster's"), fits(texts::redis_url);
@@ -30,8 +30,8 @@ section! {
 }
 
 section! {
-    /// python-socketio's `RedisManager(write_only=True)` from 5.14 on, which publishes JSON: what it publishes reaches this node's clients.
-    /// On with any of its keys, or with the table alone. Who can publish there can do what `allow` says, unsigned.
+    /// python-socketio's `RedisManager(write_only=True)` from 5.14 on, which publishes JSON: what it publishes reaches this node's
+    /// clients. On with any of its keys, or with the table alone. Who can publish there can do what `allow` says, unsigned.
     PythonIngress in "ingress.python." {
         /// The Redis that it publishes in, if it is not the cluster's: the URL of one server. A node without `redis.urls` needs it.
         redis_url: Option<RedisUrl> = None, shown("the cluster's"), fits(texts::redis_url);

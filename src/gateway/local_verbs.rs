@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use futures_util::future::BoxFuture;
+
 use crate::{
     ending::Ending,
     gateway::{
@@ -16,23 +18,28 @@ impl Gateway {
         !self.inner.delivery.members(namespace, room).is_empty()
     }
 
-    /// Hands a message to the connections of this node in its namespace that `selection` means, once each, and returns how many. Never
-    /// waits.
-    pub(crate) fn emit_here(&self, selection: &Selection, message: &Message) -> u64 {
-        self.inner
-            .delivery
-            .deliver_here(selection, message)
-            .connections
+    /// Hands a message to the connections of this node in its namespace that `selection` means, once each. Never waits.
+    pub(crate) fn emit_here(&self, selection: &Selection, message: &Message) {
+        self.inner.delivery.deliver_here(selection, message);
     }
 
-    /// Ends the connections of this node in a namespace that `selection` means, as an administrator does; with `transports`, all others of their
-    /// transports too. Returns how many. Never waits.
-    pub(crate) fn end_here(
+    /// Makes the connections of this node in a namespace that `selection` means join rooms, or leave them, at once. Returns how
+    /// often one was refused: it is in as many rooms as it may be, or its user has been put into the room. What is returned beside
+    /// it tells the registry.
+    pub(crate) fn change_rooms_here(
         &self,
         namespace: &str,
         selection: &Selection,
-        transports: bool,
-    ) -> usize {
+        names: &[String],
+        joins: bool,
+    ) -> (u64, BoxFuture<'static, ()>) {
+        let meant = self.inner.delivery.in_rooms(namespace, selection);
+        self.inner.rooms.change_here(meant, names, joins)
+    }
+
+    /// Ends the connections of this node in a namespace that `selection` means, as an administrator does; with `transports`, all
+    /// others of their transports too. Never waits.
+    pub(crate) fn end_here(&self, namespace: &str, selection: &Selection, transports: bool) {
         let connections = &self.inner.connections;
         let mut meant = self.inner.delivery.in_rooms(namespace, selection);
         if transports {
@@ -43,7 +50,6 @@ impl Gateway {
                 .collect();
         }
         connections.end_all(&meant, &Ending::of(Ending::DISCONNECTED));
-        meant.len()
     }
 
     /// How many bytes a message for clients may have, as JSON.

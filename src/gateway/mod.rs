@@ -10,7 +10,7 @@
 //! The gateway is made of parts. Each is a struct with what it needs of the parts below it, and knows nothing above:
 //!
 //! ```text
-//!  face             Gateway: verbs, access, settings, scrape      start builds the parts, from the lowest up
+//!  face             Gateway: verbs, local_verbs, access, settings, scrape      start builds the parts, from the lowest up
 //!  what drives      drain   memory   session_events   commands (of other nodes)   sessions (of refresh tokens)
 //!  the way in       arriving
 //!  what clients say clients    handlers (an application's)

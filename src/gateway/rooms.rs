@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use derive_more::Constructor;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::time::Instant;
 
 use super::{
@@ -80,6 +80,42 @@ impl RoomChanges {
         let was_in = !changed.is_empty();
         self.tell(std::slice::from_ref(connection), changed).await?;
         Ok(was_in)
+    }
+
+    /// Makes connections of this node join rooms, or leave them, at once. Returns how often one was refused, and what then tells
+    /// the registry, which is told later where that fails.
+    pub(crate) fn change_here(
+        self: &Arc<Self>,
+        connections: Vec<Arc<LocalConnection>>,
+        names: &[String],
+        joins: bool,
+    ) -> (u64, BoxFuture<'static, ()>) {
+        let most = self.connections.most_rooms();
+        let (mut members, mut changed, mut refused) = (Vec::new(), Vec::new(), 0);
+        for connection in connections {
+            let before = members.len();
+            for name in names {
+                let come = match joins {
+                    true => connection.join(name, most),
+                    false => connection.leave(name),
+                };
+                match come {
+                    Ok(come) => members.extend(come),
+                    Err(RoomError::Gone) => {}
+                    Err(RoomError::TooMany | RoomError::Lasting) => refused += 1,
+                }
+            }
+            if members.len() > before {
+                changed.push(connection);
+            }
+        }
+        let rooms = self.clone();
+        let telling = async move {
+            if let Err(error) = rooms.tell(&changed, members).await {
+                tracing::debug!(%error, "rooms are changed, and the registry can't be told yet");
+            }
+        };
+        (refused, telling.boxed())
     }
 
     /// Tells the registry of members, and of the connections that they are.

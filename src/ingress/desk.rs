@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::{
     Format,
     listener::Heard,
@@ -9,7 +11,8 @@ use super::{
 };
 use crate::{
     config::IngressVerb,
-    gateway::{Gateway, Selection, is_sendable},
+    connection::check_room,
+    gateway::{Gateway, is_sendable},
     metrics::Metrics,
 };
 
@@ -37,20 +40,26 @@ impl Desk {
         }
     }
 
-    /// Carries out a message, or counts why not.
-    pub(super) fn take(&self, gateway: &Gateway, heard: &Heard) {
-        if let Err(refused) = self.carry_out(gateway, heard) {
+    /// Carries out a message, or counts why not. What it returns tells the registry of rooms that have been joined or left.
+    pub(super) fn take(&self, gateway: &Gateway, heard: &Heard) -> Option<BoxFuture<'static, ()>> {
+        let done = self.carry_out(gateway, heard);
+        done.unwrap_or_else(|refused| {
             let source = self.format.source();
             refuse(&self.metrics, source, &heard.channel, refused);
-        }
+            None
+        })
     }
 
-    fn carry_out(&self, gateway: &Gateway, heard: &Heard) -> Result<(), Refused> {
+    fn carry_out(
+        &self,
+        gateway: &Gateway,
+        heard: &Heard,
+    ) -> Result<Option<BoxFuture<'static, ()>>, Refused> {
         // Most messages are for one user, who is on a few nodes: the others need not read them.
         if let Some((namespace, room)) = self.format.room(&heard.channel)
             && !gateway.has_members_here(namespace, room)
         {
-            return Ok(());
+            return Ok(None);
         }
         let Order {
             namespace,
@@ -63,6 +72,19 @@ impl Desk {
         if !self.allow.contains(&action.verb()) {
             return Err(Refused::NotAllowed);
         }
+        let change = |rooms: &[String], joins| {
+            if rooms.iter().any(|room| check_room(room).is_err()) {
+                return Err(Refused::Room);
+            }
+            let (refused, telling) =
+                gateway.change_rooms_here(&namespace, &selection, rooms, joins);
+            // Those that were not refused have joined or left.
+            if refused > 0 {
+                let source = self.format.source();
+                refuse(&self.metrics, source, &heard.channel, Refused::Room);
+            }
+            Ok(Some(telling))
+        };
         match action {
             Action::Emit(message) => {
                 if !is_sendable(&message.event) {
@@ -73,24 +95,12 @@ impl Desk {
                 }
                 gateway.emit_here(&selection, &message);
             }
-            Action::Join(rooms) => return move_members(&namespace, &selection, &rooms, true),
-            Action::Leave(rooms) => return move_members(&namespace, &selection, &rooms, false),
-            Action::End { transports } => {
-                gateway.end_here(&namespace, &selection, transports);
-            }
+            Action::Join(rooms) => return change(&rooms, true),
+            Action::Leave(rooms) => return change(&rooms, false),
+            Action::End { transports } => gateway.end_here(&namespace, &selection, transports),
         }
-        Ok(())
+        Ok(None)
     }
-}
-
-/// Puts connections of this node into rooms, or takes them out. Refused: there are no rooms yet that connections can be moved into.
-fn move_members(
-    _namespace: &str,
-    _filter: &Selection,
-    _rooms: &[String],
-    _join: bool,
-) -> Result<(), Refused> {
-    Err(Refused::Unsupported)
 }
 
 /// Counts a message that is not carried out, and says why.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     Format, Order, Refused, msgpack,
-    order::{Action, selection},
+    order::{Action, changed, selection},
     texts::{namespace, texts},
 };
 use crate::gateway::{Json, Message};
@@ -117,7 +117,7 @@ fn request(namespace: &str, payload: &[u8]) -> Result<Order, Refused> {
         return Err(Refused::Unsupported);
     }
     let request: Value = serde_json::from_slice(payload)?;
-    let rooms = || texts(request.get("rooms"));
+    let rooms = || changed(texts(request.get("rooms"))?);
     let action = match request["type"].as_u64() {
         Some(2) => Action::Join(rooms()?),
         Some(3) => Action::Leave(rooms()?),

@@ -198,8 +198,8 @@ impl Listener {
 }
 
 impl Ear {
-    /// Puts a message into the inbox. Runs on the connection's task, so it never waits: what is too large, or more than the inbox takes, is dropped
-    /// and counted. Returns true: the connection goes on.
+    /// Puts a message into the inbox. Runs on the connection's task, so it never waits: what is too large, or more than the inbox
+    /// takes, is dropped and counted. Returns true: the connection goes on.
     fn hear(&self, push: PushInfo) -> bool {
         let Some((channel, payload)) = message(push) else {
             return true;

@@ -23,7 +23,10 @@ mod texts;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::{
+    sync::mpsc::{self, UnboundedReceiver},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -39,6 +42,9 @@ use crate::{
     link::Servers,
     metrics::Metrics,
 };
+
+/// How many messages that change rooms may be under way to the registry at once.
+const TELLING: usize = 64;
 
 /// How what is published by one kind of program is heard and read.
 pub(crate) trait Format: Send + Sync + 'static {
@@ -130,9 +136,18 @@ impl Ingress {
             thread.handle().spawn(hearing);
             let gateway = gateway.clone();
             let work = async move {
+                let mut telling = JoinSet::new();
                 while let Some(heard) = inbox.recv().await {
                     let carry_out = || desk.take(&gateway, &heard);
-                    contain("a message of an emitter", &heard.channel, carry_out);
+                    let taken = contain("a message of an emitter", &heard.channel, carry_out);
+                    while telling.try_join_next().is_some() {}
+                    if let Some(told) = taken.flatten() {
+                        // Who publishes faster than the registry takes it waits, and then the inbox is full.
+                        if telling.len() >= TELLING {
+                            telling.join_next().await;
+                        }
+                        telling.spawn(told);
+                    }
                 }
             };
             tokio::spawn(stop.clone().run_until_cancelled_owned(work));

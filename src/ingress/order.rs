@@ -8,6 +8,9 @@ use crate::{
 /// How many rooms one message may name, its exceptions included.
 const MAX_ROOMS: usize = 10_000;
 
+/// How many rooms connections may join or leave by one message: each is looked at for each connection.
+const MAX_CHANGED: usize = 256;
+
 /// What is asked of every node, for the connections that it has.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Order {
@@ -68,6 +71,10 @@ pub(crate) enum Refused {
     /// It asks for what no emitter asks for, or for an answer.
     #[error("not supported")]
     Unsupported,
+    /// It changes a room that can't be joined or left: by its name, for a connection in too many rooms, or as the user has been
+    /// put into it.
+    #[error("a room that can't be joined, or not be left, or too many of them")]
+    Room,
     /// More waits than may.
     #[error("too much waits to be carried out")]
     InboxFull,
@@ -89,8 +96,21 @@ impl Refused {
             Self::NotAllowed => "not_allowed",
             Self::ReservedEvent => "reserved_event",
             Self::Unsupported => "unsupported",
+            Self::Room => "room",
             Self::InboxFull => "inbox_full",
         }
+    }
+}
+
+/// The rooms that connections are to join or leave.
+///
+/// # Errors
+///
+/// [`Refused::TooLarge`] if they are too many.
+pub(crate) fn changed(rooms: Vec<String>) -> Result<Vec<String>, Refused> {
+    match rooms.len() <= MAX_CHANGED {
+        true => Ok(rooms),
+        false => Err(Refused::TooLarge),
     }
 }
 

@@ -240,12 +240,13 @@ pub(super) const DROPS: [&str; 12] = [
 pub(super) const INGRESS_SOURCES: [&str; 2] = ["emitter", "python"];
 
 /// The values of `reason` of what emitters published and was not carried out.
-pub(super) const INGRESS_REFUSALS: [&str; 7] = [
+pub(super) const INGRESS_REFUSALS: [&str; 8] = [
     "too_large",
     "unreadable",
     "namespace",
     "not_allowed",
     "reserved_event",
     "unsupported",
+    "room",
     "inbox_full",
 ];

@@ -47,6 +47,10 @@ for (const kind of ['sync', 'async']) {
       await call('emit', ['bytes', { tuple: [{ $base64: 'AAH/' }, { file: { $base64: 'eA==' } }] }], room);
       await call('emit', ['but-one', 1], { ...room, skip_sid: ones[0].id });
       await call('emit', ['one', 1], { to: ones[1].id });
+      await call('enter_room', [ones[2].id, '/', 'team']);
+      await call('enter_room', [others[0].id, '/', 'team']);
+      await call('leave_room', [others[0].id, '/', 'team']);
+      await call('emit', ['team', 1], { room: 'team' });
       await call('emit', ['open', 1], { namespace: '/public' });
       await call('emit', ['fence', 1]);
       await Promise.all([...ones, ...others].map((client) => client.wait('fence')));
@@ -61,6 +65,7 @@ for (const kind of ['sync', 'async']) {
         ];
         if (client !== ones[0]) expected.push(['but-one', 1]);
         if (client === ones[1]) expected.push(['one', 1]);
+        if (client === ones[2]) expected.push(['team', 1]);
         assert.deepEqual(got(client), expected, client.history());
       }
       for (const client of others) assert.deepEqual(got(client), [], client.history());

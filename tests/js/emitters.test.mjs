@@ -119,6 +119,29 @@ describe('emitters', () => {
     await refused('namespace', () => emitter.of('/admin').emit('open', 2));
   });
 
+  test('socketsJoin and socketsLeave change rooms at once, and the registry is told', async () => {
+    const [one, other] = [someone('joins'), someone('joins')];
+    const [ones, others] = [await everywhere(one), await everywhere(other)];
+    const all = [...ones, ...others];
+    const each = (mine, theirs) => [...ones.map((client) => [client, mine]), ...others.map((client) => [client, theirs])];
+    const members = async (room) => (await nodes[0].api.ok('GET', `/v1/rooms/${room}`)).connections;
+    emitter.in([`user:${one}`, others[0].id]).except(ones[0].id).socketsJoin(['team-a', 'team-b']);
+    emitter.to('team-a').emit('team', 1);
+    emitter.in('team-b').except(`user:${other}`).socketsLeave('team-a');
+    emitter.to('team-a').emit('rest', 1);
+    await settled(all);
+    counts('team', [1], all.map((client) => [client, [ones[1], ones[2], others[0]].includes(client) ? 1 : 0]));
+    counts('rest', [1], all.map((client) => [client, client === others[0] ? 1 : 0]));
+    await eventually('the registry has them', async () => assert.deepEqual([await members('team-a'), await members('team-b')], [1, 3]));
+    assert.deepEqual((await nodes[0].api.connection(others[0].id)).rooms, ['team-a', 'team-b']);
+    await refused('room', () => emitter.in(`user:${one}`).socketsJoin(`user:${other}`));
+    emitter.to(`user:${other}`).emit('private', 1);
+    await settled(all);
+    counts('private', [1], each(0, 1));
+    emitter.in('team-b').socketsLeave(['team-a', 'team-b']);
+    await eventually('the rooms are empty', async () => assert.deepEqual([await members('team-a'), await members('team-b')], [0, 0]));
+  });
+
   test('disconnectSockets ends one namespace, or with close the transport', async () => {
     const user = someone('ended');
     for (const [close, guestStays] of [[false, true], [true, false]]) {
@@ -154,7 +177,7 @@ describe('emitters', () => {
     const clients = await everywhere(user);
     const packet = (name, ...data) => ({ type: 2, data: [name, ...data], nsp: '/' });
     await publisher.publish('socket.io#emitter', packed([packet('two', 'a', { b: 1 }), { rooms: [`user:${user}`], flags: [] }]));
-    await publisher.publish('socket.io#emitter', packed(['emitter', packet('three', 'a'), { rooms: [`user:${user}`], flags: { json: true } }]));
+    await publisher.publish('socket.io#emitter', packed(['emitter', packet('three', 'a'), { rooms: [`user:${user}`], flags: { json: true, local: true } }]));
     await publisher.publish('socket.io#/#', packed(['emitter', packet('all'), { rooms: [], flags: [] }]));
     await publisher.publish('socket.io#/#', packed(['emitter', { ...packet('bytes', Buffer.from([0xff, 0xfe, 1])), type: 5 }, { rooms: { 0: `user:${user}`, 2: 'x' } }]));
     await settled(clients);
@@ -186,10 +209,13 @@ describe('emitters', () => {
     counts('all', [1], all.map((client) => [client, 1]));
     counts('rooms', [1], all.map((client) => [client, [ones[0], ones[1], others[0]].includes(client) ? 1 : 0]));
     mine([Buffer.from([255]), { x: Buffer.from([0, 1]) }], 'bytes');
+    await say({ method: 'enter_room', sid: ones[1].id, room: 'python-room' });
+    await emit('in-room', [1], { room: 'python-room' });
+    await ones[1].wait('in-room');
     await say({ method: 'disconnect', sid: ones[0].id });
     await ones[0].kicked(4500);
     assert.equal(ones[1].count('disconnect') + others[0].count('disconnect'), 0);
-    await refused('not_allowed', () => say({ method: 'leave_room', sid: ones[1].id, room: 'r' }), 'python');
+    await refused('not_allowed', () => say({ method: 'leave_room', sid: ones[1].id, room: 'python-room' }), 'python');
     await refused('unsupported', () => emit('asked', [1], { callback: ['r', '/', 1] }), 'python');
     await refused('unreadable', () => emit('bytes', [[{ _placeholder: true, num: 3 }], 'AAE='], { binary: true }), 'python');
     await refused('unreadable', () => publisher.publish('socketio', Buffer.from([0x80, 0x04, 0x95])), 'python');

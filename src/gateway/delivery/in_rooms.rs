@@ -6,7 +6,7 @@ use crate::{
     connection::UserId,
     gateway::{
         connections::local::LocalConnection,
-        delivery::{Deliverer, Handed},
+        delivery::Deliverer,
         message::{Message, Selection, Target},
     },
 };
@@ -14,21 +14,17 @@ use crate::{
 impl Deliverer {
     /// Hands a message to the connections of this node that `selection` means, once each. Never waits. Hands it to nobody while this
     /// node does not vouch for its connections.
-    pub(crate) fn deliver_here(&self, selection: &Selection, message: &Message) -> Handed {
+    pub(crate) fn deliver_here(&self, selection: &Selection, message: &Message) {
         // One target has its own way, which encodes a message once for all where that can be done.
         if let Some(target) = self.target(selection) {
-            return self.deliver(&target, message);
+            self.deliver(&target, message);
+        } else if self.may_deliver(&Target::All, &message.namespace) {
+            let mut connections = self.in_rooms(&message.namespace, selection);
+            self.drop_for_lagging(&mut connections, message);
+            let handed = self.hand_to_each(connections, message, &message.arguments());
+            let delivered = self.metrics.messages_delivered("room");
+            delivered.increment(handed.connections);
         }
-        if !self.may_deliver(&Target::All, &message.namespace) {
-            return Handed::WITHHELD;
-        }
-        let mut connections = self.in_rooms(&message.namespace, selection);
-        self.leave_out(&mut connections, message);
-        let handed = self.hand_to_each(connections, message, &message.arguments());
-        self.metrics
-            .messages_delivered("room")
-            .increment(handed.connections);
-        handed
     }
 
     /// The connections of this node that `selection` means, in a namespace; each once.

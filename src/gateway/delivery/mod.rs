@@ -257,12 +257,12 @@ impl Deliverer {
             (any_namespace || *connection.namespace == *message.namespace)
                 && !except.contains(&connection.id)
         });
-        self.leave_out(&mut connections, message);
+        self.drop_for_lagging(&mut connections, message);
         connections
     }
 
-    /// Drops a message that is volatile for those that lag.
-    fn leave_out(&self, connections: &mut Vec<Arc<LocalConnection>>, message: &Message) {
+    /// Takes out those that lag, where a message is volatile: for them it is dropped, and counted.
+    fn drop_for_lagging(&self, connections: &mut Vec<Arc<LocalConnection>>, message: &Message) {
         if message.volatile {
             let all = connections.len();
             connections.retain(|connection| !connection.lags());
