@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use crate::{
     auth::AuthConfigError,
@@ -72,6 +73,11 @@ pub enum Command {
     PrintConfig,
     /// Print every key of the configuration as Markdown
     ConfigDoc,
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// The shell that reads the script
+        shell: Shell,
+    },
     /// Exit 0 when the node answers ready
     Healthcheck {
         /// The node's URL; its path is /readyz unless it has one [default: the configured address]

@@ -52,6 +52,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::CheckConfig => commands::check_config(&sources),
             Command::PrintConfig => commands::print_config(&sources),
             Command::ConfigDoc => commands::config_doc(),
+            Command::Completions { shell } => commands::completions(shell),
             Command::Healthcheck { url } => commands::healthcheck(&sources, url).await,
         }
     });

@@ -118,6 +118,7 @@ fn version_and_help_are_no_failures() {
         "check-config",
         "print-config",
         "config-doc",
+        "completions",
         "healthcheck",
     ] {
         assert!(help.stdout.contains(command), "{command}");
@@ -134,6 +135,8 @@ fn a_command_line_that_is_wrong_is_64() {
         &["token", "--user", "1", "--ttl", "soon"],
         &["token", "--user", "1", "--claim", "novalue"],
         &["check-token"],
+        &["completions"],
+        &["completions", "tcl"],
         &["--jwt-secret", "x"],
         &["--api-key", "x"],
     ] {
@@ -328,6 +331,16 @@ fn config_doc_prints_the_page_of_the_documentation() {
     let page = fs::read_to_string("docs/configuration.md").unwrap();
     let is_same = outcome.stdout == page;
     assert!(is_same, "cargo run -- config-doc > docs/configuration.md");
+}
+
+#[test]
+fn completions_name_the_commands_for_each_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        // With whatever is configured, also where that is wrong.
+        let outcome = run(&["completions", shell], &[("SWITCHBOARD_FOO", "1")]);
+        assert_eq!(outcome.code, 0, "{}", outcome.stderr);
+        assert!(outcome.stdout.contains("check-token"), "{shell}");
+    }
 }
 
 #[test]

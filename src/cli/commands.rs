@@ -8,11 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use clap::CommandFactory;
+use clap_complete::Shell;
 use reqwest::Url;
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::TokenArgs;
+use super::{Cli, TokenArgs};
 use crate::{
     auth::{Authenticator, Identity, token},
     config::{self, Config, ConfigError, Effective, Sources},
@@ -145,6 +147,18 @@ pub fn print_config(sources: &Sources) -> anyhow::Result<ExitCode> {
 /// When standard output can't be written to.
 pub fn config_doc() -> anyhow::Result<ExitCode> {
     print(config::document().trim_end())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `completions`: prints the script that completes this command line in `shell`, whatever is configured.
+///
+/// # Errors
+///
+/// When standard output can't be written to.
+pub fn completions(shell: Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "switchboard", &mut script);
+    print(String::from_utf8_lossy(&script).trim_end())?;
     Ok(ExitCode::SUCCESS)
 }
 
