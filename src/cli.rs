@@ -5,6 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use self::doctor::DoctorArgs;
 use crate::{
     auth::AuthConfigError,
     config::{ConfigError, Environment, Flags, Sources},
@@ -13,6 +14,8 @@ use crate::{
 
 pub mod commands;
 pub mod development;
+pub mod doctor;
+mod socket;
 
 /// Bad configuration or usage: `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
@@ -78,6 +81,8 @@ pub enum Command {
         /// The shell that reads the script
         shell: Shell,
     },
+    /// Look at all that a node needs, Redis and the balancer among it, and say what will not do
+    Doctor(DoctorArgs),
     /// Exit 0 when the node answers ready
     Healthcheck {
         /// The node's URL; its path is /readyz unless it has one [default: the configured address]

@@ -119,6 +119,7 @@ fn version_and_help_are_no_failures() {
         "print-config",
         "config-doc",
         "completions",
+        "doctor",
         "healthcheck",
     ] {
         assert!(help.stdout.contains(command), "{command}");
@@ -310,6 +311,7 @@ fn a_bad_configuration_keeps_every_other_command_from_running() {
         &["print-config"],
         &["token", "--user", "1"],
         &["check-token", "x"],
+        &["doctor"],
         &["healthcheck"],
     ] {
         let refused = run(args, &[("SWITCHBOARD_FOO", "1")]);

@@ -279,6 +279,12 @@ impl Drop for Counted {
     }
 }
 
+/// How many clients' connections there is room for where so many files may be open.
+pub(crate) fn descriptors_for(files: u64) -> u64 {
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    for_clients(files) as u64
+}
+
 /// Files that the process may open.
 fn open_files() -> usize {
     let soft = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);

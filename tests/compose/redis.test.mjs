@@ -42,7 +42,7 @@ describe('Redis', () => {
   });
 
   test('lets Switchboard at its own keys, and reads sessions, and nothing else', async () => {
-    const open = [['SET', 'switchboard:{s0}:ban:x', '1'], ['MGET', 'sess:abc', 'sess:def'], ['PTTL', 'sess:abc'], ['SPUBLISH', 'switchboard:{nodes}:bus:all', 'x'], ['SSUBSCRIBE', 'switchboard:{s0}:bus:x']];
+    const open = [['SET', 'switchboard:{s0}:ban:x', '1'], ['INFO', 'memory'], ['MGET', 'sess:abc', 'sess:def'], ['PTTL', 'sess:abc'], ['SPUBLISH', 'switchboard:{nodes}:bus:all', 'x'], ['SSUBSCRIBE', 'switchboard:{s0}:bus:x']];
     assert.deepEqual(await mayRun('switchboard', open), open.map(() => 'OK'));
     const closed = [['SET', 'sess:abc', '1'], ['DEL', 'sess:abc'], ['GET', 'other'], ['SET', 'switchboardx', '1'], ['SPUBLISH', 'other', 'x'], ['PUBLISH', 'switchboard:{nodes}:bus:all', 'x'], ['SSUBSCRIBE', 'other'], ['SUBSCRIBE', '__keyspace@0__:x'], ['PSUBSCRIBE', 'switchboard:*'],
       ['FLUSHALL'], ['FLUSHDB'], ['KEYS', '*'], ['CONFIG', 'GET', '*'], ['CONFIG', 'SET', 'dir', '/'], ['ACL', 'LIST'], ['SHUTDOWN'], ['DEBUG', 'SLEEP', '1'], ['EVAL', 'return 1', '0'],

@@ -174,6 +174,12 @@ impl Authenticator {
         self.inner().keys.waits_for_keys()
     }
 
+    /// Asks every JWKS URL, and returns for each the key of the configuration that names it, and how many keys it gives, or why
+    /// none. For operators: what it gives is not kept.
+    pub(crate) async fn ask_issuers(&self) -> Vec<(String, Result<usize, String>)> {
+        self.inner().keys.ask_issuers().await
+    }
+
     /// Who a token stands for, by the issuer and audience of `auth.jwt`.
     #[cfg(test)]
     pub(crate) async fn verify(&self, token: &str) -> Result<Identity, AuthError> {

@@ -102,6 +102,13 @@ impl KeyRing {
         join_all(remotes.map(|remote| remote.refresh(Cause::NoneYet))).await;
     }
 
+    /// Asks every JWKS URL, all at once: the key of the configuration that names it, and how many keys it gives, or why none.
+    pub(crate) async fn ask_issuers(&self) -> Vec<(String, Result<usize, String>)> {
+        let remotes = self.rings.iter().filter_map(|ring| ring.remote.as_ref());
+        let asking = remotes.map(async |remote| (remote.name().to_owned(), remote.ask().await));
+        join_all(asking).await
+    }
+
     /// Whether a JWKS URL is configured that has given no keys so far.
     pub(crate) fn waits_for_keys(&self) -> bool {
         let mut remotes = self.rings.iter().filter_map(|ring| ring.remote.as_ref());

@@ -132,6 +132,22 @@ impl RemoteJwks {
         self.inner.state.lock().set.is_some()
     }
 
+    /// The key of the configuration that has the URL.
+    pub(crate) fn name(&self) -> &str {
+        &self.inner.source.name
+    }
+
+    /// Fetches the set and keeps nothing of it: how many keys it has, or why none can be used.
+    pub(crate) async fn ask(&self) -> Result<usize, String> {
+        let set = self.inner.source.fetch().await;
+        let set = set.map_err(|error| error.to_string())?;
+        match (set.private.first(), set.keys.len()) {
+            (Some(key), _) => Err(format!("holds a private key, {key}")),
+            (None, 0) => Err("holds no key that can be used".into()),
+            (None, keys) => Ok(keys),
+        }
+    }
+
     /// The keys there are; none before the first fetch. Sees to it that they don't grow old.
     pub(crate) async fn keys(&self) -> Arc<[Key]> {
         let age = {
