@@ -5,13 +5,14 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use self::doctor::DoctorArgs;
+use self::{bench::BenchArgs, doctor::DoctorArgs};
 use crate::{
     auth::AuthConfigError,
     config::{ConfigError, Environment, Flags, Sources},
     link::LinkError,
 };
 
+pub mod bench;
 pub mod commands;
 pub mod development;
 pub mod doctor;
@@ -83,6 +84,8 @@ pub enum Command {
     },
     /// Look at all that a node needs, Redis and the balancer among it, and say what will not do
     Doctor(DoctorArgs),
+    /// Put load on running nodes, and measure
+    Bench(BenchArgs),
     /// Exit 0 when the node answers ready
     Healthcheck {
         /// The node's URL; its path is /readyz unless it has one [default: the configured address]

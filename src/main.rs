@@ -12,7 +12,7 @@ use switchboard::{
     Builder,
     app::Reloader,
     auth,
-    cli::{self, Cli, Command, commands, development::Welcome, doctor::doctor},
+    cli::{self, Cli, Command, bench::bench, commands, development::Welcome, doctor::doctor},
     config::{Effective, Environment, Reload, Sources},
     telemetry::{self, Logging},
 };
@@ -54,6 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::ConfigDoc => commands::config_doc(),
             Command::Completions { shell } => commands::completions(shell),
             Command::Doctor(args) => doctor(&sources, args).await,
+            Command::Bench(args) => bench(&sources, args).await,
             Command::Healthcheck { url } => commands::healthcheck(&sources, url).await,
         }
     });

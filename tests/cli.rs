@@ -120,6 +120,7 @@ fn version_and_help_are_no_failures() {
         "config-doc",
         "completions",
         "doctor",
+        "bench",
         "healthcheck",
     ] {
         assert!(help.stdout.contains(command), "{command}");
@@ -312,6 +313,7 @@ fn a_bad_configuration_keeps_every_other_command_from_running() {
         &["token", "--user", "1"],
         &["check-token", "x"],
         &["doctor"],
+        &["bench", "connect"],
         &["healthcheck"],
     ] {
         let refused = run(args, &[("SWITCHBOARD_FOO", "1")]);

@@ -85,6 +85,11 @@ impl KeySecret {
         self.text().starts_with(HASHED)
     }
 
+    /// The key itself; none where it is written as its digest.
+    pub(crate) fn in_clear(&self) -> Option<&str> {
+        (!self.is_hashed()).then(|| self.text())
+    }
+
     /// What is written in the configuration.
     pub(super) fn text(&self) -> &str {
         self.0.expose_secret()

@@ -5,6 +5,7 @@
 mod support;
 
 mod balancers;
+mod bench;
 mod doctor;
 
 use std::process::Command;
