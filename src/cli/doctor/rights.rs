@@ -37,6 +37,8 @@ const NODE: &[&str] = &[
     "HRANDFIELD {key}",
     "HSCAN {key} 0",
     "HDEL {key} f",
+    "HINCRBY {key} f 1",
+    "DEL {key}",
     "ZADD {key} XX 0 m",
     "ZREM {key} m",
     "ZCARD {key}",
@@ -44,6 +46,7 @@ const NODE: &[&str] = &[
     "ZLEXCOUNT {key} - +",
     "SADD {key} m",
     "SMEMBERS {key}",
+    "SRANDMEMBER {key}",
     "SREM {key} m",
     "RPUSH {key} m",
     "LRANGE {key} 0 -1",
@@ -201,5 +204,34 @@ mod tests {
         let tries = of_a_node(&Config::default());
         let tried: BTreeSet<_> = tries.into_iter().map(|one| one.name).collect();
         assert_eq!(granted, tried);
+    }
+
+    /// What is said to Redis in the files of a folder, in lower case.
+    fn said_in(folder: &str) -> BTreeSet<String> {
+        let files = std::fs::read_dir(folder).unwrap();
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.unwrap().path()).ok());
+        let said = texts.flat_map(|text| {
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let after = |call: &'static str, end: char| {
+                let names = code.split(call).skip(1);
+                names.filter_map(move |rest| Some(rest.split_once(end)?.0.to_lowercase()))
+            };
+            let names = after("redis.call('", '\'').chain(after("cmd(\"", '"'));
+            names.collect::<Vec<_>>()
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn every_command_of_the_registry_and_the_bus_is_tried() {
+        let tries = of_a_node(&Config::default());
+        let tried: BTreeSet<_> = tries.into_iter().map(|one| one.name).collect();
+        for folder in ["src/registry/lua", "src/registry/redis", "src/bus"] {
+            let mut said = said_in(folder);
+            assert!(said.len() > 2, "{folder}: {said:?}");
+            said.remove("pubsub");
+            let untried: Vec<_> = said.difference(&tried).collect();
+            assert!(untried.is_empty(), "{folder}: {untried:?}");
+        }
     }
 }
