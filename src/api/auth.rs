@@ -326,7 +326,14 @@ impl<P: Permission> FromRequestParts<ApiState> for Allowed<P> {
 }
 
 /// Proof that the caller has a key, whatever its scopes, or is an administrator.
-pub struct AnyKey(());
+pub struct AnyKey(Caller);
+
+impl AnyKey {
+    /// Who has it.
+    pub fn caller(&self) -> &Caller {
+        &self.0
+    }
+}
 
 impl FromRequestParts<ApiState> for AnyKey {
     type Rejection = ApiError;
@@ -334,7 +341,7 @@ impl FromRequestParts<ApiState> for AnyKey {
     async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
         let caller = state.caller(parts).await?;
         if caller.has_key || caller.may(Scope::Admin) {
-            Ok(Self(()))
+            Ok(Self(caller))
         } else {
             Err(ApiError::new(
                 ErrorCode::Forbidden,

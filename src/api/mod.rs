@@ -18,6 +18,7 @@ mod guesses;
 pub mod health;
 mod idempotency;
 mod load;
+pub mod me;
 pub mod openapi;
 pub mod presence;
 pub mod rooms;
@@ -209,6 +210,8 @@ fn v1() -> OpenApiRouter<ApiState> {
         .routes(routes!(tokens::revoke_user_tokens))
         .routes(routes!(tokens::revoke_token))
         .routes(routes!(sessions::open_session))
+        // who asks
+        .routes(routes!(me::who_calls))
         // the fleet
         .routes(routes!(cluster::list_nodes))
         .routes(routes!(cluster::stats))

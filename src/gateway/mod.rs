@@ -166,6 +166,11 @@ impl Gateway {
         &self.inner.door
     }
 
+    /// The node's name.
+    pub fn node_id(&self) -> &NodeId {
+        &self.inner.node_id
+    }
+
     /// The node's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics

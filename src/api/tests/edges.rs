@@ -67,7 +67,7 @@ async fn every_call_needs_the_scope_that_its_document_names() {
             }
         }
     }
-    assert_eq!(guarded, 30);
+    assert_eq!(guarded, 31);
 }
 
 #[tokio::test]
