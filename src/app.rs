@@ -26,8 +26,9 @@ use crate::{
     api::{self, ApiState, auth::ApiAuth},
     auth::{Authenticator, RedisSessions},
     bus::Bus,
-    config::{Config, Cors, Reload, RunningConfig, Transport},
+    config::{Config, Cors, Development, Reload, RunningConfig, Transport},
     connection::{Instance, NodeId},
+    console::Console,
     gateway::{Gateway, Parts, handlers::Handlers},
     ingress::Ingress,
     link::{Link, Servers},
@@ -69,6 +70,7 @@ pub struct App {
     keys: Arc<ApiAuth>,
     bundle: Bundle,
     ingress: Ingress,
+    development: Option<Development>,
 }
 
 /// Takes a new configuration over while the node runs, as far as that can be done.
@@ -186,6 +188,7 @@ impl App {
             keys: Arc::new(keys),
             bundle,
             ingress,
+            development: None,
         })
     }
 
@@ -213,6 +216,13 @@ impl App {
             .as_ref()
             .map(TcpListener::local_addr)
             .transpose()
+    }
+
+    /// Serves the console signed in, and at `/` too, with the key that development mode made up.
+    #[must_use]
+    pub fn signed_in(mut self, development: Development) -> Self {
+        self.development = Some(development);
+        self
     }
 
     /// The node's verbs, for those who embed it.
@@ -257,6 +267,15 @@ impl App {
 
     fn serve(self, stop: &CancellationToken) -> JoinSet<()> {
         let state = ApiState::new(self.gateway.clone(), self.keys, self.config.clone());
+        let console = Console {
+            development: self.development,
+            path: self.config.now().transport.path.clone(),
+            clients: self
+                .internal
+                .as_ref()
+                .and_then(|_| self.public.local_addr().ok()),
+        };
+        let console = console.router();
         let engine = self.engine;
         let socket_io = any(move |request: Request| engine.clone().handle(request));
         let Transport {
@@ -286,7 +305,7 @@ impl App {
         };
         let public = match self.internal {
             Some(internal) => {
-                let router = api::internal(state);
+                let router = api::internal(state).merge(console);
                 servers.spawn(listener::serve(
                     internal,
                     router,
@@ -299,7 +318,7 @@ impl App {
                 ));
                 sockets
             }
-            None => api::public(state).merge(sockets),
+            None => api::public(state).merge(console).merge(sockets),
         };
         servers.spawn(listener::serve(self.public, public, bounds, stop.clone()));
 

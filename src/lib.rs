@@ -59,7 +59,8 @@
 //!
 //! # Layout
 //!
-//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`], `ingress` ← [`app`] ← [`Builder`] ← `main`.
+//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`] ← [`console`], `ingress` ← [`app`] ←
+//! [`Builder`] ← `main`.
 //!
 //! - [`connection`] — the nouns that everybody passes on: user, connection, node.
 //! - [`ending`] — the one table of reasons for which the server ends a connection.
@@ -72,6 +73,7 @@
 //! - [`gateway`] — the life of a connection, and the verbs a backend has.
 //! - [`api`] — HTTP: `/v1`, health, metrics, OpenAPI.
 //! - `ingress` — what emitters of Socket.IO servers publish in Redis, carried out on this node.
+//! - [`console`] — the operators' page, which calls `/v1`.
 //! - [`app`] — builds a node from a configuration and runs it until it is told to stop.
 
 pub mod api;
@@ -82,6 +84,7 @@ pub mod bus;
 pub mod cli;
 pub mod config;
 pub mod connection;
+pub mod console;
 pub mod ending;
 pub mod gateway;
 mod ingress;

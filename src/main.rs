@@ -95,7 +95,7 @@ async fn live(
         effective.config.auth.jwt.clone(),
         effective.config.transport.clone(),
     );
-    let app = Builder::new(effective.config).bind().await?;
+    let mut app = Builder::new(effective.config).bind().await?;
     let (public, internal) = (app.addr()?, app.internal_addr()?);
     if let Some(made_up) = effective.development {
         let welcome = Welcome::new(
@@ -107,6 +107,7 @@ async fn live(
         )?;
         // Development mode goes on with nobody reading along.
         let _ = write!(io::stdout().lock(), "{welcome}");
+        app = app.signed_in(made_up);
     }
     let node = app.node_id().to_string();
     tracing::info!(node, "listening on http://{public}");

@@ -78,6 +78,9 @@ impl fmt::Display for Welcome {
 Switchboard is in development mode: nothing is configured, so it made up a signing secret and an API key.
 They are gone when it ends. To keep them: SWITCHBOARD_JWT_SECRET and SWITCHBOARD_API_KEY.
 
+Open the console, signed in:
+  http://{api}/
+
 User token ({USER}, 24 h):
   {user_token}
 

@@ -1,0 +1,109 @@
+// Contract 16: the console, as it is served: its files, its policy, and who gets the key of development mode. What it does in a browser
+// is tested in tests/console.
+
+import assert from 'node:assert/strict';
+import { Api, API_KEY, exchange, someone, test, token } from './harness.mjs';
+
+const get = (node, path, headers) => exchange(node.internalUrl, 'GET', path, { headers });
+const KINDS = { css: /^text\/css/, js: /^text\/javascript/, svg: /^image\/svg\+xml$/ };
+
+/** Everything that the page loads, by its name in console/: what the document names, and what those files import. */
+async function loaded(node) {
+  const page = await get(node, '/console');
+  const files = new Map();
+  const names = [...page.text.matchAll(/(?:src|href)="console\/([^"]+)"/g)].map(([, name]) => name);
+  for (const name of names) {
+    if (files.has(name)) continue;
+    const file = await get(node, `/console/${name}`);
+    assert.equal(file.status, 200, `expected /console/${name} to be served`);
+    files.set(name, file);
+    names.push(...[...file.text.matchAll(/^import .* from '\.\/([^']+)'/gm)].map(([, other]) => other));
+  }
+  return [page, files];
+}
+
+test('the page and all that it loads come from the node, under a strict policy', async ({ node }) => {
+  const door = await node();
+  const [page, files] = await loaded(door);
+  assert.equal(page.status, 200);
+  assert.match(page.headers['content-type'], /^text\/html/);
+  const policy = Object.fromEntries(page.headers['content-security-policy'].split('; ').map((one) => [one.split(' ')[0], one.split(' ').slice(1).join(' ')]));
+  assert.deepEqual(policy, {
+    'default-src': "'none'", 'script-src': "'self'", 'style-src': "'self'", 'img-src': "'self'", 'connect-src': "'self'",
+    'base-uri': "'none'", 'form-action': "'none'", 'frame-ancestors': "'none'", 'require-trusted-types-for': "'script'", 'trusted-types': "'none'",
+  });
+  assert.ok(files.size > 10, `expected the page's files to be found, got ${[...files.keys()]}`);
+  for (const [name, file] of [['the page', page], ...files]) {
+    if (name !== 'the page') assert.match(file.headers['content-type'], KINDS[name.split('.').at(-1)], name);
+    assert.equal(file.headers['x-content-type-options'], 'nosniff', name);
+    assert.equal(file.headers['referrer-policy'], 'no-referrer', name);
+    const elsewhere = file.text.replace(' xmlns="http://www.w3.org/2000/svg"', '').match(/(?:https?|wss?):\/\/\w[^\s'"]*|(?:src|href)="\/\/[^"]*|@import/g);
+    assert.equal(elsewhere, null, `${name} names another host`);
+    assert.doesNotMatch(file.text, / style=|<style|<script>| on\w+="|innerHTML|eval\(/, `${name} has something in it that the policy refuses`);
+  }
+  for (const nowhere of ['/console/nothing.js', '/console/..%2Fmod.rs', '/console/index.html']) {
+    assert.equal((await get(door, nowhere)).status, 404, nowhere);
+  }
+  const slash = await get(door, '/console/');
+  assert.equal(new URL(slash.headers.location, `${door.url}/console/`).pathname, '/console');
+});
+
+test('the console is on the listener of operators alone, and may connect to that of clients', async ({ node }) => {
+  const door = await node({ internal: true });
+  assert.equal((await exchange(door.url, 'GET', '/console')).status, 404);
+  const page = await get(door, '/console', { host: `ops.test:${new URL(door.internalUrl).port}` });
+  assert.match(page.headers['content-security-policy'], new RegExp(`connect-src 'self' ws://ops\\.test:${door.port} wss://ops\\.test:${door.port};`));
+  const { json } = await get(door, '/console/settings');
+  assert.deepEqual(json, { path: '/socket.io', port: door.port });
+});
+
+test('a key learns what it opens, and none opens nothing', async ({ node }) => {
+  const keys = ['read', 'send', 'disconnect'].map((scope) => `[[api.keys]]\nname = "only-${scope}"\nkey = "only-${scope}-0123456789"\nscopes = ["${scope}"]\n`);
+  const door = await node({ config: keys.join('\n'), name: 'desk' });
+  const me = async (key) => (await door.api.request('GET', '/v1/me', { key })).json;
+  const { version, ...all } = await me(API_KEY);
+  assert.deepEqual(all, { name: 'key:default', scopes: ['read', 'send', 'disconnect', 'admin'], nodeId: 'desk' });
+  assert.match(version, /^\d+\.\d+\.\d+/);
+  for (const scope of ['read', 'send', 'disconnect']) {
+    assert.deepEqual((await me(`only-${scope}-0123456789`)).scopes, [scope]);
+  }
+  const admin = someone('admin');
+  assert.deepEqual(await me(token(admin, { role: 'admin' })), { ...all, version, name: `jwt:${admin}` });
+  for (const [key, status, code] of [[null, 401, 'unauthorized'], ['wrong', 401, 'unauthorized'], [token(someone()), 403, 'forbidden']]) {
+    const refused = await door.api.request('GET', '/v1/me', { key });
+    assert.deepEqual([refused.status, refused.json.code], [status, code], `${key}`);
+    assert.ok(refused.json.detail, 'expected the page to be told why');
+  }
+});
+
+test('a configured node gives nobody a key, and shows nothing at /', async ({ node }) => {
+  const door = await node();
+  assert.equal((await get(door, '/')).status, 404);
+  assert.deepEqual((await get(door, '/console/settings')).json, { path: '/socket.io', port: null });
+});
+
+test('in development mode / leads to the console, which gets the key, and no other page does', async ({ node }) => {
+  const door = await node({ bare: true });
+  const first = await get(door, '/');
+  assert.equal(first.status, 307);
+  assert.equal(first.headers.location, '/console');
+  await door.line(/Open the console/);
+  assert.ok(door.lines.includes(`  ${door.url}/`), `expected the printed text to name ${door.url}/`);
+
+  const keyFor = async (headers) => (await get(door, '/console/settings', headers)).json.apiKey;
+  const key = await keyFor({ 'sec-fetch-site': 'same-origin' });
+  assert.ok(door.log.includes(key), 'expected the key that is printed');
+  await new Api(door.url, key).ok('GET', '/v1/stats');
+  assert.equal(await keyFor({ host: `localhost:${door.port}` }), key);
+  for (const stranger of [
+    { host: `rebound.example:${door.port}`, 'sec-fetch-site': 'same-origin' },
+    { origin: 'http://rebound.example' },
+    { origin: `http://127.0.0.1:${door.port + 1}`, 'sec-fetch-site': 'same-site' },
+    { 'sec-fetch-site': 'cross-site' },
+    { 'x-forwarded-for': '192.0.2.7' },
+  ]) {
+    const answer = await get(door, '/console/settings', stranger);
+    assert.deepEqual(answer.json, { path: '/socket.io', port: null }, JSON.stringify(stranger));
+    assert.equal(answer.headers['access-control-allow-origin'], undefined);
+  }
+});
