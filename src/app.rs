@@ -275,7 +275,7 @@ impl App {
                 .as_ref()
                 .and_then(|_| self.public.local_addr().ok()),
         };
-        let console = console.router();
+        let console = console.router(self.gateway.door());
         let engine = self.engine;
         let socket_io = any(move |request: Request| engine.clone().handle(request));
         let Transport {

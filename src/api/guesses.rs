@@ -49,7 +49,7 @@ impl<'a> Guesses<'a> {
 }
 
 /// Answers 429 to an address that calls faster than `limits.handshakes_per_second_per_address`, of which each call is one.
-pub(super) async fn pace(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
+pub(crate) async fn pace(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
     let client = door.client(request.extensions(), request.headers());
     match client {
         Some(client) if !door.may_call(client) => too_often("called").into_response(),

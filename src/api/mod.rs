@@ -14,7 +14,7 @@ pub mod connections;
 pub mod cookie;
 pub mod error;
 pub mod events;
-mod guesses;
+pub(crate) mod guesses;
 pub mod health;
 mod idempotency;
 mod load;
@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod presence;
 pub mod rooms;
 pub mod sessions;
+pub mod tail;
 pub mod tokens;
 pub mod users;
 
@@ -215,6 +216,7 @@ fn v1() -> OpenApiRouter<ApiState> {
         // the fleet
         .routes(routes!(cluster::list_nodes))
         .routes(routes!(cluster::stats))
+        .routes(routes!(tail::tail))
         .fallback(unknown_route)
 }
 

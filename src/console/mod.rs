@@ -5,7 +5,7 @@
 
 mod development;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, uri::Authorit
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use crate::config::Development;
+use crate::{api::guesses::pace, config::Development, transport::door::Door};
 
 /// The page.
 const INDEX: &str = include_str!("page/index.html");
@@ -44,11 +44,12 @@ files! {
     "rooms.js" SCRIPT,
     "send.js" SCRIPT,
     "socket.js" SCRIPT,
+    "tail.js" SCRIPT,
     "user.js" SCRIPT,
     "users.js" SCRIPT,
 }
 
-/// What browsers hold all that is served here to. Scripts make elements and texts, never HTML of texts: Trusted Types refuse that.
+/// The headers of all that is served here, beside the policy.
 const HEADERS: [(HeaderName, HeaderValue); 5] = [
     (
         header::CACHE_CONTROL,
@@ -84,8 +85,9 @@ pub struct Console {
 }
 
 impl Console {
-    /// `/console` and what it loads, for the operators' listener; in development mode `/` leads there.
-    pub fn router(self) -> Router {
+    /// `/console` and what it loads, for the operators' listener; in development mode `/` leads there. An address may ask for it as often
+    /// as `door` says.
+    pub fn router(self, door: &Arc<Door>) -> Router {
         let mut router = Router::new()
             .route("/console", get(page))
             .route(
@@ -99,6 +101,7 @@ impl Console {
         }
         router
             .with_state(self)
+            .layer(middleware::from_fn_with_state(door.clone(), pace))
             .layer(middleware::map_response(async |mut response: Response| {
                 response.headers_mut().extend(HEADERS);
                 response

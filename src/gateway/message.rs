@@ -104,6 +104,16 @@ impl Target {
         }
     }
 
+    /// The user, the connection or the room that it is; none of everybody.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::User(user) | Self::Device(user, _) => Some(user.as_str()),
+            Self::Connection(id) => Some(id.as_str()),
+            Self::Room(room) => Some(room),
+            Self::All => None,
+        }
+    }
+
     /// The value of the metric label `kind`.
     pub(crate) fn kind(&self) -> &'static str {
         match self {

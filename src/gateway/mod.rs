@@ -17,7 +17,7 @@
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
 //!  what is done     delivery   rooms   watching   endings: orders, expiry, recheck
 //!  who is there     connections   peers
-//!  nouns            lease   readiness   refusal   message   arg   error   tasks
+//!  nouns            lease   readiness   refusal   message   arg   error   tasks   tail
 //! ```
 //!
 //! A part tells a higher one through what it was given when it was built: departures call back into the watch over tokens, and
@@ -55,6 +55,7 @@ mod session_events;
 mod sessions;
 mod settings;
 mod start;
+pub mod tail;
 mod tasks;
 mod verbs;
 mod watching;
@@ -153,6 +154,7 @@ impl Gateway {
     /// from the moment of the call.
     pub async fn drain(&self) {
         self.inner.drain.run().await;
+        self.inner.connections.tail.end_all();
     }
 
     /// Stops the node's tasks. Connections that are left are cut with the process.

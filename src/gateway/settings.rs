@@ -13,5 +13,6 @@ impl Gateway {
         inner.door.limit(&config.limits);
         inner.bus.rekey(&config.fleet_secrets());
         inner.expiry.look_at_all();
+        inner.connections.tail.end_all();
     }
 }

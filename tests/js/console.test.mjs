@@ -2,7 +2,7 @@
 // is tested in tests/console.
 
 import assert from 'node:assert/strict';
-import { Api, API_KEY, exchange, someone, test, token } from './harness.mjs';
+import { Api, API_KEY, connect, connected, eventually, exchange, someone, test, token } from './harness.mjs';
 
 const get = (node, path, headers) => exchange(node.internalUrl, 'GET', path, { headers });
 const KINDS = { css: /^text\/css/, js: /^text\/javascript/, svg: /^image\/svg\+xml$/ };
@@ -106,4 +106,90 @@ test('in development mode / leads to the console, which gets the key, and no oth
     assert.deepEqual(answer.json, { path: '/socket.io', port: null }, JSON.stringify(stranger));
     assert.equal(answer.headers['access-control-allow-origin'], undefined);
   }
+});
+
+// --- GET /v1/tail -----------------------------------------------------------------------------------------------------
+
+/** Follows a node's tail: `events` are `[name, data]`, the newest last. Resolves once the node has said hello. */
+async function follow(node, owned, { key = API_KEY } = {}) {
+  const stop = new AbortController();
+  owned(() => stop.abort());
+  const response = await fetch(`${node.internalUrl}/v1/tail`, { headers: { authorization: `Bearer ${key}` }, signal: stop.signal });
+  const tail = { response, events: [], over: false, stop: () => stop.abort() };
+  if (response.status !== 200) return tail;
+  (async () => {
+    let rest = '';
+    for await (const text of response.body.pipeThrough(new TextDecoderStream())) {
+      const parts = (rest + text).split('\n\n');
+      rest = parts.pop();
+      for (const part of parts) {
+        const field = (name) => new RegExp(`^${name}: (.*)$`, 'm').exec(part)?.[1];
+        if (field('data')) tail.events.push([field('event'), JSON.parse(field('data'))]);
+      }
+    }
+    tail.over = true;
+  })().catch(() => {});
+  await eventually('the tail says hello', () => assert.equal(tail.events[0]?.[0], 'hello'));
+  return tail;
+}
+
+test('the tail tells who comes, what is sent and said, and who goes, without what is in it', async ({ node, owned }) => {
+  const door = await node({ name: 'door' });
+  const tail = await follow(door, owned);
+  assert.match(tail.response.headers.get('content-type'), /^text\/event-stream/);
+  assert.equal(tail.response.headers.get('x-accel-buffering'), 'no');
+  assert.deepEqual(tail.events[0], ['hello', { nodeId: 'door', queue: 1024 }]);
+
+  const user = someone();
+  const client = await connected(door, { user });
+  await door.api.send(user, 'hello', { secret: 'payload-of-the-test' });
+  await client.ask('chat', 'payload-of-the-test');
+  await door.api.ok('POST', '/v1/broadcast', { event: 'all', data: 1 });
+  await connect(door, { token: 'no.token.ofanybody' }).refused('Invalid token');
+  await door.api.disconnect(user);
+  await eventually('the tail tells of all of it', () => assert.equal(tail.events.length, 7));
+
+  const who = { connection: client.id, user, namespace: '/' };
+  const told = tail.events.slice(1).map(([name, { at, ...rest }]) => {
+    assert.equal(name, undefined);
+    assert.ok(Math.abs(new Date(at) - Date.now()) < 60000, `expected a time of now, got ${at}`);
+    return rest;
+  });
+  const of = (type) => told.filter((one) => one.type === type);
+  assert.deepEqual(of('connected'), [{ type: 'connected', ...who, transport: 'websocket' }]);
+  assert.deepEqual(of('message'), [
+    { type: 'message', kind: 'user', to: user, namespace: '/', event: 'hello', bytes: 5 + JSON.stringify({ secret: 'payload-of-the-test' }).length, connections: 1 },
+    { type: 'message', kind: 'broadcast', to: null, namespace: '/', event: 'all', bytes: 4, connections: 1 },
+  ]);
+  const [{ bytes, ...said }] = of('event');
+  assert.deepEqual(said, { type: 'event', ...who, event: 'chat' });
+  assert.ok(bytes > 19 && bytes < 60, `expected the size of the packet, got ${bytes}`);
+  assert.deepEqual(of('refused'), [{ type: 'refused', namespace: '/', reason: 'invalid' }]);
+  const [{ seconds, ...gone }] = of('disconnected');
+  assert.deepEqual(gone, { type: 'disconnected', ...who, reason: 'disconnected' });
+  assert.ok(seconds >= 0);
+  const all = JSON.stringify(tail.events);
+  assert.ok(!all.includes('payload-of-the-test') && !all.includes('no.token'), all);
+});
+
+test('the tail asks for the scope read, has 16 places, and ends at a reload and with the node', async ({ node, owned }) => {
+  const config = '[[api.keys]]\nname = "send"\nkey = "only-send-0123456789"\nscopes = ["send"]\n';
+  const door = await node({ config });
+  assert.equal((await follow(door, owned, { key: 'wrong' })).response.status, 401);
+  assert.equal((await follow(door, owned, { key: 'only-send-0123456789' })).response.status, 403);
+
+  const tails = await Promise.all(Array.from({ length: 16 }, () => follow(door, owned)));
+  const refused = await follow(door, owned);
+  assert.equal(refused.response.status, 503);
+  assert.equal(refused.response.headers.get('retry-after'), '1');
+  assert.equal((await refused.response.json()).code, 'overloaded');
+  tails[0].stop();
+  await eventually('the place is free again', async () => assert.equal((await follow(door, owned)).response.status, 200));
+
+  door.reload();
+  await eventually('a reload ends all of them', () => assert.ok(tails.slice(1).every((tail) => tail.over)));
+  const last = await follow(door, owned);
+  door.signal('SIGTERM');
+  assert.equal((await door.end()).code, 0);
+  await eventually('the last one ends with the node', () => assert.ok(last.over));
 });

@@ -55,8 +55,13 @@ async fn every_call_needs_the_scope_that_its_document_names() {
             assert_eq!(answer.code(), "unauthorized");
         }
         for key in ["read", "send", "disconnect", "admin", KEY] {
+            let may = scope.is_empty() || [&scope, "admin", KEY].contains(&key);
+            if may && path == "/v1/tail" {
+                // Its answer has no end: see tests/js/console.test.mjs.
+                continue;
+            }
             let answer = with(Some(key)).await;
-            if scope.is_empty() || [&scope, "admin", KEY].contains(&key) {
+            if may {
                 assert!(
                     ![401, 403].contains(&answer.status.as_u16()),
                     "{method} {path} {key}"
@@ -67,7 +72,7 @@ async fn every_call_needs_the_scope_that_its_document_names() {
             }
         }
     }
-    assert_eq!(guarded, 31);
+    assert_eq!(guarded, 32);
 }
 
 #[tokio::test]

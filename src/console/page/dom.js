@@ -47,12 +47,20 @@ export async function every(ms, signal, work, failed = () => {}) {
     } catch (error) {
       if (!signal.aborted) failed(error);
     }
-    await new Promise((resolve) => {
-      const timer = setTimeout(resolve, ms);
-      signal.addEventListener('abort', () => { clearTimeout(timer); resolve(); }, { once: true });
-    });
+    await pause(ms, signal);
   }
 }
+
+/** Resolves after so long, or when `signal` says so. */
+export const pause = (ms, signal) => new Promise((resolve) => {
+  const done = () => {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', done);
+    resolve();
+  };
+  const timer = setTimeout(done, ms);
+  signal.addEventListener('abort', done);
+});
 
 /** A place for what went wrong, empty while nothing has. */
 export function trouble() {

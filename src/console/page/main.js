@@ -5,11 +5,12 @@ import { badge, field, h, trouble } from './dom.js';
 import { observe, overview } from './overview.js';
 import { closeAll, playground } from './playground.js';
 import { rooms } from './rooms.js';
+import { tail } from './tail.js';
 import { connection, user } from './user.js';
 import { users } from './users.js';
 
 const SCOPES = ['read', 'send', 'disconnect', 'admin'];
-const VIEWS = [[/^$/, overview], [/^users$/, users], [/^users\/(.+)$/, user], [/^connections\/(.+)$/, connection], [/^rooms$/, rooms], [/^playground$/, playground]];
+const VIEWS = [[/^$/, overview], [/^users$/, users], [/^users\/(.+)$/, user], [/^connections\/(.+)$/, connection], [/^rooms$/, rooms], [/^tail$/, tail], [/^playground$/, playground]];
 
 const [main, bar, who] = ['main', 'bar', 'who'].map((id) => document.getElementById(id));
 
@@ -83,7 +84,7 @@ function form(why) {
     h('h1', null, h('img', { src: 'console/icon.svg', alt: '', width: '24', height: '24' }), 'Switchboard'),
     field('API key, or an administrator\'s token', key), problem,
     h('div', { class: 'actions' },
-      session.settings.apiKey && h('button', { type: 'button', onclick: () => take(session.settings.apiKey) }, 'Use the development key'),
+      session.settings?.apiKey && h('button', { type: 'button', onclick: () => take(session.settings.apiKey) }, 'Use the development key'),
       h('button', { class: 'primary' }, 'Sign in')),
     h('p', { class: 'muted', id: 'kept' }, 'The key stays in this tab, until it is closed or you sign out. The page shows what the key\'s scopes allow.')));
   key.focus();
@@ -92,10 +93,12 @@ function form(why) {
 addEventListener('hashchange', show);
 addEventListener('signed-out', (event) => session.me && leaveSession(event.detail ?? 'The key does not open the API any more.'));
 
-session.settings = await (await fetch('console/settings', { cache: 'no-store' })).json();
-const key = session.key ?? session.settings.apiKey;
-if (key) {
-  await signIn(key).then(enter, (error) => { signOut(); form(error.status === 401 ? null : error.message); });
-} else {
-  form();
+try {
+  session.settings = await (await fetch('console/settings', { cache: 'no-store' })).json();
+  const key = session.key ?? session.settings.apiKey;
+  if (key) await signIn(key).then(enter);
+  else form();
+} catch (error) {
+  if (error.status === 401) signOut();
+  form(error.status === 401 ? null : 'The node does not answer. Load the page again in a moment.');
 }

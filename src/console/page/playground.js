@@ -1,7 +1,7 @@
 // Test clients: each connects as a user, as an application's page would, and shows what it is sent. They stay when the view is left.
 
 import { call, ended, may, path, session } from './api.js';
-import { attempt, badge, connectionLink, field, h, heading, trouble, userLink } from './dom.js';
+import { attempt, badge, connectionLink, field, h, heading, notice, trouble, userLink } from './dom.js';
 import { argument, needs, sendForm } from './send.js';
 import { Client } from './socket.js';
 
@@ -139,6 +139,7 @@ class TestClient {
       class: 'send',
       onsubmit: async (submitted) => {
         submitted.preventDefault();
+        if (!this.live) return notice('This client is not connected.', 'bad');
         const sent = argument(data.value);
         const args = sent === undefined ? [] : [sent];
         this.line('sent', `${event.value} ${args.map((arg) => JSON.stringify(arg)).join(' ')}`);

@@ -29,6 +29,7 @@ use super::{
     membership::registrar::Registrar,
     readiness::Readiness,
     refusal::Refusal,
+    tail::Happening,
     tasks::contain_async,
     watching::Watching,
 };
@@ -172,6 +173,10 @@ impl Arrivals {
             }
         };
         self.metrics.connect_errors(refusal.label()).increment(1);
+        self.connections.tail.tell(|| Happening::Refused {
+            namespace,
+            reason: refusal.label(),
+        });
         session.refuse(namespace);
         match &refusal {
             // What the end of the session has to say goes out first: cutting it short would lose a DISCONNECT packet.
@@ -321,6 +326,10 @@ impl Arrivals {
         connection.session.check_upgrade();
         if told {
             self.metrics.connects(&connection.namespace).increment(1);
+            self.connections.tail.tell(|| Happening::Connected {
+                who: connection.who(),
+                transport: connection.session.kind().as_str(),
+            });
             self.metrics.ready_duration().record(since.elapsed());
             self.expiry.watch(&connection);
             self.watching.follow_claim(&connection);

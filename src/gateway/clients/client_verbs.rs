@@ -24,6 +24,7 @@ use crate::{
         refusal::Refusal,
         requests::{fields::GivenUser, user_id},
         rooms::{NotChanged, RoomChanges},
+        tail::Happening,
         tasks::contain_async,
         watching::{NotWatched, Watching},
     },
@@ -443,6 +444,10 @@ impl ClientVerbs {
             connection.set_ending(ending.clone());
         }
         tracing::debug!(guest = %guest.id, connection = %connection.id, user = connection.user().map(|user| user.as_str()), "authenticated");
+        self.connections.tail.tell(|| Happening::Connected {
+            who: connection.who(),
+            transport: connection.session.kind().as_str(),
+        });
         self.expiry.watch(&connection);
         self.watching.go_on(&connection);
         if !connection.memberships().is_empty() {

@@ -38,6 +38,7 @@ use crate::{
             queue::{Bounds, Queue},
         },
         lease::OwnLease,
+        tail::Happening,
         tasks::contain_async,
     },
     metrics::Metrics,
@@ -128,6 +129,11 @@ impl MessageHandler<Adapter, ()> for Inbound {
         let Ok(Event(event)) = Event::from_message_parts(&socket, &mut packet, &ack) else {
             return;
         };
+        events.connections.tail.tell(|| Happening::Event {
+            who: connection.who(),
+            event: &event,
+            bytes: weight(&packet),
+        });
         if let Some(handler) = events
             .application
             .handlers

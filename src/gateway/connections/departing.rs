@@ -25,7 +25,10 @@ use super::{
 };
 use crate::{
     ending::{Breach, Ending},
-    gateway::tasks::{contain, contain_async},
+    gateway::{
+        tail::Happening,
+        tasks::{contain, contain_async},
+    },
     registry::keys::Shard,
     transport::{Session, engine::Adapter, parted::Removal},
 };
@@ -168,6 +171,11 @@ impl LocalConnections {
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));
         self.metrics.disconnects(label).increment(1);
+        self.tail.tell(|| Happening::Disconnected {
+            who: connection.who(),
+            reason: label,
+            seconds: connection.opened.elapsed().as_secs(),
+        });
         connection.tell_observer_gone(label);
         let (bytes_in, bytes_out) = connection.session.traffic();
         macro_rules! ended {

@@ -16,7 +16,7 @@ use governor::DefaultDirectRateLimiter;
 use tokio::sync::mpsc;
 
 use self::{local::LocalConnection, memberships::Memberships, table::ConnectionTable};
-use super::{lease::OwnLease, tasks::Tasks};
+use super::{lease::OwnLease, tail::Tail, tasks::Tasks};
 use crate::{
     config::RunningConfig,
     connection::{ConnectionId, UserId},
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct LocalConnections {
     /// Finds them.
     pub(crate) table: ConnectionTable,
+    /// Tells followers what happens to them.
+    pub(crate) tail: Tail,
     config: RunningConfig,
     metrics: Metrics,
     registry: Arc<dyn Registry>,
@@ -58,6 +60,7 @@ impl LocalConnections {
         let (departures, departing) = mpsc::unbounded_channel();
         let connections = Arc::new(Self {
             table: ConnectionTable::new(metrics.clone()),
+            tail: Tail::new(),
             config,
             metrics,
             memberships: Memberships::new(registry.shards()),

@@ -28,6 +28,7 @@ use crate::gateway::{
         receipts::{AskedNodes, Collected, Request},
         wire::Command,
     },
+    tail::Happening,
 };
 use crate::{
     config::RunningConfig, connection::ConnectionId, metrics::Metrics, transport::engine::Adapter,
@@ -144,10 +145,23 @@ impl Deliverer {
             Target::User(_) | Target::Device(..) | Target::Connection(_) => None,
         };
         let handed = at_once.unwrap_or_else(|| self.hand_to_each(connections, message, &args));
+        self.handed(target, message, handed);
+        handed
+    }
+
+    /// Counts what was handed to connections of this node, and tells followers of the tail.
+    fn handed(&self, target: &Target, message: &Message, handed: Handed) {
         self.metrics
             .messages_delivered(target.kind())
             .increment(handed.connections);
-        handed
+        self.connections.tail.tell(|| Happening::Message {
+            kind: target.kind(),
+            to: target.name(),
+            namespace: &message.namespace,
+            event: &message.event,
+            bytes: message.weight(),
+            connections: handed.connections,
+        });
     }
 
     fn hand_to_each(
@@ -205,9 +219,7 @@ impl Deliverer {
                 });
                 self.count(&mut handed, sent);
             }
-            self.metrics
-                .messages_delivered(target.kind())
-                .increment(handed.connections);
+            self.handed(target, message, handed);
             handed
         };
         let handed = match (self.may_deliver(target, &message.namespace), &message.id) {

@@ -31,6 +31,7 @@ use crate::{
     config::Limits,
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
+    gateway::tail::Who,
     registry::{Ahead, Entry, Grant},
     transport::Session,
 };
@@ -182,6 +183,15 @@ impl LocalConnection {
             self.observer.clone(),
             limits,
         )
+    }
+
+    /// What followers of the tail are told of it.
+    pub(crate) fn who(&self) -> Who<'_> {
+        Who {
+            connection: &self.id,
+            user: self.user(),
+            namespace: &self.namespace,
+        }
     }
 
     /// What names it in the registry.
