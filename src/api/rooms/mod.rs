@@ -408,9 +408,9 @@ pub async fn empty_room(
 ) -> Result<(StatusCode, Json<EmptiedAnswer>), ApiError> {
     let room = Room::new(state.namespace(query.namespace)?, room.name()?);
     let (changed, remaining) = state.gateway.close_room(room).await?;
-    let status = match changed.unconfirmed {
-        0 => StatusCode::OK,
-        _ => StatusCode::ACCEPTED,
+    let status = match remaining.is_empty() {
+        true => StatusCode::OK,
+        false => StatusCode::ACCEPTED,
     };
     let answer = EmptiedAnswer {
         connections: changed.connections,
