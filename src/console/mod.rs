@@ -1,7 +1,7 @@
 //! The operators' page: a few files of the binary's own, without a build step and without a request to any other host.
 //!
 //! Nothing here opens anything. The page asks for an API key and calls `/v1` with it, like any other caller. In development mode the
-//! key is one that the node made up, and the page gets it by itself: see [`development`].
+//! key is one that the node made up, and the page gets it by itself.
 
 mod development;
 
