@@ -25,6 +25,7 @@ use tower_http::{
 use crate::{
     api::{self, ApiState, auth::ApiAuth},
     auth::{Authenticator, RedisSessions},
+    backend::Backends,
     bus::Bus,
     config::{Config, Cors, Development, Reload, RunningConfig, Transport},
     connection::{Instance, NodeId},
@@ -85,7 +86,7 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Takes over what can be: API keys and the API's limits, what verifies tokens and cookies, and all other limits. Returns the
+    /// Takes over what can be: API keys and the API's limits, what verifies tokens and cookies, backends, and all other limits. Returns the
     /// keys that have changed, and those that wait for the next start.
     ///
     /// # Errors
@@ -94,10 +95,11 @@ impl Reloader {
     pub fn reload(&self, new: &Config) -> anyhow::Result<Reload> {
         let _turn = self.turn.lock();
         let reload = self.config.now().reloadable_from(new)?;
+        let backends = self.gateway.prepare_backends(&reload.config)?;
         self.auth
             .reload(&reload.config.auth, &reload.config.namespaces)?;
         self.keys.replace(&reload.config.api);
-        self.gateway.reload(reload.config.clone());
+        self.gateway.reload(reload.config.clone(), backends);
         Ok(reload)
     }
 }
@@ -164,6 +166,7 @@ impl App {
             }
         };
         let ingress = Ingress::new(&running, servers.as_ref(), &metrics)?;
+        let backends = Backends::new(&config, metrics.clone())?;
         let (gateway, engine) = Gateway::start(Parts {
             config: running.clone(),
             node_id: node_id.clone(),
@@ -174,6 +177,7 @@ impl App {
             inbox,
             metrics,
             handlers,
+            backends: Arc::new(backends),
         })
         .await;
         let keys = ApiAuth::new(&config.api, Arc::new(gateway.clone()));

@@ -59,13 +59,14 @@
 //!
 //! # Layout
 //!
-//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`] ← [`gateway`] ← [`api`] ← [`console`], `ingress` ← [`app`] ←
-//! [`Builder`] ← `main`.
+//! Arrows go one way: [`connection`] ← [`auth`], [`registry`], [`bus`], [`backend`] ← [`gateway`] ← [`api`] ← [`console`], `ingress` ←
+//! [`app`] ← [`Builder`] ← `main`.
 //!
 //! - [`connection`] — the nouns that everybody passes on: user, connection, node.
 //! - [`ending`] — the one table of reasons for which the server ends a connection.
 //! - [`config`] — every key, its default, and when to change it.
 //! - [`auth`] — credentials of a handshake → an identity, or a typed refusal.
+//! - [`backend`] — calls your code over HTTP about what clients say, and signs the calls.
 //! - [`registry`] — who is connected, where: in process memory or in Redis.
 //! - [`link`] — connects to Redis: one server, Sentinel or Cluster.
 //! - [`bus`] — node to node: sealed messages, over channels of each node's own and one of all.
@@ -79,6 +80,7 @@
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod backend;
 mod builder;
 pub mod bus;
 pub mod cli;

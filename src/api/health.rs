@@ -26,13 +26,17 @@ pub struct Unready {
     problems: Vec<&'static str>,
 }
 
-/// A node that takes connections, though not of every user.
+/// A node that takes connections, and something that it needs for some of them is away.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Degraded {
     ready: bool,
     degraded: bool,
-    /// The shards of the registry that can't be reached, less than half of them.
+    /// The shards of the registry that can't be reached, less than half of them: their users are not let in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     shards: Vec<String>,
+    /// The backends that have not answered for a while: calls to them are answered `Unavailable`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    backends: Vec<String>,
 }
 
 /// Whether the process lives
@@ -52,13 +56,14 @@ pub async fn healthz() -> &'static str {
 /// Whether the node takes connections
 ///
 /// It does when it listens, is not draining, and its links to Redis work. In a Redis Cluster some of whose masters are away it does
-/// for the users of the others: the answer is then JSON with `degraded` and the shards that are away, as long as most are there.
+/// for the users of the others: the answer is then JSON with `degraded` and the shards that are away, as long as most are there. So it is
+/// with the backends that don't answer.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "It does; as JSON while shards of the registry are away", content(
+        (status = 200, description = "It does; as JSON while shards of the registry or backends are away", content(
             (String = "text/plain", example = "ready"),
             (Degraded = "application/json", example = json!({"ready": true, "degraded": true, "shards": ["3"]})),
         )),
@@ -68,11 +73,16 @@ pub async fn healthz() -> &'static str {
     security(()),
 )]
 pub async fn readyz(State(state): State<ApiState>) -> Response {
-    readiness(state.gateway.unready(), state.gateway.shards_away())
+    let gateway = &state.gateway;
+    readiness(
+        gateway.unready(),
+        gateway.shards_away(),
+        gateway.backends_down(),
+    )
 }
 
-fn readiness(problems: Vec<&'static str>, shards: Vec<String>) -> Response {
-    if problems.is_empty() && shards.is_empty() {
+fn readiness(problems: Vec<&'static str>, shards: Vec<String>, backends: Vec<String>) -> Response {
+    if problems.is_empty() && shards.is_empty() && backends.is_empty() {
         return "ready".into_response();
     }
     if problems.is_empty() {
@@ -80,6 +90,7 @@ fn readiness(problems: Vec<&'static str>, shards: Vec<String>) -> Response {
             ready: true,
             degraded: true,
             shards,
+            backends,
         };
         return Json(degraded).into_response();
     }
@@ -133,7 +144,10 @@ mod tests {
 
     async fn shown(problems: Vec<&'static str>, away: &[&str]) -> (u16, String) {
         let away = away.iter().map(|shard| (*shard).to_owned());
-        let response = readiness(problems, away.collect());
+        respond(readiness(problems, away.collect(), Vec::new())).await
+    }
+
+    async fn respond(response: Response) -> (u16, String) {
         let status = response.status().as_u16();
         let body = to_bytes(response.into_body(), 1000).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -147,6 +161,14 @@ mod tests {
             (
                 200,
                 r#"{"ready":true,"degraded":true,"shards":["0","a"]}"#.into()
+            )
+        );
+        let app = vec!["app".to_owned()];
+        assert_eq!(
+            respond(readiness(Vec::new(), Vec::new(), app)).await,
+            (
+                200,
+                r#"{"ready":true,"degraded":true,"backends":["app"]}"#.into()
             )
         );
         assert_eq!(

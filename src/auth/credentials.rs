@@ -1,8 +1,9 @@
 //! What a handshake brings.
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, header::AUTHORIZATION};
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::cookie;
 
@@ -42,6 +43,14 @@ impl Credentials {
             bearer: bearer(headers),
             cookies: cookie::header(headers).map(SecretString::from),
         }
+    }
+
+    /// The claims of the token that counts, for one that has been verified: nothing is looked at here. None if there is no token, or it
+    /// is none.
+    pub(crate) fn claims(&self) -> Option<Map<String, Value>> {
+        let token = self.preferred()?.expose_secret();
+        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+        serde_json::from_slice(&payload).ok()
     }
 
     /// The token that counts: the first there is. A bad one does not give way to the next.

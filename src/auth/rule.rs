@@ -9,7 +9,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespaceRule {
     path: String,
-    required: bool,
+    auth: AuthRule,
     roles: Vec<String>,
     pub(crate) intended: Intended,
 }
@@ -72,8 +72,7 @@ impl NamespaceRule {
         namespace: &Namespace,
         jwt: &Jwt,
     ) -> Result<Self, AuthConfigError> {
-        let required = namespace.auth == AuthRule::Required;
-        if !required && !namespace.roles.is_empty() {
+        if namespace.auth == AuthRule::None && !namespace.roles.is_empty() {
             return Err(AuthConfigError::new(
                 format!("namespaces[{index}].roles"),
                 format!(
@@ -87,7 +86,7 @@ impl NamespaceRule {
         intended.audiences.here = namespace.audience.clone();
         Ok(Self {
             path: namespace.path.clone(),
-            required,
+            auth: namespace.auth,
             roles: namespace.roles.clone(),
             intended,
         })
@@ -100,7 +99,12 @@ impl NamespaceRule {
 
     /// Whether a token, or a session, is asked for.
     pub fn requires_token(&self) -> bool {
-        self.required
+        self.auth == AuthRule::Required
+    }
+
+    /// Whether a backend decides who is let in, and nobody looks at credentials here.
+    pub fn asks_backend(&self) -> bool {
+        self.auth == AuthRule::Backend
     }
 
     /// Whether someone may be here by the roles held; to be asked again before each of `/admin`'s verbs.

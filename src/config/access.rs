@@ -127,7 +127,8 @@ section! {
     Namespace in "namespaces." {
         /// Its path, with the leading slash.
         path: String = String::new(), shown("required"), fits(texts::path);
-        /// Whether a token is asked for: `required` or `none`.
+        /// Who is let in: `required`: who has a good token or session cookie; `none`: everybody; `backend`: a backend decides, and
+        /// says who it is, whatever the credentials.
         auth: AuthRule = AuthRule::Required, shown("`required`");
         /// One of these roles is asked for.
         roles: Vec<String> = Vec::new(), fits(texts::named);
@@ -174,13 +175,15 @@ impl Namespace {
     }
 }
 
-/// Whether a namespace asks for a token.
+/// Who is let into a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthRule {
-    /// It does.
+    /// Who has a good token or session cookie.
     #[default]
     Required,
-    /// It does not; a valid token is still recognised.
+    /// Everybody; a valid token is still recognised.
     None,
+    /// Whom a backend lets in, whatever the credentials.
+    Backend,
 }

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 mod access;
 mod api;
+mod backends;
 mod document;
 mod environment;
 mod error;
@@ -28,6 +29,7 @@ mod value;
 pub use self::redis::{Redis, RedisMode, RedisUrl};
 pub use access::{Auth, AuthRule, Jwt, JwtKey, Namespace};
 pub use api::{Api, ApiKey, KeySecret, Scope};
+pub use backends::Backend;
 pub use document::document;
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
@@ -64,6 +66,8 @@ section! {
         auth: Auth = Auth::default();
         /// The namespaces. A configured list replaces the default ones as a whole.
         namespaces: Vec<Namespace> = Namespace::defaults(), shown("`/`, `/public` (no token), `/admin` (role `admin`)");
+        /// Backends, which are told what clients say and asked who comes.
+        backends: Vec<Backend> = Vec::new(), reload;
         /// Which pages of other origins may.
         cors: Cors = Cors::default();
         /// Bounds.

@@ -33,7 +33,7 @@ impl Config {
     /// made-up secrets no file has.
     pub fn reloadable_from(&self, new: &Self) -> Result<Reload, ConfigError> {
         const COOKIES: &str = "auth.session.secrets";
-        if !new.auth.lets_in() {
+        if !new.lets_in() {
             return Err(ConfigError::at(
                 "auth.jwt.secret",
                 "not set, and nothing else that lets anyone in: what is running stays",

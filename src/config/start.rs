@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, ConfigError, RedisMode, print};
+use super::{Backend, Config, ConfigError, RedisMode, print};
 
 /// A configuration that a node may start with.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ impl Effective {
         let has_api_key = config.api.key.is_some() || !config.api.keys.is_empty();
         let mut warnings = Vec::new();
         let mut development = None;
-        match (config.auth.lets_in(), has_api_key) {
+        match (config.lets_in(), has_api_key) {
             (true, true) => {}
             (true, false) => {
                 let has_admin = config.namespaces.iter().any(|it| it.path == "/admin");
@@ -87,6 +87,7 @@ impl Effective {
             );
         }
         warnings.extend(config.auth.jwt.unbound_keys());
+        warnings.extend(config.backends.iter().filter_map(Backend::short_secret));
         let admin = config.namespaces.iter().find(|it| it.path == "/admin");
         if config.api.jwt && admin.is_some_and(|admin| admin.roles.is_empty()) {
             warnings.push(

@@ -275,7 +275,7 @@ pub(crate) fn arguments(
 }
 
 /// Refuses what stands for binary and is no base64: clients would get the object as it is. `place` names the value.
-fn check_binary(value: &Value, place: &mut String) -> Result<(), BadArguments> {
+pub(super) fn check_binary(value: &Value, place: &mut String) -> Result<(), BadArguments> {
     let length = place.len();
     let mut check = |value: &Value, step: &dyn fmt::Display| {
         write!(place, "{step}").ok();

@@ -13,7 +13,7 @@
 //!  face             Gateway: verbs, local_verbs, access, settings, scrape      start builds the parts, from the lowest up
 //!  what drives      drain   memory   session_events   commands (of other nodes)   sessions (of refresh tokens)
 //!  the way in       arriving
-//!  what clients say clients    handlers (an application's)
+//!  what clients say clients    handlers (an application's)   calls (to backends)
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
 //!  what is done     delivery   rooms   watching   endings: orders, expiry, recheck
 //!  who is there     connections   peers
@@ -31,6 +31,7 @@
 pub mod access;
 mod arg;
 mod arriving;
+mod calls;
 mod clients;
 mod commands;
 mod connections;
@@ -79,6 +80,7 @@ use self::{
 };
 use crate::{
     auth::Authenticator,
+    backend::Backends,
     bus::{Bus, Inbox},
     config::RunningConfig,
     connection::{Instance, NodeId},
@@ -117,6 +119,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// What an application does about its clients.
     pub handlers: Handlers,
+    /// What is called about clients.
+    pub backends: Arc<Backends>,
 }
 
 /// A node's gateway; clones are the same one.
@@ -142,6 +146,7 @@ struct Composition {
     rooms: Arc<RoomChanges>,
     heartbeats: Arc<Heartbeats>,
     admin_verbs: Arc<AdminVerbs>,
+    backends: Arc<Backends>,
     sessions: RefreshSessions,
     drain: Drain,
     /// Held for the namespaces, which know it weakly.

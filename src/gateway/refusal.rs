@@ -11,8 +11,10 @@ pub(super) enum Refusal {
     Auth(AuthError),
     /// What is held against the user or the token.
     Bar(Bar),
-    /// The application, with this message.
+    /// The application or a backend, with this message.
     Application(Arc<str>),
+    /// The backend that is to decide has not said what to do.
+    Backend,
     /// The node or its registry can't serve anybody for now.
     Unavailable,
     /// The node holds as many connections as it may.
@@ -24,7 +26,7 @@ impl Refusal {
     pub(super) fn is_temporary(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften)
+            Self::Backend | Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften)
         )
     }
 
@@ -43,6 +45,7 @@ impl Refusal {
             Self::Auth(AuthError::TooMany) | Self::Bar(Bar::TooMany) => "too_many",
             Self::Bar(Bar::TooOften) => "user_rate",
             Self::Application(_) => "application",
+            Self::Backend => "backend",
             Self::Auth(AuthError::Unavailable) | Self::Unavailable => "unavailable",
             Self::Full => "full",
         }
@@ -67,7 +70,7 @@ impl fmt::Display for Refusal {
             Self::Bar(Bar::Revoked | Bar::SessionEnded) => AuthError::Revoked.fmt(f),
             Self::Bar(Bar::TooMany) => AuthError::TooMany.fmt(f),
             Self::Application(message) => f.write_str(message),
-            Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften) => {
+            Self::Backend | Self::Unavailable | Self::Full | Self::Bar(Bar::TooOften) => {
                 f.write_str("Service unavailable")
             }
         }

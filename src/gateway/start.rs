@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::{
     Composition, Gateway, Parts,
     arriving::{Arrivals, mount},
+    calls::Calls,
     clients::{admin::AdminVerbs, client_verbs::ClientVerbs, inbound::ClientEvents},
     commands::PeerCommands,
     connections::LocalConnections,
@@ -44,6 +45,7 @@ impl Gateway {
             inbox,
             metrics,
             handlers,
+            backends,
         } = parts;
         let (bus, tasks, first) = (Arc::new(bus), Tasks::default(), config.now());
         let lease = Arc::new(OwnLease::new(
@@ -141,6 +143,11 @@ impl Gateway {
             config.clone(),
             metrics.clone(),
         ));
+        let calls = Arc::new(Calls::new(
+            backends.clone(),
+            config.clone(),
+            metrics.clone(),
+        ));
         let admin_verbs = Arc::new(AdminVerbs::new(
             auth.clone(),
             registry.clone(),
@@ -161,6 +168,7 @@ impl Gateway {
             expiry.clone(),
             rooms.clone(),
             watching.clone(),
+            calls.clone(),
         );
         let events = Arc::new(ClientEvents::new(
             config.clone(),
@@ -168,6 +176,7 @@ impl Gateway {
             lease.clone(),
             connections.clone(),
             application.clone(),
+            calls.clone(),
             client_verbs,
             admin_verbs.clone(),
         ));
@@ -183,6 +192,7 @@ impl Gateway {
             expiry.clone(),
             watching.clone(),
             application.clone(),
+            calls,
             events,
         ));
         let door = Door::new(
@@ -244,6 +254,7 @@ impl Gateway {
             rooms,
             heartbeats,
             admin_verbs,
+            backends,
             sessions,
             drain,
             _arrivals: arrivals,

@@ -22,8 +22,8 @@ use metrics_process::Collector;
 
 use self::recent::Recent;
 use self::table::{
-    CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS, INGRESS_REFUSALS, INGRESS_SOURCES, KINDS,
-    Kind, UNREADABLE,
+    ACTIONS, CALL_OUTCOMES, CALL_TYPES, CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS,
+    INGRESS_REFUSALS, INGRESS_SOURCES, KINDS, Kind, UNREADABLE,
 };
 use crate::ending::{Breach, Ending};
 
@@ -131,6 +131,20 @@ impl Metrics {
         ];
         for gauge in gauges {
             gauge.increment(0.0);
+        }
+    }
+
+    /// Makes the series of a backend begin at nothing.
+    pub fn begin_backend(&self, backend: &str) {
+        for kind in CALL_TYPES {
+            for outcome in CALL_OUTCOMES {
+                self.backend_calls(backend, kind, outcome).increment(0);
+            }
+            self.backend_call_duration(backend, kind)
+                .record_many(0.0, 0);
+        }
+        for action in ACTIONS {
+            self.backend_actions_failed(backend, action).increment(0);
         }
     }
 

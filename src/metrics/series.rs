@@ -142,6 +142,39 @@ impl Metrics {
         self.counter("switchboard_connections_reaped_total", Vec::new())
     }
 
+    /// Calls to a backend (from the configuration), by their type and by what came of them, both of a few words.
+    pub fn backend_calls(
+        &self,
+        backend: &str,
+        kind: &'static str,
+        outcome: &'static str,
+    ) -> Counter {
+        let labels = vec![
+            Label::new("backend", backend.to_owned()),
+            Label::new("type", kind),
+            Label::new("outcome", outcome),
+        ];
+        self.counter("switchboard_backend_calls_total", labels)
+    }
+
+    /// From a call to a backend to the end of its answer.
+    pub fn backend_call_duration(&self, backend: &str, kind: &'static str) -> Histogram {
+        let labels = vec![
+            Label::new("backend", backend.to_owned()),
+            Label::new("type", kind),
+        ];
+        self.histogram("switchboard_backend_call_duration_seconds", labels)
+    }
+
+    /// Actions of a backend's answers that were not carried out; `action` is what was to be done.
+    pub fn backend_actions_failed(&self, backend: &str, action: &'static str) -> Counter {
+        let labels = vec![
+            Label::new("backend", backend.to_owned()),
+            Label::new("action", action),
+        ];
+        self.counter("switchboard_backend_actions_failed_total", labels)
+    }
+
     /// Messages on the bus; `direction` is `in` or `out`.
     pub fn bus_messages(&self, direction: &'static str) -> Counter {
         self.counter(

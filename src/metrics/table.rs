@@ -98,6 +98,21 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Connections of nodes that died, taken out of the registry by this node",
     ),
     (
+        "switchboard_backend_calls_total",
+        Kind::Counter,
+        "Calls to backends",
+    ),
+    (
+        "switchboard_backend_call_duration_seconds",
+        Kind::Histogram,
+        "From a call to a backend to the end of its answer",
+    ),
+    (
+        "switchboard_backend_actions_failed_total",
+        Kind::Counter,
+        "Actions of backends' answers that were not carried out",
+    ),
+    (
         "switchboard_bus_messages_total",
         Kind::Counter,
         "Messages on the bus",
@@ -171,7 +186,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 18] = [
+pub(super) const CONNECT_ERRORS: [&str; 19] = [
     "missing",
     "invalid",
     "expired",
@@ -182,6 +197,7 @@ pub(super) const CONNECT_ERRORS: [&str; 18] = [
     "too_many",
     "user_rate",
     "application",
+    "backend",
     "namespace",
     "protocol",
     "displaced",
@@ -205,6 +221,25 @@ pub(super) const DEPARTURES: [&str; 7] = [
 
 /// The values of `kind` of messages.
 pub(super) const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
+
+/// The values of `type` of calls to backends.
+pub(super) const CALL_TYPES: [&str; 2] = ["client.event", "connection.connect"];
+
+/// The values of `outcome` of calls to backends.
+pub(super) const CALL_OUTCOMES: [&str; 9] = [
+    "ok",
+    "in_flight",
+    "down",
+    "unreachable",
+    "timeout",
+    "redirect",
+    "status",
+    "too_large",
+    "invalid",
+];
+
+/// The values of `action` of what backends' answers ask for, as far as it can fail.
+pub(super) const ACTIONS: [&str; 3] = ["emit", "join", "leave"];
 
 /// The values of `what` of what can't be read in Redis.
 pub(super) const UNREADABLE: [&str; 7] = [

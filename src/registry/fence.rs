@@ -151,6 +151,6 @@ pub struct Ordered {
 }
 
 /// To the millisecond, as both homes keep times.
-pub(super) fn to_millisecond(time: Timestamp) -> Timestamp {
+pub(crate) fn to_millisecond(time: Timestamp) -> Timestamp {
     Timestamp::from_millisecond(time.as_millisecond()).unwrap_or(time)
 }

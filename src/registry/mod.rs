@@ -53,6 +53,7 @@ pub use admission::{
 };
 pub use calls::{CALL_KEPT, CLAIM_KEPT, Call, CallEnd, Calls, Claim};
 pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
+pub(crate) use fence::to_millisecond;
 pub use fence::{
     Ban, EndOrder, EndTarget, Fence, Listed, MOST_EXCEPTIONS, Ordered, REVOCATION_KEPT,
     SESSION_KEPT, TOKEN_KEPT, TOKEN_MARGIN,

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 import { expressions, ruleNames, substitute } from '../compose/expressions.mjs';
 import { before, connect, connected, describe, parseMetrics, someone, startNode, startRedis, test } from './harness.mjs';
+import { calling } from './support/backend.mjs';
 
 const DEPLOY = new URL('../../deploy/', import.meta.url);
 const PROMETHEUS = new URL('prometheus/', DEPLOY);
@@ -107,7 +108,7 @@ describe('what is asked for is there', () => {
   let metrics;
   before(async () => {
     const redis = await startRedis();
-    const node = await startNode({ redis, name: 'observed' });
+    const node = await startNode({ redis, name: 'observed', env: calling({ url: 'http://127.0.0.1:9' }) });
     try {
       await connected(node, { user: someone() });
       await connect(node, { token: 'rubbish' }).refused('Invalid token');

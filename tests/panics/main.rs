@@ -18,6 +18,7 @@ use futures_util::SinkExt;
 use rand::Rng;
 use switchboard::{
     auth::Authenticator,
+    backend::Backends,
     bus::Bus,
     config::{Config, RunningConfig},
     connection::{Instance, UserId},
@@ -79,6 +80,7 @@ impl Node {
                 inner: registry.clone(),
                 faults,
             }),
+            backends: Arc::new(Backends::new(&config, metrics.clone()).unwrap()),
             metrics,
             config: running,
             instance,

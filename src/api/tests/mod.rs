@@ -19,6 +19,7 @@ use tower::ServiceExt;
 use super::{auth::TokenVerifier, *};
 use crate::{
     auth::Authenticator,
+    backend::Backends,
     bus::Bus,
     config::{Api, ApiKey, Config, RunningConfig, Scope},
     connection::Instance,
@@ -87,11 +88,13 @@ async fn alone(config: RunningConfig) -> Gateway {
     let now = config.now();
     let instance = Instance::random();
     let (bus, inbox) = Bus::memory(&instance);
+    let metrics = Metrics::new().unwrap();
     let (gateway, _) = Gateway::start(Parts {
         node_id: "alone".into(),
         auth: Authenticator::new(&now.auth, &now.namespaces).unwrap(),
         registry: Arc::new(MemoryRegistry::new(&now.registry, &now.presence)),
-        metrics: Metrics::new().unwrap(),
+        backends: Arc::new(Backends::new(&now, metrics.clone()).unwrap()),
+        metrics,
         config,
         instance,
         bus,

@@ -14,7 +14,7 @@ fn the_page_has_a_row_for_every_key_with_what_is_declared() {
         "| `limits.max_payload` | `1MB` | reload | The size of one message",
         "| `auth.jwt.secret`, `SWITCHBOARD_JWT_SECRET` |  | secret, reload | A shared secret",
         "| `auth.session.user_id_pointer` | `/userId`, `/user/id`, `/passport/user` |  | JSON",
-        "| `namespaces.auth` | `required` |  | Whether a token",
+        "| `namespaces.auth` | `required` |  | Who is let in",
     ] {
         assert!(page.contains(row), "{row}");
     }

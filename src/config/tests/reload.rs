@@ -28,14 +28,14 @@ fn nothing_new_changes_nothing() {
     assert_eq!(reload(""), (vec![], vec![]));
 }
 
-/// What a rotation of keys and a change of limits touch: contract 9.
+/// What a rotation of keys, a change of limits and other backends touch: contract 9.
 #[test]
 fn keys_of_credentials_and_limits_are_taken_over_and_no_others() {
     for key in Key::all() {
         let is_taken = ["api.", "auth.jwt.", "limits."]
             .iter()
             .any(|section| key.path.starts_with(section))
-            || ["auth.session.secrets", "registry.secrets"].contains(&key.path);
+            || ["auth.session.secrets", "registry.secrets", "backends"].contains(&key.path);
         assert_eq!(key.reload, is_taken, "{}", key.path);
     }
 }

@@ -512,3 +512,61 @@ fn a_key_that_others_can_guess_at_is_long() {
         assert_fine(&[&with(closed, "a"), &named(closed, "a")]);
     }
 }
+
+#[test]
+fn backends() {
+    const SECRET: &str = "secret = 'whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD'";
+    let with = |more: &str| {
+        let url = "url = 'http://127.0.0.1:8000/switchboard'";
+        wrong(&format!(
+            "[[backends]]\nname = 'app'\n{url}\n{SECRET}\n{more}"
+        ))
+    };
+    assert_eq!(with("events = ['*', 'chat:*', 'say']"), [""; 0]);
+    assert_eq!(
+        with("namespaces = ['/', '/admin']\nconnect = true"),
+        [""; 0]
+    );
+    for (more, key) in [
+        ("timeout = '0s'", "backends.0.timeout"),
+        ("in_flight = 0", "backends.0.in_flight"),
+        ("events = ['a*b']", "backends.0.events.0"),
+        ("events = ['']", "backends.0.events.0"),
+        ("namespaces = ['/nowhere']", "backends.0.namespaces"),
+        ("forward_headers = ['a b']", "backends.0.forward_headers.0"),
+        ("secrets = ['hush']", "backends.0.secrets.0"),
+        ("secrets = ['whsec_']", "backends.0.secrets.0"),
+        // What is not there yet is not taken silently.
+        ("queue = ['a']", "backends.0.queue"),
+        ("notify = ['user.online']", "backends.0.notify"),
+        ("stream = 'events'", "backends.0.stream"),
+    ] {
+        assert_eq!(with(more), [key], "{more}");
+    }
+    assert_wrong(&[
+        (
+            "backends = [{name = 'a', url = 'http://a'}]",
+            "backends.0.secret",
+        ),
+        (
+            "backends = [{name = 'a', url = 'http://me:hush@a', secret = 'whsec_aaaa'}]",
+            "backends.0.url",
+        ),
+        (
+            "backends = [{name = 'a', url = 'ftp://a', secret = 'whsec_aaaa'}]",
+            "backends.0.url",
+        ),
+        (
+            "namespaces = [{path = '/', auth = 'backend'}]",
+            "namespaces.0.auth",
+        ),
+    ]);
+    let two = |more: &str| {
+        let one = |name: &str| {
+            format!("{{name = '{name}', url = 'http://a', secret = 'whsec_aaaa'{more}}}")
+        };
+        wrong(&format!("backends = [{}, {}]", one("a"), one("b")))
+    };
+    assert_eq!(two(""), [""; 0]);
+    assert_eq!(two(", connect = true")[0], "backends");
+}

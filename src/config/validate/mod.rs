@@ -1,9 +1,10 @@
 //! Whether there can be a node with the values: each in itself, as its key is declared, and all together.
 //!
-//! `texts` has what is checked of single texts; `auth` and `api` have what must go together in their sections.
+//! `texts` has what is checked of single texts; `auth`, `api` and `backends` have what must go together in their sections.
 
 mod api;
 mod auth;
+mod backends;
 pub(super) mod texts;
 
 use std::{fs::File, net::SocketAddr, path::Path};
@@ -47,6 +48,7 @@ impl Config {
         self.sessions(&mut findings);
         self.namespace_rules(&mut findings);
         self.ingress(&mut findings);
+        self.backends(&mut findings);
         findings.expect(
             self.auth.token_ttl.subsec_nanos() == 0,
             "auth.token_ttl",

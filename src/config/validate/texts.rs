@@ -1,6 +1,7 @@
 //! What is wrong with the text of a key: `Err` says it. Checks are named in the keys' declarations.
 
-use http::HeaderValue;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{HeaderName, HeaderValue};
 use redis::IntoConnectionInfo;
 use reqwest::Url;
 use tracing_subscriber::EnvFilter;
@@ -127,6 +128,46 @@ pub(in crate::config) fn key_set_url(text: &str) -> Result<(), String> {
     expect(
         url.username().is_empty() && url.password().is_none(),
         "must not hold a user name or a password: a JWK set is public",
+    )
+}
+
+/// A URL of a backend.
+pub(in crate::config) fn backend_url(text: &str) -> Result<(), String> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or("not an http:// or https:// URL")?;
+    expect(
+        url.username().is_empty() && url.password().is_none(),
+        "must not hold a user name or a password: calls are signed, see secret",
+    )
+}
+
+/// A secret of Standard Webhooks.
+pub(in crate::config) fn webhook_secret(text: &str) -> Result<(), String> {
+    let key = text
+        .strip_prefix("whsec_")
+        .and_then(|key| STANDARD.decode(key).ok());
+    expect(
+        key.is_some_and(|key| !key.is_empty()),
+        "must be whsec_ and the base64 of 24 to 64 bytes: \"whsec_$(openssl rand -base64 32)\"",
+    )
+}
+
+/// A name of events, or the beginning of names and a star.
+pub(in crate::config) fn event_pattern(text: &str) -> Result<(), String> {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    expect(
+        !text.is_empty() && !name.contains('*'),
+        "must be an event's name, or its beginning and a star at the end, such as chat:*",
+    )
+}
+
+/// A name of a header (RFC 9110 section 5.1).
+pub(in crate::config) fn header_name(text: &str) -> Result<(), String> {
+    expect(
+        HeaderName::try_from(text).is_ok(),
+        "must be a header's name, such as Accept-Language",
     )
 }
 

@@ -18,11 +18,12 @@ use tokio::time::Instant;
 
 use super::{
     arg::{Arg, Greeting},
+    calls::{Calls, connect::Candidate},
     clients::inbound::{ClientEvents, Inbound},
     connections::{
         LocalConnections,
         departing::DisconnectListener,
-        local::{ConnectionObserver, CurrentConnection, LocalConnection},
+        local::{CurrentConnection, LocalConnection},
     },
     endings::expiry::ExpiryWatch,
     handlers::{application::Application, lane::Lane},
@@ -45,6 +46,9 @@ use crate::{
 /// How often a CONNECT packet that waits looks whether it still has to.
 const HOLD: Duration = Duration::from_millis(200);
 
+/// How often a backend that has not answered is asked again, for a CONNECT packet that waits.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// What the middleware leaves for the connect handler, in the socket's extensions.
 #[derive(Clone)]
 struct Arrival {
@@ -52,7 +56,7 @@ struct Arrival {
     tally: Tally,
     since: Instant,
     greetings: Vec<Greeting>,
-    lane: Option<Arc<Lane>>,
+    lane: Arc<Lane>,
 }
 
 /// What a CONNECT packet says of its sender.
@@ -105,6 +109,7 @@ pub(crate) struct Arrivals {
     expiry: Arc<ExpiryWatch>,
     watching: Arc<Watching>,
     application: Arc<Application>,
+    calls: Arc<Calls>,
     events: Arc<ClientEvents>,
 }
 
@@ -126,6 +131,7 @@ impl Arrivals {
         expiry: Arc<ExpiryWatch>,
         watching: Arc<Watching>,
         application: Arc<Application>,
+        calls: Arc<Calls>,
         events: Arc<ClientEvents>,
     ) -> Self {
         Self {
@@ -140,6 +146,7 @@ impl Arrivals {
             expiry,
             watching,
             application,
+            calls,
             events,
         }
     }
@@ -165,6 +172,9 @@ impl Arrivals {
                 // For want of the registry, in the middle of it all: the packet waits like one that comes now.
                 Err(Refusal::Unavailable) if self.carries_others(&session) => {
                     self.wait(HOLD, &session).await;
+                }
+                Err(Refusal::Backend) if self.carries_others(&session) => {
+                    self.wait(RETRY, &session).await;
                 }
                 Err(Refusal::Bar(Bar::TooOften)) if self.carries_others(&session) => {
                     self.wait(RATE_WINDOW, &session).await;
@@ -228,27 +238,39 @@ impl Arrivals {
         };
         let auth = said.payload();
         let credentials = Credentials::from_handshake(auth, &session.handshake.headers);
-        let identity = self.auth.authenticate(&credentials, &rule).await?;
+        let identity = match rule.asks_backend() {
+            true => None,
+            false => self.auth.authenticate(&credentials, &rule).await?,
+        };
+        let device_id = device_id(auth);
+        let candidate = Candidate {
+            rule: &rule,
+            session,
+            credentials: &credentials,
+            device_id: device_id.as_deref(),
+            identity,
+        };
+        let (identity, granted) = self.calls.ask(candidate, || said.whole()).await?;
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
         let claimed = identity.as_ref().map_or(0, |identity| identity.rooms.len());
-        let lane = self.application.lane(namespace);
-        let observer = lane.clone().map(|lane| lane as Arc<dyn ConnectionObserver>);
+        let lane = self.application.lane();
         let connection = LocalConnection::new(
             id,
             identity,
+            granted,
             namespace.clone(),
-            device_id(auth),
+            device_id,
             session.clone(),
-            observer,
+            lane.clone(),
             &self.config.now().limits,
         );
         let missing = claimed.saturating_sub(connection.rooms().len());
         self.metrics.rooms_refused().increment(missing as u64);
         let greetings = self
             .application
-            .decide(&connection, lane.as_deref(), said.whole())
+            .decide(&connection, &lane, said.whole())
             .await?;
         // The node may have begun to drain meanwhile, which ends only the connections that were in the table by then.
         let refusal = match self.readiness.takes_connections() {
@@ -294,7 +316,7 @@ impl Arrivals {
     fn listen(
         &self,
         connection: &Arc<LocalConnection>,
-        lane: Option<Arc<Lane>>,
+        lane: Arc<Lane>,
         socket: &SocketRef<Adapter>,
     ) {
         socket
@@ -333,9 +355,7 @@ impl Arrivals {
             self.metrics.ready_duration().record(since.elapsed());
             self.expiry.watch(&connection);
             self.watching.follow_claim(&connection);
-            if let Some(lane) = lane {
-                lane.open(&connection.id);
-            }
+            lane.open(&connection.id);
             tracing::debug!(connection = %connection.id, user = connection.user().map(|user| user.as_str()), namespace = %connection.namespace, "ready");
         } else if let Some(ending) = connection.ending() {
             // Ordered to end between its registration and now.

@@ -9,14 +9,16 @@ use socketioxide::extract::SocketRef;
 
 use super::admin::caller;
 use crate::{
-    auth::{AuthError, Authenticator, Identity},
+    auth::{AuthError, Authenticator, Credentials, Identity, NamespaceRule},
     config::{Config, RunningConfig, WatchRule},
     connection::{Connection, ConnectionId, NoRoom, NodeId, UserId, check_room},
     ending::Ending,
     gateway::{
+        arg::Arg,
+        calls::{Calls, connect::Candidate},
         connections::{
             LocalConnections,
-            local::{CurrentConnection, LocalConnection, grant_of},
+            local::{CurrentConnection, Granted, LocalConnection, grant_of},
         },
         endings::{expiry::ExpiryWatch, orders::EndOrders},
         lease::OwnLease,
@@ -202,6 +204,7 @@ pub(crate) struct ClientVerbs {
     expiry: Arc<ExpiryWatch>,
     rooms: Arc<RoomChanges>,
     watching: Arc<Watching>,
+    calls: Arc<Calls>,
 }
 
 impl ClientVerbs {
@@ -222,6 +225,7 @@ impl ClientVerbs {
         expiry: Arc<ExpiryWatch>,
         rooms: Arc<RoomChanges>,
         watching: Arc<Watching>,
+        calls: Arc<Calls>,
     ) -> Self {
         Self {
             node_id,
@@ -235,6 +239,7 @@ impl ClientVerbs {
             expiry,
             rooms,
             watching,
+            calls,
         }
     }
 
@@ -407,9 +412,9 @@ impl ClientVerbs {
         if guest.user().is_some() {
             return Err(VerbError::NoGuest);
         }
-        let identity = self.identify(guest, token).await?;
+        let (identity, granted) = self.let_in(guest, token).await?;
         let id = self.registry.new_id(Some(&identity.user_id));
-        let connection = guest.as_user(id, identity, &self.config.now().limits);
+        let connection = guest.as_user(id, identity, granted, &self.config.now().limits);
         self.connections.table.insert(&connection, 0);
         let arriving = self.connections.guard(&connection);
         let tally = self.registrar.register(&connection).await?;
@@ -479,6 +484,39 @@ impl ClientVerbs {
         }
     }
 
+    /// Who a guest is by a token, and what the namespace's backend, if it has one, says of that user.
+    async fn let_in(
+        &self,
+        guest: &LocalConnection,
+        token: Value,
+    ) -> Result<(Identity, Option<Arc<Granted>>), VerbError> {
+        let rule = self.rule(guest)?;
+        let credentials = Credentials {
+            token: token.as_str().map(Into::into),
+            ..Credentials::default()
+        };
+        let identity = self.identify(guest, token).await?;
+        let candidate = Candidate {
+            rule: &rule,
+            session: &guest.session,
+            credentials: &credentials,
+            device_id: guest.device_id.as_deref(),
+            identity: Some(identity),
+        };
+        let nothing = || Arg::Object(Vec::new());
+        match self.calls.ask(candidate, nothing).await? {
+            (Some(identity), granted) => Ok((identity, granted)),
+            (None, _) => Err(AuthError::Invalid.into()),
+        }
+    }
+
+    /// Whom the connection's namespace lets in. Where a backend decides, no token counts.
+    fn rule(&self, connection: &LocalConnection) -> Result<Arc<NamespaceRule>, AuthError> {
+        let rule = self.auth.rule(&connection.namespace);
+        rule.filter(|rule| !rule.asks_backend())
+            .ok_or(AuthError::Invalid)
+    }
+
     /// Who a token says its bearer is, by the rules of the connection's namespace.
     async fn identify(
         &self,
@@ -486,10 +524,7 @@ impl ClientVerbs {
         token: Value,
     ) -> Result<Identity, VerbError> {
         let token = token.as_str().ok_or(AuthError::Invalid)?;
-        let rule = self
-            .auth
-            .rule(&connection.namespace)
-            .ok_or(AuthError::Invalid)?;
+        let rule = self.rule(connection)?;
         let identity = self.auth.verify_for(token, &rule).await?;
         rule.authorize(&identity)?;
         Ok(identity)

@@ -5,7 +5,7 @@
 //! run side by side and in any order. [`Inbound`] implements the handler's trait itself: it is called by the reader of the
 //! connection, for one packet after the other, and puts what is to be handled into a queue. The task that works the queue
 //! off lives only while there is something in it. One such handler serves all events of a socket, as its fallback. What an
-//! application handles goes to the connection's [`lane`](crate::gateway::handlers::lane), a queue of its own.
+//! application or a backend handles goes to the connection's [`lane`](crate::gateway::handlers::lane), a queue of its own.
 
 use std::sync::{Arc, Weak};
 
@@ -26,6 +26,7 @@ use crate::{
     config::{Config, RunningConfig},
     ending::Ending,
     gateway::{
+        calls::Calls,
         connections::{
             LocalConnections,
             event_limiter::Verdict,
@@ -91,8 +92,8 @@ pub(crate) struct Inbound(Arc<SocketEvents>);
 
 struct SocketEvents {
     events: Weak<ClientEvents>,
-    /// What waits for the application's handlers; none if it has none for this namespace.
-    lane: Option<Arc<Lane>>,
+    /// What waits for the application's handlers, and for backends.
+    lane: Arc<Lane>,
     queue: Mutex<Queue<QueuedVerb>>,
 }
 
@@ -106,7 +107,7 @@ struct QueuedVerb {
 
 impl Inbound {
     /// The handler of a socket's events.
-    pub(crate) fn of(events: &Arc<ClientEvents>, lane: Option<Arc<Lane>>) -> Self {
+    pub(crate) fn of(events: &Arc<ClientEvents>, lane: Arc<Lane>) -> Self {
         Self(Arc::new(SocketEvents {
             events: Arc::downgrade(events),
             lane,
@@ -134,16 +135,15 @@ impl MessageHandler<Adapter, ()> for Inbound {
             event: &event,
             bytes: weight(&packet),
         });
-        if let Some(handler) = events
-            .application
-            .handlers
-            .event(&connection.namespace, &event)
+        let offered = || Offered::by(&events.config.now(), &connection.namespace);
+        let verb = Verb::of(&connection.namespace, &event, offered);
+        if verb.is_none()
+            && let Some(handler) = events.handler(&connection.namespace, &event)
         {
-            let lane = self.0.lane.as_ref();
+            let lane = &self.0.lane;
             return events.queue_event(&connection, lane, handler, event, packet, ack, socket);
         }
-        let offered = || Offered::by(&events.config.now(), &connection.namespace);
-        let Some(verb) = Verb::of(&connection.namespace, &event, offered) else {
+        let Some(verb) = verb else {
             events.metrics.events_unknown().increment(1);
             let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
             return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
@@ -200,6 +200,7 @@ pub(crate) struct ClientEvents {
     lease: Arc<OwnLease>,
     connections: Arc<LocalConnections>,
     application: Arc<Application>,
+    calls: Arc<Calls>,
     client_verbs: ClientVerbs,
     admin_verbs: Arc<AdminVerbs>,
 }
@@ -214,25 +215,28 @@ impl ClientEvents {
         }
     }
 
-    /// Puts an event into the queue of those that the application handles.
+    /// What handles an event that is none of Switchboard's own: the application, or a backend.
+    fn handler(&self, namespace: &str, event: &str) -> Option<OnEvent> {
+        let handler = self.application.handlers.event(namespace, event).cloned();
+        handler.or_else(|| self.calls.handler(namespace, event))
+    }
+
+    /// Puts an event into the queue of those that the application or a backend handles.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one event")]
     fn queue_event(
         &self,
         connection: &LocalConnection,
-        lane: Option<&Arc<Lane>>,
-        handler: &OnEvent,
+        lane: &Arc<Lane>,
+        handler: OnEvent,
         name: String,
         mut packet: Packet,
         ack: Option<i64>,
         socket: Arc<Socket<Adapter>>,
     ) {
-        let Some(lane) = lane else {
-            return;
-        };
         let bytes = weight(&packet);
         let Ok(answer) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
         let event = QueuedEvent {
-            handler: handler.clone(),
+            handler,
             name,
             packet,
             ack: answer,

@@ -43,7 +43,7 @@ impl SessionRecheck {
         let connections: Vec<Arc<LocalConnection>> = self.connections.table.all();
         let identities: Vec<_> = connections
             .into_iter()
-            .filter_map(|connection| Some((connection.identity()?, connection)))
+            .filter_map(|connection| Some((connection.shown()?, connection)))
             .collect();
         let sessions: Vec<_> = identities
             .iter()

@@ -5,11 +5,10 @@ use std::{
     sync::{Arc, OnceLock, Weak},
 };
 
-use serde_json::json;
 use socketioxide::handler::Value as Packet;
 
 use super::{
-    ClientEvent, Decision, Departed, EmitError, Handlers, Newcomer,
+    ClientEvent, Decision, Departed, EmitError, Handlers, Newcomer, Reply,
     lane::{Lane, QueuedEvent},
 };
 use crate::{
@@ -25,9 +24,6 @@ use crate::{
     },
     metrics::Metrics,
 };
-
-/// What a client is told whose event has no answer because its handler failed.
-const UNAVAILABLE: &str = "Unavailable";
 
 /// What a client is told whose event can't be read.
 const INVALID: &str = "Invalid arguments";
@@ -65,17 +61,16 @@ impl Application {
         self.node.set(Arc::downgrade(node)).ok();
     }
 
-    /// The lane of a connection that is about to come; none if nothing waits for its events or its end.
-    pub(crate) fn lane(self: &Arc<Self>, namespace: &str) -> Option<Arc<Lane>> {
-        let needed = self.handlers.needs_lane(namespace);
-        needed.then(|| Lane::new(self.clone()))
+    /// The lane of a connection that is about to come. Each has one: a reload may bring a backend that takes its events.
+    pub(crate) fn lane(self: &Arc<Self>) -> Arc<Lane> {
+        Lane::new(self.clone())
     }
 
     /// Lets the application decide on a newcomer. Returns what greets it.
     pub(crate) async fn decide(
         &self,
         connection: &Arc<LocalConnection>,
-        lane: Option<&Lane>,
+        lane: &Lane,
         mut auth: Arg,
     ) -> Result<Vec<Greeting>, Refusal> {
         let Some(handler) = self.handlers.connect(&connection.namespace) else {
@@ -91,9 +86,7 @@ impl Application {
             auth,
         });
         let deciding = contain_async("on_connect", &connection.id, deciding);
-        if let Some(lane) = lane {
-            lane.expect(&connection.id);
-        }
+        lane.expect(&connection.id);
         let patience = self.config.now().limits.handshake_timeout;
         let decided = tokio::select! {
             decided = tokio::time::timeout(patience, deciding) => decided,
@@ -110,9 +103,7 @@ impl Application {
                 }
             }
             Ok(Some(Ok(Decision(Err(message))))) => {
-                if let Some(lane) = lane {
-                    lane.forget();
-                }
+                lane.forget();
                 Err(Refusal::Application(message))
             }
             Ok(Some(Err(error))) => Err(undecided(connection, &format!("{error:#}"))),
@@ -128,10 +119,9 @@ impl Application {
     pub(super) async fn hand_over(self: &Arc<Self>, event: QueuedEvent) {
         // As it is by now: a guest may have become a user. What a client has sent before it left is handled; what one has sent
         // that was ended from this side is not.
-        let (Some(CurrentConnection(connection)), Some(gateway)) = (
-            event.socket.extensions.get::<CurrentConnection>(),
-            self.gateway(),
-        ) else {
+        let current = || event.socket.extensions.get::<CurrentConnection>();
+        let (Some(CurrentConnection(connection)), Some(gateway)) = (current(), self.gateway())
+        else {
             return;
         };
         if connection.ending().is_some() {
@@ -141,15 +131,15 @@ impl Application {
             Packet::Str(text, attachments) => arguments(text.as_str(), attachments.as_ref()),
             Packet::Bytes(_) => None,
         };
-        let answer = match args {
-            None => vec![refused(INVALID)],
+        let Reply { args, ending } = match args {
+            None => Reply::refused(INVALID),
             Some(args) => {
                 let subject = format!("{} of {}", event.name, connection.id);
                 let running = (event.handler)(ClientEvent {
-                    gateway,
+                    gateway: gateway.clone(),
                     connection: connection.record(&self.node_id),
                     identity: connection.identity(),
-                    name: event.name,
+                    name: event.name.clone(),
                     args,
                     wants_ack: event.wants_ack,
                     local: connection.clone(),
@@ -157,13 +147,19 @@ impl Application {
                 });
                 run("a handler of the application", &subject, running)
                     .await
-                    .unwrap_or_else(|| vec![refused(UNAVAILABLE)])
+                    .unwrap_or_else(Reply::unavailable)
             }
         };
+        // A guest may have become a user meanwhile.
+        let connection = current().map_or(connection, |current| current.0);
         if event.wants_ack {
             connection
-                .answer(event.ack, Arguments(&answer), self.send_queue_bytes())
+                .answer(event.ack, Arguments(&args), self.send_queue_bytes())
                 .unwrap_or_else(|error| error.count(&self.metrics));
+        }
+        if let Some(ending) = ending {
+            let connections = &gateway.inner.connections;
+            connections.end_all(&[connection], &ending);
         }
     }
 
@@ -238,9 +234,4 @@ fn undecided(connection: &Arc<LocalConnection>, error: &str) -> Refusal {
     tracing::warn!(%namespace, error, "the application's on_connect has not decided on a client");
     connection.tell_observer_gone("unavailable");
     Refusal::Unavailable
-}
-
-/// What the acknowledgement of an event says that was not handled.
-fn refused(error: &str) -> Arg {
-    json!({ "ok": false, "error": error }).into()
 }

@@ -1,4 +1,5 @@
-//! The work of one connection for an application's handlers: its events, in the order in which they came, and then its end.
+//! The work of one connection for an application's handlers and for backends: its events, in the order in which they came, and
+//! then its end.
 //!
 //! It is a queue beside that of Switchboard's own verbs, so that a slow handler holds up none of those. The task that works it
 //! off lives only while there is something in it. It begins with `ready`: what a client has sent before waits.
@@ -119,7 +120,8 @@ impl ConnectionObserver for Lane {
     /// The end is told behind the connection's events, once. Of one that was never told that it is connected, events are left out.
     fn gone(self: Arc<Self>, connection: &Arc<LocalConnection>, reason: &'static str) {
         let mut state = self.state.lock();
-        if state.whose.as_ref() != Some(&connection.id) {
+        let told = self.application.handlers.disconnect().is_some();
+        if !told || state.whose.as_ref() != Some(&connection.id) {
             return;
         }
         state.whose = None;

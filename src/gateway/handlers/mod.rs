@@ -9,6 +9,7 @@ pub(super) mod queue;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 pub use super::arg::{Arg, Mismatch};
@@ -27,7 +28,46 @@ const LAST: Duration = Duration::from_secs(5);
 type Handler<I, O> = Arc<dyn Fn(I) -> BoxFuture<'static, anyhow::Result<O>> + Send + Sync>;
 
 /// A handler of an event.
-pub(in crate::gateway) type OnEvent = Handler<ClientEvent, Vec<Arg>>;
+pub(in crate::gateway) type OnEvent = Handler<ClientEvent, Reply>;
+
+/// What a client is told whose event has no answer because its handler failed.
+const UNAVAILABLE: &str = "Unavailable";
+
+/// What becomes of an event.
+#[derive(Default)]
+pub(in crate::gateway) struct Reply {
+    /// The arguments of the acknowledgement, if the client waits for one.
+    pub(in crate::gateway) args: Vec<Arg>,
+    /// How the connection ends, behind the acknowledgement.
+    pub(in crate::gateway) ending: Option<Ending>,
+}
+
+impl Reply {
+    /// `{ok: false, error}`.
+    pub(in crate::gateway) fn refused(error: &str) -> Self {
+        Self::from(vec![json!({ "ok": false, "error": error }).into()])
+    }
+
+    /// That nobody could handle the event.
+    pub(in crate::gateway) fn unavailable() -> Self {
+        Self::refused(UNAVAILABLE)
+    }
+}
+
+impl From<Vec<Arg>> for Reply {
+    fn from(args: Vec<Arg>) -> Self {
+        Self { args, ending: None }
+    }
+}
+
+/// Makes a handler of events.
+pub(in crate::gateway) fn handler_of<F, Fut>(handler: F) -> OnEvent
+where
+    F: Fn(ClientEvent) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = anyhow::Result<Reply>> + Send + 'static,
+{
+    boxed(handler)
+}
 
 /// An application's handlers. The default: none.
 #[derive(Clone, Default)]
@@ -70,7 +110,12 @@ impl Handlers {
         Fut: Future<Output = anyhow::Result<Vec<Arg>>> + Send + 'static,
     {
         let events = self.events.entry(namespace.to_owned()).or_default();
-        events.insert(event.to_owned(), boxed(handler)).is_none()
+        let handler = Arc::new(handler);
+        let handler = handler_of(move |event| {
+            let handler = handler.clone();
+            async move { handler(event).await.map(Reply::from) }
+        });
+        events.insert(event.to_owned(), handler).is_none()
     }
 
     /// Sets what decides on a namespace's newcomers. Returns false if something did.
@@ -110,11 +155,6 @@ impl Handlers {
     /// Whether clients get `ready`.
     pub(in crate::gateway) fn says_ready(&self) -> bool {
         !self.without_ready
-    }
-
-    /// Whether connections of a namespace need a lane.
-    pub(in crate::gateway) fn needs_lane(&self, namespace: &str) -> bool {
-        self.disconnect.is_some() || self.events.contains_key(namespace)
     }
 
     pub(in crate::gateway) fn event(&self, namespace: &str, event: &str) -> Option<&OnEvent> {

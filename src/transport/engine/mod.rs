@@ -39,7 +39,11 @@ use super::{
     request::{Query, cut, forbidden, refused, uncached},
     session::{Handshake, LastPacket, Session, SessionEvents, SessionId},
 };
-use crate::{auth::KeptHeaders, config::RunningConfig, connection::TransportKind};
+use crate::{
+    auth::KeptHeaders,
+    config::{Backend, RunningConfig},
+    connection::TransportKind,
+};
 
 pub use adapter::{Adapter, ThisNode};
 pub use protocol::Protocol;
@@ -249,8 +253,29 @@ impl Engine {
                 .unwrap_or(UNKNOWN),
             user_agent,
             headers: self.settings.kept.of(headers),
+            forwarded: forwarded(headers, &self.settings.config.now().backends),
         }
     }
+}
+
+/// Copies of the headers that backends are told: as hyper made them they are slices of its read buffer.
+fn forwarded(headers: &HeaderMap, backends: &[Backend]) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for name in backends.iter().flat_map(|one| &one.forward_headers) {
+        let Ok(name) = HeaderName::try_from(name) else {
+            continue;
+        };
+        if kept.contains_key(&name) {
+            continue;
+        }
+        for value in headers.get_all(&name) {
+            if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+                copy.set_sensitive(true);
+                kept.append(name.clone(), copy);
+            }
+        }
+    }
+    kept
 }
 
 /// A header as the log shows it.

@@ -56,6 +56,8 @@ pub struct Handshake {
     pub user_agent: Option<String>,
     /// The headers with credentials, as far as they can count.
     pub headers: HeaderMap,
+    /// Those that backends are told.
+    pub forwarded: HeaderMap,
 }
 
 impl Handshake {

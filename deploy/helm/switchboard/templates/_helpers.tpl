@@ -77,6 +77,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
   "jwtKeys" "SWITCHBOARD_AUTH__JWT__KEYS"
   "apiKey" "SWITCHBOARD_API_KEY"
   "apiKeys" "SWITCHBOARD_API__KEYS"
+  "backends" "SWITCHBOARD_BACKENDS"
   "redisUrl" "SWITCHBOARD_REDIS_URL"
   "redisUrls" "SWITCHBOARD_REDIS__URLS"
   "redisSentinelPassword" "SWITCHBOARD_REDIS__SENTINEL_PASSWORD"

@@ -187,7 +187,9 @@ impl AdminVerbs {
             return Ok(Some(Ending::of(Ending::TOKEN_EXPIRED).final_one()));
         }
         if let Some(SessionRef::Cookie(id)) = &identity.session {
-            let over = self.auth.recheck(&[(id.clone(), identity.as_ref())]).await;
+            // By what the session said: a backend may have given another role.
+            let shown = connection.shown().unwrap_or_else(|| identity.clone());
+            let over = self.auth.recheck(&[(id.clone(), shown.as_ref())]).await;
             if !over.map_err(|_| AdminError::Away)?.is_empty() {
                 return Ok(Some(Ending::of(Ending::SESSION_ENDED)));
             }

@@ -1,9 +1,10 @@
 //! One connection of this node, from the first look at its credentials until it is gone.
 //!
-//! `phase` is how far it has got and takes it further, `rooms` which it is in, `watches` which users it watches, `send` what it is sent, `answer` what its client
-//! answers.
+//! `granted` is what a backend has given it, `phase` is how far it has got and takes it further, `rooms` which it is in, `watches` which
+//! users it watches, `send` what it is sent, `answer` what its client answers.
 
 mod answer;
+mod granted;
 mod phase;
 mod rooms;
 mod send;
@@ -32,11 +33,12 @@ use crate::{
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
     gateway::tail::Who,
-    registry::{Ahead, Entry, Grant},
+    registry::{Ahead, Entry, Grant, to_millisecond},
     transport::Session,
 };
 
 pub(crate) use self::{
+    granted::Granted,
     phase::{ENDED, Phase},
     rooms::RoomError,
     send::NotSent,
@@ -64,6 +66,8 @@ pub(crate) struct LocalConnection {
     user: Option<UserId>,
     /// What its user has last shown: a token may be refreshed.
     identity: Mutex<Option<Arc<Identity>>>,
+    /// What a backend has given it as it came.
+    granted: Option<Arc<Granted>>,
     /// Whether the client has been told that this token is about to run out.
     warned: AtomicBool,
     /// Its namespace.
@@ -78,8 +82,8 @@ pub(crate) struct LocalConnection {
     pub opened: Instant,
     /// Inbound events, within limits.
     pub events: EventLimiter,
-    /// Hears of its end; none where the application has no handlers.
-    observer: Option<Arc<dyn ConnectionObserver>>,
+    /// Hears how it goes on.
+    observer: Arc<dyn ConnectionObserver>,
     /// Held while something is sent: what is sent after `ready` comes after it on the wire too, and nothing is sent once
     /// the connection is gone.
     state: Mutex<State>,
@@ -98,13 +102,18 @@ pub(crate) struct LocalConnection {
 }
 
 impl LocalConnection {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its fields, given once"
+    )]
     pub(crate) fn new(
         id: ConnectionId,
         identity: Option<Identity>,
+        granted: Option<Arc<Granted>>,
         namespace: Arc<str>,
         device_id: Option<String>,
         session: Arc<Session>,
-        observer: Option<Arc<dyn ConnectionObserver>>,
+        observer: Arc<dyn ConnectionObserver>,
         limits: &Limits,
     ) -> Arc<Self> {
         let claimed = identity.as_ref().map(|identity| identity.rooms.as_slice());
@@ -116,11 +125,13 @@ impl LocalConnection {
             id,
             user: identity.as_ref().map(|identity| identity.user_id.clone()),
             identity: Mutex::new(identity.map(Arc::new)),
+            granted,
             warned: AtomicBool::new(false),
             namespace,
             device_id,
             session,
-            connected_at: Timestamp::now(),
+            // As the registry keeps it: its handlers and backends see what the API shows.
+            connected_at: to_millisecond(Timestamp::now()),
             opened: Instant::now(),
             events: EventLimiter::new(limits),
             observer,
@@ -140,21 +151,32 @@ impl LocalConnection {
         self.user.as_ref()
     }
 
-    /// Tells its observer, if it has one, that it is gone; `reason` as in the metric of disconnects.
+    /// Tells its observer that it is gone; `reason` as in the metric of disconnects.
     pub(crate) fn tell_observer_gone(self: &Arc<Self>, reason: &'static str) {
-        if let Some(observer) = &self.observer {
-            observer.clone().gone(self, reason);
-        }
+        self.observer.clone().gone(self, reason);
     }
 
     /// What its user has last shown; none for a guest.
-    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+    pub(crate) fn shown(&self) -> Option<Arc<Identity>> {
         self.identity.lock().clone()
+    }
+
+    /// Who its user is: what the user has last shown, and what a backend has said instead. None for a guest.
+    pub(crate) fn identity(&self) -> Option<Arc<Identity>> {
+        self.shown().map(|shown| self.with_granted(shown))
+    }
+
+    /// An identity, with what a backend has given this connection.
+    fn with_granted(&self, identity: Arc<Identity>) -> Arc<Identity> {
+        match &self.granted {
+            Some(granted) => Arc::new(granted.applied_to(&identity)),
+            None => identity,
+        }
     }
 
     /// What revocations are held against.
     pub(crate) fn grant(&self) -> Grant {
-        self.identity().as_deref().map(grant_of).unwrap_or_default()
+        self.shown().as_deref().map(grant_of).unwrap_or_default()
     }
 
     /// When its token runs out; none for what does not.
@@ -172,11 +194,13 @@ impl LocalConnection {
         &self,
         id: ConnectionId,
         identity: Identity,
+        granted: Option<Arc<Granted>>,
         limits: &Limits,
     ) -> Arc<Self> {
         Self::new(
             id,
             Some(identity),
+            granted,
             self.namespace.clone(),
             self.device_id.clone(),
             self.session.clone(),

@@ -71,9 +71,7 @@ impl LocalConnection {
         self.session.set_identified();
         // Under the lock: who ends the guest from here on finds this connection instead.
         known();
-        if let Some(observer) = &self.observer {
-            observer.passed_on(&self.id);
-        }
+        self.observer.passed_on(&self.id);
         socket.join(rooms_of(self.identity().as_deref()));
         self.take_rooms_of(guest);
         self.take_watches_of(guest);
@@ -103,8 +101,10 @@ impl LocalConnection {
     pub(crate) fn renew(&self, identity: Identity) {
         // Under the lock: what begins meanwhile joins by the one identity or by the other.
         let state = self.state.lock();
-        let rooms = rooms_of(Some(&identity));
-        let before = self.identity.lock().replace(Arc::new(identity));
+        let identity = Arc::new(identity);
+        let rooms = rooms_of(Some(&self.with_granted(identity.clone())));
+        let before = self.identity.lock().replace(identity);
+        let before = before.map(|before| self.with_granted(before));
         self.warned.store(false, Ordering::Release);
         if let State::Ready(socket) = &*state {
             let mut left = rooms_of(before.as_deref());

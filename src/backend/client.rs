@@ -1,0 +1,267 @@
+//! One backend, and a call to it.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{StatusCode, header::CONTENT_TYPE};
+use jiff::Timestamp;
+use reqwest::{Client, RequestBuilder, Url, redirect};
+use serde::Serialize;
+use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP};
+use tokio::sync::Semaphore;
+
+use super::{BackendError, breaker::Breaker, signature::Signer};
+use crate::{config, metrics::Metrics};
+
+/// The largest answer that is read.
+pub const MAX_ANSWER_BYTES: usize = 1_000_000;
+
+/// How long a connection is kept for the next call. Shorter than the 5 s after which Node.js closes an idle one: a call that is
+/// sent in that moment would fail, as none is repeated.
+const IDLE: Duration = Duration::from_secs(4);
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallType {
+    /// A client has sent an event.
+    Event,
+    /// A client asks to be let in.
+    Connect,
+}
+
+impl CallType {
+    /// `type` of the call, and of its metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Event => "client.event",
+            Self::Connect => "connection.connect",
+        }
+    }
+}
+
+/// Why a call has no answer that counts. Says nothing of what was asked or answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// As many calls wait for their answers as may.
+    #[error("as many calls as in_flight allows wait for their answers")]
+    InFlight,
+    /// It has not answered for a while, and is not called but once a second.
+    #[error("it is down")]
+    Down,
+    /// It could not be reached, or the connection broke.
+    #[error("{0:#}")]
+    Unreachable(anyhow::Error),
+    /// It took too long.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// It named another place, which is not asked.
+    #[error("answered {0}, and redirects are not followed")]
+    Redirect(StatusCode),
+    /// It answered no 2xx.
+    #[error("answered {0}")]
+    Status(StatusCode),
+    /// It answered more than is read.
+    #[error("the answer is larger than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge,
+    /// It answered what is no answer to this call.
+    #[error("the answer can't be read: {0}")]
+    Invalid(String),
+}
+
+impl Failure {
+    /// The value of the metric label `outcome`.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::InFlight => "in_flight",
+            Self::Down => "down",
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout(_) => "timeout",
+            Self::Redirect(_) => "redirect",
+            Self::Status(_) => "status",
+            Self::TooLarge => "too_large",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+}
+
+/// The body of a call.
+#[derive(Serialize)]
+struct Call<'a, D> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    timestamp: Timestamp,
+    data: &'a D,
+}
+
+/// A backend that can be called.
+pub struct Backend {
+    pub(super) config: config::Backend,
+    url: Url,
+    client: Client,
+    signer: Signer,
+    breaker: Breaker,
+    in_flight: Semaphore,
+    metrics: Metrics,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Backend").field(&self.config.name).finish()
+    }
+}
+
+impl Backend {
+    /// The `index`-th backend of the configuration.
+    pub(super) fn new(
+        index: usize,
+        config: &config::Backend,
+        metrics: Metrics,
+    ) -> Result<Self, BackendError> {
+        let problem = |key: &str, problem: String| BackendError {
+            key: format!("backends.{index}.{key}"),
+            problem,
+        };
+        let url = Url::parse(&config.url).map_err(|error| problem("url", error.to_string()))?;
+        let signer = Signer::new(config.all_secrets());
+        let signer = signer.map_err(|error| problem("secret", error.to_string()))?;
+        let client = Client::builder()
+            .timeout(config.timeout)
+            .redirect(redirect::Policy::none())
+            .pool_idle_timeout(IDLE)
+            .tcp_nodelay(true)
+            .user_agent(concat!("switchboard/", env!("CARGO_PKG_VERSION")));
+        // Without TLS there is no need of the system's root certificates, which a bare container does not have.
+        let client = match url.scheme() {
+            "https" => client,
+            _ => client.tls_certs_only([]),
+        };
+        let client = client.build().map_err(|error| {
+            let error = anyhow::Error::new(error);
+            problem("url", format!("can't be called: {error:#}"))
+        })?;
+        metrics.begin_backend(&config.name);
+        Ok(Self {
+            url,
+            client,
+            signer,
+            breaker: Breaker::default(),
+            in_flight: Semaphore::new(config.in_flight as usize),
+            metrics,
+            config: config.clone(),
+        })
+    }
+
+    /// What is configured of it.
+    pub fn config(&self) -> &config::Backend {
+        &self.config
+    }
+
+    /// Whether it has not answered for a while.
+    pub fn is_down(&self) -> bool {
+        self.breaker.is_open()
+    }
+
+    /// Asks it, and reads the body of its answer, which is empty if it has none. What `read` can't read has failed. Counted by
+    /// outcome, and a failure is logged.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn call<T>(
+        &self,
+        kind: CallType,
+        data: &impl Serialize,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, Failure> {
+        let answered = match self.ask(kind, data).await {
+            Ok(body) => read(&body).map_err(Failure::Invalid),
+            Err(failure) => Err(failure),
+        };
+        let (name, kind) = (&self.config.name, kind.as_str());
+        let outcome = match &answered {
+            Ok(_) => "ok",
+            Err(failure) => {
+                tracing::warn!(backend = name, kind, error = %failure, "a call to a backend failed");
+                failure.outcome()
+            }
+        };
+        self.metrics.backend_calls(name, kind, outcome).increment(1);
+        answered
+    }
+
+    async fn ask(&self, kind: CallType, data: &impl Serialize) -> Result<Vec<u8>, Failure> {
+        let _permit = self
+            .in_flight
+            .try_acquire()
+            .map_err(|_| Failure::InFlight)?;
+        if !self.breaker.admits(Instant::now()) {
+            return Err(Failure::Down);
+        }
+        let request = self.request(kind, data).map_err(Failure::Unreachable)?;
+        let (name, began) = (&self.config.name, Instant::now());
+        let answered = answer_to(request).await;
+        let took = self.metrics.backend_call_duration(name, kind.as_str());
+        took.record(began.elapsed());
+        let error = match answered {
+            Ok(answer) => {
+                if self.breaker.answered() {
+                    tracing::info!(backend = name, "a backend answers again");
+                }
+                return answer;
+            }
+            Err(error) => error,
+        };
+        if self.breaker.failed(Instant::now()) {
+            tracing::error!(
+                backend = name,
+                "a backend is down: it gets a call a second until it answers"
+            );
+        }
+        Err(match error.is_timeout() {
+            true => Failure::Timeout(self.config.timeout),
+            // The URL may hold what is nobody's to see.
+            false => Failure::Unreachable(error.without_url().into()),
+        })
+    }
+
+    fn request(&self, kind: CallType, data: &impl Serialize) -> anyhow::Result<RequestBuilder> {
+        let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond())?;
+        let body = serde_json::to_string(&Call {
+            kind: kind.as_str(),
+            timestamp: now,
+            data,
+        })?;
+        let id = format!("msg_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()));
+        let signature = self.signer.sign(&id, now.as_second(), &body)?;
+        let request = self.client.post(self.url.clone());
+        Ok(request
+            .header(CONTENT_TYPE, "application/json")
+            .header(HEADER_WEBHOOK_ID, id)
+            .header(HEADER_WEBHOOK_TIMESTAMP, now.as_second())
+            .header(HEADER_WEBHOOK_SIGNATURE, signature)
+            .body(body))
+    }
+}
+
+/// Sends a request, and reads what is answered. The outer error: nothing is.
+async fn answer_to(request: RequestBuilder) -> reqwest::Result<Result<Vec<u8>, Failure>> {
+    let mut response = request.send().await?;
+    let status = response.status();
+    if status.is_redirection() {
+        return Ok(Err(Failure::Redirect(status)));
+    }
+    if !status.is_success() {
+        return Ok(Err(Failure::Status(status)));
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+            return Ok(Err(Failure::TooLarge));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Ok(body))
+}

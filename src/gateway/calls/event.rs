@@ -1,0 +1,137 @@
+//! `client.event`: a client has sent an event, and a backend says what is acknowledged and what is to be done.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{
+    ack_arguments,
+    actions::{Action, Actions},
+};
+use crate::{
+    backend::{Backend, CallType},
+    connection::Connection,
+    gateway::{
+        arg::Arg,
+        handlers::{ClientEvent, OnEvent, Reply, handler_of},
+        requests::fields::{Object, present},
+    },
+    metrics::Metrics,
+};
+
+/// `data` of the call.
+#[derive(Serialize)]
+struct Data<'a> {
+    namespace: &'a str,
+    connection: &'a Connection,
+    event: &'a str,
+    args: Vec<Value>,
+    /// Whether the client waits for an acknowledgement.
+    ack: bool,
+}
+
+/// What a backend answers. Other fields are read over.
+#[derive(Default, Deserialize)]
+struct Said {
+    #[serde(default, deserialize_with = "present")]
+    ack: Option<Value>,
+    #[serde(default)]
+    actions: Vec<Value>,
+}
+
+/// What is to come of an event.
+struct Answer {
+    ack: Vec<Arg>,
+    actions: Vec<Action>,
+}
+
+/// The handler of events that are calls to a backend.
+pub(super) fn handler(backend: Arc<Backend>, metrics: Metrics) -> OnEvent {
+    handler_of(move |event| {
+        let (backend, metrics) = (backend.clone(), metrics.clone());
+        async move { Ok(call(&backend, &metrics, event).await) }
+    })
+}
+
+async fn call(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
+    let data = Data {
+        namespace: &event.connection.namespace,
+        connection: &event.connection,
+        event: &event.name,
+        args: event.args.iter().map(Arg::to_json).collect(),
+        ack: event.wants_ack,
+    };
+    let max_payload = event.gateway.inner.delivery.max_payload();
+    let read = |body: &[u8]| read(body, &event.connection.namespace, max_payload);
+    match backend.call(CallType::Event, &data, read).await {
+        Ok(Answer { ack, actions }) => {
+            let name = &backend.config().name;
+            let ending = Actions::new(name, metrics, &event).carry_out(actions).await;
+            Reply { args: ack, ending }
+        }
+        Err(_) => Reply::unavailable(),
+    }
+}
+
+/// Reads an answer, and all of its actions before any is done.
+fn read(body: &[u8], namespace: &str, max_payload: usize) -> Result<Answer, String> {
+    let Object(said) = match body {
+        [] => Object(Said::default()),
+        body => serde_json::from_slice(body).map_err(|error| error.to_string())?,
+    };
+    let actions = said.actions.into_iter().enumerate().map(|(index, action)| {
+        Action::read(action, namespace, max_payload)
+            .map_err(|error| format!("actions[{index}]: {error}"))
+    });
+    Ok(Answer {
+        actions: actions.collect::<Result<_, _>>()?,
+        ack: ack_arguments(said.ack)?,
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read_json(body: Value) -> Result<Answer, String> {
+        read(body.to_string().as_bytes(), "/", 100)
+    }
+
+    fn ack(body: Value) -> Vec<Arg> {
+        read_json(body).unwrap().ack
+    }
+
+    #[test]
+    fn an_acknowledgement_has_no_argument_one_or_several() {
+        assert_eq!(read(b"", "/", 100).unwrap().ack, []);
+        assert_eq!(ack(json!({})), []);
+        assert_eq!(ack(json!({"other": 1})), []);
+        assert_eq!(ack(json!({"ack": null})), [Arg::Null]);
+        assert_eq!(ack(json!({"ack": "a"})), [Arg::from("a")]);
+        assert_eq!(ack(json!({"ack": [1, "b"]})).len(), 2);
+        assert_eq!(ack(json!({"ack": [[1, 2]]})).len(), 1);
+        let binary = ack(json!({"ack": [{"file": {"$base64": "AQID"}}]}));
+        assert_eq!(
+            binary[0].get("file").unwrap().as_bytes(),
+            Some(&[1, 2, 3][..])
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_said() {
+        let error = |body: &[u8]| read(body, "/", 100).err().unwrap();
+        assert!(error(b"<html>").contains("expected value"));
+        for no_object in [&b"null"[..], b"7", b"[]", b"[1,[]]"] {
+            error(no_object);
+        }
+        let error = |body| read_json(body).err().unwrap();
+        assert!(error(json!({"ack": {"$base64": "?"}})).starts_with("ack[0].$base64"));
+        assert!(error(json!({"actions": {}})).contains("sequence"));
+        let second = json!({"actions": [{"do": "join", "room": "r"}, {"do": "dance"}]});
+        assert!(error(second).starts_with("actions[1]: unknown variant"));
+    }
+}
