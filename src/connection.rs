@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// The longest user id that is let in, in bytes: 256 characters of four bytes each.
@@ -195,6 +196,17 @@ pub struct Connection {
     /// The rooms that it is in, in their order; its user's and its roles' are left out.
     #[serde(default)]
     pub rooms: Vec<String>,
+    /// What a backend has noted about it as it was let in; absent if nothing. Its client never gets it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub meta: Option<Arc<Value>>,
+}
+
+impl Connection {
+    /// What clients may see of it.
+    pub fn for_clients(self) -> Self {
+        Self { meta: None, ..self }
+    }
 }
 
 /// How many connections there are and how many devices they stand for.

@@ -185,6 +185,7 @@ mod tests {
             remote_addr: None,
             user_agent: None,
             rooms: vec!["chat:1".into()],
+            meta: None,
         }
     }
 

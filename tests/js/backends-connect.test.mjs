@@ -9,7 +9,7 @@ const asking = async (world) => {
   const backend = await startBackend();
   world.backend = backend;
   world.owned(() => backend.stop());
-  const settings = calling({ url: backend.url, connect: true, timeout: '700ms', forward_headers: ['X-Tenant', 'Cookie', 'Authorization'] });
+  const settings = calling({ url: backend.url, connect: true, events: ['who'], timeout: '700ms', forward_headers: ['X-Tenant', 'Cookie', 'Authorization'] });
   return { ...settings, SWITCHBOARD_AUTH__JWT__LEEWAY: '0s' };
 };
 const NAMESPACES = `
@@ -18,6 +18,9 @@ path = "/"
 [[namespaces]]
 path = "/public"
 auth = "none"
+[[namespaces]]
+path = "/admin"
+roles = ["admin"]
 [[namespaces]]
 path = "/own"
 auth = "backend"
@@ -53,6 +56,24 @@ onBothRegistries((world) => {
     await client.granted('refreshToken', token(user, claims));
     assert.equal((await world.api.ok('POST', '/v1/events', { messages: [{ room: 'role:editor', event: 'hi' }] })).results[0].connections, 1);
     await client.wait('hi');
+  });
+
+  test('what the backend notes is shown by the API and to backends, and never to clients', async () => {
+    const [user, boss] = [someone('noted'), someone('boss')];
+    const meta = { tenant: 't1', list: [1, null] };
+    world.backend.on('connection.connect', ({ userId }) => ({ allow: true, ...(userId === user && { meta }) }));
+    const client = await connected(world.door, { user });
+    await client.granted('refreshToken', token(user));
+    assert.deepEqual((await world.api.ok('GET', `/v1/connections/${client.id}`)).meta, meta);
+    assert.deepEqual((await world.api.user(user)).connections[0].meta, meta);
+    await client.ask('who');
+    assert.deepEqual(world.backend.of('who').at(-1).connection.meta, meta);
+    const { connections } = await client.granted('devices');
+    assert.deepEqual([connections.length, 'meta' in connections[0]], [1, false]);
+    const admin = await connected(world.door, { user: boss, claims: { role: 'admin' }, namespace: '/admin' });
+    const seen = await admin.granted('getUser', { user });
+    assert.deepEqual([seen.connections.length, 'meta' in seen.connections[0]], [1, false]);
+    assert.ok(!('meta' in (await world.api.user(boss)).connections[0]));
   });
 
   test('a refusal is the connect_error with its message, and final', async () => {

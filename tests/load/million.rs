@@ -168,6 +168,7 @@ impl Crowd {
             remote_addr: Some(format!("203.0.{}.{}", number / 256 % 256, number % 256)),
             user_agent: Some(BROWSER.into()),
             rooms: Vec::new(),
+            meta: None,
         }
     }
 

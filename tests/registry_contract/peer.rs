@@ -161,6 +161,7 @@ impl Peer {
             remote_addr: Some("203.0.113.7".into()),
             user_agent: Some("test/1".into()),
             rooms: Vec::new(),
+            meta: None,
         }
     }
 

@@ -101,6 +101,7 @@ impl Caller {
             remote_addr: None,
             user_agent: None,
             rooms: Vec::new(),
+            meta: None,
         }
     }
 

@@ -388,6 +388,7 @@ impl<'a> World<'a> {
                         remote_addr: Some("2001:db8::1".into()),
                         user_agent: None,
                         rooms: Vec::new(),
+                        meta: None,
                     },
                     grant: self.grant(*grant),
                     version: 1,

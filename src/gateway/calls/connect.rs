@@ -143,6 +143,7 @@ impl Calls {
         let granted = Granted {
             username: said.username,
             role: said.role,
+            meta: said.meta.map(Arc::new),
         };
         if let Some(identity) = &identity {
             candidate.rule.authorize(&granted.applied_to(identity))?;

@@ -352,6 +352,10 @@ impl ClientVerbs {
             None => vec![connection.record(&self.node_id)],
         };
         let (connections, next) = page.cut(connections);
+        let connections: Vec<_> = connections
+            .into_iter()
+            .map(Connection::for_clients)
+            .collect();
         let mut answer = json!({ "connections": connections });
         if let Some(next) = next {
             answer["next"] = json!(next);

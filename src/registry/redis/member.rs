@@ -50,6 +50,9 @@ struct Rest {
     /// The rooms that it is in by itself.
     #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
     rooms: Vec<String>,
+    /// What a backend has noted, as JSON.
+    #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
+    meta: Option<String>,
 }
 
 impl Rest {
@@ -75,6 +78,7 @@ impl Rest {
             address: address.filter(|_| ipv4.is_none()).map(str::to_owned),
             user_agent: connection.user_agent.clone(),
             rooms: connection.rooms.clone(),
+            meta: connection.meta.as_ref().map(|meta| meta.to_string()),
         }
     }
 }
@@ -241,6 +245,10 @@ impl<'a> Member<'a> {
             },
             user_agent: rest.user_agent,
             rooms: rest.rooms,
+            meta: match rest.meta {
+                Some(text) => Some(serde_json::from_str(&text).ok()?),
+                None => None,
+            },
         })
     }
 }
@@ -263,6 +271,7 @@ mod tests {
             remote_addr: Some("203.0.113.7".into()),
             user_agent: Some("curl/8".into()),
             rooms: Vec::new(),
+            meta: None,
         }
     }
 
@@ -328,6 +337,10 @@ mod tests {
             },
             Connection {
                 rooms: vec!["chat:1".into(), "a\0b".into()],
+                ..plain.clone()
+            },
+            Connection {
+                meta: Some(serde_json::json!({"tenant": [1, null, "\0é"]}).into()),
                 ..plain.clone()
             },
             Connection {

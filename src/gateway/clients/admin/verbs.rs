@@ -8,7 +8,7 @@ use super::{
     arguments::{Arguments, ListUsers, Nothing},
 };
 use crate::{
-    connection::Tally,
+    connection::{Connection, Tally},
     gateway::{
         GatewayError,
         message::Target,
@@ -61,11 +61,13 @@ impl AdminVerbs {
             .await
             .map_err(GatewayError::from)?;
         let devices = entry.connections.iter().map(|c| c.device_id.as_deref());
+        let connections = entry.connections.iter().cloned();
+        let connections: Vec<_> = connections.map(Connection::for_clients).collect();
         Ok(json!({
             "userId": user,
             "online": !entry.connections.is_empty(),
             "devices": Tally::of(devices).devices,
-            "connections": entry.connections,
+            "connections": connections,
             "lastSeen": entry.last_seen,
             "banned": entry.banned,
         }))

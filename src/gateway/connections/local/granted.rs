@@ -1,5 +1,9 @@
 //! What a backend has given a connection as it came.
 
+use std::sync::Arc;
+
+use serde_json::Value;
+
 use crate::auth::Identity;
 
 /// What a backend has given a connection as it came. It stays when the connection's token is refreshed.
@@ -9,6 +13,8 @@ pub(crate) struct Granted {
     pub(crate) username: Option<String>,
     /// The user's one role, in place of those in the credentials.
     pub(crate) role: Option<String>,
+    /// What it has noted, for the API and for backends.
+    pub(crate) meta: Option<Arc<Value>>,
 }
 
 impl Granted {

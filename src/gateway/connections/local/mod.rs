@@ -256,6 +256,10 @@ impl LocalConnection {
             remote_addr: Some(self.session.handshake.remote_addr.to_string()),
             user_agent: self.session.handshake.user_agent.clone(),
             rooms: self.rooms(),
+            meta: self
+                .granted
+                .as_ref()
+                .and_then(|granted| granted.meta.clone()),
         }
     }
 
