@@ -58,6 +58,18 @@ onBothRegistries((world) => {
     await client.wait('hi');
   });
 
+  test('a connection is in the rooms that the backend names, from the first moment and after a refresh', async () => {
+    const user = someone('roomy');
+    world.backend.on('connection.connect', () => ({ allow: true, rooms: ['lobby', 'user:1', 'claimed'] }));
+    const rooms = async (client) => (await world.api.ok('GET', `/v1/connections/${client.id}`)).rooms;
+    const client = await connected(world.door, { user, claims: { rooms: ['claimed', 'more'] } });
+    assert.deepEqual(await rooms(client), ['claimed', 'lobby', 'more']);
+    await client.granted('refreshToken', token(user, { rooms: ['other'] }));
+    assert.deepEqual(await rooms(client), ['claimed', 'lobby', 'other']);
+    const guest = await connected(world.door, { namespace: '/public' });
+    assert.deepEqual(await rooms(guest), ['claimed', 'lobby']);
+  });
+
   test('what the backend notes is shown by the API and to backends, and never to clients', async () => {
     const [user, boss] = [someone('noted'), someone('boss')];
     const meta = { tenant: 't1', list: [1, null] };

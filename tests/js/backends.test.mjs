@@ -174,6 +174,21 @@ onBothRegistries((world) => {
     assert.deepEqual([other.count('second'), other.count('third')], [0, 0]);
   });
 
+  test('a backend takes the calling connection into a room, and out of it', async () => {
+    const { backend } = world;
+    const [client, other] = [await connected(world.door, { user: someone('member') }), await connected(world.desk, { user: someone('outside') })];
+    backend.on('chat:room', ({ args: [action, room] }) => ({ ack: 'done', actions: [{ do: action, room }, { do: 'emit', room, event: 'changed', data: action }] }));
+    assert.equal(await client.ask('chat:room', 'join', 'den'), 'done');
+    assert.deepEqual(await client.wait('changed'), ['join']);
+    assert.deepEqual((await world.api.ok('GET', `/v1/connections/${client.id}`)).rooms, ['den']);
+    assert.equal((await world.api.ok('POST', '/v1/rooms/den/events', { event: 'hi' })).connections, 1);
+    await client.wait('hi');
+    assert.equal(await client.ask('chat:room', 'leave', 'den'), 'done');
+    assert.deepEqual((await world.api.ok('GET', `/v1/connections/${client.id}`)).rooms, []);
+    assert.deepEqual([client.count('changed'), other.count('changed'), other.count('hi')], [1, 0, 0]);
+    assert.deepEqual(await client.ask('chat:room', 'join', 'user:1'), UNAVAILABLE);
+  });
+
   test('a disconnect ends the calling connection behind its acknowledgement', async () => {
     const { backend } = world;
     const [client, bystander] = [await connected(world.door, { user: someone('leaver') }), await connected(world.door, { user: someone('bystander') })];

@@ -254,7 +254,6 @@ impl Arrivals {
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
-        let claimed = identity.as_ref().map_or(0, |identity| identity.rooms.len());
         let lane = self.application.lane();
         let connection = LocalConnection::new(
             id,
@@ -266,6 +265,7 @@ impl Arrivals {
             lane.clone(),
             &self.config.now().limits,
         );
+        let claimed = connection.claimed_rooms().len();
         let missing = claimed.saturating_sub(connection.rooms().len());
         self.metrics.rooms_refused().increment(missing as u64);
         let greetings = self

@@ -1,5 +1,7 @@
 //! What a backend's answer asks for, besides the acknowledgement: to emit, to change rooms, to disconnect.
 
+use std::sync::Arc;
+
 use derive_more::Constructor;
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,9 +15,11 @@ use crate::{
         requests::{
             end::DisconnectRequest,
             fields::{GivenUser, Object, present},
+            rooms::{room_name, room_target},
             send::{self, Content},
             user_id,
         },
+        rooms::NotChanged,
     },
     metrics::Metrics,
 };
@@ -66,9 +70,9 @@ pub(super) enum Action {
 #[derive(Debug, PartialEq)]
 pub(super) enum RoomChange {
     /// Into this room.
-    Join(String),
+    Join(Arc<str>),
     /// Out of this room.
-    Leave(String),
+    Leave(Arc<str>),
 }
 
 /// Why an action was not done.
@@ -76,17 +80,18 @@ pub(super) enum RoomChange {
 pub(super) enum ActionError {
     #[error(transparent)]
     Gateway(#[from] GatewayError),
-    #[error("rooms can't be joined or left on this version")]
-    Unsupported,
+    #[error(transparent)]
+    Room(#[from] NotChanged),
 }
 
 impl Action {
     /// Reads an action. What it sends goes to connections of `namespace`, and may have `max_payload` bytes as JSON.
     pub(super) fn read(given: Value, namespace: &str, max_payload: usize) -> Result<Self, String> {
+        let joinable = |room| room_name(room).map_err(|invalid| invalid.detail);
         let Object(given) = Object::deserialize(given).map_err(|error| error.to_string())?;
         Ok(match given {
-            Given::Join { room } => Self::Room(RoomChange::Join(room)),
-            Given::Leave { room } => Self::Room(RoomChange::Leave(room)),
+            Given::Join { room } => Self::Room(RoomChange::Join(joinable(room)?)),
+            Given::Leave { room } => Self::Room(RoomChange::Leave(joinable(room)?)),
             Given::Disconnect {
                 code,
                 reason,
@@ -114,7 +119,9 @@ impl Action {
                     (Some(GivenUser(user)), None, None) => {
                         Target::User(user_id(user).map_err(|invalid| invalid.detail)?)
                     }
-                    (None, Some(room), None) => Target::Room(room),
+                    (None, Some(room), None) => {
+                        room_target(room).map_err(|invalid| invalid.detail)?
+                    }
                     (None, None, Some(connection)) => Target::Connection(connection),
                     _ => return Err("exactly one of user, room, connection".to_owned()),
                 };
@@ -180,16 +187,21 @@ impl Actions<'_> {
     async fn emit(&self, target: &Target, message: &Message) -> Result<(), ActionError> {
         let gateway = &self.event.gateway;
         let confirmed = gateway.dispatch(target, message).await?;
-        if let Target::Room(_) = target {
-            // A room's message reaches this node's members as it reaches those of others.
+        if target.recipient(&message.namespace).is_none() {
+            // It reaches this node's clients as it reaches those of others.
             confirmed.await;
         }
         Ok(())
     }
 
     /// Takes the calling connection into a room, or out of it.
-    async fn change_room(&self, _change: RoomChange) -> Result<(), ActionError> {
-        Err(ActionError::Unsupported)
+    async fn change_room(&self, change: RoomChange) -> Result<(), ActionError> {
+        let (rooms, connection) = (&self.event.gateway.inner.rooms, &self.event.local);
+        match change {
+            RoomChange::Join(room) => rooms.join(connection, &room).await?,
+            RoomChange::Leave(room) => rooms.leave(connection, &room).await?,
+        };
+        Ok(())
     }
 }
 
@@ -249,6 +261,12 @@ mod tests {
             (
                 json!({"do": "join", "room": "r", "user": "1"}),
                 "unknown field",
+            ),
+            (json!({"do": "join", "room": "user:1"}), "room:"),
+            (json!({"do": "leave", "room": ""}), "room:"),
+            (
+                json!({"do": "emit", "room": "device:1", "event": "e"}),
+                "room:",
             ),
             (json!({"do": "emit", "user": "1"}), "missing field `event`"),
             (

@@ -143,6 +143,7 @@ impl Calls {
         let granted = Granted {
             username: said.username,
             role: said.role,
+            rooms: said.rooms.unwrap_or_default(),
             meta: said.meta.map(Arc::new),
         };
         if let Some(identity) = &identity {

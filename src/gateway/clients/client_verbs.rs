@@ -315,8 +315,8 @@ impl ClientVerbs {
                 return Err(Refusal::Unavailable.into());
             }
         }
-        let claimed = identity.rooms.clone();
         connection.renew(identity);
+        let claimed = connection.claimed_rooms();
         let changed = connection.claim_rooms(&claimed, self.connections.most_rooms());
         self.connections.memberships.settle(changed).await?;
         connection.changed();

@@ -203,7 +203,7 @@ pub struct ClientEvent {
     pub args: Vec<Arg>,
     /// Whether the client waits for an answer.
     pub wants_ack: bool,
-    local: Arc<LocalConnection>,
+    pub(in crate::gateway) local: Arc<LocalConnection>,
     application: Arc<Application>,
 }
 

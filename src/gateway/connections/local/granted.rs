@@ -13,6 +13,8 @@ pub(crate) struct Granted {
     pub(crate) username: Option<String>,
     /// The user's one role, in place of those in the credentials.
     pub(crate) role: Option<String>,
+    /// The rooms that it is put into, beside those that its credentials claim; they may be none that there can be.
+    pub(crate) rooms: Vec<String>,
     /// What it has noted, for the API and for backends.
     pub(crate) meta: Option<Arc<Value>>,
 }
@@ -31,6 +33,11 @@ impl Granted {
         }
         if let Some(role) = &self.role {
             identity.roles = vec![role.clone()];
+        }
+        for room in &self.rooms {
+            if !identity.rooms.contains(room) {
+                identity.rooms.push(room.clone());
+            }
         }
         identity
     }

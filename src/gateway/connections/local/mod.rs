@@ -116,12 +116,7 @@ impl LocalConnection {
         observer: Arc<dyn ConnectionObserver>,
         limits: &Limits,
     ) -> Arc<Self> {
-        let claimed = identity.as_ref().map(|identity| identity.rooms.as_slice());
-        let claimed = OwnRooms::claimed(
-            claimed.unwrap_or_default(),
-            limits.rooms_per_connection as usize,
-        );
-        Arc::new(Self {
+        let connection = Self {
             id,
             user: identity.as_ref().map(|identity| identity.user_id.clone()),
             identity: Mutex::new(identity.map(Arc::new)),
@@ -136,14 +131,17 @@ impl LocalConnection {
             events: EventLimiter::new(limits),
             observer,
             state: Mutex::new(State::Arriving),
-            rooms: Mutex::new(claimed),
+            rooms: Mutex::default(),
             watches: Mutex::default(),
             ending: OnceLock::new(),
             start: OnceLock::new(),
             version: AtomicU64::new(0),
             messages_out: AtomicU64::new(0),
             unregistered: CancellationToken::new(),
-        })
+        };
+        let most = limits.rooms_per_connection as usize;
+        *connection.rooms.lock() = OwnRooms::claimed(&connection.claimed_rooms(), most);
+        Arc::new(connection)
     }
 
     /// Its user; none for a guest.
@@ -171,6 +169,15 @@ impl LocalConnection {
         match &self.granted {
             Some(granted) => Arc::new(granted.applied_to(&identity)),
             None => identity,
+        }
+    }
+
+    /// The rooms that its credentials claim, and those that a backend has put it into as it came.
+    pub(crate) fn claimed_rooms(&self) -> Vec<String> {
+        match (self.identity(), &self.granted) {
+            (Some(identity), _) => identity.rooms.clone(),
+            (None, Some(granted)) => granted.rooms.clone(),
+            (None, None) => Vec::new(),
         }
     }
 
