@@ -9,7 +9,6 @@
 
 use std::sync::{Arc, Weak};
 
-use derive_more::Constructor;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use socketioxide::{
@@ -193,7 +192,6 @@ impl Inbound {
 }
 
 /// Handles what clients send.
-#[derive(Constructor)]
 pub(crate) struct ClientEvents {
     config: RunningConfig,
     metrics: Metrics,
@@ -206,6 +204,33 @@ pub(crate) struct ClientEvents {
 }
 
 impl ClientEvents {
+    /// Handles events with these parts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its parts, given once"
+    )]
+    pub(crate) fn new(
+        config: RunningConfig,
+        metrics: Metrics,
+        lease: Arc<OwnLease>,
+        connections: Arc<LocalConnections>,
+        application: Arc<Application>,
+        calls: Arc<Calls>,
+        client_verbs: ClientVerbs,
+        admin_verbs: Arc<AdminVerbs>,
+    ) -> Self {
+        Self {
+            config,
+            metrics,
+            lease,
+            connections,
+            application,
+            calls,
+            client_verbs,
+            admin_verbs,
+        }
+    }
+
     /// How much of a connection's events may wait, in each of its two queues.
     fn event_bounds(&self) -> Bounds {
         let limits = &self.config.now().limits;
