@@ -73,39 +73,31 @@ impl RedisRegistry {
         script
     }
 
-    /// Takes the members of a lease out of a shard's rooms. Ends, as each round takes what it has read out of the list that it
-    /// reads.
+    /// Takes some of the members of a lease, as `m:<lease>` has them, out of a shard's rooms.
     pub(super) async fn reap_members(
         &self,
         lease: &Lease,
         shard: Shard,
+        joined: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<(), RegistryError> {
         let slot = self.keys.slot_of(shard);
-        let key = self.keys.joined(shard, lease);
-        let mut some = redis::cmd("HRANDFIELD");
-        some.arg(&key).arg(CHUNK).arg("WITHVALUES");
-        loop {
-            let joined: Vec<(Vec<u8>, Vec<u8>)> = self.pool.query("reap", slot, &some).await?;
-            if joined.is_empty() {
-                return Ok(());
-            }
-            let mut unreadable = redis::cmd("HDEL");
-            unreadable.arg(&key);
-            let mut parts = Vec::with_capacity(joined.len());
-            for (field, user) in &joined {
-                match split_joined(field) {
-                    Some((room, id)) => parts.push((room, user.as_slice(), id, false)),
-                    None => {
-                        unreadable.arg(field);
-                    }
+        let mut unreadable = redis::cmd("HDEL");
+        unreadable.arg(self.keys.joined(shard, lease));
+        let mut members = Vec::with_capacity(joined.len());
+        for (field, user) in joined {
+            match split_joined(field) {
+                Some((room, id)) => members.push((room, user.as_slice(), id, false)),
+                None => {
+                    unreadable.arg(field);
                 }
             }
-            if parts.len() < joined.len() {
-                self.pool.query::<i64>("reap", slot, &unreadable).await?;
-            }
-            let script = self.change(lease, shard, parts.into_iter());
-            self.pool.query::<i64>("reap", slot, &script).await?;
         }
+        if members.len() < joined.len() {
+            self.pool.query::<i64>("reap", slot, &unreadable).await?;
+        }
+        let script = self.change(lease, shard, members.into_iter());
+        self.pool.query::<i64>("reap", slot, &script).await?;
+        Ok(())
     }
 
     /// The rooms that a user is to be in, as a hash gave them; those that can't be read are counted and left out.

@@ -288,28 +288,39 @@ impl RedisRegistry {
         shard: Shard,
         ended: &str,
     ) -> Result<u64, RegistryError> {
-        self.reap_members(lease, shard).await?;
         let slot = self.keys.slot_of(shard);
-        let mut some = redis::cmd("HRANDFIELD");
-        some.arg(self.keys.held(shard, lease))
-            .arg(CHUNK)
-            .arg("WITHVALUES");
+        let some = |key: String| {
+            let mut some = redis::cmd("HRANDFIELD");
+            some.arg(key).arg(CHUNK).arg("WITHVALUES");
+            (slot, some)
+        };
+        // The generation is asked for, as who has never sent a heartbeat knows none, and may reap all the same.
+        let look = [
+            some(self.keys.held(shard, lease)),
+            some(self.keys.joined(shard, lease)),
+            self.generation_of(shard),
+        ];
         let mut reaped = 0;
-        loop {
-            let entries: Vec<(Vec<u8>, Vec<u8>)> = self.pool.query("reap", slot, &some).await?;
-            if entries.is_empty() {
-                break;
+        let generation: Option<String> = loop {
+            let answers: Vec<Value> = self.pool.read_all("reap", &look).await?;
+            let mut answers = answers.into_iter();
+            let entries: Vec<(Vec<u8>, Vec<u8>)> = read(answers.next())?;
+            let joined: Vec<(Vec<u8>, Vec<u8>)> = read(answers.next())?;
+            if entries.is_empty() && joined.is_empty() {
+                break read(answers.next())?;
             }
-            let entries = entries
-                .iter()
-                .map(|(id, user)| (id.as_slice(), user.as_slice()));
-            let script = self.removal(lease, shard, entries, "reap", ended);
-            let (removed,): (u64,) = self.pool.query("reap", slot, &script).await?;
-            reaped += removed;
-        }
-        // Asked for, as who has never sent a heartbeat knows none, and may reap all the same.
-        let (slot, get) = self.generation_of(shard);
-        let generation: Option<String> = self.pool.query("reap", slot, &get).await?;
+            if !joined.is_empty() {
+                self.reap_members(lease, shard, &joined).await?;
+            }
+            if !entries.is_empty() {
+                let entries = entries
+                    .iter()
+                    .map(|(id, user)| (id.as_slice(), user.as_slice()));
+                let script = self.removal(lease, shard, entries, "reap", ended);
+                let (removed,): (u64,) = self.pool.query("reap", slot, &script).await?;
+                reaped += removed;
+            }
+        };
         if let Some(generation) = generation {
             let mut out = redis::cmd("SREM");
             out.arg(self.keys.entered(shard, &generation))
