@@ -2,12 +2,13 @@
 //!
 //! The WebSocket begins as a request of `reqwest`, so that it goes through TLS and the system's certificates as every other request does.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt, StreamExt};
 use http::{StatusCode, header};
 use reqwest::{Client, Upgraded, Url, redirect};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::time::Duration;
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
