@@ -137,7 +137,7 @@ section! {
         /// In place of `auth.jwt.audience`; an empty list takes any audience. A key's own audience holds besides.
         audience: Option<Vec<String>> = None, shown("`auth.jwt.audience`"), fits(texts::named);
         /// The rooms that clients may `join` and `leave` themselves: names, of which a `*` at the end stands for any rest. With none
-        /// the two events are an application's like others.
+        /// they can't; a handler of the library may take the two events then.
         client_rooms: Vec<String> = Vec::new(), fits(texts::room_pattern);
     }
 }

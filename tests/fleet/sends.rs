@@ -1,20 +1,29 @@
 //! What the answer to a send is worth when Redis does not take what is published (contract 3a), and to whom it has gone then.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use switchboard::auth::NewToken;
 
 use crate::{
     node::{Client, Node, fleet},
     redis_server::Server,
 };
 
-/// Two nodes, and a user with a connection on each.
+/// Two nodes, and a user of the role `tester` with a connection on each.
 async fn scene(redis: &Server) -> (Vec<Node>, [Client; 2]) {
     let nodes = fleet(redis, 2).await;
-    let devices = [
-        nodes[0].connect("both").await,
-        nodes[1].connect("both").await,
-    ];
+    let token = NewToken {
+        roles: vec!["tester".into()],
+        ..NewToken::new("both", Duration::from_secs(600))
+    };
+    let connect = async |node: &Node| {
+        let mut client = node.knock_by(&token).await.unwrap();
+        assert_eq!(client.next_event().await[0], "ready");
+        client
+    };
+    let devices = [connect(&nodes[0]).await, connect(&nodes[1]).await];
     (nodes, devices)
 }
 
@@ -62,8 +71,8 @@ async fn what_redis_leaves_unanswered_may_have_been_sent_and_is_504() {
     let problem: Value = answer.json().await.unwrap();
     assert_eq!(problem["code"], "outcome_unknown");
     let body = json!({ "messages": [
-        { "room": "user:both", "event": "bulk" },
-        { "room": "user:both", "event": "untried" },
+        { "room": "role:tester", "event": "bulk" },
+        { "room": "role:tester", "event": "untried" },
     ] });
     let answer = nodes[0].call(Method::POST, "/v1/events", body).await;
     assert_eq!(answer.status(), StatusCode::OK);

@@ -25,7 +25,7 @@ const settings = async (world) => {
   const backend = await startBackend();
   world.backend = backend;
   world.owned(() => backend.stop());
-  return calling({ url: backend.url, namespaces: ['/', '/public'], events: ['chat:*', 'say'], timeout: '600ms', in_flight: 3 });
+  return calling({ url: backend.url, namespaces: ['/', '/public'], events: ['chat:*', 'say', 'join', 'watch'], timeout: '600ms', in_flight: 3 });
 };
 
 onBothRegistries((world) => {
@@ -145,6 +145,9 @@ onBothRegistries((world) => {
 
   test('what no backend takes is unknown, and own verbs are never calls', async () => {
     const client = await connected(world.door, { user: someone('stray') });
+    // Own verbs that this configuration does not offer are none of a backend's either.
+    for (const [event, argument] of [['join', 'chat'], ['watch', ['42']]]) await client.denied('Unknown event', event, argument);
+    assert.deepEqual([world.backend.of('join'), world.backend.of('watch')], [[], []]);
     await client.denied('Unknown event', 'chat');
     await client.denied('Unknown event', 'says');
     const admin = await connected(world.door, { user: someone('admin'), claims: { role: 'admin' }, namespace: '/admin' });

@@ -170,8 +170,13 @@ impl Node {
 
     /// Connects a user; the error is that of the upgrade.
     pub(crate) async fn knock(&self, user: &str) -> Result<Client, tungstenite::Error> {
-        let lifetime = Duration::from_secs(600);
-        let token = mint(&self.config.auth.jwt, &NewToken::new(user, lifetime)).unwrap();
+        self.knock_by(&NewToken::new(user, Duration::from_secs(600)))
+            .await
+    }
+
+    /// Connects by a token; the error is that of the upgrade.
+    pub(crate) async fn knock_by(&self, token: &NewToken) -> Result<Client, tungstenite::Error> {
+        let token = mint(&self.config.auth.jwt, token).unwrap();
         let credentials = json!({ "token": token.token.expose_secret() });
         Client::open(&self.base, None, &credentials.to_string()).await
     }

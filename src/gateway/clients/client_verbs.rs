@@ -85,6 +85,14 @@ pub(crate) struct Offered {
 }
 
 impl Offered {
+    /// By a configuration that offers them all: whatever is offered, no other name is a verb.
+    pub(crate) fn all() -> Self {
+        Self {
+            rooms: true,
+            watching: true,
+        }
+    }
+
     /// By a configuration, in one of its namespaces.
     pub(crate) fn by(config: &Config, path: &str) -> Self {
         let mut namespaces = config.namespaces.iter();

@@ -243,7 +243,10 @@ impl ClientEvents {
     /// What handles an event that is none of Switchboard's own: the application, or a backend.
     fn handler(&self, namespace: &str, event: &str) -> Option<OnEvent> {
         let handler = self.application.handlers.event(namespace, event).cloned();
-        handler.or_else(|| self.calls.handler(namespace, event))
+        handler.or_else(|| {
+            let is_own = Verb::of(namespace, event, Offered::all).is_some();
+            (!is_own).then(|| self.calls.handler(namespace, event))?
+        })
     }
 
     /// Puts an event into the queue of those that the application or a backend handles.
