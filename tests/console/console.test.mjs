@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { API_KEY, after, before, connected, connect, describe, eventually, someone, startNode, startRedis, test } from '../js/harness.mjs';
+import { startExample } from '../js/support/example.mjs';
 import { launch, open, picture } from './browser.mjs';
 
 let browser;
@@ -276,4 +277,32 @@ describe('a fleet', () => {
     page.held();
     await page.context().close();
   });
+});
+
+test('the chat of examples/app: two people talk, see each other, and one kicks the other', async (t) => {
+  const { base } = await startExample(t);
+  const [alice, bob] = await Promise.all(['alice', 'bob'].map(async (name) => {
+    const page = await browser.newPage({ viewport: { width: 640, height: 470 } });
+    page.setDefaultTimeout(15000);
+    await page.goto(base);
+    await page.getByLabel('Who are you?').selectOption(name);
+    await page.getByRole('button', { name: 'Log in' }).click();
+    await page.getByText(`You are ${name}.`).waitFor();
+    return page;
+  }));
+  await alice.locator('#friend-bob.online').waitFor();
+  await bob.locator('#friend-alice.online').waitFor();
+  await alice.getByLabel('Message').fill('Hello <b>Bob</b>, lunch?');
+  await bob.getByText('alice is typing…').waitFor();
+  await alice.getByRole('button', { name: 'Say' }).click();
+  await bob.getByText('alice: Hello <b>Bob</b>, lunch?').waitFor();
+  await bob.getByLabel('Message').fill('At noon.');
+  await bob.getByRole('button', { name: 'Say' }).click();
+  await alice.getByText('bob: At noon.').waitFor();
+  await alice.screenshot({ path: `${process.env.CONSOLE_PICTURES}/chat.png` });
+  await alice.locator('#friend-bob').getByRole('button', { name: 'Kick' }).click();
+  await bob.getByText('Kicked by alice').waitFor();
+  await alice.locator('#friend-bob:not(.online)').waitFor();
+  await alice.context().close();
+  await bob.context().close();
 });

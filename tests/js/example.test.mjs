@@ -1,46 +1,14 @@
 // examples/app: the chat's backend, as its README runs it. EXAMPLE_PYTHON names a Python with requirements.txt: then server.py runs too.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { API_KEY, connected, eventually, exchange, freePort, JWT_SECRET, test } from './harness.mjs';
-
-const APP = fileURLToPath(new URL('../../examples/app', import.meta.url));
-const MODULES = fileURLToPath(new URL('node_modules', import.meta.url));
-
-/** The backend beside a node that calls it. */
-async function start({ node, owned }, command, file) {
-  const home = mkdtempSync(join(tmpdir(), 'switchboard-example-'));
-  owned(() => rmSync(home, { recursive: true }));
-  cpSync(APP, home, { recursive: true, filter: (path) => !path.includes('node_modules') });
-  symlinkSync(MODULES, join(home, 'node_modules'));
-  const port = await freePort();
-  const secret = `whsec_${randomBytes(32).toString('base64')}`;
-  const backend = { name: 'chat', url: `http://127.0.0.1:${port}/switchboard`, events: ['chat:*'], secret };
-  const door = await node({ env: { SWITCHBOARD_BACKENDS: JSON.stringify([backend]), SWITCHBOARD_PRESENCE__WATCH: 'claim', SWITCHBOARD_PRESENCE__OFFLINE_DELAY: '300ms' } });
-  const app = spawn(command, [join(home, file)], {
-    env: { PATH: process.env.PATH, PORT: String(port), SWITCHBOARD_URL: door.url, SWITCHBOARD_API_KEY: API_KEY, SWITCHBOARD_JWT_SECRET: JWT_SECRET, WEBHOOK_SECRET: secret },
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  owned(() => app.kill('SIGKILL'));
-  const base = `http://127.0.0.1:${port}`;
-  await eventually('the backend serves its page', async () => assert.equal((await exchange(base, 'GET', '/')).status, 200), { ms: 15000 });
-  const post = async (path, body, headers = {}) => {
-    const answer = await exchange(base, 'POST', path, { headers: { 'content-type': 'application/json', ...headers }, body: JSON.stringify(body) });
-    return { status: answer.status, json: answer.text.startsWith('{') ? JSON.parse(answer.text) : undefined };
-  };
-  return { door, base, post };
-}
+import { connected, eventually, exchange, test } from './harness.mjs';
+import { startExample } from './support/example.mjs';
 
 const backends = [[process.execPath, 'server.mjs'], ...(process.env.EXAMPLE_PYTHON ? [[process.env.EXAMPLE_PYTHON, 'server.py']] : [])];
 
 for (const [command, file] of backends) {
   test(`the chat of ${file}: login, messages, typing, presence, kick`, async (t) => {
-    const { door, base, post } = await start(t, command, file);
+    const { door, base, post } = await startExample(t, command, file);
     assert.equal((await post('/login', { name: 'mallory' })).status, 401);
     const tokens = {};
     for (const name of ['alice', 'bob']) {
