@@ -146,13 +146,14 @@ impl App {
         } = &**config;
         let (registry, (bus, inbox)): (Arc<dyn Registry>, _) = match &servers {
             None => {
-                let registry = MemoryRegistry::new(timing, presence);
+                let registry = MemoryRegistry::new(timing, presence).telling(running.clone());
                 // It hears itself, and there is nobody else.
                 metrics.bus_up().set(1);
                 (Arc::new(registry), Bus::memory(&instance))
             }
             Some(servers) => {
-                let registry = RedisRegistry::new(servers, timing, presence, metrics.clone())?;
+                let registry = RedisRegistry::new(servers, timing, presence, metrics.clone())?
+                    .telling(running.clone());
                 let secrets = config.fleet_secrets();
                 let bus = Bus::redis(
                     servers,

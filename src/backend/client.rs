@@ -87,7 +87,23 @@ impl Failure {
     }
 }
 
-/// The body of a call.
+/// The body of a request: what it is, when that was, and what it is about.
+///
+/// # Errors
+///
+/// Those of `data`.
+pub fn envelope(
+    kind: &'static str,
+    timestamp: Timestamp,
+    data: &impl Serialize,
+) -> serde_json::Result<String> {
+    serde_json::to_string(&Call {
+        kind,
+        timestamp,
+        data,
+    })
+}
+
 #[derive(Serialize)]
 struct Call<'a, D> {
     #[serde(rename = "type")]
@@ -104,6 +120,8 @@ pub struct Backend {
     signer: Signer,
     breaker: Breaker,
     in_flight: Semaphore,
+    /// Of notifications, which don't take the places of calls that clients wait for.
+    notifying: Semaphore,
     metrics: Metrics,
 }
 
@@ -149,6 +167,7 @@ impl Backend {
             signer,
             breaker: Breaker::default(),
             in_flight: Semaphore::new(config.in_flight as usize),
+            notifying: Semaphore::new(config.in_flight as usize),
             metrics,
             config: config.clone(),
         })
@@ -180,7 +199,31 @@ impl Backend {
             Ok(body) => read(&body).map_err(Failure::Invalid),
             Err(failure) => Err(failure),
         };
-        let (name, kind) = (&self.config.name, kind.as_str());
+        self.counted(kind.as_str(), answered)
+    }
+
+    /// Tells it of something, by a body of [`envelope`] and an id that is the same whenever it is told of that. Waits for its turn.
+    /// Counted and logged like a call.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    pub async fn notify(&self, kind: &'static str, id: &str, body: String) -> Result<(), Failure> {
+        let _permit = self.notifying.acquire().await;
+        let told = match self.request(id, Timestamp::now(), body) {
+            Ok(request) => self.send(kind, request).await,
+            Err(error) => Err(Failure::Unreachable(error)),
+        };
+        // It has arrived, whatever else it says.
+        let told = match told {
+            Err(Failure::TooLarge) => Ok(()),
+            told => told.map(drop),
+        };
+        self.counted(kind, told)
+    }
+
+    fn counted<T>(&self, kind: &'static str, answered: Result<T, Failure>) -> Result<T, Failure> {
+        let name = &self.config.name;
         let outcome = match &answered {
             Ok(_) => "ok",
             Err(failure) => {
@@ -197,13 +240,23 @@ impl Backend {
             .in_flight
             .try_acquire()
             .map_err(|_| Failure::InFlight)?;
+        let now =
+            Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default();
+        let id = format!("msg_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()));
+        let request = envelope(kind.as_str(), now, data)
+            .map_err(anyhow::Error::from)
+            .and_then(|body| self.request(&id, now, body));
+        let request = request.map_err(Failure::Unreachable)?;
+        self.send(kind.as_str(), request).await
+    }
+
+    async fn send(&self, kind: &'static str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
         if !self.breaker.admits(Instant::now()) {
             return Err(Failure::Down);
         }
-        let request = self.request(kind, data).map_err(Failure::Unreachable)?;
         let (name, began) = (&self.config.name, Instant::now());
         let answered = answer_to(request).await;
-        let took = self.metrics.backend_call_duration(name, kind.as_str());
+        let took = self.metrics.backend_call_duration(name, kind);
         took.record(began.elapsed());
         let error = match answered {
             Ok(answer) => {
@@ -227,15 +280,8 @@ impl Backend {
         })
     }
 
-    fn request(&self, kind: CallType, data: &impl Serialize) -> anyhow::Result<RequestBuilder> {
-        let now = Timestamp::from_millisecond(Timestamp::now().as_millisecond())?;
-        let body = serde_json::to_string(&Call {
-            kind: kind.as_str(),
-            timestamp: now,
-            data,
-        })?;
-        let id = format!("msg_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()));
-        let signature = self.signer.sign(&id, now.as_second(), &body)?;
+    fn request(&self, id: &str, now: Timestamp, body: String) -> anyhow::Result<RequestBuilder> {
+        let signature = self.signer.sign(id, now.as_second(), &body)?;
         let request = self.client.post(self.url.clone());
         Ok(request
             .header(CONTENT_TYPE, "application/json")

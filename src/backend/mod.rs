@@ -1,7 +1,8 @@
 //! Backends: code outside of this process that is called over HTTP about what clients say.
 //!
 //! A call is one `POST` of JSON, signed as Standard Webhooks has it, whose answer somebody waits for. Nothing is repeated: a
-//! call that fails has failed, and its caller is told so at once.
+//! call that fails has failed, and its caller is told so at once. A notification is such a `POST` too; repeating it is for
+//! `gateway::notifications`.
 //!
 //! ```text
 //!  gateway::calls ─▶ Backends (which one) ─▶ Backend ─▶ breaker, in_flight ─▶ signature ─▶ POST
@@ -19,7 +20,7 @@ use arc_swap::ArcSwap;
 
 use crate::{config::Config, metrics::Metrics};
 
-pub use client::{Backend, CallType, Failure, MAX_ANSWER_BYTES};
+pub use client::{Backend, CallType, Failure, MAX_ANSWER_BYTES, envelope};
 
 /// A configuration that no backend can be called by. `Display` begins with the key at fault.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +36,18 @@ pub struct Backends {
     now: ArcSwap<Prepared>,
 }
 
-/// The backends of a configuration, ready to be called.
+/// The backends of a configuration, ready to be called. Those that are streams are not among them.
 #[derive(Clone)]
 pub struct Prepared {
     config: Config,
     backends: Vec<Arc<Backend>>,
+}
+
+impl Prepared {
+    fn named(&self, name: &str) -> Option<Arc<Backend>> {
+        let mut backends = self.backends.iter();
+        backends.find(|one| one.config.name == name).cloned()
+    }
 }
 
 impl Backends {
@@ -82,7 +90,20 @@ impl Backends {
     pub fn for_newcomers(&self, namespace: &str) -> Option<Arc<Backend>> {
         let now = self.now.load();
         let index = now.config.asked_about(namespace)?;
-        now.backends.get(index).cloned()
+        now.named(&now.config.backends.get(index)?.name)
+    }
+
+    /// The backend of a name; none if there is none that is called over HTTP.
+    pub fn named(&self, name: &str) -> Option<Arc<Backend>> {
+        self.now.load().named(name)
+    }
+
+    /// The names of the backends for which a client's event is kept.
+    pub fn queueing(&self, namespace: &str, event: &str) -> Vec<String> {
+        let now = self.now.load();
+        let backends = now.config.backends.iter();
+        let queueing = backends.filter(|one| one.queues(namespace, event));
+        queueing.map(|one| one.name.clone()).collect()
     }
 
     /// The names of those that have not answered for a while.
@@ -98,12 +119,15 @@ fn prepare(
     before: &[Arc<Backend>],
     metrics: &Metrics,
 ) -> Result<Prepared, BackendError> {
-    let backends = config.backends.iter().enumerate().map(|(index, one)| {
-        match before.iter().find(|old| old.config.is_like(one)) {
-            Some(old) => Ok(old.clone()),
-            None => Backend::new(index, one, metrics.clone()).map(Arc::new),
-        }
-    });
+    let backends = config.backends.iter().enumerate();
+    let backends = backends.filter(|(_, one)| one.stream.is_none());
+    let backends =
+        backends.map(
+            |(index, one)| match before.iter().find(|old| old.config.is_like(one)) {
+                Some(old) => Ok(old.clone()),
+                None => Backend::new(index, one, metrics.clone()).map(Arc::new),
+            },
+        );
     Ok(Prepared {
         backends: backends.collect::<Result<_, _>>()?,
         config: config.clone(),

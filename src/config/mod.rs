@@ -29,7 +29,7 @@ mod value;
 pub use self::redis::{Redis, RedisMode, RedisUrl};
 pub use access::{Auth, AuthRule, Jwt, JwtKey, Namespace};
 pub use api::{Api, ApiKey, KeySecret, Scope};
-pub use backends::Backend;
+pub use backends::{Backend, Events, Fact};
 pub use document::document;
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
@@ -68,6 +68,8 @@ section! {
         namespaces: Vec<Namespace> = Namespace::defaults(), shown("`/`, `/public` (no token), `/admin` (role `admin`)");
         /// Backends, which are told what clients say and asked who comes.
         backends: Vec<Backend> = Vec::new(), reload;
+        /// Notifications.
+        events: Events = Events::default();
         /// Which pages of other origins may.
         cors: Cors = Cors::default();
         /// Bounds.

@@ -1,6 +1,6 @@
 //! The configuration that a running node goes by.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -11,6 +11,12 @@ use super::Config;
 /// Whatever a reload may change is read here each time it is needed. A copy that somebody keeps would go on with the old value.
 #[derive(Clone)]
 pub struct RunningConfig(Arc<ArcSwap<Config>>);
+
+impl fmt::Debug for RunningConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunningConfig")
+    }
+}
 
 impl RunningConfig {
     /// The configuration that a node starts with.

@@ -19,7 +19,7 @@ use serde::{
 };
 
 use super::{
-    AuthRule, IngressVerb, KeySecret, LogFormat, PerUserPolicy, RedisMode, RedisUrl, Scope,
+    AuthRule, Fact, IngressVerb, KeySecret, LogFormat, PerUserPolicy, RedisMode, RedisUrl, Scope,
     WatchRule,
     key::{Key, Kind},
     print::{self, MASK},
@@ -199,6 +199,7 @@ plain! {
     WatchRule: Text;
     RedisMode: Text;
     Scope: Text;
+    Fact: Text;
     Shards: Number;
 }
 

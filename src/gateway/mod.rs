@@ -11,7 +11,7 @@
 //!
 //! ```text
 //!  face             Gateway: verbs, local_verbs, access, settings, scrape      start builds the parts, from the lowest up
-//!  what drives      drain   memory   session_events   commands (of other nodes)   sessions (of refresh tokens)
+//!  what drives      drain   memory   notifications   session_events   commands (of other nodes)   sessions (of refresh tokens)
 //!  the way in       arriving
 //!  what clients say clients    handlers (an application's)   calls (to backends)
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
@@ -45,6 +45,7 @@ mod local_verbs;
 mod membership;
 mod memory;
 pub mod message;
+mod notifications;
 mod peers;
 mod readiness;
 mod refusal;
@@ -73,6 +74,7 @@ use self::{
     handlers::Handlers,
     lease::OwnLease,
     membership::heartbeats::Heartbeats,
+    notifications::Notifications,
     readiness::Readiness,
     rooms::RoomChanges,
     sessions::RefreshSessions,
@@ -149,6 +151,7 @@ struct Composition {
     backends: Arc<Backends>,
     sessions: RefreshSessions,
     drain: Drain,
+    notifications: Arc<Notifications>,
     /// Held for the namespaces, which know it weakly.
     _arrivals: Arc<Arrivals>,
     tasks: Tasks,
@@ -165,6 +168,7 @@ impl Gateway {
     /// Stops the node's tasks. Connections that are left are cut with the process.
     pub async fn stop(&self) {
         self.inner.tasks.stop();
+        self.inner.notifications.hand_over().await;
         self.inner.bus.close().await;
     }
 

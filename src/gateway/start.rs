@@ -22,6 +22,7 @@ use super::{
     lease::OwnLease,
     membership::{heartbeats::Heartbeats, registrar::Registrar, repair::Repairs},
     memory::MemoryWatch,
+    notifications::Notifications,
     peers::Peers,
     readiness::Readiness,
     rooms::RoomChanges,
@@ -55,6 +56,13 @@ impl Gateway {
         ));
         let readiness = Readiness::new(registry.clone(), bus.clone(), lease.clone());
         let readiness = Arc::new(readiness);
+        let notifications = Arc::new(Notifications::new(
+            instance.clone(),
+            config.clone(),
+            metrics.clone(),
+            registry.clone(),
+            backends.clone(),
+        ));
         let peers = Arc::new(Peers::new(
             instance,
             metrics.clone(),
@@ -145,6 +153,7 @@ impl Gateway {
         ));
         let calls = Arc::new(Calls::new(
             backends.clone(),
+            registry.clone(),
             config.clone(),
             metrics.clone(),
         ));
@@ -257,6 +266,7 @@ impl Gateway {
             backends,
             sessions,
             drain,
+            notifications,
             _arrivals: arrivals,
             tasks,
         });
@@ -267,6 +277,7 @@ impl Gateway {
         inner.tasks.spawn(engine.clone().sweep());
         inner.tasks.spawn(inner.door.clone().forget_idle());
         inner.heartbeats.begin();
+        inner.notifications.start(&inner.tasks);
         (Self { inner }, engine)
     }
 }

@@ -23,7 +23,7 @@ use metrics_process::Collector;
 use self::recent::Recent;
 use self::table::{
     ACTIONS, CALL_OUTCOMES, CALL_TYPES, CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS,
-    INGRESS_REFUSALS, INGRESS_SOURCES, KINDS, Kind, UNREADABLE,
+    INGRESS_REFUSALS, INGRESS_SOURCES, KINDS, Kind, NOTIFICATION_DROPS, UNREADABLE,
 };
 use crate::ending::{Breach, Ending};
 
@@ -83,6 +83,7 @@ impl Metrics {
             .chain(KINDS.map(|kind| self.messages_sent(kind)))
             .chain(KINDS.map(|kind| self.messages_delivered(kind)))
             .chain(DROPS.map(|reason| self.messages_dropped(reason)))
+            .chain(NOTIFICATION_DROPS.map(|reason| self.notifications_dropped(reason)))
             .chain(UNREADABLE.map(|what| self.registry_unreadable(what)))
             .chain(["in", "out"].map(|direction| self.bus_messages(direction)))
             .chain(
@@ -125,6 +126,8 @@ impl Metrics {
             self.draining(),
             self.connections_limit(),
             self.memory_limit(),
+            self.notifications_queued(),
+            self.notifications_lag(),
             self.users(),
             self.cluster_users(),
             self.cluster_connections(),

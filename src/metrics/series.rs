@@ -175,6 +175,24 @@ impl Metrics {
         self.counter("switchboard_backend_actions_failed_total", labels)
     }
 
+    /// Notifications that wait for this node to deliver them.
+    pub fn notifications_queued(&self) -> Gauge {
+        self.gauge("switchboard_notifications_queued", Vec::new())
+    }
+
+    /// How old the oldest of those is, in seconds.
+    pub fn notifications_lag(&self) -> Gauge {
+        self.gauge("switchboard_notifications_lag_seconds", Vec::new())
+    }
+
+    /// Notifications that were given up; `reason` is `expired` or `excess`.
+    pub fn notifications_dropped(&self, reason: &'static str) -> Counter {
+        self.counter(
+            "switchboard_notifications_dropped_total",
+            vec![Label::new("reason", reason)],
+        )
+    }
+
     /// Messages on the bus; `direction` is `in` or `out`.
     pub fn bus_messages(&self, direction: &'static str) -> Counter {
         self.counter(

@@ -173,6 +173,21 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Resident memory at which this node takes nobody in and ends slow connections; 0: no limit",
     ),
     (
+        "switchboard_notifications_queued",
+        Kind::Gauge,
+        "Notifications that wait for this node to deliver them",
+    ),
+    (
+        "switchboard_notifications_lag_seconds",
+        Kind::Gauge,
+        "Age of the oldest notification that waits for this node to deliver it",
+    ),
+    (
+        "switchboard_notifications_dropped_total",
+        Kind::Counter,
+        "Notifications given up, too old or too many, by reason",
+    ),
+    (
         "switchboard_build_info",
         Kind::Gauge,
         "1; the labels say what runs",
@@ -225,6 +240,9 @@ pub(super) const KINDS: [&str; 4] = ["user", "broadcast", "room", "connection"];
 /// The values of `type` of calls to backends.
 pub(super) const CALL_TYPES: [&str; 2] = ["client.event", "connection.connect"];
 
+/// The values of `reason` of notifications that were dropped.
+pub(super) const NOTIFICATION_DROPS: [&str; 2] = ["expired", "excess"];
+
 /// The values of `outcome` of calls to backends.
 pub(super) const CALL_OUTCOMES: [&str; 9] = [
     "ok",
@@ -242,7 +260,8 @@ pub(super) const CALL_OUTCOMES: [&str; 9] = [
 pub(super) const ACTIONS: [&str; 3] = ["emit", "join", "leave"];
 
 /// The values of `what` of what can't be read in Redis.
-pub(super) const UNREADABLE: [&str; 7] = [
+pub(super) const UNREADABLE: [&str; 8] = [
+    "notification",
     "entry",
     "lease",
     "order",

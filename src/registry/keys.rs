@@ -25,6 +25,9 @@
 //! | `P:2:{sX}:m:<lease>` | HASH room and id → user: the members in a shard that belong to a lease |
 //! | `P:2:{sX}:lasting:<user>` | HASH room → until when, in ms: the rooms that a user is to be in |
 //! | `P:2:{sX}:kept:<room>` | SET: the users that may have a lasting membership in a room |
+//! | `P:2:{sX}:outbox:<backend>` | STREAM: the notifications of a shard for a backend that are not delivered; expires |
+//! | `P:2:{sX}:leaving` | ZSET user → when the user counts as offline, in ms |
+//! | `P:2:{sX}:deliverer` | STRING: the run of the node that delivers the notifications of a shard; expires |
 //! | `P:2:{sX}:carried` | STRING: what the first layout held against the users of a shard has been carried over |
 //! | `P:2:{nodesY}:leases` | HASH lease → when it runs out, last heartbeat, report; and the schema; one copy, or three in a cluster |
 //! | `P:2:{sX}:bus:<instance>` | shard channel of one node, for what concerns that shard |
@@ -259,6 +262,21 @@ impl Keys {
     /// The users that may have a lasting membership in a room. Takes the room as [`room_field`] gave it.
     pub fn kept(&self, shard: Shard, room: &[u8]) -> Vec<u8> {
         self.of_user(shard, "kept:", room)
+    }
+
+    /// The notifications of a shard for a backend, by its name.
+    pub fn outbox(&self, shard: Shard, backend: &str) -> String {
+        self.shard(shard, &format!("outbox:{backend}"))
+    }
+
+    /// The users of a shard whose last connection is gone, and who do not count as offline yet.
+    pub fn leaving(&self, shard: Shard) -> String {
+        self.shard(shard, "leaving")
+    }
+
+    /// Which node delivers the notifications of a shard.
+    pub fn deliverer(&self, shard: Shard) -> String {
+        self.shard(shard, "deliverer")
     }
 
     /// Set when what the first layout held against the users of a shard has been carried over.

@@ -30,6 +30,7 @@ mod families;
 mod fence;
 pub mod keys;
 pub mod memory;
+mod outbox;
 pub mod redis;
 mod rooms;
 mod shard;
@@ -58,6 +59,7 @@ pub use fence::{
     Ban, EndOrder, EndTarget, Fence, Listed, MOST_EXCEPTIONS, Ordered, REVOCATION_KEPT,
     SESSION_KEPT, TOKEN_KEPT, TOKEN_MARGIN,
 };
+pub use outbox::{CLIENT_EVENT, Closed, Closing, Notification, NotificationId, Outbox, Pruned};
 pub use rooms::{Lasting, Member, MembersPage, Room, RoomFilter, RoomTally, Rooms, RoomsPage};
 
 /// One unbroken membership of one run of one node. Written `instance.epoch`.
@@ -255,7 +257,7 @@ pub enum RegistryError {
 
 /// The contract; see the module.
 #[async_trait]
-pub trait Registry: Families + Calls + Rooms + 'static {
+pub trait Registry: Families + Calls + Rooms + Outbox + 'static {
     /// The parts that the registry has.
     fn shards(&self) -> Shards;
 
@@ -309,8 +311,17 @@ pub trait Registry: Families + Calls + Rooms + 'static {
         assertion: &Assertion<'_>,
     ) -> Result<Admission, RegistryError>;
 
-    /// Removes connections; those that are gone already count as removed.
-    async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError>;
+    /// Removes connections that have ended; those that are gone already count as removed.
+    async fn close(&self, lease: &Lease, closed: &[Closed]) -> Result<(), RegistryError>;
+
+    /// Removes connections of which nobody knows how they ended: [`Registry::close`], as [`Closing::lost`].
+    async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
+        let closed = entries.iter().map(|entry| Closed {
+            entry: entry.clone(),
+            closing: Closing::lost(),
+        });
+        self.close(lease, &closed.collect::<Vec<_>>()).await
+    }
 
     /// Removes a connection whose client goes on as another one, unless it has been ordered to end: then it stays, and how it is to
     /// end is returned.

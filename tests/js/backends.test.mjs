@@ -239,7 +239,7 @@ test('connections to a backend are kept, and SIGHUP brings other backends to tho
   await eventually('the second backend answers', async () => (await client.ask('also')) === undefined);
   await client.ask('say');
   assert.equal(backends[0].connections, 1, 'expected a backend that stays to keep its connection');
-  door.reload(table(backends[1], 'bad', 'queue = ["x"]\n'));
+  door.reload(table(backends[1], 'bad', 'hears = ["x"]\n'));
   await door.line(/unknown key/);
   await client.ask('say');
   door.reload(table(backends[1], 'two'));

@@ -6,20 +6,23 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use rand::{Rng, rngs::StdRng};
+use serde_json::value::RawValue;
 use switchboard::{
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
     registry::{
-        Admission, Assertion, Ban, Bar, Call, CallEnd, Calls, Claim, EndOrder, Entry, Families,
-        Family, FamilyToken, Grant, Heartbeat, Lasting, Lease, Member, MembersPage, Node,
-        NodeReport, Ordered, Presence, Registry, RegistryError, Room, RoomFilter, RoomTally, Rooms,
-        RoomsPage, Rotation, SessionId, Totals, Turn, UserEntry, UsersPage, Whom,
+        Admission, Assertion, Ban, Bar, Call, CallEnd, Calls, Claim, Closed, EndOrder, Entry,
+        Families, Family, FamilyToken, Grant, Heartbeat, Lasting, Lease, Member, MembersPage, Node,
+        NodeReport, Notification, NotificationId, Ordered, Outbox, Presence, Pruned, Registry,
+        RegistryError, Room, RoomFilter, RoomTally, Rooms, RoomsPage, Rotation, SessionId, Totals,
+        Turn, UserEntry, UsersPage, Whom,
         keys::{Shard, Shards},
         memory::MemoryRegistry,
     },
@@ -197,6 +200,53 @@ impl Rooms for Panicky {
     }
 }
 
+#[async_trait]
+impl Outbox for Panicky {
+    async fn begin_delivery(&self, shard: Shard, node: &Instance, lasts: Duration) -> Answer<bool> {
+        self.inner.begin_delivery(shard, node, lasts).await
+    }
+
+    async fn end_delivery(&self, shard: Shard, node: &Instance) -> Answer<()> {
+        self.inner.end_delivery(shard, node).await
+    }
+
+    async fn tell_left(&self, shard: Shard) -> Answer<()> {
+        self.inner.tell_left(shard).await
+    }
+
+    async fn keep_event(&self, from: &Entry, backends: &[String], data: &RawValue) -> Answer<()> {
+        self.inner.keep_event(from, backends, data).await
+    }
+
+    async fn kept(
+        &self,
+        shard: Shard,
+        backend: &str,
+        after: NotificationId,
+        limit: usize,
+    ) -> Answer<Vec<Notification>> {
+        self.inner.kept(shard, backend, after, limit).await
+    }
+
+    async fn delivered(&self, shard: Shard, backend: &str, id: NotificationId) -> Answer<()> {
+        self.inner.delivered(shard, backend, id).await
+    }
+
+    async fn prune(
+        &self,
+        shard: Shard,
+        backend: &str,
+        retention: Duration,
+        most: u64,
+    ) -> Answer<Pruned> {
+        self.inner.prune(shard, backend, retention, most).await
+    }
+
+    async fn add_to_stream(&self, key: &str, id: &str, event: &str) -> Answer<()> {
+        self.inner.add_to_stream(key, id, event).await
+    }
+}
+
 type Answer<T> = Result<T, RegistryError>;
 
 /// Each call as it is, with a fault before or after it.
@@ -259,7 +309,7 @@ passed_on! {
     leave(lease: &Lease) -> Answer<()>;
     reap(lapsed: &Lease) -> Answer<u64>;
     assert(lease: &Lease, assertion: &Assertion<'_>) -> Answer<Admission>;
-    unregister(lease: &Lease, entries: &[Entry]) -> Answer<()>;
+    close(lease: &Lease, closed: &[Closed]) -> Answer<()>;
     release(lease: &Lease, entry: &Entry) -> Answer<Option<Ending>>;
     held(lease: &Lease, shard: Shard) -> Answer<Vec<Entry>>;
     user(user: &UserId) -> Answer<UserEntry>;

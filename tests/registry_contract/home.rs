@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use switchboard::{
-    config::{self, Presence, RegistryTiming},
+    config::{self, Presence, RegistryTiming, RunningConfig},
     connection::{Connection, ConnectionId, Tally},
     link::{Servers, Slot},
     metrics::Metrics,
@@ -26,15 +26,33 @@ pub(super) const SHORT: Duration = Duration::from_millis(1500);
 
 /// What makes registries. The handles share one that is new.
 pub(super) trait Home {
-    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>>;
+    /// Handles of nodes that tell the backends of a configuration, if there is one.
+    fn open_telling(
+        &self,
+        timing: &[RegistryTiming],
+        presence: &Presence,
+        told: Option<&RunningConfig>,
+    ) -> Vec<Arc<dyn Registry>>;
+
+    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
+        self.open_telling(timing, presence, None)
+    }
 }
 
 /// In process memory.
 pub(super) struct Memory;
 
 impl Home for Memory {
-    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
-        let first = MemoryRegistry::new(&timing[0], presence);
+    fn open_telling(
+        &self,
+        timing: &[RegistryTiming],
+        presence: &Presence,
+        told: Option<&RunningConfig>,
+    ) -> Vec<Arc<dyn Registry>> {
+        let mut first = MemoryRegistry::new(&timing[0], presence);
+        if let Some(told) = told {
+            first = first.telling(told.clone());
+        }
         let handles = timing.iter().map(|timing| first.sharing(timing));
         handles.map(|handle| Arc::new(handle) as _).collect()
     }
@@ -84,9 +102,14 @@ impl Redis {
 }
 
 impl Home for Redis {
-    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
+    fn open_telling(
+        &self,
+        timing: &[RegistryTiming],
+        presence: &Presence,
+        told: Option<&RunningConfig>,
+    ) -> Vec<Arc<dyn Registry>> {
         let handles = timing.iter().map(|timing| self.registry(timing, presence));
-        handles.map(|handle| Arc::new(handle) as _).collect()
+        handles.map(|handle| telling(handle, told)).collect()
     }
 }
 
@@ -114,7 +137,12 @@ impl InCluster {
 }
 
 impl Home for InCluster {
-    fn open(&self, timing: &[RegistryTiming], presence: &Presence) -> Vec<Arc<dyn Registry>> {
+    fn open_telling(
+        &self,
+        timing: &[RegistryTiming],
+        presence: &Presence,
+        told: Option<&RunningConfig>,
+    ) -> Vec<Arc<dyn Registry>> {
         let handles = timing.iter().map(|timing| {
             let timing = RegistryTiming {
                 prefix: self.prefix.clone(),
@@ -122,9 +150,17 @@ impl Home for InCluster {
             };
             let servers = Servers::new(&self.config).unwrap();
             let metrics = Metrics::new().unwrap();
-            Arc::new(RedisRegistry::new(&servers, &timing, presence, metrics).unwrap()) as _
+            let handle = RedisRegistry::new(&servers, &timing, presence, metrics).unwrap();
+            telling(handle, told)
         });
         handles.collect()
+    }
+}
+
+fn telling(handle: RedisRegistry, told: Option<&RunningConfig>) -> Arc<dyn Registry> {
+    match told {
+        Some(told) => Arc::new(handle.telling(told.clone())),
+        None => Arc::new(handle),
     }
 }
 
@@ -154,8 +190,18 @@ pub(super) async fn fleet_by(home: &dyn Home, timings: [RegistryTiming; 2]) -> [
     fleet_of(home, timings, &Presence::default()).await
 }
 
-async fn fleet_of(home: &dyn Home, [a, b]: [RegistryTiming; 2], presence: &Presence) -> [Peer; 2] {
-    let mut handles = home.open(&[a, b, timing(LONG)], presence);
+async fn fleet_of(home: &dyn Home, timings: [RegistryTiming; 2], presence: &Presence) -> [Peer; 2] {
+    fleet_telling(home, timings, presence, None).await
+}
+
+/// Two nodes that tell the backends of a configuration.
+pub(super) async fn fleet_telling(
+    home: &dyn Home,
+    [a, b]: [RegistryTiming; 2],
+    presence: &Presence,
+    told: Option<&RunningConfig>,
+) -> [Peer; 2] {
+    let mut handles = home.open_telling(&[a, b, timing(LONG)], presence, told);
     let spare = handles.pop();
     let mut handles = handles.into_iter();
     let (a, b) = (handles.next().unwrap(), handles.next().unwrap());

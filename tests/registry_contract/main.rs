@@ -13,6 +13,7 @@ mod leases;
 mod limits;
 mod lost_rotations;
 mod orders;
+mod outbox;
 mod peer;
 mod reads;
 mod redis;
@@ -139,6 +140,14 @@ conformance! {
     calls:
         a_call_is_claimed_by_one_and_its_answer_kept
         a_call_that_did_nothing_is_free_and_one_that_may_have_is_its_own;
+    outbox:
+        what_happens_is_kept_once_and_in_order
+        who_comes_back_in_time_was_not_gone
+        the_end_of_a_node_is_told_once
+        rooms_are_told_of_by_their_first_and_last_member
+        an_event_is_kept_for_whom_it_is
+        too_many_and_too_old_are_dropped
+        one_node_delivers_at_a_time;
     families:
         a_token_is_passed_on
         a_family_that_is_not_there_is_unknown

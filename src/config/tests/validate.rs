@@ -536,14 +536,35 @@ fn backends() {
         ("forward_headers = ['a b']", "backends.0.forward_headers.0"),
         ("secrets = ['hush']", "backends.0.secrets.0"),
         ("secrets = ['whsec_']", "backends.0.secrets.0"),
-        // What is not there yet is not taken silently.
-        ("queue = ['a']", "backends.0.queue"),
-        ("notify = ['user.online']", "backends.0.notify"),
+        ("queue = ['a*b']", "backends.0.queue.0"),
         ("stream = 'events'", "backends.0.stream"),
     ] {
         assert_eq!(with(more), [key], "{more}");
     }
+    assert_eq!(
+        with("queue = ['track:*']\nnotify = ['user.online', 'connection.closed', 'room.vacated']"),
+        [""; 0]
+    );
+    let stream = |more: &str| {
+        let redis = "redis = {urls = ['redis://a']}";
+        wrong(&format!(
+            "{redis}\nbackends = [{{name = 'a', stream = 'events', {more}}}]"
+        ))
+    };
+    assert_eq!(stream("queue = ['a'], notify = ['user.online']"), [""; 0]);
+    assert_eq!(stream("events = ['a']"), ["backends.0.stream"]);
+    assert_eq!(stream("connect = true"), ["backends.0.stream"]);
     assert_wrong(&[
+        (
+            "backends = [{name = 'a', stream = 'events'}]",
+            "backends.0.stream",
+        ),
+        (
+            "backends = [{name = 'a', secret = 'whsec_aaaa'}]",
+            "backends.0.url",
+        ),
+        ("events = {max_queued = 0}", "events.max_queued"),
+        ("events = {retention = '0s'}", "events.retention"),
         (
             "backends = [{name = 'a', url = 'http://a'}]",
             "backends.0.secret",

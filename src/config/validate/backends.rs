@@ -13,7 +13,26 @@ impl Config {
             if !names.insert(backend.name.as_str()) {
                 findings.add(at("name"), "the name of another backend");
             }
-            if backend.all_secrets().next().is_none() {
+            let is_called = !backend.events.is_empty() || backend.connect;
+            match &backend.stream {
+                None if backend.url.is_empty() => {
+                    findings.add(at("url"), "not set: an http:// or https:// URL");
+                }
+                Some(_) if !backend.url.is_empty() => {
+                    findings.add(at("stream"), "set beside url: one of them");
+                }
+                Some(_) if is_called => {
+                    findings.add(
+                        at("stream"),
+                        "for notifications only: events and connect take a url",
+                    );
+                }
+                Some(_) if self.redis.urls.is_empty() => {
+                    findings.add(at("stream"), "there is no Redis: set redis.urls");
+                }
+                _ => {}
+            }
+            if backend.stream.is_none() && backend.all_secrets().next().is_none() {
                 findings.add(at("secret"), "not set: without one nothing can be signed");
             }
             for namespace in &backend.namespaces {

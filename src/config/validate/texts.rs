@@ -133,6 +133,10 @@ pub(in crate::config) fn key_set_url(text: &str) -> Result<(), String> {
 
 /// A URL of a backend.
 pub(in crate::config) fn backend_url(text: &str) -> Result<(), String> {
+    // That there is one is looked at where its backend is known.
+    if text.is_empty() {
+        return Ok(());
+    }
     let url = Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())

@@ -1,9 +1,10 @@
-//! `client.event`: a client has sent an event, and a backend says what is acknowledged and what is to be done.
+//! `client.event`: a client has sent an event, and a backend says what is acknowledged and what is to be done; or it is kept for
+//! backends, and acknowledged then.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json, value::to_raw_value};
 
 use super::{
     ack_arguments,
@@ -18,6 +19,7 @@ use crate::{
         requests::fields::{Object, present},
     },
     metrics::Metrics,
+    registry::{Entry, Registry, RegistryError},
 };
 
 /// `data` of the call.
@@ -29,6 +31,18 @@ struct Data<'a> {
     args: Vec<Value>,
     /// Whether the client waits for an acknowledgement.
     ack: bool,
+}
+
+impl<'a> Data<'a> {
+    fn of(event: &'a ClientEvent) -> Self {
+        Self {
+            namespace: &event.connection.namespace,
+            connection: &event.connection,
+            event: &event.name,
+            args: event.args.iter().map(Arg::to_json).collect(),
+            ack: event.wants_ack,
+        }
+    }
 }
 
 /// What a backend answers. Other fields are read over.
@@ -54,14 +68,34 @@ pub(super) fn handler(backend: Arc<Backend>, metrics: Metrics) -> OnEvent {
     })
 }
 
-async fn call(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
-    let data = Data {
-        namespace: &event.connection.namespace,
-        connection: &event.connection,
-        event: &event.name,
-        args: event.args.iter().map(Arg::to_json).collect(),
-        ack: event.wants_ack,
+/// The handler of events that are kept for backends, which are given by name.
+pub(super) fn keeper(backends: Vec<String>, registry: Arc<dyn Registry>) -> OnEvent {
+    handler_of(move |event| {
+        let (backends, registry) = (backends.clone(), registry.clone());
+        async move { Ok(keep(&backends, &*registry, event).await) }
+    })
+}
+
+async fn keep(backends: &[String], registry: &dyn Registry, event: ClientEvent) -> Reply {
+    let from = Entry {
+        user: event.connection.user_id.clone(),
+        id: event.connection.id.clone(),
     };
+    let kept = match to_raw_value(&Data::of(&event)) {
+        Ok(data) => registry.keep_event(&from, backends, &data).await,
+        Err(error) => Err(RegistryError::Corrupt(error.to_string())),
+    };
+    match kept {
+        Ok(()) => Reply::from(vec![json!({ "ok": true }).into()]),
+        Err(error) => {
+            tracing::warn!(%error, "can't keep a client's event");
+            Reply::unavailable()
+        }
+    }
+}
+
+async fn call(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
+    let data = Data::of(&event);
     let max_payload = event.gateway.inner.delivery.max_payload();
     let read = |body: &[u8]| read(body, &event.connection.namespace, max_payload);
     match backend.call(CallType::Event, &data, read).await {

@@ -15,19 +15,24 @@ use derive_more::Constructor;
 use serde_json::Value;
 
 use super::{arg::Arg, handlers::OnEvent, message};
-use crate::{backend::Backends, config::RunningConfig, metrics::Metrics};
+use crate::{backend::Backends, config::RunningConfig, metrics::Metrics, registry::Registry};
 
 /// Calls backends.
 #[derive(Constructor)]
 pub(super) struct Calls {
     backends: Arc<Backends>,
+    registry: Arc<dyn Registry>,
     config: RunningConfig,
     metrics: Metrics,
 }
 
 impl Calls {
-    /// The handler of a client's event that is a call to a backend; none if it is none.
+    /// The handler of a client's event that is kept for backends or a call to one; none if it is neither.
     pub(super) fn handler(&self, namespace: &str, event: &str) -> Option<OnEvent> {
+        let queueing = self.backends.queueing(namespace, event);
+        if !queueing.is_empty() {
+            return Some(event::keeper(queueing, self.registry.clone()));
+        }
         let backend = self.backends.for_event(namespace, event)?;
         Some(event::handler(backend, self.metrics.clone()))
     }

@@ -29,7 +29,7 @@ use crate::{
         tail::Happening,
         tasks::{contain, contain_async},
     },
-    registry::keys::Shard,
+    registry::{Closed, keys::Shard},
     transport::{Session, engine::Adapter, parted::Removal},
 };
 
@@ -164,12 +164,13 @@ impl LocalConnections {
             return;
         }
         (self.on_departed)(&connection.id);
-        let left = self.table.remove(connection);
-        self.unregister_closed(connection);
         let label = connection.session.breach().map_or(label, Breach::label);
         let label = connection
             .ending()
             .map_or(label, |ending| Ending::label(ending.code));
+        connection.set_departure(label);
+        let left = self.table.remove(connection);
+        self.unregister_closed(connection);
         self.metrics.disconnects(label).increment(1);
         self.tail.tell(|| Happening::Disconnected {
             who: connection.who(),
@@ -285,16 +286,16 @@ impl LocalConnections {
     /// that come after these are to get out too.
     async fn tell_departed(self: &Arc<Self>, connections: &[Arc<LocalConnection>]) -> bool {
         for some in connections.chunks(BATCH) {
-            let entries: Vec<_> = some.iter().map(|connection| connection.entry()).collect();
-            let call = async {
-                self.registry
-                    .unregister(&self.lease.current(), &entries)
-                    .await
-            };
-            match contain_async("unregistering", entries.len(), call).await {
+            let closed = some.iter().map(|connection| Closed {
+                entry: connection.entry(),
+                closing: connection.closing(),
+            });
+            let closed: Vec<_> = closed.collect();
+            let call = async { self.registry.close(&self.lease.current(), &closed).await };
+            match contain_async("unregistering", closed.len(), call).await {
                 Some(Ok(())) => {}
                 Some(Err(error)) => {
-                    tracing::debug!(%error, connections = entries.len(), "can't unregister yet");
+                    tracing::debug!(%error, connections = closed.len(), "can't unregister yet");
                     return false;
                 }
                 None => return false,

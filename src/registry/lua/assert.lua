@@ -5,7 +5,8 @@
 -- KEYS[4] generation of the shard    KEYS[5] ban of the user    KEYS[6] revocation of the user    KEYS[7] revocation of the token
 -- KEYS[8] end of the session    KEYS[9] newcomers of the user    KEYS[10] kicks of the user    KEYS[11] end of the connection
 -- KEYS[12] connections that are not where their ids say    KEYS[13] when the token was first seen, if it is of the future
--- KEYS[14] lasting memberships of the user
+-- KEYS[14] lasting memberships of the user    KEYS[15] users that are about to count as offline    KEYS[16] when the user was last
+-- seen
 -- ARGV[1] generation that is meant    ARGV[2] lease    ARGV[3] user, empty for a guest    ARGV[4] id    ARGV[5] the entry up to its
 -- start    ARGV[6] session and what follows    ARGV[7] version    ARGV[8] start of the connection, in ms; empty: it begins now
 -- ARGV[9] when its grant was issued, in ms; empty: not known    ARGV[10] until when a token of the future is remembered, in ms
@@ -13,7 +14,8 @@
 -- ARGV[13] how many connections the user may have, 0: any number    ARGV[14] the order to end for the oldest ones that are in the
 -- way; empty: the new one is refused    ARGV[15] what the keys of ends begin with    ARGV[16] how long ends are kept, in ms
 -- ARGV[17] how many may come together, 0: any number    ARGV[18] for how long they count as together, in ms    ARGV[19] how many
--- entries are looked at to count devices    ARGV[20…] leases of nodes that are gone
+-- entries are looked at to count devices    ARGV[20] whom to tell, empty for nobody; else JSON: `opened` and `online`, outboxes,
+-- `connection`, the data of the first, and `kept`, as `tell` has it    ARGV[21…] leases of nodes that are gone
 --
 -- Answers 'generation' if the shard has another one; 'end' and the ending if it is ordered to end; 'bar' and what bars it; or 'in',
 -- the start, connections and devices of the user (devices beyond those looked at count as one each), the ids of those that make
@@ -91,7 +93,7 @@ if user ~= '' then
   count = redis.call('ZLEXCOUNT', KEYS[1], '[' .. user .. '\0', '(' .. user .. '\1')
 end
 local gone = {}
-for i = 20, #ARGV do
+for i = 21, #ARGV do
   gone[ARGV[i]] = true
 end
 
@@ -150,6 +152,19 @@ for _, before in ipairs(earlier) do
 end
 for _, other in ipairs(ordered) do
   redis.call('SET', ARGV[15] .. other, ARGV[14], 'PX', ARGV[16])
+end
+if ARGV[20] ~= '' and #earlier == 0 then
+  local told = cjson.decode(ARGV[20])
+  local about = user ~= '' and 'u' .. user or 'c' .. id
+  -- One that was let in before is put back after a loss of data, of which nobody is told; or after its node was taken for dead, of
+  -- which everybody was, and which has left behind when its user was last seen.
+  local is_news = ARGV[12] ~= '1' or redis.call('EXISTS', KEYS[16]) == 1
+  if is_news then
+    tell(told.opened, told.kept, 'connection.opened', about, told.connection)
+  end
+  if user ~= '' and count == 0 and redis.call('ZREM', KEYS[15], user) == 0 and is_news then
+    tell(told.online, told.kept, 'user.online', about)
+  end
 end
 if not first then
   return { 'in', text(start), 1, 1, {}, lasting }

@@ -2,9 +2,20 @@
 --
 -- KEYS[1] members of the shard    KEYS[2] rooms of the shard    KEYS[3] members of the lease in the shard    KEYS[3 + i] who holds
 -- the room of change i: a hash of lease → how many members it has, and of the empty text → how many users
--- ARGV[1] lease    ARGV[4i - 2…4i + 1] of change i: 1, or 0 to take it out; room; user, empty for a guest; id
+-- ARGV[1] lease    ARGV[2] whom to tell, empty for nobody; else JSON: `rooms`, for each change `occupied` and `vacated`, outboxes, and
+-- `data`; and `kept`, as `tell` has it    ARGV[4i - 1…4i + 2] of change i: 1, or 0 to take it out; room; user, empty for a guest; id
 
 local members, rooms, joined, lease = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
+
+local told = ARGV[2] ~= '' and cjson.decode(ARGV[2])
+
+-- Tells that the room of change i has its first member, or has none any more.
+local function tell_of_room(i, room, is_occupied)
+  local of = told and told.rooms[i]
+  if of then
+    tell(is_occupied and of.occupied or of.vacated, told.kept, is_occupied and 'room.occupied' or 'room.vacated', 'r' .. room, of.data)
+  end
+end
 
 local function has(fields)
   return redis.call('ZLEXCOUNT', members, '[' .. fields .. '\0', '(' .. fields .. '\1') > 0
@@ -12,7 +23,7 @@ end
 
 for i = 1, #KEYS - 3 do
   local holders = KEYS[3 + i]
-  local is_in, room, user, id = unpack(ARGV, 4 * i - 2, 4 * i + 1)
+  local is_in, room, user, id = unpack(ARGV, 4 * i - 1, 4 * i + 2)
   local of_user = room .. '\0' .. user
   local member = of_user .. '\0' .. id .. '\0' .. lease
   if is_in == '1' then
@@ -23,7 +34,9 @@ for i = 1, #KEYS - 3 do
         redis.call('HINCRBY', holders, '', 1)
       end
     end
-    redis.call('ZADD', rooms, 0, room)
+    if redis.call('ZADD', rooms, 0, room) == 1 then
+      tell_of_room(i, room, true)
+    end
     redis.call('HSET', joined, room .. '\0' .. id, user)
   else
     redis.call('HDEL', joined, room .. '\0' .. id)
@@ -36,7 +49,9 @@ for i = 1, #KEYS - 3 do
       end
       if not has(room) then
         redis.call('DEL', holders)
-        redis.call('ZREM', rooms, room)
+        if redis.call('ZREM', rooms, room) == 1 then
+          tell_of_room(i, room, false)
+        end
       end
     end
   end

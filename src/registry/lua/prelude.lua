@@ -92,3 +92,21 @@ local function schema_of(written)
   end
   return schema
 end
+
+-- Adds a notification to outboxes, one for each backend that is told. `about`: whom or what it is about, as the notifications of one
+-- are delivered in order. `kept`: how long an outbox that nobody adds to is kept, in ms. `data` and `at` may be nil.
+local function tell(outboxes, kept, kind, about, data, at)
+  local fields = { 't', kind, 'o', about }
+  if data then
+    fields[#fields + 1] = 'd'
+    fields[#fields + 1] = data
+  end
+  if at then
+    fields[#fields + 1] = 'a'
+    fields[#fields + 1] = at
+  end
+  for _, outbox in ipairs(outboxes) do
+    redis.call('XADD', outbox, '*', unpack(fields))
+    redis.call('PEXPIRE', outbox, kept)
+  end
+end

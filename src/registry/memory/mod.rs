@@ -6,6 +6,7 @@
 mod calls;
 mod families;
 mod fences;
+mod outbox;
 mod rooms;
 mod store;
 
@@ -22,18 +23,19 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::{
-    Admission, Assertion, Ban, Bar, EndOrder, EndTarget, Entry, Grant, Heartbeat, Lease, Listed,
-    Node, NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage,
-    Whom, cursor,
+    Admission, Assertion, Ban, Bar, Closed, Closing, EndOrder, EndTarget, Entry, Grant, Heartbeat,
+    Lease, Listed, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry,
+    UsersPage, Whom, cursor,
     fence::to_millisecond,
     keys::{Shard, Shards},
 };
 use crate::{
-    config,
+    config::{self, RunningConfig},
     connection::{Connection, ConnectionId, Instance, Tally, UserId},
     ending::Ending,
 };
 use fences::Standing;
+use outbox::Told;
 use store::{Held, Membership, Store};
 
 /// A handle; clones share the store.
@@ -42,6 +44,7 @@ pub struct MemoryRegistry {
     store: Arc<Mutex<Store>>,
     lease: Duration,
     last_seen: Duration,
+    told: Told,
     /// The lease of the node whose handle this is, once it has joined.
     own: Arc<Mutex<Option<Lease>>>,
 }
@@ -69,8 +72,15 @@ impl MemoryRegistry {
             store: Arc::default(),
             lease: timing.lease,
             last_seen: presence.last_seen,
+            told: Told::default(),
             own: Arc::default(),
         }
+    }
+
+    /// Tells the backends of a configuration what happens.
+    pub fn telling(mut self, config: RunningConfig) -> Self {
+        self.told = Told(Some(config));
+        self
     }
 
     /// Another node's handle on the same store.
@@ -214,12 +224,12 @@ impl Registry for MemoryRegistry {
             membership.buried = true;
             membership.renewed = to_millisecond(Timestamp::now());
         }
-        store.reap(lease, self.last_seen);
+        store.reap(lease, self.last_seen, &self.told);
         Ok(())
     }
 
     async fn reap(&self, lapsed: &Lease) -> Result<u64, RegistryError> {
-        Ok(self.store.lock().reap(lapsed, self.last_seen))
+        Ok(self.store.lock().reap(lapsed, self.last_seen, &self.told))
     }
 
     async fn assert(
@@ -275,7 +285,10 @@ impl Registry for MemoryRegistry {
                 version: assertion.version,
                 start,
             };
-            store.entries.insert(entry.clone(), held);
+            let connection = held.connection.clone();
+            if store.entries.insert(entry.clone(), held).is_none() {
+                store.tell_opened(&self.told, &entry, &connection, assertion.again);
+            }
         }
         let tally = match &entry.user {
             Some(user) => Tally::of(
@@ -297,11 +310,13 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
+    async fn close(&self, lease: &Lease, closed: &[Closed]) -> Result<(), RegistryError> {
         let mut store = self.store.lock();
         let now = to_millisecond(Timestamp::now());
-        for entry in entries {
-            store.remove(lease, entry, now, self.last_seen);
+        for Closed { entry, closing } in closed {
+            if let Some(gone) = store.remove(lease, entry, now, self.last_seen) {
+                store.tell_closed(&self.told, entry, &gone, closing);
+            }
             if !store.entries.contains_key(entry) {
                 store.ends.remove(&entry.id);
             }
@@ -315,7 +330,10 @@ impl Registry for MemoryRegistry {
             return Ok(Some(ending.clone()));
         }
         let now = to_millisecond(Timestamp::now());
-        store.remove(lease, entry, now, self.last_seen);
+        if let Some(gone) = store.remove(lease, entry, now, self.last_seen) {
+            let closing = Closing::because("authenticated");
+            store.tell_closed(&self.told, entry, &gone, &closing);
+        }
         Ok(None)
     }
 
@@ -406,7 +424,7 @@ impl Registry for MemoryRegistry {
     async fn totals(&self) -> Result<Totals, RegistryError> {
         let mut store = self.believed()?;
         for lease in store.lapsed() {
-            let connections = store.reap(&lease, self.last_seen);
+            let connections = store.reap(&lease, self.last_seen, &self.told);
             if connections > 0 {
                 tracing::warn!(%lease, connections, "reaped a node that is gone");
             }

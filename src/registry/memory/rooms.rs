@@ -9,6 +9,7 @@ use async_trait::async_trait;
 
 use super::{MemoryRegistry, fences::now, store::Store};
 use crate::{
+    config::Fact,
     connection::{Instance, UserId},
     registry::{
         Entry, Lasting, Lease, Member, MembersPage, RegistryError, Room, RoomFilter, RoomTally,
@@ -55,9 +56,17 @@ impl RoomStore {
         of_user.map(|(_, lasting)| lasting.clone()).collect()
     }
 
-    /// Takes out what is in rooms under a lease.
-    pub(super) fn reap(&mut self, lease: &Lease) {
+    fn is_empty(&self, room: &Room) -> bool {
+        self.of_room(room).next().is_none()
+    }
+
+    /// Takes out what is in rooms under a lease. Returns the rooms that nobody is in any more.
+    pub(super) fn reap(&mut self, lease: &Lease) -> BTreeSet<Room> {
+        let of_lease = self.members.iter().filter(|(_, its)| *its == lease);
+        let mut rooms: BTreeSet<_> = of_lease.map(|((room, _), _)| room.clone()).collect();
         self.members.retain(|_, its_lease| its_lease != lease);
+        rooms.retain(|room| self.is_empty(room));
+        rooms
     }
 }
 
@@ -87,13 +96,20 @@ impl Rooms for MemoryRegistry {
         _shard: Shard,
         changes: &[(Member, bool)],
     ) -> Result<(), RegistryError> {
-        let members = &mut self.store.lock().rooms.members;
+        let store = &mut *self.store.lock();
         for (Member { room, entry }, is_in) in changes {
             let key = (room.clone(), entry.clone());
+            let was_empty = store.rooms.is_empty(room);
+            let members = &mut store.rooms.members;
             if *is_in {
                 members.insert(key, lease.clone());
             } else if members.get(&key) == Some(lease) {
                 members.remove(&key);
+            }
+            match (was_empty, store.rooms.is_empty(room)) {
+                (true, false) => store.tell_of_room(&self.told, room, Fact::Occupied),
+                (false, true) => store.tell_of_room(&self.told, room, Fact::Vacated),
+                _ => {}
             }
         }
         Ok(())

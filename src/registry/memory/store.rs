@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
+    config::Fact,
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
     registry::{
-        Bar, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, RATE_WINDOW,
+        Bar, Closing, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, RATE_WINDOW,
         UserLimit,
         fence::{KICKS_KEPT, ORDER_KEPT},
         keys::Shard,
@@ -24,6 +25,7 @@ use super::{
     calls::Calls,
     families::Families,
     fences::{Fences, Standing, later, now},
+    outbox::{Outboxes, Told},
     rooms::RoomStore,
 };
 
@@ -51,6 +53,8 @@ pub(super) struct Store {
     pub(super) calls: Calls,
     /// Who is in which room.
     pub(super) rooms: RoomStore,
+    /// What backends are to be told.
+    pub(super) outboxes: Outboxes,
 }
 
 /// An order to end those of a user's connections that had begun by then, but for some.
@@ -155,22 +159,22 @@ impl Store {
             .max()
     }
 
-    /// Removes an entry if it belongs to this lease. `ended`: when its connection did.
+    /// Removes an entry if it belongs to this lease, and returns its connection. `ended`: when that did.
     pub(super) fn remove(
         &mut self,
         lease: &Lease,
         entry: &Entry,
         ended: Timestamp,
         keep: Duration,
-    ) -> bool {
+    ) -> Option<Connection> {
         if self
             .entries
             .get(entry)
             .is_none_or(|held| held.lease != *lease)
         {
-            return false;
+            return None;
         }
-        self.entries.remove(entry);
+        let held = self.entries.remove(entry)?;
         self.owners.remove(&entry.id);
         // Also while other entries of the user are left: their leases may have run out before this connection ended.
         if let Some(user) = &entry.user
@@ -183,7 +187,7 @@ impl Store {
             self.seen
                 .insert(user.clone(), (seen, Instant::now() + keep));
         }
-        true
+        Some(held.connection)
     }
 
     pub(super) fn entries_of(&self, lease: &Lease) -> Vec<Entry> {
@@ -191,7 +195,7 @@ impl Store {
         entries.map(|(entry, _)| entry.clone()).collect()
     }
 
-    pub(super) fn reap(&mut self, lease: &Lease, keep: Duration) -> u64 {
+    pub(super) fn reap(&mut self, lease: &Lease, keep: Duration, told: &Told) -> u64 {
         let Some(membership) = self
             .leases
             .get(lease)
@@ -202,9 +206,14 @@ impl Store {
         let renewed = membership.renewed;
         let mut reaped = 0;
         for entry in self.entries_of(lease) {
-            reaped += u64::from(self.remove(lease, &entry, renewed, keep));
+            if let Some(gone) = self.remove(lease, &entry, renewed, keep) {
+                self.tell_closed(told, &entry, &gone, &Closing::lost());
+                reaped += 1;
+            }
         }
-        self.rooms.reap(lease);
+        for room in self.rooms.reap(lease) {
+            self.tell_of_room(told, &room, Fact::Vacated);
+        }
         self.leases.remove(lease);
         reaped
     }

@@ -41,6 +41,7 @@ mod known;
 mod leases;
 mod member;
 mod orders;
+mod outbox;
 mod reads;
 mod rooms;
 mod schema;
@@ -66,12 +67,12 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Assertion, Ban, Bar, EndOrder, Entry, Grant, Heartbeat, Lease, Node, NodeReport,
-    Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
+    Admission, Assertion, Ban, Bar, Closed, EndOrder, Entry, Grant, Heartbeat, Lease, Node,
+    NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
     keys::{Keys, Shard, Shards},
 };
 use crate::{
-    config,
+    config::{self, RunningConfig},
     connection::{Connection, ConnectionId, Instance, UserId},
     ending::Ending,
     link::{Link, LinkError, Servers, Slot},
@@ -108,6 +109,8 @@ pub struct RedisRegistry {
     lease: Duration,
     /// How long `lastSeen` is kept.
     last_seen: Duration,
+    /// Says which backends are told of what; none: nobody is told of anything.
+    config: Option<RunningConfig>,
     /// What is known without asking.
     known: Arc<Mutex<Known>>,
     /// The looks at the shards that are not known to be whole.
@@ -152,12 +155,19 @@ impl RedisRegistry {
             heartbeat: timing.heartbeat,
             lease: timing.lease,
             last_seen: presence.last_seen,
+            config: None,
             amiss: Arc::default(),
             unreadable: Arc::new(Unreadable::new(metrics.clone())),
             carry: Arc::new(Carry::new(shards)),
             schema: Arc::new(Agreement::new(schema::SPOKEN, shards)),
             metrics,
         })
+    }
+
+    /// Tells the backends of a configuration what happens.
+    pub fn telling(mut self, config: RunningConfig) -> Self {
+        self.config = Some(config);
+        self
     }
 
     /// The handle of a node that speaks another level than this version does: for tests of rolling upgrades.
@@ -259,8 +269,8 @@ impl Registry for RedisRegistry {
         self.put(lease, assertion).await
     }
 
-    async fn unregister(&self, lease: &Lease, entries: &[Entry]) -> Result<(), RegistryError> {
-        self.remove_entries(lease, entries).await
+    async fn close(&self, lease: &Lease, closed: &[Closed]) -> Result<(), RegistryError> {
+        self.remove_entries(lease, closed).await
     }
 
     async fn release(&self, lease: &Lease, entry: &Entry) -> Result<Option<Ending>, RegistryError> {

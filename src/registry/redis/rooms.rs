@@ -54,14 +54,16 @@ impl RedisRegistry {
         &self,
         lease: &Lease,
         shard: Shard,
-        changes: impl Iterator<Item = (&'a [u8], &'a [u8], &'a [u8], bool)>,
-    ) -> ScriptInvocation<'_> {
+        changes: impl Iterator<Item = (&'a [u8], &'a [u8], &'a [u8], bool)> + Clone,
+    ) -> Result<ScriptInvocation<'_>, RegistryError> {
+        let told = self.told_of_rooms(shard, changes.clone().map(|(room, ..)| room))?;
         let mut script = self.scripts.change_members.prepare_invoke();
         script
             .key(self.keys.members(shard))
             .key(self.keys.rooms(shard))
             .key(self.keys.joined(shard, lease))
-            .arg(lease.to_string());
+            .arg(lease.to_string())
+            .arg(told);
         for (room, user, id, is_in) in changes {
             script
                 .key(self.keys.room_holders(shard, room))
@@ -70,7 +72,7 @@ impl RedisRegistry {
                 .arg(user)
                 .arg(id);
         }
-        script
+        Ok(script)
     }
 
     /// Takes some of the members of a lease, as `m:<lease>` has them, out of a shard's rooms.
@@ -95,7 +97,7 @@ impl RedisRegistry {
         if members.len() < joined.len() {
             self.pool.query::<i64>("reap", slot, &unreadable).await?;
         }
-        let script = self.change(lease, shard, members.into_iter());
+        let script = self.change(lease, shard, members.iter().copied())?;
         self.pool.query::<i64>("reap", slot, &script).await?;
         Ok(())
     }
@@ -351,7 +353,7 @@ impl Rooms for RedisRegistry {
             });
             self.change(lease, shard, changes)
         });
-        let scripts: Vec<_> = scripts.collect();
+        let scripts: Vec<_> = scripts.collect::<Result<_, _>>()?;
         let slot = self.keys.slot_of(shard);
         let written = scripts
             .iter()

@@ -44,5 +44,9 @@ scripts! {
     settle_call = "settle_call";
     change_members = "change_members";
     keep_in_room = "keep_in_room";
+    deliver = "deliver";
+    tell_left = "tell_left";
+    keep_event = "keep_event";
+    prune = "prune";
     carry = "carry";
 }

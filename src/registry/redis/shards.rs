@@ -13,7 +13,7 @@ use super::{CHUNK, RedisRegistry, known::Known};
 use crate::{
     connection::Instance,
     link::{Address, LinkError, Slot},
-    registry::{Heartbeat, Lease, NodeReport, RegistryError, keys::Shard},
+    registry::{Closing, Heartbeat, Lease, NodeReport, RegistryError, keys::Shard},
 };
 
 /// How often a read is made again whose shards turned out to be whole in the meantime.
@@ -316,7 +316,10 @@ impl RedisRegistry {
                 let entries = entries
                     .iter()
                     .map(|(id, user)| (id.as_slice(), user.as_slice()));
-                let script = self.removal(lease, shard, entries, "reap", ended);
+                let entries: Vec<_> = entries.collect();
+                let closing = |_| Closing::lost();
+                let told = self.told_of_gone(lease, shard, &entries, closing).await?;
+                let script = self.removal(lease, shard, &entries, "reap", ended, told);
                 let (removed,): (u64,) = self.pool.query("reap", slot, &script).await?;
                 reaped += removed;
             }

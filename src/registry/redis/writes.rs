@@ -15,7 +15,8 @@ use crate::{
     connection::{Connection, Tally},
     ending::Ending,
     registry::{
-        Admission, Ahead, Assertion, Entry, Lease, LimitPolicy, RATE_WINDOW, RegistryError,
+        Admission, Ahead, Assertion, Closed, Closing, Entry, Lease, LimitPolicy, RATE_WINDOW,
+        RegistryError,
         fence::ORDER_KEPT,
         keys::Shard,
         shard::{is_marked, mark},
@@ -87,6 +88,8 @@ impl RedisRegistry {
                     .ahead(shard, ahead.map_or("", |ahead| &ahead.digest)),
             )
             .key(self.keys.lasting(shard, &user))
+            .key(self.keys.leaving(shard))
+            .key(self.keys.seen(shard, &user))
             .arg(&generation)
             .arg(lease.to_string())
             .arg(user)
@@ -105,7 +108,8 @@ impl RedisRegistry {
             .arg(milliseconds(ORDER_KEPT))
             .arg(limit.map_or(0, |limit| limit.newcomers))
             .arg(milliseconds(RATE_WINDOW))
-            .arg(COUNTED);
+            .arg(COUNTED)
+            .arg(self.told_of_newcomer(shard, connection)?);
         for gone in table.gone() {
             script.arg(gone.lease.to_string());
         }
@@ -158,28 +162,32 @@ impl RedisRegistry {
     pub(super) async fn remove_entries(
         &self,
         lease: &Lease,
-        entries: &[Entry],
+        closed: &[Closed],
     ) -> Result<(), RegistryError> {
         let mut shards = vec![Vec::new(); self.shards.count()];
-        for entry in entries {
-            if let Some(shard) = self.shards.of_entry(entry) {
-                shards[shard.index()]
-                    .push((entry.id.as_str(), member::user_field(entry.user.as_ref())));
+        for one in closed {
+            if let Some(shard) = self.shards.of_entry(&one.entry) {
+                let user = member::user_field(one.entry.user.as_ref());
+                shards[shard.index()].push((one, user));
             }
         }
-        let mut removals = Vec::new();
-        for (shard, entries) in self.shards.all().zip(&shards) {
-            for chunk in entries.chunks(CHUNK) {
+        let removals = self.shards.all().zip(&shards).flat_map(|(shard, closed)| {
+            let chunks = closed.chunks(CHUNK);
+            chunks.map(move |chunk| async move {
                 let entries = chunk
                     .iter()
-                    .map(|(id, user)| (id.as_bytes(), user.as_slice()));
-                let removal = self.removal(lease, shard, entries, "gone", "");
-                removals.push((self.keys.slot_of(shard), removal));
-            }
-        }
-        let removals = removals
-            .iter()
-            .map(|(slot, removal)| self.link.query::<(u64,)>("unregister", *slot, removal));
+                    .map(|(one, user)| (one.entry.id.as_str().as_bytes(), user.as_slice()));
+                let entries: Vec<_> = entries.collect();
+                let closing = |index: usize| chunk[index].0.closing.clone();
+                let told = self.told_of_gone(lease, shard, &entries, closing).await?;
+                let removal = self.removal(lease, shard, &entries, "gone", "", told);
+                let slot = self.keys.slot_of(shard);
+                self.link
+                    .query::<(u64,)>("unregister", slot, &removal)
+                    .await
+                    .map_err(RegistryError::from)
+            })
+        });
         try_join_all(removals).await?;
         Ok(())
     }
@@ -194,8 +202,10 @@ impl RedisRegistry {
             return Ok(None);
         };
         let user = member::user_field(entry.user.as_ref());
-        let one = std::iter::once((entry.id.as_str().as_bytes(), user.as_slice()));
-        let removal = self.removal(lease, shard, one, "passed", "");
+        let one = [(entry.id.as_str().as_bytes(), user.as_slice())];
+        let closing = |_| Closing::because("authenticated");
+        let told = self.told_of_gone(lease, shard, &one, closing).await?;
+        let removal = self.removal(lease, shard, &one, "passed", "", told);
         let answer: Vec<Value> = self
             .link
             .query("release", self.keys.slot_of(shard), &removal)
@@ -207,14 +217,15 @@ impl RedisRegistry {
     }
 
     /// `remove.lua` for some entries (id and user field) of a shard: those that are `gone`, one that is `passed` on, or those of a
-    /// node to `reap`. `ended`: when, in ms; empty for now.
-    pub(super) fn removal<'a>(
+    /// node to `reap`. `ended`: when, in ms; empty for now. `told`: whom to tell.
+    pub(super) fn removal(
         &self,
         lease: &Lease,
         shard: Shard,
-        entries: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+        entries: &[(&[u8], &[u8])],
         why: &str,
         ended: &str,
+        told: String,
     ) -> ScriptInvocation<'_> {
         let mut script = self.scripts.remove.prepare_invoke();
         script
@@ -222,16 +233,18 @@ impl RedisRegistry {
             .key(self.keys.held(shard, lease))
             .key(self.keys.users(shard))
             .key(self.keys.moved(shard))
+            .key(self.keys.leaving(shard))
             .arg(lease.to_string())
             .arg(why)
             .arg(ended)
-            .arg(milliseconds(self.last_seen));
+            .arg(milliseconds(self.last_seen))
+            .arg(told);
         for (id, user) in entries {
             script
                 .key(self.keys.seen(shard, user))
                 .key(self.keys.end(shard, id))
-                .arg(user)
-                .arg(id);
+                .arg(*user)
+                .arg(*id);
         }
         script
     }

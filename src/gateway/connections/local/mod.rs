@@ -33,7 +33,7 @@ use crate::{
     connection::{Connection, ConnectionId, NodeId, Tally, UserId},
     ending::Ending,
     gateway::tail::Who,
-    registry::{Ahead, Entry, Grant, to_millisecond},
+    registry::{Ahead, Closing, Entry, Grant, to_millisecond},
     transport::Session,
 };
 
@@ -92,6 +92,8 @@ pub(crate) struct LocalConnection {
     /// The users that it watches, and whether its client was last told that each is online; none: not told yet.
     watches: Mutex<BTreeMap<UserId, Option<bool>>>,
     ending: OnceLock<Ending>,
+    /// What it ended by, in the words of the metrics; set once it is over.
+    departure: OnceLock<&'static str>,
     /// When it began, by the registry's clock; set once the registry has it.
     start: OnceLock<Timestamp>,
     /// How often its record or its grant has changed.
@@ -134,6 +136,7 @@ impl LocalConnection {
             rooms: Mutex::default(),
             watches: Mutex::default(),
             ending: OnceLock::new(),
+            departure: OnceLock::new(),
             start: OnceLock::new(),
             version: AtomicU64::new(0),
             messages_out: AtomicU64::new(0),
@@ -316,6 +319,26 @@ impl LocalConnection {
     /// Gives it an ending; the first one counts. Returns whether this was it.
     pub(crate) fn set_ending(&self, ending: Ending) -> bool {
         self.ending.set(ending).is_ok()
+    }
+
+    /// Notes what it ended by, in the words of the metrics; the first one counts.
+    pub(crate) fn set_departure(&self, label: &'static str) {
+        self.departure.set(label).ok();
+    }
+
+    /// How it has ended, for those who are told.
+    pub(crate) fn closing(&self) -> Closing {
+        match self.ending() {
+            Some(ending) => Closing {
+                reason: ending.reason.clone().into(),
+                code: Some(ending.code),
+            },
+            None => Closing::because(
+                self.departure
+                    .get()
+                    .map_or_else(|| "unavailable".to_owned(), |label| label.replace('_', " ")),
+            ),
+        }
     }
 
     /// Waits until it is closed on this node and out of the registry.
