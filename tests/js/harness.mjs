@@ -25,7 +25,7 @@ export { after, before, describe };
 class NeedsRedis extends Error {}
 
 /**
- * node:test's test, bounded by `ms`. The body gets `node(settings)`, `redis()` and `link(redis)`, which start what ends
+ * node:test's test, bounded by `ms`. The body gets `node(settings)`, `redis(options)` and `link(redis)`, which start what ends
  * with the test, `owned(end)` for what else is to end with it, and `note(text)`. Clients it leaves are closed; when it
  * fails, what the nodes logged meanwhile is printed.
  */
@@ -44,9 +44,9 @@ export function test(name, options, body) {
       owned.push(() => one.kill());
       return one;
     };
-    const redis = async () => {
+    const redis = async (options) => {
       if (process.env.SWITCHBOARD_TEST_ONLY === 'embedded') throw new NeedsRedis();
-      const one = await startRedis();
+      const one = await startRedis(options);
       owned.push(() => one.stop());
       return one;
     };

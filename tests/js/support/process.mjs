@@ -228,12 +228,17 @@ export async function freePort() {
   return port;
 }
 
-/** A real redis-server that keeps nothing on disk. `stop()` and `start()` make an outage on the same port. */
+/** A real redis-server that keeps nothing on disk, or with `keeps` every write. `stop()` and `start()` make an outage on the same port. */
 export class Redis {
+  constructor({ keeps = false } = {}) {
+    this.folder = keeps ? mkdtempSync(path.join(scratch, 'redis-')) : undefined;
+  }
+
   async start() {
     for (let attempt = 1; ; attempt += 1) {
       const port = this.port ?? (await freePort());
-      const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--dir', scratch];
+      const kept = this.folder ? ['--appendonly', 'yes', '--appendfsync', 'always', '--dir', this.folder] : ['--appendonly', 'no', '--dir', scratch];
+      const args = ['--port', String(port), '--bind', '127.0.0.1', '--save', '', ...kept];
       this.server = new Running(REDIS_SERVER, args, { name: 'redis-server' });
       try {
         await this.server.line(/Ready to accept connections/i);
@@ -282,7 +287,7 @@ export class Redis {
   }
 }
 
-export const startRedis = () => new Redis().start();
+export const startRedis = (options) => new Redis(options).start();
 
 /** Seconds since 1970, `seconds` from now: a NumericDate as tokens have them. */
 export const soon = (seconds) => Math.floor(Date.now() / 1000) + seconds;

@@ -18,16 +18,19 @@ export async function eventually(what, check, { ms = 5000, every = 50 } = {}) {
   const late = Symbol('late');
   let wrong = 'nothing: it did not come to an end';
   for (;;) {
+    let timer;
     try {
-      let timer;
       const end = new Promise((resolve) => {
         timer = setTimeout(resolve, Math.max(deadline - Date.now(), 1), late);
       });
-      const value = await Promise.race([check(), end]).finally(() => clearTimeout(timer));
+      const value = await Promise.race([check(), end]);
       if (value !== late && value !== false) return value;
       if (value === false) wrong = 'the condition is false';
     } catch (error) {
       wrong = error.message;
+    } finally {
+      // Also where the check itself has thrown: a timer that is left keeps the process of the tests.
+      clearTimeout(timer);
     }
     if (Date.now() >= deadline) throw new Error(`expected within ${ms} ms: ${what}\n  the last look said: ${wrong}`);
     await pause(every);
