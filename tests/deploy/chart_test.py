@@ -45,7 +45,7 @@ SECRETS = {
     "jwt-keys": '[{"secret": "hidden-secret-of-a-partner-0123456789ab", "issuer": "https://partner.example.com", "roles": ["user"]}]',
     "api-key": "hidden-api-key-0123456789",
     "api-keys": '[{"name": "backend", "key": "hidden-named-key-0123456789", "scopes": ["send"]}]',
-    "backends": '[{"name": "app", "url": "http://app:8000/switchboard", "secret": "whsec_hiddenhiddenhiddenhiddenhiddenhidd"}]',
+    "backends": '[{"name": "app", "url": "http://app:8000/switchboard", "secret": "whsec_hiddenhiddenhiddenhiddenhiddenhi"}]',
     "redis-url": "redis://switchboard:hidden@redis:6379",
     "redis-urls": "redis://switchboard:hidden@one:26379,redis://switchboard:hidden@two:26379",
     "redis-sentinel-password": "hidden-sentinel-password",

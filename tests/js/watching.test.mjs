@@ -49,6 +49,8 @@ onBothRegistries((world) => {
     await eventually('it is gone', async () => assert.equal((await world.api.user(user)).online, false));
     client = await connected(world.door, { user });
     const one = await connected(world.desk, { user: mark });
+    // Who comes and goes within a moment may never be seen.
+    await watcher.wait('presence');
     one.socket.disconnect();
     // It went after the other, and is told of: so the other would have been.
     await watcher.wait('presence', { nth: 2 });
