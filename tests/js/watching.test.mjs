@@ -114,6 +114,17 @@ onBothRegistries((world) => {
   });
 }, { config: config('claim') });
 
+test('a thousand users are watched with one event', async ({ node }) => {
+  const alone = await node({ env: { SWITCHBOARD_PRESENCE__WATCH: 'any' } });
+  const client = await connected(alone, { user: someone('watcher') });
+  const users = Array.from({ length: 1000 }, (_, n) => `0d9a7e52-6f0c-4c1e-9d0a-${String(n).padStart(12, '0')}`);
+  assert.deepEqual(Object.keys((await client.granted('watch', users)).users), users);
+  await client.denied('Too many users', 'watch', ['one more']);
+  await client.denied('Invalid arguments', 'watch', Array(2000).fill('x'.repeat(36)));
+  await client.granted('unwatch', users);
+  await client.granted('watch', ['one more']);
+});
+
 test('nobody is watched where that is off', async ({ node }) => {
   const alone = await node();
   const client = await connected(alone, { user: someone('watcher') });

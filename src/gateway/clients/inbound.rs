@@ -19,7 +19,8 @@ use socketioxide::{
 
 use super::{
     admin::{self, AdminVerb, AdminVerbs},
-    client_verbs::{self, ClientVerb, ClientVerbs, Offered},
+    client_verbs::ClientVerbs,
+    verb::{ClientVerb, Offered},
 };
 use crate::{
     config::{Config, RunningConfig},
@@ -53,10 +54,6 @@ const UNKNOWN_EVENT: &str = "Unknown event";
 
 /// What a client is told that asks while nothing can be said for sure.
 const UNAVAILABLE: &str = "Service unavailable";
-
-/// The largest packet that asks for a client verb, in bytes: a token, an id, or a page. Read into a tree of values it may take
-/// a hundred times as much, for as long as the verb takes.
-const MAX_CLIENT_VERB: usize = 16 * 1024;
 
 /// What a client may ask of the gateway itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,9 +281,7 @@ impl ClientEvents {
         mut asked: QueuedVerb,
     ) {
         let read = match asked.verb {
-            Verb::Client(verb) if asked.bytes > MAX_CLIENT_VERB => {
-                Err(client_verbs::too_large(verb))
-            }
+            Verb::Client(verb) if asked.bytes > verb.largest() => Err(verb.too_large()),
             _ => {
                 let Ok(TryData(given)) =
                     TryData::<admin::Given>::from_message_parts(socket, &mut asked.packet, &None);
