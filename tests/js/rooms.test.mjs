@@ -1,7 +1,7 @@
 // Contract 10: rooms. Memberships by claim, by the backend and by the client; sends, listings and ends.
 
 import assert from 'node:assert/strict';
-import { clockPasses, connected, eventually, expectProblem, onBothRegistries, segment, someone, test, token } from './harness.mjs';
+import { clockPasses, connected, eventually, expectProblem, onBothRegistries, parseMetrics, segment, someone, test, token } from './harness.mjs';
 
 const config = `
 [limits]
@@ -35,6 +35,7 @@ onBothRegistries((world) => {
   const out = (user, room) => world.api.ok('DELETE', `/v1/users/${segment(user)}/rooms/${segment(room)}`);
   const shown = async (client) => (await world.api.ok('GET', `/v1/connections/${segment(client.id)}`)).rooms;
   const everybody = () => [world.door, world.desk];
+  const refused = async () => parseMetrics((await world.door.api.request('GET', '/metrics')).text).value('switchboard_rooms_refused_total');
 
   test('a token claims rooms, and a fresh one others', async () => {
     const user = someone('claims');
@@ -52,6 +53,19 @@ onBothRegistries((world) => {
     await client.wait('new');
     assert.equal(client.count('late'), 0);
     assert.equal((await look(one)).connections, 0);
+  });
+
+  test('a fresh token changes rooms at the limit, and those beyond it are left out', async () => {
+    const user = someone('full');
+    const [old, next] = [4, 5].map((count) => Array.from({ length: count }, () => fresh()));
+    const client = await connected(world.door, { user, claims: { rooms: old } });
+    assert.deepEqual(await shown(client), [...old].sort());
+    const before = await refused();
+    await client.granted('refreshToken', token(user, { rooms: next }));
+    assert.deepEqual(await shown(client), next.slice(0, 4).sort());
+    assert.equal((await refused()) - before, 1);
+    for (const room of old) assert.equal((await look(room)).connections, 0);
+    for (const room of next.slice(0, 4)) assert.equal((await look(room)).connections, 1);
   });
 
   test('a user is put into a room for good: what is there, what comes, and what comes back', async () => {

@@ -265,9 +265,7 @@ impl Arrivals {
             lane.clone(),
             &self.config.now().limits,
         );
-        let claimed = connection.claimed_rooms().len();
-        let missing = claimed.saturating_sub(connection.rooms().len());
-        self.metrics.rooms_refused().increment(missing as u64);
+        self.connections.claim_rooms(&connection);
         let greetings = self
             .application
             .decide(&connection, &lane, said.whole())

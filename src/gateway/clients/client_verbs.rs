@@ -202,8 +202,7 @@ impl ClientVerbs {
             }
         }
         connection.renew(identity);
-        let claimed = connection.claimed_rooms();
-        let changed = connection.claim_rooms(&claimed, self.connections.most_rooms());
+        let changed = self.connections.claim_rooms(connection);
         self.connections.memberships.settle(changed).await?;
         connection.changed();
         self.expiry.watch(connection);
@@ -305,6 +304,7 @@ impl ClientVerbs {
         let (identity, granted) = self.let_in(guest, token).await?;
         let id = self.registry.new_id(Some(&identity.user_id));
         let connection = guest.as_user(id, identity, granted, &self.config.now().limits);
+        self.connections.claim_rooms(&connection);
         self.connections.table.insert(&connection, 0);
         let arriving = self.connections.guard(&connection);
         let tally = self.registrar.register(&connection).await?;

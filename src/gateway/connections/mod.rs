@@ -21,7 +21,7 @@ use crate::{
     config::RunningConfig,
     connection::{ConnectionId, UserId},
     metrics::Metrics,
-    registry::Registry,
+    registry::{Member, Registry},
 };
 
 /// The connections of this node.
@@ -92,6 +92,14 @@ impl LocalConnections {
     /// How many rooms one connection may be in.
     pub(crate) fn most_rooms(&self) -> usize {
         self.config.now().limits.rooms_per_connection as usize
+    }
+
+    /// Takes a connection into the rooms that its token claims, in place of those that the one before did. Counts those that it
+    /// can't be in. Returns what has changed, for the registry.
+    pub(crate) fn claim_rooms(&self, connection: &LocalConnection) -> Vec<Member> {
+        let (changed, refused) = connection.claim_rooms(self.most_rooms());
+        self.metrics.rooms_refused().increment(refused as u64);
+        changed
     }
 
     /// How many bytes may wait for one client.

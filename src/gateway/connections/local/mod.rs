@@ -118,7 +118,7 @@ impl LocalConnection {
         observer: Arc<dyn ConnectionObserver>,
         limits: &Limits,
     ) -> Arc<Self> {
-        let connection = Self {
+        Arc::new(Self {
             id,
             user: identity.as_ref().map(|identity| identity.user_id.clone()),
             identity: Mutex::new(identity.map(Arc::new)),
@@ -141,10 +141,7 @@ impl LocalConnection {
             version: AtomicU64::new(0),
             messages_out: AtomicU64::new(0),
             unregistered: CancellationToken::new(),
-        };
-        let most = limits.rooms_per_connection as usize;
-        *connection.rooms.lock() = OwnRooms::claimed(&connection.claimed_rooms(), most);
-        Arc::new(connection)
+        })
     }
 
     /// Its user; none for a guest.

@@ -44,31 +44,34 @@ pub(super) struct OwnRooms {
 }
 
 impl OwnRooms {
-    /// Those that a token claims, as many as there may be, and none that there can't be.
-    pub(super) fn claimed(names: &[String], most: usize) -> Self {
-        let mut own = Self::default();
-        own.claim(names, most);
-        own
-    }
-
-    /// Takes the place of what an earlier token claimed. Returns how many there were too many of.
+    /// Takes the place of what an earlier token claimed. Returns how many of these rooms it can't be in: there is none of such a
+    /// name, or it is in as many as it may be.
     fn claim(&mut self, names: &[String], most: usize) -> usize {
         for why in self.rooms.values_mut() {
             why.claimed = false;
         }
+        for name in names {
+            if let Some(why) = self.rooms.get_mut(name.as_str()) {
+                why.claimed = true;
+            }
+        }
+        // Those that are left with the earlier token take no place.
+        let stay = |why: &&Why| **why != Why::default();
+        let mut count = self.rooms.values().filter(stay).count();
         let mut refused = 0;
         for name in names {
-            let room = self.rooms.len();
-            match self.rooms.get_mut(name.as_str()) {
-                Some(why) => why.claimed = true,
-                None if room < most && check_room(name).is_ok() => {
-                    let why = Why {
-                        claimed: true,
-                        ..Why::default()
-                    };
-                    self.rooms.insert(name.as_str().into(), why);
-                }
-                None => refused += 1,
+            if self.rooms.contains_key(name.as_str()) {
+                continue;
+            }
+            if count < most && check_room(name).is_ok() {
+                let why = Why {
+                    claimed: true,
+                    ..Why::default()
+                };
+                self.rooms.insert(name.as_str().into(), why);
+                count += 1;
+            } else {
+                refused += 1;
             }
         }
         refused
@@ -282,13 +285,16 @@ impl LocalConnection {
         }
     }
 
-    /// Another token claims these rooms, in place of those of the one before.
-    pub(crate) fn claim_rooms(&self, names: &[String], most: usize) -> Vec<Member> {
+    /// Joins the rooms that its token claims, in place of those that the one before did, if it is in fewer than `most`. Returns
+    /// what has changed, and how many were refused.
+    pub(crate) fn claim_rooms(&self, most: usize) -> (Vec<Member>, usize) {
+        let mut refused = 0;
         let claim = |own: &mut OwnRooms| {
-            own.claim(names, most);
+            refused = own.claim(&self.claimed_rooms(), most);
             Ok(())
         };
-        self.change_rooms(claim, ()).unwrap_or_default()
+        let changed = self.change_rooms(claim, ()).unwrap_or_default();
+        (changed, refused)
     }
 
     /// Takes over what a guest has joined, whose client goes on as this connection.
@@ -311,16 +317,19 @@ mod tests {
 
     #[test]
     fn a_token_claims_as_many_rooms_as_there_may_be() {
-        let mut own = OwnRooms::claimed(&names(&["b", "a", "b"]), 2);
+        let mut own = OwnRooms::default();
+        assert_eq!(own.claim(&names(&["b", "a", "b", "c"]), 2), 1);
         assert_eq!(own.names(), ["a", "b"]);
-        assert_eq!(own.claim(&names(&["c", "a"]), 2), 1, "no room for c yet");
+        let refused = own.claim(&names(&["c", "a", "d", ""]), 2);
+        assert_eq!(refused, 2, "c takes the place of b");
         assert_eq!(own.settle(), [Arc::from("b")]);
-        assert_eq!(own.names(), ["a"]);
+        assert_eq!(own.names(), ["a", "c"]);
     }
 
     #[test]
     fn a_room_is_left_when_no_reason_is_left() {
-        let mut own = OwnRooms::claimed(&names(&["a"]), 9);
+        let mut own = OwnRooms::default();
+        own.claim(&names(&["a"]), 9);
         own.rooms.get_mut("a").unwrap().lasting = Some(None);
         own.claim(&[], 9);
         assert!(own.settle().is_empty());
