@@ -145,7 +145,7 @@ impl Crowd {
                         "3" => {
                             let number = body.split('[').next().and_then(|number| number.parse().ok());
                             if let Some(answered) = number.and_then(|number: u64| waiting.remove(&number)) {
-                                // Whoever waited may have given up.
+                                // The sender may have given up waiting.
                                 let _ = answered.send(());
                             }
                         }

@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// is taken for sticky once in 65,000 times.
 const ROUNDS: usize = 8;
 
-/// A namespace that no configuration has: a CONNECT to it is answered at once, whoever asks.
+/// A namespace that no configuration has: a CONNECT to it is answered at once, with any credentials or none.
 const NOWHERE: &str = "/switchboard-doctor";
 
 /// How long after its time a ping may come.

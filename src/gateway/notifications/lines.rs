@@ -27,7 +27,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(600);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Whom or what notifications are about.
+/// The connection, user or room that notifications are about.
 pub(super) type About = Vec<u8>;
 
 /// What is to be delivered.
