@@ -20,9 +20,9 @@ const SIGNED: &str = "s:";
 /// The id of a session in its store. Who knows it can't make a cookie of it without the secret, and still neither `Debug`
 /// nor anything else shows it.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionId(Arc<str>);
+pub struct StoredSessionId(Arc<str>);
 
-impl SessionId {
+impl StoredSessionId {
     /// An id of 1 to 256 visible ASCII characters.
     ///
     /// What is signed was made by the application, whose `genid` may make other ids than the 32 characters of
@@ -39,9 +39,9 @@ impl SessionId {
     }
 }
 
-impl fmt::Debug for SessionId {
+impl fmt::Debug for StoredSessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionId(…)")
+        f.write_str("StoredSessionId(…)")
     }
 }
 
@@ -112,7 +112,7 @@ impl CookieKeys {
     /// The signature is the base64 (RFC 4648 §4) of HMAC-SHA256 without padding; one that is written in another way, with
     /// padding or bits left over, is none. All secrets are tried, also after one has matched: how long it takes says
     /// nothing of which.
-    pub(crate) fn verify(&self, value: &str) -> Result<SessionId, &'static str> {
+    pub(crate) fn verify(&self, value: &str) -> Result<StoredSessionId, &'static str> {
         let signed = value.strip_prefix(SIGNED).ok_or("it is not signed")?;
         let (id, signature) = signed.rsplit_once('.').ok_or("it is not signed")?;
         let signature = STANDARD_NO_PAD
@@ -124,7 +124,7 @@ impl CookieKeys {
         if !good {
             return Err("no secret has signed it");
         }
-        SessionId::new(id).ok_or("its session id is none that a store could have")
+        StoredSessionId::new(id).ok_or("its session id is none that a store could have")
     }
 }
 

@@ -45,7 +45,7 @@ mod hostile_tokens;
 mod testing;
 
 pub use authenticator::Authenticator;
-pub use cookie::SessionId;
+pub use cookie::StoredSessionId;
 pub use credentials::{Credentials, device_id, is_device_id};
 pub use crypto::{CryptoError, install_crypto};
 pub use family_seal::FamilyKey;
@@ -91,7 +91,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionRef {
     /// An application's, from a session cookie. To be looked at again with [`Authenticator::recheck`].
-    Cookie(SessionId),
+    Cookie(StoredSessionId),
     /// `sid` of a token: the family of refresh tokens that it was given for, if Switchboard minted it.
     Family(String),
 }

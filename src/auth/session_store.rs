@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::SessionId;
+use super::StoredSessionId;
 use crate::link::{Link, LinkError, Slot, time};
 
 /// The store did not answer. Passes; its text names no session.
@@ -36,22 +36,25 @@ pub trait SessionStore: Send + Sync + 'static {
     /// # Errors
     ///
     /// [`StoreUnavailable`] if it is not known.
-    async fn find(&self, id: &SessionId) -> Result<Found, StoreUnavailable>;
+    async fn find(&self, id: &StoredSessionId) -> Result<Found, StoreUnavailable>;
 
     /// What is stored under each id, of which there is one at least, in order; none where there is no such session.
     ///
     /// # Errors
     ///
     /// [`StoreUnavailable`] if it is not known of all.
-    async fn load(&self, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable>;
+    async fn load(&self, ids: &[StoredSessionId])
+    -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable>;
 
     /// How long the store will keep each, in order; none where it has no such session, or keeps it for ever.
     ///
     /// # Errors
     ///
     /// [`StoreUnavailable`] if it is not known of all.
-    async fn time_left(&self, ids: &[SessionId])
-    -> Result<Vec<Option<Duration>>, StoreUnavailable>;
+    async fn time_left(
+        &self,
+        ids: &[StoredSessionId],
+    ) -> Result<Vec<Option<Duration>>, StoreUnavailable>;
 
     /// Whether the last that was heard of it was good. Never waits.
     fn is_up(&self) -> bool;
@@ -98,7 +101,7 @@ impl RedisSessions {
     }
 
     /// A command about one session.
-    fn about(&self, id: &SessionId, command: &str) -> (Slot, redis::Cmd) {
+    fn about(&self, id: &StoredSessionId, command: &str) -> (Slot, redis::Cmd) {
         let key = format!("{}{}", self.prefix, id.expose());
         let mut command = redis::cmd(command);
         command.arg(&key);
@@ -108,7 +111,7 @@ impl RedisSessions {
 
 #[async_trait]
 impl SessionStore for RedisSessions {
-    async fn find(&self, id: &SessionId) -> Result<Found, StoreUnavailable> {
+    async fn find(&self, id: &StoredSessionId) -> Result<Found, StoreUnavailable> {
         let now = Timestamp::now();
         let read = self.about(id, "MGET");
         // TIME goes first and to the same server, in one message.
@@ -126,7 +129,10 @@ impl SessionStore for RedisSessions {
         Ok(Found { session, since })
     }
 
-    async fn load(&self, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
+    async fn load(
+        &self,
+        ids: &[StoredSessionId],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
         // A key that holds no string is nil to MGET, where GET would fail. One for each, as each may be on another server.
         let read = |id| self.about(id, "MGET");
         let commands: Vec<_> = ids.iter().map(read).collect();
@@ -136,7 +142,7 @@ impl SessionStore for RedisSessions {
 
     async fn time_left(
         &self,
-        ids: &[SessionId],
+        ids: &[StoredSessionId],
     ) -> Result<Vec<Option<Duration>>, StoreUnavailable> {
         let ask = |id| self.about(id, "PTTL");
         let commands: Vec<_> = ids.iter().map(ask).collect();
@@ -205,14 +211,14 @@ impl MemorySessions {
 
     fn look<T>(
         &self,
-        ids: &[SessionId],
+        ids: &[StoredSessionId],
         see: impl Fn(&(Vec<u8>, Option<Duration>)) -> Option<T>,
     ) -> Result<Vec<Option<T>>, StoreUnavailable> {
         let memory = self.0.lock();
         if memory.away {
             return Err(StoreUnavailable("away".into()));
         }
-        let find = |id: &SessionId| memory.sessions.get(id.expose()).and_then(&see);
+        let find = |id: &StoredSessionId| memory.sessions.get(id.expose()).and_then(&see);
         Ok(ids.iter().map(find).collect())
     }
 }
@@ -220,7 +226,7 @@ impl MemorySessions {
 #[cfg(test)]
 #[async_trait]
 impl SessionStore for MemorySessions {
-    async fn find(&self, id: &SessionId) -> Result<Found, StoreUnavailable> {
+    async fn find(&self, id: &StoredSessionId) -> Result<Found, StoreUnavailable> {
         let since = self.0.lock().now;
         let mut found = self.load(std::slice::from_ref(id)).await?;
         Ok(Found {
@@ -229,14 +235,17 @@ impl SessionStore for MemorySessions {
         })
     }
 
-    async fn load(&self, ids: &[SessionId]) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
+    async fn load(
+        &self,
+        ids: &[StoredSessionId],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreUnavailable> {
         self.0.lock().asked.push(ids.len());
         self.look(ids, |(session, _)| Some(session.clone()))
     }
 
     async fn time_left(
         &self,
-        ids: &[SessionId],
+        ids: &[StoredSessionId],
     ) -> Result<Vec<Option<Duration>>, StoreUnavailable> {
         self.look(ids, |(_, left)| *left)
     }

@@ -11,7 +11,7 @@ use super::arg::{Arg, Arguments, BASE64};
 use crate::{
     connection::{ConnectionId, UserId},
     registry::{
-        Room, Whom,
+        Recipient, Room,
         keys::{Shard, Shards},
     },
 };
@@ -94,12 +94,12 @@ impl Target {
     }
 
     /// What the registry is asked for the holders of its recipients in a namespace; none if nobody keeps who those are.
-    pub(crate) fn recipient(&self, namespace: &str) -> Option<Whom> {
+    pub(crate) fn recipient(&self, namespace: &str) -> Option<Recipient> {
         match self {
-            Self::User(user) | Self::Device(user, _) => Some(Whom::User(user.clone())),
-            Self::Connection(id) => Some(Whom::Connection(id.clone())),
+            Self::User(user) | Self::Device(user, _) => Some(Recipient::User(user.clone())),
+            Self::Connection(id) => Some(Recipient::Connection(id.clone())),
             Self::Room(name) if name.starts_with(ROLE_ROOM) => None,
-            Self::Room(name) => Some(Whom::Room(Room::new(namespace, name.as_str()))),
+            Self::Room(name) => Some(Recipient::Room(Room::new(namespace, name.as_str()))),
             Self::All => None,
         }
     }

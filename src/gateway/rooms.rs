@@ -23,7 +23,7 @@ use super::{
         wire::{Command, Receipt, RoomChange},
     },
 };
-use crate::registry::{Member, RegistryError, Room, Whom};
+use crate::registry::{Member, Recipient, RegistryError, Room};
 
 /// How long a change waits for the nodes that are to carry it out. Who has not confirmed by then is unconfirmed.
 const RECEIPTS: Duration = Duration::from_secs(5);
@@ -204,18 +204,18 @@ impl RoomChanges {
         &self,
         change: &RoomChange,
     ) -> Result<Option<RoomChanged>, GatewayError> {
-        let whom = match change {
+        let recipient = match change {
             RoomChange::Keep { user, .. } | RoomChange::LetGo { user, .. } => {
-                Whom::User(user.clone())
+                Recipient::User(user.clone())
             }
             RoomChange::Join { id, .. } | RoomChange::Leave { id, .. } => {
-                Whom::Connection(id.clone())
+                Recipient::Connection(id.clone())
             }
-            RoomChange::Empty { room } => Whom::Room(room.clone()),
+            RoomChange::Empty { room } => Recipient::Room(room.clone()),
         };
         let command = Command::Room(change.clone());
-        let (asked, mine) = self.peers.ask_holders(&whom, &command).await?;
-        if asked.is_none() && !mine && matches!(whom, Whom::Connection(_)) {
+        let (asked, mine) = self.peers.ask_holders(&recipient, &command).await?;
+        if asked.is_none() && !mine && matches!(recipient, Recipient::Connection(_)) {
             return Ok(None);
         }
         let deadline = Instant::now() + RECEIPTS;

@@ -18,7 +18,7 @@ use crate::{
     ending::Ending,
     metrics::Metrics,
     registry::{
-        EndTarget, Family, FamilyToken, Fence, Registry, RegistryError, Rotation, SessionId, Turn,
+        EndTarget, Family, FamilyToken, Fence, LoginId, Registry, RegistryError, Rotation, Turn,
     },
 };
 
@@ -262,7 +262,7 @@ impl RefreshSessions {
 
 /// What a family keeps as its claims.
 fn sealed(
-    id: &SessionId,
+    id: &LoginId,
     user: &UserId,
     claims: String,
     key: &RefreshKeys,

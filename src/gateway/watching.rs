@@ -35,7 +35,7 @@ use super::{
 use crate::{
     config::{RunningConfig, WatchRule},
     connection::{Instance, UserId},
-    registry::{Presence, Registry, RegistryError, Whom},
+    registry::{Presence, Recipient, Registry, RegistryError},
 };
 
 /// How many users one read of the registry asks for.
@@ -352,11 +352,11 @@ impl Watching {
     }
 
     async fn hint(self: &Arc<Self>, user: UserId) {
-        let whom = Whom::Room(LocalConnection::watched_room(&user));
+        let recipient = Recipient::Room(LocalConnection::watched_room(&user));
         let command = Command::Look {
             user: Cow::Borrowed(user.as_str()),
         };
-        let hinted = self.peers.hint_holders(&whom, &command).await;
+        let hinted = self.peers.hint_holders(&recipient, &command).await;
         match hinted {
             Ok(true) => self.look_soon(user),
             Ok(false) => {}

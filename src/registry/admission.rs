@@ -17,9 +17,9 @@ use crate::{
 /// way into the session, so `Debug` shows a digest, and so does the registry keep it.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct SessionId(String);
+pub struct LoginId(String);
 
-impl SessionId {
+impl LoginId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -31,21 +31,21 @@ impl SessionId {
     }
 }
 
-impl From<&str> for SessionId {
+impl From<&str> for LoginId {
     fn from(text: &str) -> Self {
         Self(text.into())
     }
 }
 
-impl From<String> for SessionId {
+impl From<String> for LoginId {
     fn from(text: String) -> Self {
         Self(text)
     }
 }
 
-impl fmt::Debug for SessionId {
+impl fmt::Debug for LoginId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId(#{})", self.digest())
+        write!(f, "LoginId(#{})", self.digest())
     }
 }
 
@@ -65,7 +65,7 @@ pub struct Grant {
     /// `jti` of a token.
     pub token_id: Option<String>,
     /// The login that it stems from.
-    pub session: Option<SessionId>,
+    pub session: Option<LoginId>,
     /// What tells a token from all others, where its `iat` may be of the future, and when it expires.
     pub ahead: Option<Ahead>,
 }
@@ -192,10 +192,10 @@ mod tests {
         };
         let shown = format!("{grant:?}");
         assert!(!shown.contains("s3cr3t"), "{shown}");
-        let digest = SessionId::from("s3cr3t-session").digest();
+        let digest = LoginId::from("s3cr3t-session").digest();
         assert_eq!(digest.len(), 12);
         assert!(shown.contains(&digest), "{shown}");
-        assert_ne!(SessionId::from("s3cr3t-sessioo").digest(), digest);
+        assert_ne!(LoginId::from("s3cr3t-sessioo").digest(), digest);
     }
 
     #[test]

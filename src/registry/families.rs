@@ -11,7 +11,7 @@
 //! `appendfsync everysec`. Such a token counts as the current one. A thief gains nothing by that: before the loss the token
 //! was as good, and whoever comes second with it is found out as ever.
 //!
-//! The family's id is the [`SessionId`] of the connections that came in by its tokens. When it is killed or closed that
+//! The family's id is the [`LoginId`] of the connections that came in by its tokens. When it is killed or closed that
 //! session ends with it, in the same instant, for whoever comes; the connections that are there are the caller's to end.
 //! The fences of its user hold against a family as against a grant from the time at which it was opened.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{Bar, RegistryError, SessionId};
+use super::{Bar, LoginId, RegistryError};
 use crate::connection::UserId;
 
 /// SHA-256 of a refresh token.
@@ -39,7 +39,7 @@ pub struct FamilyToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Family {
     /// From [`Families::new_family_id`].
-    pub id: SessionId,
+    pub id: LoginId,
     /// Whose.
     pub user: UserId,
     /// What goes into the tokens that it gets, as the gateway has sealed it. Nothing secret.
@@ -86,7 +86,7 @@ pub enum Rotation {
 #[async_trait]
 pub trait Families: Send + Sync {
     /// A new id for a family of `user`.
-    fn new_family_id(&self, user: &UserId) -> SessionId;
+    fn new_family_id(&self, user: &UserId) -> LoginId;
 
     /// Opens a family whose current token is `token`. Returns when, by the registry's clock and to the millisecond: what is
     /// issued for it bears that time, as it is the registry's that a revocation bears.
@@ -100,7 +100,7 @@ pub trait Families: Send + Sync {
     /// as [`Families::open_family`] does; none if there can be no such family.
     async fn rotate(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         turn: Turn<'_>,
     ) -> Result<(Rotation, Option<Timestamp>), RegistryError>;
 
@@ -109,7 +109,7 @@ pub trait Families: Send + Sync {
     /// connections, as with [`Rotation::Reused`]. None once that order is given.
     async fn close_family(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError>;
 

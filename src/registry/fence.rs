@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Entry, Room, SessionId,
+    Entry, LoginId, Room,
     keys::{Shard, Shards},
 };
 use crate::{
@@ -58,7 +58,7 @@ pub enum Fence {
     /// An `iat` counts in seconds, so for the rest of the second a token that is newer is refused as well.
     RevokeBefore(Option<Timestamp>),
     /// Nobody by this session. If it is a refresh family of the user's, that is closed. Kept for [`SESSION_KEPT`].
-    EndSession(SessionId),
+    EndSession(LoginId),
 }
 
 /// Which connections an order to end means.
@@ -83,7 +83,7 @@ pub enum EndTarget {
         /// Whose.
         user: UserId,
         /// By which.
-        session: SessionId,
+        session: LoginId,
     },
     /// One connection, of a user or of a guest.
     Connection(Entry),

@@ -44,7 +44,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 pub use super::shard::{Shard, Shards};
-use super::{Lease, Room, SessionId};
+use super::{Lease, LoginId, Room};
 use crate::{connection::Instance, link::Slot};
 
 /// The braces of the copies of the table of leases: in a cluster whose slots are dealt out evenly, on three masters.
@@ -189,7 +189,7 @@ impl Keys {
     }
 
     /// A refresh family.
-    pub fn family(&self, shard: Shard, id: &SessionId) -> String {
+    pub fn family(&self, shard: Shard, id: &LoginId) -> String {
         self.shard(shard, &format!("family:{}", id.as_str()))
     }
 

@@ -50,7 +50,7 @@ use crate::{
 use keys::{Shard, Shards};
 
 pub use admission::{
-    Admission, Ahead, Assertion, Bar, Grant, LimitPolicy, RATE_WINDOW, SessionId, UserLimit,
+    Admission, Ahead, Assertion, Bar, Grant, LimitPolicy, LoginId, RATE_WINDOW, UserLimit,
 };
 pub use calls::{CALL_KEPT, CLAIM_KEPT, Call, CallEnd, Calls, Claim};
 pub use families::{Families, Family, FamilyToken, Rotation, TokenHash, Turn};
@@ -219,9 +219,9 @@ pub struct Totals {
     pub users: u64,
 }
 
-/// Whose nodes are asked for.
+/// A user, a connection or a room that nodes hold connections of: what a send is for, and what a node watches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whom {
+pub enum Recipient {
     /// Those that hold a connection of a user.
     User(UserId),
     /// The one that holds a connection.
@@ -230,7 +230,7 @@ pub enum Whom {
     Room(Room),
 }
 
-impl Whom {
+impl Recipient {
     /// Which of these shards the user, the connection or the room is in; none if the id is no id of a connection.
     pub fn shard(&self, shards: Shards) -> Option<Shard> {
         match self {
@@ -354,7 +354,7 @@ pub trait Registry: Families + Calls + Rooms + Outbox + 'static {
 
     /// The live nodes that hold a connection that is meant, each once, the asker's own among them. Costs those connections, not
     /// the fleet.
-    async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError>;
+    async fn holders(&self, recipient: &Recipient) -> Result<Vec<Instance>, RegistryError>;
 
     /// Orders the end of connections, in one go: puts up the fence, writes the order down as a fact, and lists whom it means. The
     /// fact is kept for an hour, and holds for whoever comes back with a connection from before it ([`Registry::assert`]), listed or

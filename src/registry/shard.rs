@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Entry, Family, RegistryError, Room, SessionId};
+use super::{Entry, Family, LoginId, RegistryError, Room};
 use crate::connection::{ConnectionId, Instance, UserId};
 
 /// One of the parts that the registry is divided into. A user is in one of them, with all its connections.
@@ -112,7 +112,7 @@ impl Shards {
     }
 
     /// The shard that the id of a refresh family says it is of; none if it is not of the shape that the registry gives out.
-    pub fn of_family(self, id: &SessionId) -> Option<Shard> {
+    pub fn of_family(self, id: &LoginId) -> Option<Shard> {
         self.of_text(id.as_str())
     }
 
@@ -153,7 +153,7 @@ impl Shards {
     }
 
     /// A new id for a family of `user`, of the same shape.
-    pub fn new_family_id(self, user: &UserId) -> SessionId {
+    pub fn new_family_id(self, user: &UserId) -> LoginId {
         ConnectionId::random(self.of_user(user).digit())
             .as_str()
             .into()

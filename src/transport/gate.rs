@@ -80,7 +80,7 @@ pub(super) struct Gate {
     /// Bytes of a message that has begun and not ended.
     unfinished: AtomicU64,
     /// Where the client is, by the place of the namespace among the [`Namespaces`]; as many as it has asked for.
-    standings: Mutex<Vec<(usize, Standing)>>,
+    standings: Mutex<Vec<(usize, NamespaceStanding)>>,
     breach: OnceLock<Breach>,
     /// Whether the engine's next ping is kept from the client, see [`Gate::withhold_ping`].
     withholds_ping: AtomicBool,
@@ -109,7 +109,7 @@ impl Announced {
 
 /// How a client stands to a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Standing {
+enum NamespaceStanding {
     /// It has not asked for it, or was refused.
     #[default]
     Out,
@@ -122,10 +122,13 @@ enum Standing {
 }
 
 /// The standing in one namespace.
-fn standing_in(standings: &mut Vec<(usize, Standing)>, namespace: usize) -> &mut Standing {
+fn standing_in(
+    standings: &mut Vec<(usize, NamespaceStanding)>,
+    namespace: usize,
+) -> &mut NamespaceStanding {
     let found = standings.iter().position(|(at, _)| *at == namespace);
     let found = found.unwrap_or_else(|| {
-        standings.push((namespace, Standing::default()));
+        standings.push((namespace, NamespaceStanding::default()));
         standings.len() - 1
     });
     &mut standings[found].1
@@ -224,7 +227,7 @@ impl Gate {
             Packet::Connect(namespace) => self.connect(namespace),
             Packet::Disconnect(namespace) => {
                 self.stand(namespace, |standing| match standing {
-                    Standing::Joined(id) => Standing::Left(id, Instant::now()),
+                    NamespaceStanding::Joined(id) => NamespaceStanding::Left(id, Instant::now()),
                     other => other,
                 });
                 self.other()
@@ -269,9 +272,9 @@ impl Gate {
         };
         let mut standings = self.standings.lock();
         match standing_in(&mut standings, namespace) {
-            Standing::Joined(_) => true,
-            Standing::Left(_, since) => since.elapsed() < LATE_EVENTS,
-            Standing::Out | Standing::Joining(_) => false,
+            NamespaceStanding::Joined(_) => true,
+            NamespaceStanding::Left(_, since) => since.elapsed() < LATE_EVENTS,
+            NamespaceStanding::Out | NamespaceStanding::Joining(_) => false,
         }
     }
 
@@ -337,9 +340,9 @@ impl Gate {
         let mut standings = self.standings.lock();
         let standing = namespace.map(|namespace| standing_in(&mut standings, namespace));
         match &standing {
-            Some(Standing::Joined(_)) => return Err(Breach::SecondConnect),
+            Some(NamespaceStanding::Joined(_)) => return Err(Breach::SecondConnect),
             // The stock client says CONNECT twice where `connect()` is called on a socket that connects by itself.
-            Some(Standing::Joining(since)) if since.elapsed() < PATIENCE => {
+            Some(NamespaceStanding::Joining(since)) if since.elapsed() < PATIENCE => {
                 return self.other().map(|_| Judged::Repeated);
             }
             _ => {}
@@ -349,7 +352,7 @@ impl Gate {
         }
         match standing {
             Some(standing) => {
-                *standing = Standing::Joining(Instant::now());
+                *standing = NamespaceStanding::Joining(Instant::now());
                 Ok(Judged::Passes)
             }
             None => Ok(Judged::NoNamespace),
@@ -357,7 +360,7 @@ impl Gate {
     }
 
     /// Changes how the client stands to a namespace that exists.
-    fn stand(&self, namespace: &[u8], change: impl FnOnce(Standing) -> Standing) {
+    fn stand(&self, namespace: &[u8], change: impl FnOnce(NamespaceStanding) -> NamespaceStanding) {
         if let Some(namespace) = self.namespaces.index_of(namespace) {
             let mut standings = self.standings.lock();
             let standing = standing_in(&mut standings, namespace);
@@ -367,13 +370,15 @@ impl Gate {
 
     /// The client's connection in a namespace is `id`.
     pub(super) fn name(&self, namespace: &str, id: &ConnectionId) {
-        self.stand(namespace.as_bytes(), |_| Standing::Joined(id.clone()));
+        self.stand(namespace.as_bytes(), |_| {
+            NamespaceStanding::Joined(id.clone())
+        });
     }
 
     /// The client's CONNECT packet for a namespace is refused: it may ask again.
     pub(super) fn refuse(&self, namespace: &str) {
         self.stand(namespace.as_bytes(), |standing| match standing {
-            Standing::Joining(_) => Standing::Out,
+            NamespaceStanding::Joining(_) => NamespaceStanding::Out,
             other => other,
         });
     }
@@ -381,7 +386,9 @@ impl Gate {
     /// The client's connection `id` in a namespace is over: it may ask again.
     pub(super) fn leave(&self, namespace: &str, id: &ConnectionId) {
         self.stand(namespace.as_bytes(), |standing| match standing {
-            Standing::Joined(joined) if joined == *id => Standing::Left(joined, Instant::now()),
+            NamespaceStanding::Joined(joined) if joined == *id => {
+                NamespaceStanding::Left(joined, Instant::now())
+            }
             other => other,
         });
     }
@@ -410,10 +417,10 @@ impl Gate {
         };
         let mut standings = self.standings.lock();
         match standing_in(&mut standings, namespace) {
-            Standing::Joined(id) | Standing::Left(id, _) => Outgoing::Instead(
+            NamespaceStanding::Joined(id) | NamespaceStanding::Left(id, _) => Outgoing::Instead(
                 packets::connect_packet(self.namespaces.path(namespace), id.as_str()),
             ),
-            Standing::Out | Standing::Joining(_) => Outgoing::Nothing,
+            NamespaceStanding::Out | NamespaceStanding::Joining(_) => Outgoing::Nothing,
         }
     }
 

@@ -18,8 +18,8 @@ use switchboard::{
     connection::{Connection, Instance, TransportKind, UserId},
     metrics::Metrics,
     registry::{
-        Admission, Assertion, Entry, Grant, Lease, NodeReport, Registry, RegistryError, Totals,
-        Whom, keys::Shards, redis::RedisRegistry,
+        Admission, Assertion, Entry, Grant, Lease, NodeReport, Recipient, Registry, RegistryError,
+        Totals, keys::Shards, redis::RedisRegistry,
     },
 };
 
@@ -301,8 +301,8 @@ impl Crowd {
             (
                 "holders",
                 self.cost(async || {
-                    let whom = Whom::User(asked[1].clone());
-                    registry.holders(&whom).await.map(drop)
+                    let recipient = Recipient::User(asked[1].clone());
+                    registry.holders(&recipient).await.map(drop)
                 })
                 .await,
             ),

@@ -19,10 +19,10 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Assertion, Ban, Bar, Call, CallEnd, Calls, Claim, Closed, EndOrder, Entry,
-        Families, Family, FamilyToken, Grant, Heartbeat, Lasting, Lease, Member, MembersPage, Node,
-        NodeReport, Notification, NotificationId, Ordered, Outbox, Presence, Pruned, Registry,
-        RegistryError, Room, RoomFilter, RoomTally, Rooms, RoomsPage, Rotation, SessionId, Totals,
-        Turn, UserEntry, UsersPage, Whom,
+        Families, Family, FamilyToken, Grant, Heartbeat, Lasting, Lease, LoginId, Member,
+        MembersPage, Node, NodeReport, Notification, NotificationId, Ordered, Outbox, Presence,
+        Pruned, Recipient, Registry, RegistryError, Room, RoomFilter, RoomTally, Rooms, RoomsPage,
+        Rotation, Totals, Turn, UserEntry, UsersPage,
         keys::{Shard, Shards},
         memory::MemoryRegistry,
     },
@@ -94,7 +94,7 @@ pub(crate) struct Panicky {
 
 #[async_trait]
 impl Families for Panicky {
-    fn new_family_id(&self, user: &UserId) -> SessionId {
+    fn new_family_id(&self, user: &UserId) -> LoginId {
         self.inner.new_family_id(user)
     }
 
@@ -108,7 +108,7 @@ impl Families for Panicky {
 
     async fn rotate(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         turn: Turn<'_>,
     ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
         self.inner.rotate(id, turn).await
@@ -116,7 +116,7 @@ impl Families for Panicky {
 
     async fn close_family(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
         self.inner.close_family(id, token).await
@@ -318,7 +318,7 @@ passed_on! {
     connection(id: &ConnectionId) -> Answer<Option<Connection>>;
     nodes() -> Answer<Vec<Node>>;
     totals() -> Answer<Totals>;
-    holders(whom: &Whom) -> Answer<Vec<Instance>>;
+    holders(recipient: &Recipient) -> Answer<Vec<Instance>>;
     order_end(order: EndOrder<'_>) -> Answer<Ordered>;
     listed(entries: &[Entry]) -> Answer<Vec<Entry>>;
     standing(connections: &[(Entry, Grant)]) -> Answer<Vec<(Entry, Bar)>>;

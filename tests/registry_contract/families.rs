@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use switchboard::{
     ending::Ending,
     registry::{
-        Ban, Bar, EndOrder, EndTarget, Family, FamilyToken, Fence, Grant, RegistryError, Rotation,
-        SessionId, Turn,
+        Ban, Bar, EndOrder, EndTarget, Family, FamilyToken, Fence, Grant, LoginId, RegistryError,
+        Rotation, Turn,
     },
 };
 
@@ -19,7 +19,7 @@ use super::home::{Home, LONG, Peer, all_of, eventually, fleet};
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// The `n`th token of a family.
-pub(super) fn token(family: &SessionId, n: u32) -> FamilyToken {
+pub(super) fn token(family: &LoginId, n: u32) -> FamilyToken {
     FamilyToken {
         number: n,
         hash: Sha256::digest(format!("{}.secret.{n}", family.as_str())).into(),
@@ -27,7 +27,7 @@ pub(super) fn token(family: &SessionId, n: u32) -> FamilyToken {
 }
 
 /// A token with the number of a family's `n`th, which is another one.
-fn namesake(family: &SessionId, n: u32) -> FamilyToken {
+fn namesake(family: &LoginId, n: u32) -> FamilyToken {
     FamilyToken {
         number: n,
         ..token(family, 1_000_000 + n)

@@ -8,7 +8,7 @@ use switchboard::{
     connection::{Connection, ConnectionId},
     ending::Ending,
     registry::{
-        Admission, Ahead, Ban, Bar, EndTarget, Fence, Grant, Ordered, SessionId, TOKEN_MARGIN,
+        Admission, Ahead, Ban, Bar, EndTarget, Fence, Grant, LoginId, Ordered, TOKEN_MARGIN,
         UserEntry,
     },
 };
@@ -537,7 +537,7 @@ pub(super) async fn nobody_slips_in_behind_a_fence(home: &dyn Home) {
     for round in 0..60_usize {
         let user = format!("user{round}");
         let grant = by_session("s");
-        let session = || SessionId::from("s");
+        let session = || LoginId::from("s");
         let (target, fence, bar) = match round % 4 {
             0 => (all_of(&user), Fence::Ban(Ban::default()), Bar::Banned),
             1 => (all_of(&user), Fence::RevokeBefore(None), Bar::Revoked),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use switchboard::{
     ending::Ending,
-    registry::{Ban, EndOrder, Fence, NodeReport, RegistryError, UserEntry, Whom},
+    registry::{Ban, EndOrder, Fence, NodeReport, Recipient, RegistryError, UserEntry},
 };
 
 use super::home::{Home, LONG, Peer, SHORT, all_of, entry, eventually, fleet, tally};
@@ -39,7 +39,7 @@ pub(super) async fn a_lapsed_lease_is_left_out_of_every_answer_at_once(home: &dy
             .collect::<Vec<_>>(),
         ["b"]
     );
-    let holders = b.registry.holders(&Whom::User("both".into())).await;
+    let holders = b.registry.holders(&Recipient::User("both".into())).await;
     assert_eq!(holders.unwrap(), std::slice::from_ref(&b.lease.instance));
     let order = EndOrder {
         target: &all_of("both"),
@@ -78,7 +78,7 @@ pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), Registry
         fence: Some(&ban),
         ending: &ending,
     };
-    let whom = Whom::User(user.clone());
+    let recipient = Recipient::User(user.clone());
     vec![
         registry.user(&user).await.map(drop),
         registry
@@ -89,7 +89,7 @@ pub(super) async fn asked_by(peer: &Peer, user: &str) -> Vec<Result<(), Registry
         registry.connection(&id).await.map(drop),
         registry.nodes().await.map(drop),
         registry.totals().await.map(drop),
-        registry.holders(&whom).await.map(drop),
+        registry.holders(&recipient).await.map(drop),
         registry.order_end(order).await.map(drop),
     ]
 }

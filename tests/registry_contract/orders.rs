@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use switchboard::{
     connection::{Connection, Instance},
     ending::Ending,
-    registry::{Admission, EndTarget, Entry, Grant, Ordered, Whom},
+    registry::{Admission, EndTarget, Entry, Grant, Ordered, Recipient},
 };
 
 use super::home::{Home, LONG, Peer, SHORT, all_of, entry, fleet, is_in};
@@ -29,7 +29,7 @@ pub(super) async fn holders_of_a_user_are_the_nodes_that_hold_it(home: &dyn Home
     let (one, two) = (&a.lease.instance, &b.lease.instance);
     for asker in [&a, &b] {
         let holders = async |user: &str| {
-            let holders = asker.registry.holders(&Whom::User(user.into())).await;
+            let holders = asker.registry.holders(&Recipient::User(user.into())).await;
             holders.unwrap()
         };
         assert_eq!(holders("42").await, sorted(&[one, two]));
@@ -46,12 +46,15 @@ pub(super) async fn the_holder_of_a_connection_is_the_node_that_holds_it(home: &
     let guest = b.guest();
     b.register(&guest).await;
     for (connection, holder) in [(&mine, &a), (&theirs, &b), (&guest, &b)] {
-        let whom = Whom::Connection(connection.id.clone());
-        let holders = a.registry.holders(&whom).await.unwrap();
+        let recipient = Recipient::Connection(connection.id.clone());
+        let holders = a.registry.holders(&recipient).await.unwrap();
         assert_eq!(holders, sorted(&[&holder.lease.instance]));
     }
     a.unregister(&[&mine]).await;
-    let holders = a.registry.holders(&Whom::Connection(mine.id.clone())).await;
+    let holders = a
+        .registry
+        .holders(&Recipient::Connection(mine.id.clone()))
+        .await;
     assert_eq!(holders.unwrap(), []);
 }
 

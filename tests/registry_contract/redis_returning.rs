@@ -8,7 +8,7 @@ use switchboard::{
     connection::{Connection, Tally},
     ending::Ending,
     registry::{
-        EndOrder, EndTarget, RegistryError, Whom,
+        EndOrder, EndTarget, Recipient, RegistryError,
         keys::{Keys, Shard},
     },
 };
@@ -29,12 +29,12 @@ async fn said(peer: &Peer, user: &str, connection: &Connection) -> Vec<Option<us
     }
     let (registry, id) = (&peer.registry, &connection.id);
     let user = user.into();
-    let whom = Whom::User(user);
-    let Whom::User(user) = &whom else {
+    let recipient = Recipient::User(user);
+    let Recipient::User(user) = &recipient else {
         unreachable!()
     };
     let presence = registry.presence(std::slice::from_ref(user)).await;
-    let one = Whom::Connection(id.clone());
+    let one = Recipient::Connection(id.clone());
     let ending = Ending::of(Ending::DISCONNECTED);
     // Means nobody, as it is for a session that there is not.
     let target = EndTarget::Session {
@@ -49,7 +49,7 @@ async fn said(peer: &Peer, user: &str, connection: &Connection) -> Vec<Option<us
     vec![
         said(registry.user(user).await, |it| it.connections.len()),
         said(presence, |it| it[0].tally.connections as usize),
-        said(registry.holders(&whom).await, |it| it.len()),
+        said(registry.holders(&recipient).await, |it| it.len()),
         said(registry.connection(id).await, |it| {
             usize::from(it.is_some())
         }),

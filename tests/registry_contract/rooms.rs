@@ -7,8 +7,8 @@ use switchboard::{
     connection::Connection,
     ending::Ending,
     registry::{
-        Admission, EndOrder, EndTarget, Entry, Grant, Lasting, Member, Room, RoomFilter, RoomTally,
-        Whom,
+        Admission, EndOrder, EndTarget, Entry, Grant, Lasting, Member, Recipient, Room, RoomFilter,
+        RoomTally,
     },
 };
 
@@ -97,7 +97,11 @@ pub(super) async fn a_room_has_its_members_whatever_their_nodes(home: &dyn Home)
     for limit in [1, 3, 100] {
         assert_eq!(members(&a, &chat, limit).await, expected, "{limit}");
     }
-    let holders = a.registry.holders(&Whom::Room(chat.clone())).await.unwrap();
+    let holders = a
+        .registry
+        .holders(&Recipient::Room(chat.clone()))
+        .await
+        .unwrap();
     let both = [&a, &b].map(|peer| peer.lease.instance.clone());
     assert_eq!(BTreeSet::from_iter(holders), both.into());
 
@@ -106,7 +110,11 @@ pub(super) async fn a_room_has_its_members_whatever_their_nodes(home: &dyn Home)
         change(&a, &guest, &[&chat], false).await;
     }
     assert_eq!(a.registry.room(&chat).await.unwrap(), count(2, 2));
-    let holders = b.registry.holders(&Whom::Room(chat.clone())).await.unwrap();
+    let holders = b
+        .registry
+        .holders(&Recipient::Room(chat.clone()))
+        .await
+        .unwrap();
     assert_eq!(holders, std::slice::from_ref(&b.lease.instance));
     change(&b, &two, &[&chat], false).await;
     assert_eq!(a.registry.room(&chat).await.unwrap(), count(1, 1));
@@ -182,7 +190,11 @@ pub(super) async fn the_members_of_a_dead_node_are_gone_with_it(home: &dyn Home)
     assert_eq!(rooms(&b, None, "", 10).await, [(chat.clone(), 1)].into());
     assert_eq!(b.registry.room(&chat).await.unwrap(), count(1, 1));
     assert_eq!(b.registry.room(&only).await.unwrap(), count(0, 0));
-    let holders = b.registry.holders(&Whom::Room(chat.clone())).await.unwrap();
+    let holders = b
+        .registry
+        .holders(&Recipient::Room(chat.clone()))
+        .await
+        .unwrap();
     assert_eq!(holders, std::slice::from_ref(&b.lease.instance));
 
     b.registry.reap(&a.lease).await.unwrap();

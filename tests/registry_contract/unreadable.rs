@@ -6,7 +6,7 @@ use switchboard::{
     ending::Ending,
     metrics::Metrics,
     registry::{
-        Bar, EndTarget, Fence, Grant, LimitPolicy, RegistryError, UserLimit, Whom,
+        Bar, EndTarget, Fence, Grant, LimitPolicy, Recipient, RegistryError, UserLimit,
         keys::{Keys, Shard, Shards},
     },
 };
@@ -133,8 +133,8 @@ async fn an_entry_fails_no_others() {
     }
     assert!(a.registry.totals().await.unwrap().connections >= 3);
 
-    let whom = Whom::User(user.clone());
-    let holders = a.registry.holders(&whom).await.unwrap();
+    let recipient = Recipient::User(user.clone());
+    let holders = a.registry.holders(&recipient).await.unwrap();
     assert_eq!(holders.len(), 2, "a and b");
     let limit = UserLimit {
         max: 3,

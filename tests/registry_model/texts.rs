@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, test_runner::TestCaseError};
 use switchboard::{
     connection::UserId,
     registry::{
-        EndTarget, Entry, FamilyToken, Lease, RegistryError, SessionId, Whom,
+        EndTarget, Entry, FamilyToken, Lease, LoginId, Recipient, RegistryError,
         keys::{Keys, Shards, escape, unescape},
     },
 };
@@ -36,7 +36,7 @@ proptest! {
         if let Some(shard) = Shards::default().of_entry(&entry) {
             prop_assert_eq!(shard, Shards::default().of_user(&user));
         }
-        let family = SessionId::from(id);
+        let family = LoginId::from(id);
         if let Some(shard) = Shards::default().of_family(&family) {
             // Its key can't leave the slot, whatever is in it.
             let key = Keys::new("p").family(shard, &family);
@@ -72,8 +72,11 @@ pub(super) async fn carry_out(home: &Home, text: &str) -> Result<(), TestCaseErr
             user: None,
             ..entry.clone()
         };
-        for whom in [Whom::User(user.clone()), Whom::Connection(entry.id.clone())] {
-            assert!(registry.holders(&whom).await?.is_empty());
+        for recipient in [
+            Recipient::User(user.clone()),
+            Recipient::Connection(entry.id.clone()),
+        ] {
+            assert!(registry.holders(&recipient).await?.is_empty());
         }
         assert!(
             registry

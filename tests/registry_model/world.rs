@@ -13,7 +13,7 @@ use switchboard::{
     ending::Ending,
     registry::{
         Admission, Ahead, Assertion, Ban, EndOrder, EndTarget, Entry, Family, FamilyToken, Fence,
-        Grant, Lease, LimitPolicy, NodeReport, RegistryError, SessionId, Turn, UserLimit,
+        Grant, Lease, LimitPolicy, LoginId, NodeReport, RegistryError, Turn, UserLimit,
         keys::Shards,
     },
 };
@@ -217,7 +217,7 @@ impl<'a> World<'a> {
     }
 
     /// 0 is none, 1 and 2 are two cookies, the others are the first families.
-    fn session(&self, pick: u8) -> Option<SessionId> {
+    fn session(&self, pick: u8) -> Option<LoginId> {
         match pick {
             0 => None,
             1 => Some("".into()),

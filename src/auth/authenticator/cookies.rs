@@ -7,7 +7,9 @@ use parking_lot::RwLock;
 use secrecy::ExposeSecret;
 
 use super::{Authenticator, Shared};
-use crate::auth::{AuthError, Credentials, Identity, SessionId, SessionStore, StoreUnavailable};
+use crate::auth::{
+    AuthError, Credentials, Identity, SessionStore, StoreUnavailable, StoredSessionId,
+};
 
 impl Authenticator {
     pub(super) async fn by_cookie(&self, credentials: &Credentials) -> Result<Identity, AuthError> {
@@ -50,7 +52,7 @@ impl Authenticator {
     /// [`StoreUnavailable`]: nothing is known of any of them. They are not over for that.
     pub async fn recheck(
         &self,
-        held: &[(SessionId, &Identity)],
+        held: &[(StoredSessionId, &Identity)],
     ) -> Result<Vec<usize>, StoreUnavailable> {
         match (&self.inner().sessions, &self.shared.store) {
             (Some(sessions), Some(store)) if !held.is_empty() => {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Identity, SessionId, SessionRef, SessionStore, StoreUnavailable,
+    Identity, SessionRef, SessionStore, StoreUnavailable, StoredSessionId,
     cookie::{self, CookieKeys},
     session::{Life, Reader, Session},
     session_store::Found,
@@ -35,7 +35,7 @@ impl Sessions {
     }
 
     /// The id in the session cookie; none if there is no such cookie.
-    pub(crate) fn id(&self, cookies: &str) -> Option<Result<SessionId, &'static str>> {
+    pub(crate) fn id(&self, cookies: &str) -> Option<Result<StoredSessionId, &'static str>> {
         let value = cookie::named(cookies, &self.cookie_name)?;
         Some(self.keys.verify(&value))
     }
@@ -46,7 +46,7 @@ impl Sessions {
     pub(crate) async fn identity(
         &self,
         store: &dyn SessionStore,
-        id: &SessionId,
+        id: &StoredSessionId,
         now: Timestamp,
     ) -> Result<Result<Identity, &'static str>, StoreUnavailable> {
         let Found { session, since } = store.find(id).await?;
@@ -65,7 +65,7 @@ impl Sessions {
     pub(crate) async fn identities(
         &self,
         store: &dyn SessionStore,
-        ids: &[SessionId],
+        ids: &[StoredSessionId],
         now: Timestamp,
     ) -> Result<Vec<Result<Identity, &'static str>>, StoreUnavailable> {
         let stored = store.load(ids).await?;
@@ -75,7 +75,7 @@ impl Sessions {
     async fn resolve(
         &self,
         store: &dyn SessionStore,
-        ids: &[SessionId],
+        ids: &[StoredSessionId],
         stored: &[Option<Vec<u8>>],
         now: Timestamp,
     ) -> Result<Vec<Result<Identity, &'static str>>, StoreUnavailable> {
@@ -97,7 +97,7 @@ impl Sessions {
                 left[at] = time;
             }
         }
-        let identity = |((session, id), left): ((Result<Session, _>, &SessionId), _)| {
+        let identity = |((session, id), left): ((Result<Session, _>, &StoredSessionId), _)| {
             let session = session?;
             if !session.life.holds(left) {
                 return Err("the session is past its expires");
@@ -120,7 +120,7 @@ impl Sessions {
     pub(crate) async fn over(
         &self,
         store: &dyn SessionStore,
-        held: &[(SessionId, &Identity)],
+        held: &[(StoredSessionId, &Identity)],
         now: Timestamp,
     ) -> Result<Vec<usize>, StoreUnavailable> {
         // The connections of one browser have one session.
@@ -136,7 +136,7 @@ impl Sessions {
         for ids in ids.chunks(CHUNK) {
             found.extend(self.identities(store, ids, now).await?);
         }
-        let holds = |(id, identity): &(SessionId, &Identity)| {
+        let holds = |(id, identity): &(StoredSessionId, &Identity)| {
             let found = place.get(id).and_then(|index| found.get(*index));
             matches!(found, Some(Ok(found)) if same(identity, found))
         };

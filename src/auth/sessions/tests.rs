@@ -48,8 +48,8 @@ fn now() -> Timestamp {
     "2040-01-01T00:00:00Z".parse().unwrap()
 }
 
-fn id(text: &str) -> SessionId {
-    SessionId::new(text).unwrap()
+fn id(text: &str) -> StoredSessionId {
+    StoredSessionId::new(text).unwrap()
 }
 
 #[test]

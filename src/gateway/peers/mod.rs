@@ -18,7 +18,7 @@ use crate::{
     bus::{Bus, BusError},
     connection::Instance,
     metrics::Metrics,
-    registry::{Registry, Whom, keys::Shard},
+    registry::{Recipient, Registry, keys::Shard},
 };
 
 /// The pause before other nodes are told once more of an order to end that Redis did not take.
@@ -124,16 +124,16 @@ impl Peers {
     /// node holds one.
     pub(crate) async fn ask_holders(
         &self,
-        whom: &Whom,
+        recipient: &Recipient,
         command: &Command<'_>,
     ) -> Result<(Option<(Request<'_>, AskedNodes)>, bool), GatewayError> {
         // An id that names no shard is nobody's.
-        let Some(shard) = whom.shard(self.registry.shards()) else {
+        let Some(shard) = recipient.shard(self.registry.shards()) else {
             return Ok((None, false));
         };
         let mut holders = self
             .lease
-            .vouched(Some(shard), self.registry.holders(whom))
+            .vouched(Some(shard), self.registry.holders(recipient))
             .await?;
         let all = holders.len();
         holders.retain(|holder| *holder != self.instance);
@@ -158,13 +158,13 @@ impl Peers {
     /// Publishes to the other nodes that hold a recipient, and waits for no receipts. Returns whether this node holds one.
     pub(crate) async fn hint_holders(
         &self,
-        whom: &Whom,
+        recipient: &Recipient,
         command: &Command<'_>,
     ) -> Result<bool, GatewayError> {
-        let mut holders = self.registry.holders(whom).await?;
+        let mut holders = self.registry.holders(recipient).await?;
         let all = holders.len();
         holders.retain(|holder| *holder != self.instance);
-        if let Some(shard) = whom.shard(self.registry.shards())
+        if let Some(shard) = recipient.shard(self.registry.shards())
             && !holders.is_empty()
         {
             let payload = wire::command(0, command);

@@ -10,13 +10,13 @@ use super::{
 use crate::{
     connection::UserId,
     registry::{
-        self, Family, FamilyToken, Grant, RegistryError, Rotation, SessionId, TokenHash, Turn,
+        self, Family, FamilyToken, Grant, LoginId, RegistryError, Rotation, TokenHash, Turn,
         fence::to_millisecond, keys::Shards,
     },
 };
 
 #[derive(Debug, Default)]
-pub(super) struct Families(Expiring<SessionId, Kept>);
+pub(super) struct Families(Expiring<LoginId, Kept>);
 
 #[derive(Debug)]
 struct Kept {
@@ -40,7 +40,7 @@ enum Death {
 
 impl Families {
     /// Ends a family of this user, whose connections are being ordered to end.
-    pub(super) fn end(&mut self, user: &UserId, id: &SessionId) {
+    pub(super) fn end(&mut self, user: &UserId, id: &LoginId) {
         if let Some((kept, _)) = self.0.get_mut(id)
             && kept.family.user == *user
         {
@@ -56,7 +56,7 @@ impl Families {
 
 #[async_trait]
 impl registry::Families for MemoryRegistry {
-    fn new_family_id(&self, user: &UserId) -> SessionId {
+    fn new_family_id(&self, user: &UserId) -> LoginId {
         Shards::default().new_family_id(user)
     }
 
@@ -84,7 +84,7 @@ impl registry::Families for MemoryRegistry {
 
     async fn rotate(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         turn: Turn<'_>,
     ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
         let now = now();
@@ -135,7 +135,7 @@ impl registry::Families for MemoryRegistry {
 
     async fn close_family(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
         let store = &mut *self.store.lock();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::{
     connection::UserId,
     registry::{
-        Ban, Bar, Fence, Grant, REVOCATION_KEPT, SESSION_KEPT, SessionId, TOKEN_KEPT, TOKEN_MARGIN,
+        Ban, Bar, Fence, Grant, LoginId, REVOCATION_KEPT, SESSION_KEPT, TOKEN_KEPT, TOKEN_MARGIN,
         fence::to_millisecond,
     },
 };
@@ -66,8 +66,8 @@ pub(super) fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// How a fence stands that was put up.
-pub(super) enum Standing {
+/// What became of a fence when it was put up.
+pub(super) enum FenceOutcome {
     /// It holds. `revoked`: before when a user's grants are, if that is what it is.
     Up { revoked: Option<Timestamp> },
     /// It is over already.
@@ -79,20 +79,20 @@ pub(super) struct Fences {
     bans: Expiring<UserId, Ban>,
     revoked: Expiring<UserId, Timestamp>,
     tokens: Expiring<String, ()>,
-    over: Expiring<(UserId, SessionId), ()>,
+    over: Expiring<(UserId, LoginId), ()>,
     /// When tokens were first seen whose `iat` was of the future.
     ahead: Expiring<String, Timestamp>,
 }
 
 impl Fences {
-    pub(super) fn put_up(&mut self, user: &UserId, fence: &Fence) -> Standing {
+    pub(super) fn put_up(&mut self, user: &UserId, fence: &Fence) -> FenceOutcome {
         let now = now();
         match fence {
             Fence::Ban(ban) => {
                 let until = ban.until.map(to_millisecond);
                 if until.is_some_and(|until| until <= now) {
                     self.bans.remove(user);
-                    return Standing::Over;
+                    return FenceOutcome::Over;
                 }
                 let ban = Ban {
                     until,
@@ -106,16 +106,16 @@ impl Fences {
                 let before = before.max(earlier.unwrap_or_default());
                 let until = later(now, REVOCATION_KEPT);
                 self.revoked.insert(user.clone(), before, Some(until));
-                return Standing::Up {
+                return FenceOutcome::Up {
                     revoked: Some(before),
                 };
             }
             Fence::EndSession(session) => self.end_session(user, session),
         }
-        Standing::Up { revoked: None }
+        FenceOutcome::Up { revoked: None }
     }
 
-    pub(super) fn end_session(&mut self, user: &UserId, session: &SessionId) {
+    pub(super) fn end_session(&mut self, user: &UserId, session: &LoginId) {
         let until = later(now(), SESSION_KEPT);
         self.over
             .insert((user.clone(), session.clone()), (), Some(until));

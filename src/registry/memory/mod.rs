@@ -24,8 +24,8 @@ use tokio::time::Instant;
 
 use super::{
     Admission, Assertion, Ban, Bar, Closed, Closing, EndOrder, EndTarget, Entry, Grant, Heartbeat,
-    Lease, Listed, Node, NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry,
-    UsersPage, Whom, cursor,
+    Lease, Listed, Node, NodeReport, Ordered, Presence, Recipient, Registry, RegistryError, Totals,
+    UserEntry, UsersPage, cursor,
     fence::to_millisecond,
     keys::{Shard, Shards},
 };
@@ -34,7 +34,7 @@ use crate::{
     connection::{Connection, ConnectionId, Instance, Tally, UserId},
     ending::Ending,
 };
-use fences::Standing;
+use fences::FenceOutcome;
 use outbox::Told;
 use store::{Held, Membership, Store};
 
@@ -441,15 +441,15 @@ impl Registry for MemoryRegistry {
         })
     }
 
-    async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
+    async fn holders(&self, recipient: &Recipient) -> Result<Vec<Instance>, RegistryError> {
         let store = self.believed()?;
-        let holders: BTreeSet<_> = match whom {
-            Whom::Room(room) => store.holders_of(room),
-            Whom::User(user) => store
+        let holders: BTreeSet<_> = match recipient {
+            Recipient::Room(room) => store.holders_of(room),
+            Recipient::User(user) => store
                 .live_of(user)
                 .map(|held| &held.lease.instance)
                 .collect(),
-            Whom::Connection(id) => {
+            Recipient::Connection(id) => {
                 let live = store
                     .with_id(id)
                     .filter(|held| store.live(&held.lease).is_some());
@@ -470,8 +470,8 @@ impl Registry for MemoryRegistry {
         let mut revoked_before = None;
         if let (Some(fence), Some(user)) = (order.fence, order.target.user()) {
             match store.put_up(user, fence) {
-                Standing::Up { revoked } => revoked_before = revoked,
-                Standing::Over => return self.check(&store).map(|()| Ordered::default()),
+                FenceOutcome::Up { revoked } => revoked_before = revoked,
+                FenceOutcome::Over => return self.check(&store).map(|()| Ordered::default()),
             }
         }
         let meant = store.meant(order.target);

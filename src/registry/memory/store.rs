@@ -24,7 +24,7 @@ use crate::{
 use super::{
     calls::Calls,
     families::Families,
-    fences::{Fences, Standing, later, now},
+    fences::{FenceOutcome, Fences, later, now},
     outbox::{Outboxes, Told},
     rooms::RoomStore,
 };
@@ -410,7 +410,7 @@ impl Store {
     }
 
     /// Puts up a fence against a user.
-    pub(super) fn put_up(&mut self, user: &UserId, fence: &Fence) -> Standing {
+    pub(super) fn put_up(&mut self, user: &UserId, fence: &Fence) -> FenceOutcome {
         if let Fence::EndSession(session) = fence {
             self.families.end(user, session);
         }

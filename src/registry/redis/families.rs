@@ -7,13 +7,13 @@ use super::{RedisRegistry, fences::bar_of, member, milliseconds};
 use crate::{
     connection::UserId,
     registry::{
-        Families, Family, FamilyToken, RegistryError, Rotation, SESSION_KEPT, SessionId, Turn,
+        Families, Family, FamilyToken, LoginId, RegistryError, Rotation, SESSION_KEPT, Turn,
     },
 };
 
 /// Reads a family that a script answers.
 fn family(
-    id: &SessionId,
+    id: &LoginId,
     user: &[u8],
     claims: &[u8],
     expires: &[u8],
@@ -39,7 +39,7 @@ pub(super) fn time(ms: &str) -> Result<Timestamp, RegistryError> {
 
 #[async_trait]
 impl Families for RedisRegistry {
-    fn new_family_id(&self, user: &UserId) -> SessionId {
+    fn new_family_id(&self, user: &UserId) -> LoginId {
         self.shards.new_family_id(user)
     }
 
@@ -69,7 +69,7 @@ impl Families for RedisRegistry {
 
     async fn rotate(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         turn: Turn<'_>,
     ) -> Result<(Rotation, Option<Timestamp>), RegistryError> {
         let Some(shard) = self.shards.of_family(id) else {
@@ -123,7 +123,7 @@ impl Families for RedisRegistry {
 
     async fn close_family(
         &self,
-        id: &SessionId,
+        id: &LoginId,
         token: &FamilyToken,
     ) -> Result<Option<Family>, RegistryError> {
         let Some(shard) = self.shards.of_family(id) else {

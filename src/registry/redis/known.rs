@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     strangers::Strangers,
-    table::{Row, Standing, Table},
+    table::{LeaseStanding, Row, Table},
 };
 use crate::{
     connection::Instance,
@@ -145,7 +145,7 @@ impl Known {
             // A row goes when its lease is buried and reaped. The entries of such a node are not lost, and nobody puts them back.
             let is_over = |row: &&Row| {
                 let now = table.row(&row.lease.to_string());
-                now.is_none_or(|now| now.standing == Standing::Buried)
+                now.is_none_or(|now| now.standing == LeaseStanding::Buried)
             };
             for row in before.rows().filter(is_over) {
                 self.has_left(&row.lease.instance);
@@ -158,7 +158,7 @@ impl Known {
         self.late.retain(|lease, _| {
             table
                 .row(lease)
-                .is_some_and(|row| row.standing != Standing::Holds)
+                .is_some_and(|row| row.standing != LeaseStanding::Holds)
         });
         for row in table.gone() {
             let lease = row.lease.to_string();

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     RedisRegistry, milliseconds,
-    table::{Standing, Table},
+    table::{LeaseStanding, Table},
 };
 use crate::{
     connection::{ConnectionId, Instance},
@@ -344,7 +344,7 @@ impl RedisRegistry {
             let known = self.known.lock();
             leases
                 .filter(|lease| match table.row(lease) {
-                    Some(row) => row.standing == Standing::Late,
+                    Some(row) => row.standing == LeaseStanding::Late,
                     None => !known.is_of_nobody(lease),
                 })
                 .map(str::to_owned)

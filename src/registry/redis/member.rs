@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     connection::{Connection, ConnectionId, NodeId, TransportKind, UserId},
     registry::{
-        Assertion, Entry, Grant, Lease, RegistryError, SessionId,
+        Assertion, Entry, Grant, Lease, LoginId, RegistryError,
         keys::{escape, unescape},
     },
 };
@@ -149,7 +149,7 @@ pub(super) fn session_field(grant: &Grant) -> String {
     grant
         .session
         .as_ref()
-        .map(SessionId::digest)
+        .map(LoginId::digest)
         .unwrap_or_default()
 }
 
@@ -376,7 +376,7 @@ mod tests {
         let fields: Vec<_> = bytes.splitn(9, |byte| *byte == 0).collect();
         assert_eq!(fields[4], b"mubbs7ln");
         assert_eq!(fields[5], b"mubbs7i8");
-        assert_eq!(fields[6], SessionId::from("s3cr3t").digest().as_bytes());
+        assert_eq!(fields[6], LoginId::from("s3cr3t").digest().as_bytes());
         assert_eq!(fields[7], b"3");
     }
 

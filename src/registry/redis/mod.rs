@@ -68,7 +68,8 @@ use tokio::sync::Notify;
 
 use super::{
     Admission, Assertion, Ban, Bar, Closed, EndOrder, Entry, Grant, Heartbeat, Lease, Node,
-    NodeReport, Ordered, Presence, Registry, RegistryError, Totals, UserEntry, UsersPage, Whom,
+    NodeReport, Ordered, Presence, Recipient, Registry, RegistryError, Totals, UserEntry,
+    UsersPage,
     keys::{Keys, Shard, Shards},
 };
 use crate::{
@@ -318,10 +319,10 @@ impl Registry for RedisRegistry {
         self.count().await
     }
 
-    async fn holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
-        let shard = whom.shard(self.shards);
+    async fn holders(&self, recipient: &Recipient) -> Result<Vec<Instance>, RegistryError> {
+        let shard = recipient.shard(self.shards);
         let empty = |found: &Vec<_>| shard.filter(|_| found.is_empty());
-        self.surely(|| self.read_holders(whom), empty).await
+        self.surely(|| self.read_holders(recipient), empty).await
     }
 
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError> {

@@ -17,8 +17,8 @@ use crate::{
     connection::{ConnectionId, Instance},
     ending::Ending,
     registry::{
-        EndOrder, EndTarget, Entry, Fence, Listed, Ordered, REVOCATION_KEPT, RegistryError,
-        SESSION_KEPT, SessionId, Whom,
+        EndOrder, EndTarget, Entry, Fence, Listed, LoginId, Ordered, REVOCATION_KEPT, Recipient,
+        RegistryError, SESSION_KEPT,
         fence::{KICKS_KEPT, ORDER_KEPT},
         keys::Shard,
     },
@@ -37,7 +37,7 @@ struct FenceArgs {
     value: String,
     kept: String,
     /// Empty for none: nobody writes the keys of that.
-    session: SessionId,
+    session: LoginId,
 }
 
 impl FenceArgs {
@@ -83,11 +83,16 @@ pub(super) fn read_ending(order: &[u8]) -> Result<Ending, RegistryError> {
 }
 
 impl RedisRegistry {
-    pub(super) async fn read_holders(&self, whom: &Whom) -> Result<Vec<Instance>, RegistryError> {
-        let user = match whom {
-            Whom::User(user) => user,
-            Whom::Connection(id) => return Ok(self.holder_of(id).await?.into_iter().collect()),
-            Whom::Room(room) => return self.holders_of(room).await,
+    pub(super) async fn read_holders(
+        &self,
+        recipient: &Recipient,
+    ) -> Result<Vec<Instance>, RegistryError> {
+        let user = match recipient {
+            Recipient::User(user) => user,
+            Recipient::Connection(id) => {
+                return Ok(self.holder_of(id).await?.into_iter().collect());
+            }
+            Recipient::Room(room) => return self.holders_of(room).await,
         };
         let (shard, fields) = (self.shards.of_user(user), member::user_field(Some(user)));
         let range = starting_with(self.keys.conns(shard), &fields);

@@ -18,7 +18,7 @@ use redis::Cmd;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{RedisRegistry, leases::Beaten, table::Standing};
+use super::{RedisRegistry, leases::Beaten, table::LeaseStanding};
 use crate::registry::{
     NodeReport, RegistryError,
     keys::{LAYOUT, Shards},
@@ -257,7 +257,9 @@ impl RedisRegistry {
                 return;
             }
             let table = known.table();
-            let rows = table.rows().filter(|row| row.standing != Standing::Buried);
+            let rows = table
+                .rows()
+                .filter(|row| row.standing != LeaseStanding::Buried);
             rows.map(|row| row.speaks).min()
         };
         let Some(level) = level.filter(|level| *level > self.schema.level()) else {

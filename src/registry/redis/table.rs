@@ -22,7 +22,7 @@ use crate::{
 
 /// How a lease stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum LeaseStanding {
     /// Over for good.
     Buried,
     /// Run out, and not buried.
@@ -35,7 +35,7 @@ pub(super) enum Standing {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) lease: Lease,
-    pub(super) standing: Standing,
+    pub(super) standing: LeaseStanding,
     /// When it was last renewed, by the clock of Redis.
     pub(super) renewed: Timestamp,
     pub(super) report: NodeReport,
@@ -67,7 +67,7 @@ impl Table {
     /// The row of a lease, if it holds.
     pub(super) fn live(&self, lease: &str) -> Option<&Row> {
         self.row(lease)
-            .filter(|row| row.standing == Standing::Holds)
+            .filter(|row| row.standing == LeaseStanding::Holds)
     }
 
     pub(super) fn row(&self, lease: &str) -> Option<&Row> {
@@ -81,12 +81,14 @@ impl Table {
 
     /// Those that hold.
     pub(super) fn holding(&self) -> impl Iterator<Item = &Row> {
-        self.rows().filter(|row| row.standing == Standing::Holds)
+        self.rows()
+            .filter(|row| row.standing == LeaseStanding::Holds)
     }
 
     /// Those that don't, and are not reaped yet.
     pub(super) fn gone(&self) -> impl Iterator<Item = &Row> {
-        self.rows().filter(|row| row.standing != Standing::Holds)
+        self.rows()
+            .filter(|row| row.standing != LeaseStanding::Holds)
     }
 
     /// The leases that hold whose nodes may have given out an id.
@@ -98,7 +100,7 @@ impl Table {
     /// Every lease with how long it holds yet, or none if it does not.
     pub(super) fn left(&self) -> impl Iterator<Item = (&String, Option<Duration>)> {
         self.rows.iter().map(|(lease, row)| {
-            let holds = row.standing == Standing::Holds;
+            let holds = row.standing == LeaseStanding::Holds;
             (lease, holds.then_some(row.left))
         })
     }
@@ -129,9 +131,9 @@ impl Table {
         Report { report, speaks }: Report,
     ) {
         let standing = match ends {
-            None => Standing::Buried,
-            Some(ends) if ends > at => Standing::Holds,
-            Some(_) => Standing::Late,
+            None => LeaseStanding::Buried,
+            Some(ends) if ends > at => LeaseStanding::Holds,
+            Some(_) => LeaseStanding::Late,
         };
         let row = self.rows.entry(lease.to_string()).or_insert_with(|| Row {
             mark: mark(&lease.instance),
@@ -147,7 +149,7 @@ impl Table {
         row.left = row
             .left
             .max(left.map(Duration::from_millis).unwrap_or_default());
-        row.buried += usize::from(standing == Standing::Buried);
+        row.buried += usize::from(standing == LeaseStanding::Buried);
         row.standing = row.standing.max(standing);
         if renewed > row.renewed {
             (row.renewed, row.report, row.speaks) = (renewed, report, speaks);
@@ -158,9 +160,9 @@ impl Table {
     fn close(mut self, most: usize) -> Self {
         for row in self.rows.values_mut() {
             if row.buried >= most {
-                row.standing = Standing::Buried;
-            } else if row.standing == Standing::Buried {
-                row.standing = Standing::Late;
+                row.standing = LeaseStanding::Buried;
+            } else if row.standing == LeaseStanding::Buried {
+                row.standing = LeaseStanding::Late;
             }
         }
         self

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use proptest::{prelude::*, test_runner::TestCaseError};
 use switchboard::{
     connection::{Tally, UserId},
-    registry::{Entry, Grant, Whom, keys::Shards},
+    registry::{Entry, Grant, Recipient, keys::Shards},
 };
 
 use super::{super::home::NODES, Outcome, Timed, USERS, World, answered, both, entry, sorted};
@@ -127,15 +127,18 @@ impl World<'_> {
             .user(user)
             .await);
         same!(self, "ban", |home| home.reader.ban_of(user).await);
-        let whom = Whom::User(user.clone());
-        same!(self, "holders", |home| home.reader.holders(&whom).await);
+        let recipient = Recipient::User(user.clone());
+        same!(self, "holders", |home| home
+            .reader
+            .holders(&recipient)
+            .await);
         if let Some(last) = self.connections.last() {
             let id = &last.connection.id;
             same!(self, "connection", |home| home.reader.connection(id).await);
-            let whom = Whom::Connection(id.clone());
+            let recipient = Recipient::Connection(id.clone());
             same!(self, "the holder of one", |home| home
                 .reader
-                .holders(&whom)
+                .holders(&recipient)
                 .await);
         }
         self.compare_entries(number).await?;
