@@ -9,7 +9,7 @@ use crate::{
     support::fleet::Fleet,
 };
 
-/// Users with one connection, each of whom gets a second one.
+/// Users with one connection, each of which gets a second one.
 const FEW: usize = 1_000;
 /// Connects that are measured of a user with many.
 const MORE: usize = 50;

@@ -184,6 +184,6 @@ pub enum AuthRule {
     Required,
     /// Everybody; a valid token is still recognised.
     None,
-    /// Whom a backend lets in, whatever the credentials.
+    /// Clients that a backend lets in, whatever their credentials.
     Backend,
 }

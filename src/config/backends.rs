@@ -17,7 +17,7 @@ section! {
         /// Where it is called: an `http://` or `https://` URL. Redirects are not followed.
         url: String = String::new(), shown("required, or `stream`"), fits(texts::backend_url);
         /// Instead of `url`, for notifications only: the key of a Redis stream that they are added to, for consumer groups. As it stands
-        /// here, without `registry.prefix`. Whoever reads it deletes from it.
+        /// here, without `registry.prefix`. Its readers delete what they have read.
         stream: Option<String> = None, fits(texts::named);
         /// What signs the calls, as in Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes. Not of a `stream`.
         secret: Option<SecretString> = None, shown("required, or `secrets`"), fits(texts::webhook_secret);

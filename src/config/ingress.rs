@@ -64,7 +64,7 @@ impl IngressVerb {
 }
 
 impl Config {
-    /// Checks whether what is published can be heard, and whom it can reach.
+    /// Checks that emitters can be heard, and that the namespaces which they publish for exist.
     pub(super) fn ingress(&self, findings: &mut Findings) {
         let emitter = self.ingress.emitter.as_ref();
         let emitter = emitter.map(|it| ("emitter", &it.redis_url, &it.namespaces));

@@ -54,7 +54,7 @@ impl Gateway {
         self.inner.config.now().auth.jwt.secret.is_some()
     }
 
-    /// Begins a session for a user whom the backend has logged in.
+    /// Begins a session for a user that the backend has logged in.
     pub async fn open_session(
         &self,
         user: &UserId,

@@ -55,7 +55,7 @@ pub struct Message {
     pub id: Option<String>,
 }
 
-/// Whom a message is for.
+/// The connections that a message is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// All connections of a user in the message's namespace.

@@ -73,7 +73,7 @@ pub(super) struct RefreshSessions {
 }
 
 impl RefreshSessions {
-    /// Begins a session for a user whom the backend has logged in.
+    /// Begins a session for a user that the backend has logged in.
     pub(super) async fn open(
         &self,
         user: &UserId,

@@ -80,7 +80,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Watches until the node stops. `changes`: users of whom a connection has come or gone on this node.
+    /// Watches until the node stops. `changes`: users with a connection that has come or gone on this node.
     pub(crate) fn start(
         config: RunningConfig,
         registry: Arc<dyn Registry>,

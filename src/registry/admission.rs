@@ -13,8 +13,8 @@ use crate::{
     ending::Ending,
 };
 
-/// The id of a login: of a refresh family, or of a session whose cookie a client has. Whoever knows that of a cookie is half
-/// way into the session, so `Debug` shows a digest, and so does the registry keep it.
+/// The id of a login: of a refresh family, or of a session whose cookie a client has. That of a cookie is half the way
+/// into the session, so `Debug` shows a digest, and so does the registry keep it.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LoginId(String);

@@ -9,10 +9,10 @@
 //! The numbers of a family's tokens rise from one to the next. A token that is newer than the current one was issued for a
 //! rotation that the registry has lost: Redis forgets its last writes when a master fails, and up to a second of them with
 //! `appendfsync everysec`. Such a token counts as the current one. A thief gains nothing by that: before the loss the token
-//! was as good, and whoever comes second with it is found out as ever.
+//! was as good, and the second to come with it is found out as ever.
 //!
 //! The family's id is the [`LoginId`] of the connections that came in by its tokens. When it is killed or closed that
-//! session ends with it, in the same instant, for whoever comes; the connections that are there are the caller's to end.
+//! session ends with it, in the same instant, for newcomers; the connections that are there are the caller's to end.
 //! The fences of its user hold against a family as against a grant from the time at which it was opened.
 
 use std::time::Duration;

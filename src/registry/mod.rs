@@ -9,7 +9,7 @@
 //! - A node holds a [`Lease`], renewed by [`Registry::heartbeat`], and every entry belongs to a lease. Every node knows who holds
 //!   one, from its last heartbeat: an entry whose lease has run out is left out of every answer at once, whether or not anybody has
 //!   reaped it yet.
-//! - A lease that is buried never comes back: its node joins with the next epoch and asserts its connections anew. Whoever reaps
+//! - A lease that is buried never comes back: its node joins with the next epoch and asserts its connections anew. The node that reaps
 //!   the old epoch can therefore not hit the new entries. A lease that is late and not buried is renewed as if it were not.
 //! - The registry has parts ([`keys::Shard`]), and says of each whether it is whole. Of one that has lost data and does not have it
 //!   back from every node, it says nothing, and is unavailable. Nor does it say that nobody is there while a node is back that was
@@ -17,8 +17,8 @@
 //! - One verb, [`Registry::assert`], makes an entry be there: when its connection comes, after a loss, and again and again. It can
 //!   be repeated, and answers what has been ordered meanwhile. Every other write can be repeated too: a call that timed out may
 //!   have happened, and is made again.
-//! - `assert` and `order_end` of one user have one order. Whoever came before the order is ended, by its node or by the next
-//!   `assert`; whoever comes after it meets the fence that was put up with it. Nobody is neither.
+//! - `assert` and `order_end` of one user have one order. A connection that came before the order is ended, by its node or by the
+//!   next `assert`; one that comes after it meets the fence that was put up with it. None is neither.
 //! - What is held against a user (kicks, bans, revocations, ended sessions) is so by the registry's clock, on every node, and
 //!   outlives them all.
 //! - Reads never ask another node, and never scan: each costs what its answer weighs.
@@ -356,8 +356,8 @@ pub trait Registry: Families + Calls + Rooms + Outbox + 'static {
     /// the fleet.
     async fn holders(&self, recipient: &Recipient) -> Result<Vec<Instance>, RegistryError>;
 
-    /// Orders the end of connections, in one go: puts up the fence, writes the order down as a fact, and lists whom it means. The
-    /// fact is kept for an hour, and holds for whoever comes back with a connection from before it ([`Registry::assert`]), listed or
+    /// Orders the end of connections, in one go: puts up the fence, writes the order down as a fact, and lists the connections it means. The
+    /// fact is kept for an hour, and holds for a connection from before it that comes back ([`Registry::assert`]), listed or
     /// not. Where the shard is not whole, or the lease of the node that asks has run out, fact and fence are written all the
     /// same, and the answer is unavailable.
     async fn order_end(&self, order: EndOrder<'_>) -> Result<Ordered, RegistryError>;

@@ -108,7 +108,7 @@ pub struct Notification {
     pub id: NotificationId,
     /// Its `type`.
     pub kind: &'static str,
-    /// Whom or what it is about: those about one are delivered in order.
+    /// The user, connection or room that it is about: notifications about one are delivered in order.
     pub about: Vec<u8>,
     /// Its `data`.
     pub data: Box<RawValue>,

@@ -1,6 +1,6 @@
 //! What each client address holds of a node, and how fast it may ask for more.
 //!
-//! An IPv6 client is its /64: that is what one household or one machine is given (RFC 6177, RFC 7934), and whoever has it may
+//! An IPv6 client is its /64: that is what one household or one machine is given (RFC 6177, RFC 7934), and its holder may
 //! take a new address of 2^64 for each connection.
 
 use std::{

@@ -180,7 +180,7 @@ impl Gate {
         }
     }
 
-    /// How many bytes the body of a POST may have, whoever sends it.
+    /// How many bytes the body of a POST may have, a guest's as a user's.
     pub(super) fn max_body(&self) -> u64 {
         self.sizes.user.max(self.sizes.guest)
     }

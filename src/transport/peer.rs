@@ -1,4 +1,4 @@
-//! Who the client is: the peer of the TCP connection, or whom a trusted proxy names.
+//! The client's address: the peer of the TCP connection, or the address that a trusted proxy names.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -205,7 +205,7 @@ impl Toll {
         COUNTERS.iter().map(of).fold(0.0, f64::max)
     }
 
-    /// How many connections have ended, for whatever reason. The engine ends by itself whoever sends what it can't parse; where more
+    /// How many connections have ended, for whatever reason. The engine ends by itself a client that sends what it can't parse; where more
     /// follows at once, the end of the transport may be seen before its reason (`transport_close` in place of `parse_error`).
     pub(crate) fn ends(&self) -> f64 {
         self.ends

@@ -205,7 +205,7 @@ async fn f3_nobody_is_forgotten_who_is_in_a_shard_that_is_lost() {
     forgotten("f3 forgotten shard", Loss::ShardOf(stays), [stays, &kicked]).await;
 }
 
-/// One that was not there before: it can't know whom it ought to wait for but by what it finds.
+/// One that was not there before: it can't know which nodes it ought to wait for but by what it finds.
 #[tokio::test]
 async fn f3_a_node_that_starts_while_another_puts_back_what_was_lost_waits_for_it() {
     let run = Run::begin("f3 newcomer");

@@ -108,7 +108,7 @@ async fn k4_every_end_names_what_a_hung_node_has_not_confirmed() {
         let expected = [&json!(0), &json!(0), &json!([client.id])];
         assert_eq!(ended, expected, "{answer:?}");
     }
-    // Nobody but the node itself knows whom it holds by that token.
+    // Only the node itself knows which connections it holds by that token.
     let jti = jti.unwrap();
     assert_eq!(jti.status, 202, "{jti:?}");
     let expected = json!({ "disconnected": 0, "nodes": 0, "remaining": [], "unconfirmed": 1 });

@@ -197,7 +197,7 @@ async fn f13_clocks_that_jump_by_a_day_end_no_lease_and_forget_no_revocation() {
         within(seconds(5.0), "it is said when the user was seen", look).await;
     }
 
-    // An order reaches whom it is for, however far the clock of their node is from the one that it was given by.
+    // An order reaches the connections it is for, however far the clock of their node is from the one that it was given by.
     for node in [ahead, behind] {
         let user = format!("kicked-at-{node}");
         let hello = Hello::with(long_token(&user));

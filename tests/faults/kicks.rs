@@ -1,4 +1,4 @@
-//! What an answered disconnect means (K3, K6, K7, K8): from the answer on, nobody whom it was for is let in, heard, or told
+//! What an answered disconnect means (K3, K6, K7, K8): from the answer on, no connection that it was for is let in, heard, or told
 //! anything.
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! A disconnect while a node is slow to tell the registry who has gone (K2): it is not confirmed before the registry has none of
-//! whom it was for, or it names those that it has.
+//! the connections it was for, or it names those that it has.
 
 use std::{
     collections::BTreeSet,

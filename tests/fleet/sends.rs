@@ -1,4 +1,4 @@
-//! What the answer to a send is worth when Redis does not take what is published (contract 3a), and to whom it has gone then.
+//! What the answer to a send is worth when Redis does not take what is published (contract 3a), and which clients have got it then.
 
 use std::time::Duration;
 

@@ -128,7 +128,7 @@ async fn nodes_of_other_versions_are_served_and_serve() {
     let nodes = fleet(&redis, 2).await;
     let mut steady = nodes[0].connect("steady").await;
     let mut client = nodes[0].connect("42").await;
-    // Somebody whom nobody can read, beside one whom everybody can.
+    // A user that nobody can read, beside one that everybody can.
     let conns = Keys::new("switchboard").conns(Shards::default().of_user(&"42".into()));
     let mut raw = redis.connection().await;
     let () = raw.zadd(conns, b"42\0garbage", 0).await.unwrap();

@@ -1,4 +1,4 @@
-//! A real node fed what no client, backend or peer would send, beside a neighbour whom it must not hurt.
+//! A real node fed what no client, backend or peer would send, beside a neighbour that must not be hurt.
 //!
 //! Everything random comes from one seed, which is printed. `SWITCHBOARD_TEST_SEED=N` repeats a run, `SWITCHBOARD_FUZZ_CASES=N`
 //! makes it longer: it is the number of cases of each test.

@@ -185,7 +185,7 @@ onBothRegistries((world) => {
     await client.kicked(4500);
   });
 
-  test('outside /admin the verbs do nothing, whoever asks', async () => {
+  test('outside /admin the verbs do nothing, also for an administrator', async () => {
     const user = someone('unharmed');
     const target = await connected(world.desk, { user });
     for (const namespace of ['', '/public']) {

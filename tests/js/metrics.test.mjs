@@ -211,7 +211,7 @@ describe('the state of a node', () => {
     await eventually('the gauges say that Redis is back', () => gauges(one, { switchboard_ready: 1, switchboard_bus_up: 1, switchboard_bus_reconnects_total: 1 }), { ms: 30000 });
   });
 
-  test('what a dead node leaves in the registry is counted by whoever takes it out', async ({ node, redis }) => {
+  test('what a dead node leaves in the registry is counted by the node that takes it out', async ({ node, redis }) => {
     const server = await redis();
     const [dead, alive] = await Promise.all(['dead', 'alive'].map((name) => node({ name, redis: server })));
     await connected(dead, { user: someone() });

@@ -7,7 +7,7 @@ import { calling, startBackend } from './support/backend.mjs';
 const FACTS = ['connection.opened', 'connection.closed', 'user.online', 'user.offline', 'room.occupied', 'room.vacated'];
 const QUEUED = ['track:view', 'track:again'];
 
-/** Whom a notification is about. */
+/** The user, connection or room that a notification is about. */
 const about = ({ data }) => data.userId ?? data.connection?.userId;
 
 class Told {

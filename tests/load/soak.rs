@@ -239,7 +239,7 @@ impl Soak {
             .await;
     }
 
-    /// What a backend does meanwhile, to whoever is there: kicks that are for coming back, kicks that are not, bans that are
+    /// What a backend does meanwhile, to users that are there: kicks that are for coming back, kicks that are not, bans that are
     /// lifted, and messages that fill the buffers of those that do not read.
     fn backend(&self, round: u32) -> tokio::task::JoinHandle<()> {
         let doors = self.doors.clone();

@@ -171,7 +171,7 @@ pub(super) async fn an_order_stands_until_its_node_has_carried_it_out(home: &dyn
     assert_eq!(late, Admission::Ended(ending));
 }
 
-/// Kicks a user without asking whom that meets.
+/// Kicks a user without asking which connections that meets.
 async fn kick(peer: &Peer, except: &[&Connection], code: u16) {
     let target = EndTarget::User {
         user: "42".into(),

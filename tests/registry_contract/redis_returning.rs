@@ -78,7 +78,7 @@ async fn a_node_that_was_buried_and_is_back_makes_nobody_offline() {
         [None; SAID],
         "it is coming back"
     );
-    assert_eq!(b.ids("43").await.len(), 1, "whom another node has");
+    assert_eq!(b.ids("43").await.len(), 1, "a connection of another node");
     let totals = b.registry.totals().await.unwrap();
     assert_eq!((totals.nodes, totals.connections), (2, 1));
     let all = ["43", "42"].map(|user| user.into());

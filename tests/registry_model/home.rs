@@ -26,7 +26,7 @@ pub(super) const NODES: usize = 3;
 pub(super) struct Home {
     /// A handle for each node.
     pub(super) nodes: Vec<Arc<dyn Registry>>,
-    /// Whom no node has joined through: it is answered whatever leases hold. It never sends a heartbeat, and knows everything anew.
+    /// A handle that no node has joined through: it is answered whatever leases hold. It never sends a heartbeat, and knows everything anew.
     pub(super) reader: Arc<dyn Registry>,
     /// A heartbeat through this handle makes a lease last.
     pub(super) lasting: Arc<dyn Registry>,

@@ -138,7 +138,7 @@ impl Caller {
         }
     }
 
-    /// Does its acts one by one. A lease that runs out under it is no error. Returns whom it still has, and since when.
+    /// Does its acts one by one. A lease that runs out under it is no error. Returns the connections it still has, and since when.
     async fn act(&self, acts: &[Act]) -> Result<Vec<(Connection, Timestamp)>, RegistryError> {
         let mut mine: Vec<(Connection, Timestamp)> = Vec::new();
         for act in acts {

@@ -524,7 +524,7 @@ impl<'a> World<'a> {
     /// Whether the lease held; then it does so for longer.
     async fn beat(&mut self, number: usize) -> Outcome<bool> {
         let (lease, report) = self.named(number);
-        // Which leases have run out for long enough, and for whom they are to reap, is each home's own.
+        // Which leases have run out for long enough, and which entries they are to reap, is each home's own.
         let mut said = Vec::new();
         let held = both!(self, "heartbeat", |home| {
             let beat = home.nodes[number].heartbeat(&lease, &report).await;

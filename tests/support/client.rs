@@ -123,7 +123,7 @@ enum Order {
 
 struct Shared {
     heard: Mutex<Vec<Heard>>,
-    /// How many events came, and the end: whoever waits wakes up by either.
+    /// How many events came, and the end: a waiting test wakes up by either.
     news: watch::Sender<(u64, Option<End>)>,
 }
 

@@ -1,6 +1,6 @@
 //! The oracle: the registry, and every node's answers, are exactly the set of live connections.
 //!
-//! Each look says at once what does not hold; whoever calls looks again until it does, or until the bound is over. The clients
+//! Each look says at once what does not hold; the caller looks again until it does, or until the bound is over. The clients
 //! know which connections there are: those with `ready` whose sockets are open.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -30,7 +30,7 @@ pub(crate) enum Flow {
 /// What the proxy does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weather {
-    /// From whoever connects.
+    /// From the side that connects.
     pub(crate) there: Flow,
     /// From the server.
     pub(crate) back: Flow,
@@ -104,7 +104,7 @@ impl Proxy {
         self.addr
     }
 
-    /// Leads whoever connects from here on to another address, as a name does; connections that are there stay.
+    /// Leads connections from here on to another address, as a name does; connections that are there stay.
     pub(crate) fn aim(&self, target: SocketAddr) {
         self.target.send_replace(target);
     }
@@ -197,7 +197,7 @@ async fn pump(
                 }
                 let count = match from.try_read(&mut buffer) {
                     Ok(0) => {
-                        // Whoever closes while nothing comes through is not heard either.
+                        // A side that closes while nothing comes through is not heard either.
                         while flow(&seen.borrow_and_update().clone()) != Flow::Pass {
                             if seen.changed().await.is_err() {
                                 return;

@@ -35,8 +35,8 @@ pub(crate) fn program() -> String {
 /// The ports that [`free_port`] has given: a server may not listen yet on its own, or just now be away.
 static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
-/// A port that nobody listens on, and a different one each time. It is below the ports that the system hands out to whoever
-/// connects, one of whom could take it before, or while a server is away.
+/// A port that nobody listens on, and a different one each time. It is below the ports that the system hands out to
+/// outgoing connections, one of which could take it before, or while a server is away.
 pub(crate) fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let mut ports = std::iter::repeat_with(|| rand::random_range(10_000..30_000));

@@ -54,7 +54,7 @@ impl Run {
         StdRng::seed_from_u64(self.seed ^ salt)
     }
 
-    /// Keeps what happened, for whoever has to understand a failure.
+    /// Keeps what happened, so that a failure can be understood.
     pub(crate) fn note(&self, what: impl std::fmt::Display) {
         let line = format!("{:>9.3} {what}", self.start.elapsed().as_secs_f64());
         self.history.0.lock().unwrap().push(line);

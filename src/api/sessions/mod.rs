@@ -37,7 +37,7 @@ pub const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Open a session
 ///
-/// For a user whom the backend has logged in. The backend hands `cookie` on to the browser as a `Set-Cookie` header, on a
+/// For a user that the backend has logged in. The backend hands `cookie` on to the browser as a `Set-Cookie` header, on a
 /// host that the browser reaches `/api/refresh-token` on. The cookie is `HttpOnly` and `SameSite=Lax`, and `Secure` if this
 /// request has `X-Forwarded-Proto: https`: a backend passes on the one of the browser's request.
 #[utoipa::path(

@@ -37,7 +37,7 @@ async function* texts(reader) {
   }
 }
 
-/** Of whom it is: a connection and its user, or what a message was for. */
+/** What a line is about: a connection and its user, or what a message was for. */
 function subject({ type, user, connection, kind, to }) {
   if (type !== 'message') return [user === undefined ? '' : userLink(user), connection ? connectionLink(connection) : ''];
   return [kind === 'user' ? userLink(to) : kind === 'connection' ? '' : to ?? 'everybody', kind === 'connection' ? connectionLink(to) : ''];

@@ -400,7 +400,7 @@ impl ClientVerbs {
         }
     }
 
-    /// Whom the connection's namespace lets in. Where a backend decides, no token counts.
+    /// The rule by which the connection's namespace lets clients in. Where a backend decides, no token counts.
     fn rule(&self, connection: &LocalConnection) -> Result<Arc<NamespaceRule>, AuthError> {
         let rule = self.auth.rule(&connection.namespace);
         rule.filter(|rule| !rule.asks_backend())

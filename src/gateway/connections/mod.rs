@@ -36,7 +36,7 @@ pub(crate) struct LocalConnections {
     lease: Arc<OwnLease>,
     /// Which of their rooms the registry may not know.
     pub(crate) memberships: Memberships,
-    /// Users of whom a connection has come or gone: for those who watch them.
+    /// Users with a connection that has come or gone: for connections that watch them.
     changes: mpsc::UnboundedSender<UserId>,
     /// To the task that tells the registry.
     departures: mpsc::UnboundedSender<Arc<LocalConnection>>,

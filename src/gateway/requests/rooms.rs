@@ -129,7 +129,7 @@ pub fn room_name(text: String) -> Result<Arc<str>, Invalid> {
     Ok(text.into())
 }
 
-/// Whom an event for a room is for.
+/// The members of a room that an event is for.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use crate::{
 /// No wait in these tests takes longer; one that does has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Longer than that: whoever waits for one that says nothing fails.
+/// Longer than that: a test that waits for a server which says nothing fails.
 const FOREVER: Duration = Duration::from_secs(300);
 
 /// What a fake says.

@@ -14,7 +14,7 @@
 -- ARGV[13] how many connections the user may have, 0: any number    ARGV[14] the order to end for the oldest ones that are in the
 -- way; empty: the new one is refused    ARGV[15] what the keys of ends begin with    ARGV[16] how long ends are kept, in ms
 -- ARGV[17] how many may come together, 0: any number    ARGV[18] for how long they count as together, in ms    ARGV[19] how many
--- entries are looked at to count devices    ARGV[20] whom to tell, empty for nobody; else JSON: `opened` and `online`, outboxes,
+-- entries are looked at to count devices    ARGV[20] backends to tell, empty for none; else JSON: `opened` and `online`, outboxes,
 -- `connection`, the data of the first, and `kept`, as `tell` has it    ARGV[21…] leases of nodes that are gone
 --
 -- Answers 'generation' if the shard has another one; 'end' and the ending if it is ordered to end; 'bar' and what bars it; or 'in',

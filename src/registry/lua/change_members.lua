@@ -2,7 +2,7 @@
 --
 -- KEYS[1] members of the shard    KEYS[2] rooms of the shard    KEYS[3] members of the lease in the shard    KEYS[3 + i] who holds
 -- the room of change i: a hash of lease → how many members it has, and of the empty text → how many users
--- ARGV[1] lease    ARGV[2] whom to tell, empty for nobody; else JSON: `rooms`, for each change `occupied` and `vacated`, outboxes, and
+-- ARGV[1] lease    ARGV[2] backends to tell, empty for none; else JSON: `rooms`, for each change `occupied` and `vacated`, outboxes, and
 -- `data`; and `kept`, as `tell` has it    ARGV[4i - 1…4i + 2] of change i: 1, or 0 to take it out; room; user, empty for a guest; id
 
 local members, rooms, joined, lease = KEYS[1], KEYS[2], KEYS[3], ARGV[1]

@@ -76,7 +76,7 @@ elseif ARGV[5] == 'all' then
   local keep = {}
   for _, written in ipairs(redis.call('LRANGE', KEYS[3], 0, -1)) do
     local until_, its_stay, how = kick(written)
-    -- Whoever came after it has begun then at the earliest, also by a clock that was set back.
+    -- A connection that came after it has begun then at the earliest, also by a clock that was set back.
     last = math.max(last, (until_ or 0) + 1)
     if until_ and until_ + ARGV[4] >= at then
       local its, text_of_its = {}, {}

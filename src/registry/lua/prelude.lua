@@ -93,7 +93,7 @@ local function schema_of(written)
   return schema
 end
 
--- Adds a notification to outboxes, one for each backend that is told. `about`: whom or what it is about, as the notifications of one
+-- Adds a notification to outboxes, one for each backend that is told. `about`: the user, connection or room that it is about, as the notifications of one
 -- are delivered in order. `kept`: how long an outbox that nobody adds to is kept, in ms. `data` and `at` may be nil.
 local function tell(outboxes, kept, kind, about, data, at)
   local fields = { 't', kind, 'o', about }

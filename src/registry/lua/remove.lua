@@ -5,7 +5,7 @@
 -- user of entry i was last seen    KEYS[5 + 2i] the end of connection i
 -- ARGV[1] lease    ARGV[2] 'gone': the connections have ended, and their orders with them; 'passed': each is another by now, and
 -- goes unless it has been ordered to end; 'reap': their node is taken for dead, and may come back    ARGV[3] when that was, in ms; empty: now    ARGV[4] how long it is kept when users were last seen, in ms;
--- 0: not    ARGV[5] whom to tell, empty for nobody; else JSON: `closed`, for each entry `outboxes` and `data`; `kept`, as `tell`
+-- 0: not    ARGV[5] backends to tell, empty for none; else JSON: `closed`, for each entry `outboxes` and `data`; `kept`, as `tell`
 -- has it; and `delay`, after how many ms a user is offline, if anybody is told of that    ARGV[4 + 2i], ARGV[5 + 2i] user and id of entry i
 --
 -- Answers how many it removed, and the order that one of those to be passed on has, which stays.

@@ -1,7 +1,7 @@
 -- Tells which users are offline: those whose last connection has been gone for as long as that takes.
 --
 -- KEYS[1] users that are about to count as offline    KEYS[2] conns of the shard
--- ARGV[1] what the keys begin with that say when users were last seen    ARGV[2] how many users at the most    ARGV[3] whom to tell:
+-- ARGV[1] what the keys begin with that say when users were last seen    ARGV[2] how many users at the most    ARGV[3] backends to tell:
 -- JSON: `offline`, outboxes, and `kept`, as `tell` has it
 --
 -- Answers how many it looked at.

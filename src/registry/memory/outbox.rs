@@ -51,7 +51,7 @@ impl Told {
     }
 }
 
-/// Whom a connection is about.
+/// The user, or the id of a guest's connection, that a notification of a connection is about.
 fn about(entry: &Entry) -> Vec<u8> {
     match &entry.user {
         Some(user) => [b"u", user.as_str().as_bytes()].concat(),

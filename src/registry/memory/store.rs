@@ -287,7 +287,7 @@ impl Store {
                 };
                 let kicks = self.kicks.entry(user.clone()).or_default();
                 let now = Instant::now();
-                // One that says less is over: whoever stays by the new one stays by the old one too.
+                // One that says less is over: a connection that stays by the new one stays by the old one too.
                 kicks.retain(|(old, until)| {
                     now < *until && !except.iter().all(|id| old.except.contains(id))
                 });

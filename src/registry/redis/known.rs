@@ -1,4 +1,4 @@
-//! What a handle knows without asking: who lives, which shards are whole, and whom it waits for.
+//! What a handle knows without asking: which nodes live, which shards are whole, and which nodes it waits for.
 //!
 //! Each shard has a random name, its generation, and under that name the leases that have put all their entries in. A generation
 //! that this handle has seen complete says that what was read before it was whole. Another one means that the shard has lost its
@@ -113,7 +113,7 @@ impl Known {
         }
     }
 
-    /// Whoever has left asks like anybody from outside.
+    /// A node that has left asks like anybody from outside.
     pub(super) fn leave(&mut self, lease: &Lease) {
         if self.own.as_ref() == Some(lease) {
             self.set_own(None);

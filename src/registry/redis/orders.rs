@@ -179,7 +179,7 @@ impl RedisRegistry {
         })
     }
 
-    /// The order is written at once; whom it means can't be said where entries are missing. Where the shard is found whole only by
+    /// The order is written at once; which connections it means can't be said where entries are missing. Where the shard is found whole only by
     /// now, it is given once more.
     async fn ordered(
         &self,

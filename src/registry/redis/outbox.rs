@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// Whom `assert.lua` tells.
+/// The backends that `assert.lua` tells.
 #[derive(Serialize)]
 struct Newcomer {
     opened: Vec<String>,
@@ -32,7 +32,7 @@ struct Newcomer {
     kept: u64,
 }
 
-/// Whom `remove.lua` tells.
+/// The backends that `remove.lua` tells.
 #[derive(Serialize)]
 struct Gone {
     closed: Vec<GoneConnection>,
@@ -47,7 +47,7 @@ struct GoneConnection {
     data: String,
 }
 
-/// Whom `change_members.lua` tells.
+/// The backends that `change_members.lua` tells.
 #[derive(Serialize)]
 struct Changed {
     rooms: Vec<ChangedRoom>,
@@ -61,7 +61,7 @@ struct ChangedRoom {
     data: String,
 }
 
-/// Whom `tell_left.lua` tells.
+/// The backends that `tell_left.lua` tells.
 #[derive(Serialize)]
 struct Left {
     offline: Vec<String>,
@@ -70,7 +70,7 @@ struct Left {
 
 fn written(told: &impl Serialize) -> Result<String, RegistryError> {
     serde_json::to_string(told)
-        .map_err(|error| RegistryError::Corrupt(format!("whom to tell: {error}")))
+        .map_err(|error| RegistryError::Corrupt(format!("backends to tell: {error}")))
 }
 
 /// A notification as a stream has it.
@@ -105,7 +105,7 @@ impl RedisRegistry {
         milliseconds(retention.unwrap_or_default()).saturating_mul(2)
     }
 
-    /// Whom `assert.lua` tells of a connection; empty for nobody.
+    /// The backends that `assert.lua` tells of a connection, as JSON; empty for none.
     pub(super) fn told_of_newcomer(
         &self,
         shard: Shard,
@@ -127,7 +127,7 @@ impl RedisRegistry {
         })
     }
 
-    /// Whom `remove.lua` tells of connections, given by the ids and users of their entries; empty for nobody. Reads the entries if
+    /// The backends that `remove.lua` tells of connections, given by the ids and users of their entries; empty for none. Reads the entries if
     /// anybody is told of their ends.
     pub(super) async fn told_of_gone(
         &self,
@@ -203,7 +203,7 @@ impl RedisRegistry {
         config.map_or(Duration::ZERO, |it| it.now().presence.offline_delay)
     }
 
-    /// Whom `change_members.lua` tells of rooms, given as they are written; empty for nobody.
+    /// The backends that `change_members.lua` tells of rooms, given as they are written; empty for none.
     pub(super) fn told_of_rooms<'a>(
         &self,
         shard: Shard,

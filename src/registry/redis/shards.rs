@@ -90,7 +90,7 @@ impl RedisRegistry {
         self.check_schema().await?;
         self.carry_over().await?;
         if lease.epoch == 1 {
-            // It has nobody yet: whoever sees that it lives sees that it is in.
+            // It has no connections yet: a node that sees that it lives sees that it is in.
             self.known.lock().set_own(Some(lease.clone()));
             self.see_generations().await;
             let lacking = self.known.lock().lacking();

@@ -217,7 +217,7 @@ impl RedisRegistry {
     }
 
     /// `remove.lua` for some entries (id and user field) of a shard: those that are `gone`, one that is `passed` on, or those of a
-    /// node to `reap`. `ended`: when, in ms; empty for now. `told`: whom to tell.
+    /// node to `reap`. `ended`: when, in ms; empty for now. `told`: backends to tell.
     pub(super) fn removal(
         &self,
         lease: &Lease,

@@ -216,7 +216,7 @@ impl Engine {
             let crowded = most > 0 && waiting.len() > most;
             crowded.then(|| waiting.pop_first()).flatten()
         };
-        // The oldest, and not this one: whoever means it sends CONNECT at once, and gets in also while others hold places that
+        // The oldest, and not this one: a real client sends CONNECT at once, and gets in also while others hold places that
         // they do nothing with.
         if let Some(oldest) = displaced.and_then(|(_, (oldest, _))| oldest.upgrade()) {
             self.events.displaced();

@@ -25,7 +25,7 @@ const PONG: &str = "3";
 /// How long the engine's first ping is waited for. It is sent as soon as its task runs.
 const FIRST_PING: Duration = Duration::from_millis(250);
 
-/// How often sessions are looked through for clients that have stopped polling, or that have not said whom they want.
+/// How often sessions are looked through for clients that have stopped polling, or that have sent no CONNECT packet.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How long the close packet waits for the poll after the last one: a client that is there polls again at once.

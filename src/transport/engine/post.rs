@@ -1,6 +1,6 @@
 //! The POST requests of sessions that poll: read, judged and handed to the engine packet by packet.
 //!
-//! A body holds as many packets as its client had to send, and may be as large as a user's message whoever sends it: the client
+//! A body holds as many packets as its client had to send, and may be as large as a user's message, also a guest's: the client
 //! has been told one size for all. What is held of it is the packet that has not ended, which is bounded as a message is.
 
 use std::sync::Arc;

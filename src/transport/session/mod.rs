@@ -111,7 +111,7 @@ pub struct Session {
     /// Until the engine has let the session go.
     place: Mutex<Option<SessionPlace>>,
     kind: AtomicU8,
-    /// Only while the session is not closed: whoever holds on to the session must not hold on to the stream.
+    /// Only while the session is not closed: who keeps the session must not keep the stream open.
     wire: Mutex<Option<Arc<Wire>>>,
     /// What the wire had carried when it was closed.
     carried: OnceLock<(u64, u64)>,
@@ -455,7 +455,7 @@ impl Session {
         self.kind() == TransportKind::Polling && self.wire.lock().is_some()
     }
 
-    /// The engine has let the session go, or has nothing left to do with it. Called by whoever learns of it first.
+    /// The engine has let the session go, or has nothing left to do with it. Called from where that is noticed first.
     pub(super) fn let_go(self: &Arc<Self>) {
         self.end();
         if !self.let_go.swap(true, Ordering::AcqRel) {

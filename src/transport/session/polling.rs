@@ -27,7 +27,7 @@ const POLL_DEADLINE: Duration = Duration::from_millis(750);
 
 /// The state of a session that began with long-polling.
 pub(super) struct Polling {
-    /// The Engine.IO session id: a credential, since whoever knows it can write into the session.
+    /// The Engine.IO session id: a credential, since with it anybody can write into the session.
     sid: Mutex<Option<SecretString>>,
     /// GET requests at work; a healthy client always has one but for a moment.
     requests: Mutex<Requests>,

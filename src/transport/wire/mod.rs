@@ -51,7 +51,7 @@ const LINGER: Duration = Duration::from_secs(3);
 /// How often a backlog that does not move is held against the deadline as it is by then: a reload may have made it shorter.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The stream, shared by the engine's two halves, the pump, and whoever ends it.
+/// The stream, shared by the engine's two halves, the pump, and what ends it.
 pub struct Wire {
     tcp: TcpStream,
     /// Where the bounds of the backlog are: `limits.send_queue_bytes` and `.write_deadline`.
