@@ -166,6 +166,8 @@ pub struct Heartbeat {
     pub lost: bool,
     /// Leases that are for this node to reap.
     pub lapsed: Vec<Lease>,
+    /// How many there are in the fleet: connections as their nodes last reported them. None if a shard could not be asked.
+    pub totals: Option<Totals>,
     /// How soon the next heartbeat would see something more of the others; none: nothing.
     pub next: Option<Duration>,
 }

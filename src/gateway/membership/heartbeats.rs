@@ -22,7 +22,7 @@ use crate::{
         readiness::Readiness,
         tasks::Tasks,
     },
-    registry::{Lease, NodeReport, Registry, RegistryError},
+    registry::{Lease, NodeReport, Registry, RegistryError, Totals},
 };
 
 /// How long changes are gathered before a node says anew how many connections it has: `/v1/nodes` is no older, and a node whose
@@ -32,6 +32,15 @@ const GATHERING: Duration = Duration::from_millis(250);
 const SOON: Duration = Duration::from_millis(50);
 /// How soon a heartbeat that failed is tried again.
 const RETRY: Duration = Duration::from_millis(250);
+
+/// What a heartbeat has heard of the fleet.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    /// The leases that are for this node to reap.
+    lapsed: Vec<Lease>,
+    /// How many there are; none if that could not be asked.
+    totals: Option<Totals>,
+}
 
 /// Sends this node's heartbeats, and sees to what their answers say.
 pub(crate) struct Heartbeats {
@@ -141,18 +150,18 @@ impl Heartbeats {
     async fn keep(self: Arc<Self>) {
         // After a panic too: what was under way may not be done.
         self.repairs.set_inexact(self.registry.shards().all());
-        let (beats, beaten) = watch::channel(Vec::new());
+        let (beats, beaten) = watch::channel(Heard::default());
         tokio::join!(self.keep_lease(beats), self.tend(beaten));
     }
 
-    /// Sends heartbeats; each that was answered passes the leases on that have run out.
-    async fn keep_lease(&self, beats: watch::Sender<Vec<Lease>>) {
+    /// Sends heartbeats; each that was answered passes on what it has heard.
+    async fn keep_lease(&self, beats: watch::Sender<Heard>) {
         let mut gaps = self.peers.gaps();
         loop {
             let begun = Instant::now();
             let pause = match self.beat().await {
-                Ok((lapsed, next)) => {
-                    beats.send_replace(lapsed);
+                Ok((heard, next)) => {
+                    beats.send_replace(heard);
                     // Nodes that were asked to beat at once are not to do so together ever after.
                     let heartbeat = self.config.now().registry.heartbeat;
                     let pause = heartbeat.mul_f64(rand::random_range(0.9..=1.0));
@@ -199,11 +208,11 @@ impl Heartbeats {
     }
 
     /// Does after each heartbeat what is to be done; what fails is done again, less and less often, until the next one.
-    async fn tend(&self, mut beats: watch::Receiver<Vec<Lease>>) {
+    async fn tend(&self, mut beats: watch::Receiver<Heard>) {
         while beats.changed().await.is_ok() {
-            let mut lapsed = beats.borrow_and_update().clone();
+            let Heard { mut lapsed, totals } = beats.borrow_and_update().clone();
             let mut pause = RETRY.min(self.config.now().registry.heartbeat);
-            while let Err(error) = self.repairs.make_exact(&mut lapsed).await {
+            while let Err(error) = self.repairs.make_exact(&mut lapsed, totals).await {
                 tracing::debug!(%error, "after a heartbeat");
                 if beats.has_changed().unwrap_or(true) {
                     break;
@@ -220,10 +229,10 @@ impl Heartbeats {
         self.registry.amiss().await;
     }
 
-    /// One heartbeat, or a new lease. Returns the leases that are to be reaped, and how soon the next one is due at the latest.
-    async fn beat(&self) -> Result<(Vec<Lease>, Option<Duration>), RegistryError> {
+    /// One heartbeat, or a new lease. Returns what it has heard, and how soon the next one is due at the latest.
+    async fn beat(&self) -> Result<(Heard, Option<Duration>), RegistryError> {
         let sent = Instant::now();
-        let (mut lapsed, mut next) = (Vec::new(), None);
+        let (mut heard, mut next) = (Heard::default(), None);
         if self.lease.is_joined() {
             let beat = self
                 .registry
@@ -243,7 +252,11 @@ impl Heartbeats {
                 self.tasks
                     .spawn(async move { peers.tell_all(Command::Beat).await });
             }
-            (lapsed, next) = (beat.lapsed, beat.next);
+            heard = Heard {
+                lapsed: beat.lapsed,
+                totals: beat.totals,
+            };
+            next = beat.next;
         }
         let mut joined = false;
         if !self.lease.is_joined() {
@@ -265,7 +278,7 @@ impl Heartbeats {
         if self.lease.renewed(sent) || joined {
             self.repairs.set_inexact(self.registry.shards().all());
         }
-        Ok((lapsed, next))
+        Ok((heard, next))
     }
 
     /// Whether all nodes are to be told of a loss by this one: once a heartbeat.

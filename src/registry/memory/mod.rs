@@ -184,6 +184,7 @@ impl Registry for MemoryRegistry {
             emptied: Vec::new(),
             lost: false,
             lapsed: store.lapsed(),
+            totals: Some(store.totals()),
             next: None,
         })
     }
@@ -429,16 +430,7 @@ impl Registry for MemoryRegistry {
                 tracing::warn!(%lease, connections, "reaped a node that is gone");
             }
         }
-        let users: BTreeSet<_> = store
-            .entries
-            .keys()
-            .filter_map(|entry| entry.user.as_ref())
-            .collect();
-        Ok(Totals {
-            nodes: store.leases.len() as u64,
-            connections: store.entries.len() as u64,
-            users: users.len() as u64,
-        })
+        Ok(store.totals())
     }
 
     async fn holders(&self, recipient: &Recipient) -> Result<Vec<Instance>, RegistryError> {

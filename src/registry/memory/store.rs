@@ -14,7 +14,7 @@ use crate::{
     ending::Ending,
     registry::{
         Bar, Closing, EndTarget, Entry, Fence, Grant, Lease, LimitPolicy, NodeReport, RATE_WINDOW,
-        UserLimit,
+        Totals, UserLimit,
         fence::{KICKS_KEPT, ORDER_KEPT},
         keys::Shard,
         rooms::add_lasting,
@@ -108,6 +108,16 @@ impl Store {
         self.leases
             .iter()
             .filter(|(_, membership)| membership.holds())
+    }
+
+    /// How many nodes, connections and users there are, whatever their leases.
+    pub(super) fn totals(&self) -> Totals {
+        let users = self.entries.keys().filter_map(|entry| entry.user.as_ref());
+        Totals {
+            nodes: self.leases.len() as u64,
+            connections: self.entries.len() as u64,
+            users: BTreeSet::from_iter(users).len() as u64,
+        }
     }
 
     /// A user's entries, in the order of their ids, whatever their leases.

@@ -6,7 +6,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{future::join_all, join};
 use jiff::Timestamp;
 use redis::{FromRedisValue, ScriptInvocation};
 use tokio::time::Instant;
@@ -86,13 +86,15 @@ impl RedisRegistry {
         }
     }
 
-    /// Renews a lease, or puts a new one in.
-    pub(super) async fn beat(
+    /// Renews a lease, or puts a new one in. `beside` is done while the table is read: what both ask for goes to Redis together, and a
+    /// Redis that was idle spends more on a message than on the commands in it.
+    pub(super) async fn beat<T>(
         &self,
         lease: &Lease,
         report: &NodeReport,
         new: bool,
-    ) -> Result<Beat, RegistryError> {
+        beside: impl Future<Output = T>,
+    ) -> Result<(Beat, T), RegistryError> {
         let report = self.written(report)?;
         let before = match lease.epoch.checked_sub(1) {
             Some(epoch) if new && epoch > 0 => Lease {
@@ -129,7 +131,8 @@ impl RedisRegistry {
             .await?;
         let mut beaten: HashMap<_, _> = beaten.into_iter().collect();
         let mut answers: Vec<(usize, Beaten)> = Vec::new();
-        for (copy, at, rows) in self.read_copies().await? {
+        let (copies, beside) = join!(self.read_copies(), beside);
+        for (copy, at, rows) in copies? {
             // Of one that was lost in between, who lives can't be told.
             if let Some((generation, verdict)) = beaten.remove(&copy)
                 && is_of(&rows, &generation)
@@ -176,11 +179,12 @@ impl RedisRegistry {
         if new || lost {
             self.schema.settle();
         }
-        Ok(Beat {
+        let beat = Beat {
             held,
             lost,
             is_young,
-        })
+        };
+        Ok((beat, beside))
     }
 
     pub(super) async fn write_report(

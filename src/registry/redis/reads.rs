@@ -329,7 +329,6 @@ impl RedisRegistry {
     }
 
     /// Exact as soon as the leases of nodes that are gone for good are reaped: first by this node, those that are for it to reap.
-    /// Comes by the next few entries of each shard, once a heartbeat.
     pub(super) async fn count(&self) -> Result<Totals, RegistryError> {
         self.table().await?;
         let lapsed = self.lapsed(&mut self.known.lock());
@@ -349,18 +348,7 @@ impl RedisRegistry {
             commands.push((slot, count));
             commands.push((slot, Cmd::get(self.keys.users(shard))));
         }
-        let walk = self.walk.due(self.heartbeat.mul_f64(0.8));
-        let counts = commands.len();
-        commands.extend(walk.iter().flat_map(|ends| self.steps(ends)));
-        let mut answers = self.read_whole("totals", &shards, &commands, false).await?;
-        let found = answers.split_off(counts);
-        if walk.is_some() {
-            let found = found.into_iter().map(|members| read(Some(members)));
-            let found: Vec<_> = found.collect::<Result<_, _>>()?;
-            if let Err(error) = self.come_by(&found).await {
-                tracing::debug!(%error, "can't look for entries of nobody");
-            }
-        }
+        let answers = self.read_whole("totals", &shards, &commands, false).await?;
         let mut answers = answers.into_iter();
         let mut totals = Totals {
             nodes: self.table().await?.holding().count() as u64,
@@ -377,16 +365,19 @@ impl RedisRegistry {
                 None => {}
             }
         }
-        let recounts = lost.into_iter().map(async |shard| {
-            let mut script = self.scripts.recount.prepare_invoke();
-            script
-                .key(self.keys.conns(shard))
-                .key(self.keys.users(shard));
-            let slot = self.keys.slot_of(shard);
-            self.pool.query::<u64>("totals", slot, &script).await
-        });
+        let recounts = lost.into_iter().map(|shard| self.recount(shard));
         totals.users += try_join_all(recounts).await?.into_iter().sum::<u64>();
         Ok(totals)
+    }
+
+    /// Counts the users of a shard whose count was lost.
+    pub(super) async fn recount(&self, shard: Shard) -> Result<u64, RegistryError> {
+        let mut script = self.scripts.recount.prepare_invoke();
+        script
+            .key(self.keys.conns(shard))
+            .key(self.keys.users(shard));
+        let slot = self.keys.slot_of(shard);
+        Ok(self.pool.query("totals", slot, &script).await?)
     }
 
     /// The user of an entry that is in this shard, as it is written down. Of another shard's the cursor would lead there, and

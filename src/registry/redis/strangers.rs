@@ -13,14 +13,16 @@ use redis::Cmd;
 use tokio::time::Instant;
 
 use super::RedisRegistry;
-use crate::{
-    link::Slot,
-    registry::{Lease, RegistryError, keys::Shards},
+use crate::registry::{
+    Lease, RegistryError,
+    keys::{Shard, Shards},
 };
 
-/// How many entries of each shard are come by with each heartbeat of a node: all of a fleet of 100,000 connections within some
-/// minutes.
-const STEP: usize = 20;
+/// In how many heartbeats of a node the walk takes a step in each shard.
+const TURNS: usize = 4;
+
+/// How many entries a step is: a node comes by all of a fleet of 100,000 connections within a quarter of an hour.
+const STEP: usize = 80;
 
 /// How many leases are remembered.
 const MOST: usize = 1024;
@@ -39,9 +41,9 @@ struct Met {
     last: Instant,
 }
 
-/// Up to where each shard was walked through.
+/// Up to where each shard was walked through, and which shards are next.
 #[derive(Debug)]
-pub(super) struct Walk(Mutex<(Option<Instant>, Vec<Vec<u8>>)>);
+pub(super) struct Walk(Mutex<(usize, Vec<Vec<u8>>)>);
 
 impl Strangers {
     /// An entry names a lease that no table has.
@@ -82,41 +84,50 @@ impl Strangers {
 
 impl Walk {
     pub(super) fn new(shards: Shards) -> Self {
-        Self(Mutex::new((None, vec![Vec::new(); shards.count()])))
-    }
-
-    /// Where to go on, unless that was done less than a `pause` ago.
-    pub(super) fn due(&self, pause: Duration) -> Option<Vec<Vec<u8>>> {
-        let mut walk = self.0.lock();
-        if walk.0.is_some_and(|last| last.elapsed() < pause) {
-            return None;
-        }
-        walk.0 = Some(Instant::now());
-        Some(walk.1.clone())
+        Self(Mutex::new((0, vec![Vec::new(); shards.count()])))
     }
 }
 
 impl RedisRegistry {
-    /// Reads the next few entries of each shard, from where the walk is.
-    pub(super) fn steps(&self, ends: &[Vec<u8>]) -> impl Iterator<Item = (Slot, Cmd)> {
-        self.shards.all().zip(ends).map(|(shard, end)| {
+    /// Reads the next few entries of some shards, from where the walk is.
+    pub(super) async fn read_on(&self) -> Result<Vec<(Shard, Vec<Vec<u8>>)>, RegistryError> {
+        let steps: Vec<_> = {
+            let mut walk = self.walk.0.lock();
+            walk.0 = (walk.0 + 1) % TURNS;
+            let shards = self.shards.all().filter(|it| it.index() % TURNS == walk.0);
+            shards.map(|it| (it, walk.1[it.index()].clone())).collect()
+        };
+        let mut commands = Vec::new();
+        for (shard, end) in &steps {
             let start = match end.is_empty() {
                 true => b"-".to_vec(),
                 false => [b"(", end.as_slice()].concat(),
             };
             let mut range: Cmd = redis::cmd("ZRANGEBYLEX");
-            range.arg(self.keys.conns(shard)).arg(start).arg("+");
+            range.arg(self.keys.conns(*shard)).arg(start).arg("+");
             range.arg("LIMIT").arg(0).arg(STEP);
-            (self.keys.slot_of(shard), range)
-        })
+            commands.push((self.keys.slot_of(*shard), range));
+        }
+        let found: Vec<Vec<Vec<u8>>> = self.link.read_all("walk", &commands).await?;
+        let shards = steps.into_iter().map(|(shard, _)| shard);
+        Ok(shards.zip(found).collect())
     }
 
-    /// Takes in what [`RedisRegistry::steps`] has found: an entry whose lease no table has is remembered.
-    pub(super) async fn come_by(&self, found: &[Vec<Vec<u8>>]) -> Result<(), RegistryError> {
-        // At the end it begins anew.
-        let ends = found.iter().map(|members| members.get(STEP - 1));
-        self.walk.0.lock().1 = ends.map(|end| end.cloned().unwrap_or_default()).collect();
-        let members = found.iter().flat_map(|members| self.readable(members));
+    /// Takes in what [`RedisRegistry::read_on`] has found: an entry whose lease no table has is remembered.
+    pub(super) async fn come_by(
+        &self,
+        walked: &[(Shard, Vec<Vec<u8>>)],
+    ) -> Result<(), RegistryError> {
+        {
+            let ends = &mut self.walk.0.lock().1;
+            for (shard, entries) in walked {
+                // At the end it begins anew.
+                ends[shard.index()] = entries.get(STEP - 1).cloned().unwrap_or_default();
+            }
+        }
+        let members = walked
+            .iter()
+            .flat_map(|(_, entries)| self.readable(entries));
         let leases: HashSet<_> = members.map(|member| member.lease).collect();
         self.table_of_leases(leases.into_iter()).await.map(drop)
     }
