@@ -121,14 +121,7 @@ pub(in crate::config) fn algorithm(name: &str) -> Result<(), String> {
 
 /// A URL of a JWK set.
 pub(in crate::config) fn key_set_url(text: &str) -> Result<(), String> {
-    let url = Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-        .ok_or("not an http:// or https:// URL")?;
-    expect(
-        url.username().is_empty() && url.password().is_none(),
-        "must not hold a user name or a password: a JWK set is public",
-    )
+    open_url(text, "a JWK set is public")
 }
 
 /// A URL of a backend.
@@ -137,13 +130,18 @@ pub(in crate::config) fn backend_url(text: &str) -> Result<(), String> {
     if text.is_empty() {
         return Ok(());
     }
+    open_url(text, "calls are signed, see secret")
+}
+
+/// An HTTP URL without credentials. `why`: it needs none.
+fn open_url(text: &str, why: &str) -> Result<(), String> {
     let url = Url::parse(text)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or("not an http:// or https:// URL")?;
     expect(
         url.username().is_empty() && url.password().is_none(),
-        "must not hold a user name or a password: calls are signed, see secret",
+        &format!("must not hold a user name or a password: {why}"),
     )
 }
 
