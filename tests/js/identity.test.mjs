@@ -46,6 +46,22 @@ onBothRegistries((world) => {
     });
   }
 
+  test('a token that expires in two namespaces of one transport closes it, and the client comes back in both', async () => {
+    const user = someone('both');
+    let exp = soon(3);
+    const auth = (answer) => answer({ token: token(user, { exp }) });
+    const main = connect(world.door, { auth, reconnectionDelay: 50 });
+    await main.ready();
+    const beside = main.join('/public', { auth });
+    await beside.ready();
+    await main.wait('tokenExpiring');
+    exp = soon(600);
+    for (const client of [main, beside]) {
+      await client.sentAway(4001, 'Token expired');
+      await client.ready({ nth: 2 });
+    }
+  });
+
   test('a client that comes back with the same token is told that it has expired', async () => {
     const user = someone('stale');
     const client = connect(world.door, { user, claims: { exp: soon(3) }, reconnectionDelay: 50 });

@@ -166,6 +166,28 @@ impl ExpiryWatch {
 
     fn look_at_token(&self, connection: &Arc<LocalConnection>) -> Option<Duration> {
         let expires_at = connection.expires_at()?;
+        match self.find(connection, expires_at) {
+            Finding::Later(wait) => Some(wait),
+            Finding::Warn(wait) => {
+                connection.warn(expires_at);
+                Some(wait)
+            }
+            Finding::Over => {
+                // With those of its transport that are over too: one by one, all but the last would get a DISCONNECT packet, and their
+                // clients would stay away.
+                let mut over = self.connections.table.of_session(connection.session.id);
+                over.retain(|other| {
+                    let expires_at = other.expires_at();
+                    expires_at.is_some_and(|at| self.find(other, at) == Finding::Over)
+                });
+                self.connections
+                    .end_all(&over, &Ending::of(Ending::TOKEN_EXPIRED));
+                None
+            }
+        }
+    }
+
+    fn find(&self, connection: &LocalConnection, expires_at: Timestamp) -> Finding {
         let left = SystemTime::from(expires_at)
             .duration_since(SystemTime::now())
             .unwrap_or_default();
@@ -174,19 +196,7 @@ impl ExpiryWatch {
             .duration_since(SystemTime::from(expires_at))
             .unwrap_or_default();
         let (lead, leeway) = (auth.refresh_lead, auth.jwt.leeway);
-        match finding(left, overdue, lead, leeway, connection.is_warned()) {
-            Finding::Later(wait) => Some(wait),
-            Finding::Warn(wait) => {
-                connection.warn(expires_at);
-                Some(wait)
-            }
-            Finding::Over => {
-                let ending = Ending::of(Ending::TOKEN_EXPIRED);
-                self.connections
-                    .end_all(std::slice::from_ref(connection), &ending);
-                None
-            }
-        }
+        finding(left, overdue, lead, leeway, connection.is_warned())
     }
 }
 
