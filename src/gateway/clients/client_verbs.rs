@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderMap;
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use socketioxide::extract::SocketRef;
@@ -413,9 +415,12 @@ impl ClientVerbs {
         connection: &LocalConnection,
         token: Value,
     ) -> Result<Identity, VerbError> {
-        let token = token.as_str().ok_or(AuthError::Invalid)?;
+        // What is no token, and what may stand before one, is as in a handshake.
+        let auth = json!({ "token": token });
+        let credentials = Credentials::from_handshake(Some(&auth), &HeaderMap::new());
+        let token = credentials.preferred().ok_or(AuthError::Missing)?;
         let rule = self.rule(connection)?;
-        let identity = self.auth.verify_for(token, &rule).await?;
+        let identity = self.auth.verify_for(token.expose_secret(), &rule).await?;
         rule.authorize(&identity)?;
         Ok(identity)
     }
