@@ -157,11 +157,12 @@ pub(crate) enum Answer {
 
 /// What one client answered.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[serde(untagged, rename_all_fields = "camelCase")]
+#[serde(untagged)]
 pub enum AckReply {
     /// Its answer.
     Given {
         /// Whose it is.
+        #[serde(rename = "connectionId")]
         connection_id: ConnectionId,
         /// The first argument of its acknowledgement, in which binary is `{"$base64": "…"}`; null if it came without one, or with one
         /// that is no JSON, is nested deeper than 128 levels, holds a number that no double does, or an object whose first name
@@ -171,6 +172,7 @@ pub enum AckReply {
     /// It has answered, and the answer is not passed on.
     Cut {
         /// Whose it was.
+        #[serde(rename = "connectionId")]
         connection_id: ConnectionId,
         /// Why.
         error: AckError,
