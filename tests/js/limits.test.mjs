@@ -204,6 +204,8 @@ test('limits.events_per_second: beyond the burst events are refused with "error"
   for (let i = 0; i < 40; i += 1) client.socket.emit('chat', i);
   const [refused] = await client.wait('error');
   assert.equal(typeof refused?.message, 'string', 'expected error {message}');
+  const answers = await Promise.all(Array.from({ length: 20 }, () => client.ask('devices')));
+  assert.deepEqual(answers.at(-1), { ok: false, error: 'Too many events' }, 'expected the refusal to be the answer, as emitWithAck waits for one');
   await door.api.send(user, 'still', 1);
   await client.wait('still');
   assert.equal(client.count('disconnect'), 0, client.history());

@@ -120,7 +120,7 @@ impl MessageHandler<Adapter, ()> for Inbound {
         ) else {
             return;
         };
-        if !events.admit_event(&connection) {
+        if !events.admit_event(&connection, &socket, ack) {
             return;
         }
         let Ok(Event(event)) = Event::from_message_parts(&socket, &mut packet, &ack) else {
@@ -157,7 +157,7 @@ impl MessageHandler<Adapter, ()> for Inbound {
             (queue.push(asked, bytes, &bounds), queue.begin())
         };
         if !fits {
-            events.refuse_event(&connection);
+            events.refuse_event(&connection, &socket, ack);
         }
         if idle {
             tokio::spawn(self.clone().work_off(socket));
@@ -266,10 +266,10 @@ impl ClientEvents {
             packet,
             ack: answer,
             wants_ack: ack.is_some(),
-            socket,
+            socket: socket.clone(),
         };
         if !lane.push(event, bytes, &self.event_bounds()) {
-            self.refuse_event(connection);
+            self.refuse_event(connection, &socket, ack);
         }
     }
 
@@ -319,12 +319,17 @@ impl ClientEvents {
     }
 
     /// Holds an inbound event to the limits. Returns whether it is to be handled.
-    fn admit_event(&self, connection: &Arc<LocalConnection>) -> bool {
+    fn admit_event(
+        &self,
+        connection: &Arc<LocalConnection>,
+        socket: &Arc<Socket<Adapter>>,
+        ack: Option<i64>,
+    ) -> bool {
         match connection.events.judge(&self.config.now().limits) {
             _ if connection.ending().is_some() => false,
             Verdict::Accepted => true,
             Verdict::Refused => {
-                self.refuse_event(connection);
+                self.refuse_event(connection, socket, ack);
                 false
             }
             Verdict::Flood => {
@@ -337,9 +342,18 @@ impl ClientEvents {
         }
     }
 
-    fn refuse_event(&self, connection: &LocalConnection) {
+    /// Tells a client that an event of its is one too many; also by the acknowledgement, where it waits for one.
+    fn refuse_event(
+        &self,
+        connection: &LocalConnection,
+        socket: &Arc<Socket<Adapter>>,
+        ack: Option<i64>,
+    ) {
         self.metrics.events_refused().increment(1);
         connection.send_error(TOO_MANY);
+        let mut packet = Packet::Str(Default::default(), None);
+        let Ok(ack) = AckSender::<Adapter>::from_message_parts(socket, &mut packet, &ack);
+        acknowledge(ack, Err(TOO_MANY.to_owned()));
     }
 }
 
