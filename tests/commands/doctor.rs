@@ -143,6 +143,28 @@ async fn what_a_user_may_not_do_is_named() {
     ];
     let outcome = doctor(&whole, &[], &sessions).await;
     fails(&outcome, "redis.rights", &["%R~mine:*"]);
+
+    let backends = r#"[{name = "app", stream = "my:events", notify = ["user.online"]}]"#;
+    let outcome = doctor(&whole, &[], &[("BACKENDS", backends)]).await;
+    fails(&outcome, "redis.rights", &["~my:events"]);
+
+    let emitters = [
+        ("INGRESS__EMITTER__KEY", "mine"),
+        ("INGRESS__PYTHON__CHANNEL", "theirs"),
+    ];
+    let outcome = doctor(&whole, &[], &emitters).await;
+    fails(&outcome, "redis.rights", &["+psubscribe", "+subscribe"]);
+    let hears = redis("+psubscribe +subscribe &mine#*").await;
+    let outcome = doctor(&hears, &[], &emitters).await;
+    fails(&outcome, "redis.rights", &["&mine-request#*", "&theirs"]);
+    let hears = redis("+psubscribe +subscribe &mine#* &mine-request#* &theirs").await;
+    let outcome = doctor(&hears, &[], &emitters).await;
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stdout);
+
+    let elsewhere = format!("redis://nobody:{PASSWORD}@{}", whole.addr());
+    let elsewhere = [("INGRESS__PYTHON__REDIS_URL", elsewhere.as_str())];
+    let outcome = doctor(&whole, &[], &elsewhere).await;
+    fails(&outcome, "redis", &["it refuses the user or the password"]);
 }
 
 #[tokio::test]

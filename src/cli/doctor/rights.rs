@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use redis::{Cmd, RedisError, RedisResult, Value, aio::ConnectionLike};
 
 use crate::{
-    config::{Config, RedisMode},
+    config::{Config, EmitterIngress, PythonIngress, RedisMode},
     connection::Instance,
     registry::keys::Keys,
 };
@@ -109,7 +109,48 @@ pub(super) fn of_a_node(config: &Config) -> Vec<Try> {
     if config.auth.session.is_on() && config.auth.session.redis_url.is_none() {
         tries.extend(of_sessions(config));
     }
+    let streams = config.backends.iter().filter_map(|it| it.stream.as_ref());
+    tries.extend(streams.map(|stream| {
+        Try {
+            // Permitted or not, this adds nothing: no entry may have that id.
+            command: redis::cmd("XADD")
+                .arg(stream)
+                .arg("0-0")
+                .arg("f")
+                .arg("v")
+                .take(),
+            name: "xadd".to_owned(),
+            pattern: format!("~{stream}"),
+            only_for: None,
+        }
+    }));
     tries
+}
+
+/// What a node does where emitters publish with `@socket.io/redis-emitter`, or Socket.IO servers with the Redis adapter.
+pub(super) fn of_emitters(ingress: &EmitterIngress) -> Vec<Try> {
+    let channels = [
+        format!("{}#*", ingress.key),
+        format!("{}-request#*", ingress.key),
+    ];
+    let tries = channels.map(|channel| Try {
+        command: redis::cmd("PSUBSCRIBE").arg(&channel).take(),
+        name: "psubscribe".to_owned(),
+        pattern: format!("&{channel}"),
+        only_for: None,
+    });
+    tries.into()
+}
+
+/// What a node does where python-socketio publishes.
+pub(super) fn of_python(ingress: &PythonIngress) -> Vec<Try> {
+    let channel = &ingress.channel;
+    vec![Try {
+        command: redis::cmd("SUBSCRIBE").arg(channel).take(),
+        name: "subscribe".to_owned(),
+        pattern: format!("&{channel}"),
+        only_for: None,
+    }]
 }
 
 /// What nodes with this configuration do where the sessions are.

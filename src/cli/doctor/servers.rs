@@ -32,14 +32,27 @@ const CLOCKS_OFF: f64 = 1.0;
 /// The oldest version that has all commands.
 const OLDEST: u32 = 7;
 
-/// Looks at every server that nodes would use, and at that of the sessions.
+/// Looks at every server that nodes would use, and at those of sessions and emitters.
 pub(super) async fn examine(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+    let (emitter, python) = (&config.ingress.emitter, &config.ingress.python);
+    let emitter = emitter
+        .iter()
+        .map(|it| (it.redis_url.clone(), rights::of_emitters(it)));
+    let python = python
+        .iter()
+        .map(|it| (it.redis_url.clone(), rights::of_python(it)));
+    let mut ingress: Vec<_> = emitter.chain(python).collect();
     if config.redis.urls.is_empty() {
         let says = "none is configured: the embedded registry, for one node alone";
         report.ok("redis", says);
     } else {
-        let tries = rights::of_a_node(config);
+        let mut tries = rights::of_a_node(config);
+        let here = ingress.extract_if(.., |(url, _)| url.is_none());
+        tries.extend(here.flat_map(|(_, tries)| tries));
         of(&config.redis, Some(config), &tries, report).await?;
+    }
+    for (url, tries) in ingress {
+        of(&config.redis_at(url.as_ref()), None, &tries, report).await?;
     }
     if let Some(redis) = config.session_redis()
         && (config.auth.session.redis_url.is_some() || config.redis.urls.is_empty())
