@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::auth::{AuthError, json::Object};
 
 /// The longest token, in bytes. Whatever a handshake brings is parsed before its signature is known.
-pub(super) const MAX_TOKEN_BYTES: usize = 8 * 1024;
+pub(super) const MAX_TOKEN_BYTES: usize = 60 * 1024;
 
 /// Header parameters that change how a token is to be read. One that is not understood must not be passed over
 /// (RFC 7515 §4.1.11, RFC 7797), and none of these is: `enc` and `zip` make it a JWE.
@@ -95,7 +95,7 @@ impl Header {
     /// Reads the header of a token in the compact form.
     pub(crate) fn read(token: &str) -> Result<Self, Refusal> {
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(Refusal::invalid("it is longer than 8 KB"));
+            return Err(Refusal::invalid("it is longer than 60 KB"));
         }
         let mut parts = token.split('.');
         let (Some(header), Some(_), Some(signature), None) =

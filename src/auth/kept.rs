@@ -7,12 +7,16 @@ use http::{
 
 use secrecy::ExposeSecret;
 
-use super::{cookie, credentials, jwt::MAX_TOKEN_BYTES};
+use super::{cookie, credentials};
 use crate::config::Session;
 
 /// The longest session cookie that is kept whole, in bytes: browsers keep none that is longer (RFC 6265 section 6.1). What is cut
 /// has no good signature, and is refused as it was.
 const MAX_COOKIE: usize = 4096;
+
+/// The longest token that is kept of a header, in bytes: each session holds it for as long as it lives. A longer one is cut, which
+/// leaves it no good signature. What comes in a CONNECT packet is held for that long only, and may be longer.
+const MAX_BEARER: usize = 8 * 1024;
 
 /// Picks the headers that may carry credentials: a bearer's `Authorization`, and of all cookies the session's, if session cookies are
 /// on.
@@ -37,7 +41,7 @@ impl KeptHeaders {
             // One byte more than a token may have, so that what is cut is refused as it was.
             format!(
                 "Bearer {}",
-                &token[..token.floor_char_boundary(MAX_TOKEN_BYTES + 1)]
+                &token[..token.floor_char_boundary(MAX_BEARER + 1)]
             )
         });
         let session = self.session_cookie.as_ref().and_then(|name| {
@@ -117,17 +121,17 @@ mod tests {
             assert_eq!(kept(nothing.as_bytes()), None);
         }
         assert_eq!(kept(b"bEaReR   a.b.c").unwrap(), "Bearer a.b.c");
-        let whole = format!("Bearer {}", &long[..MAX_TOKEN_BYTES]);
+        let whole = format!("Bearer {}", &long[..MAX_BEARER]);
         assert_eq!(kept(whole.as_bytes()).unwrap(), *whole);
         let cut = kept(format!("Bearer {long}").as_bytes()).unwrap();
-        assert_eq!(cut.len(), "Bearer ".len() + MAX_TOKEN_BYTES + 1);
+        assert_eq!(cut.len(), "Bearer ".len() + MAX_BEARER + 1);
         // What is no token stays one that is refused.
         for junk in ["Bearer é", "Bearer \u{20ac}\u{20ac}"] {
             assert!(kept(junk.as_bytes()).is_some());
         }
         assert!(kept(b"Bearer \xff\xfe").is_some());
         let wide = format!("Bearer {}", "\u{20ac}".repeat(4_000));
-        assert!(kept(wide.as_bytes()).unwrap().len() > MAX_TOKEN_BYTES);
+        assert!(kept(wide.as_bytes()).unwrap().len() > MAX_BEARER);
     }
 
     #[test]

@@ -33,8 +33,8 @@ pub(super) fn tokens() -> Vec<(&'static str, String, AuthError)> {
             Invalid,
         ),
         (
-            "longer than 8 KB",
-            saying(json!({"pad": "x".repeat(7000)})),
+            "longer than 60 KB",
+            saying(json!({"pad": "x".repeat(46_200)})),
             Invalid,
         ),
         (

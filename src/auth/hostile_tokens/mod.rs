@@ -161,7 +161,10 @@ async fn what_looks_odd_and_is_right_is_let_in() {
             "a kid that no JWK has",
             with_header(json!({"kid": "2026-07"})),
         ),
-        ("8 KB", saying(json!({"pad": "x".repeat(5800)}))),
+        (
+            "a thousand UUIDs",
+            saying(json!({"watch": vec!["x".repeat(36); 1000]})),
+        ),
         (
             "a role of a wrong type",
             saying(json!({"role": {"admin": true}})),
