@@ -138,11 +138,12 @@ struct Code {
 
 impl<'a> ConnectError<'a> {
     fn of(message: &'a str) -> Self {
-        let code = message.rsplit(" or ").next().unwrap_or(message);
-        let code = code.to_ascii_lowercase().replace(' ', "_");
-        let code = match code.as_str() {
-            "expired_token" => "token_expired".to_owned(),
-            _ => code,
+        let code = match message {
+            "Invalid or expired token" => "token_expired".to_owned(),
+            _ => message
+                .replace(" or ", " ")
+                .to_lowercase()
+                .replace(' ', "_"),
         };
         Self {
             message,
@@ -359,6 +360,7 @@ mod tests {
             ("Invalid or expired token", "token_expired"),
             ("Admin access required", "admin_access_required"),
             ("Invalid namespace", "invalid_namespace"),
+            ("For members or guests", "for_members_guests"),
         ] {
             let said = json!({ "message": message });
             let coded = format!(r#"{{"message":"{message}","data":{{"code":"{code}"}}}}"#);

@@ -212,7 +212,9 @@ fn read(body: &[u8], decides: bool) -> Result<Decided, String> {
     }
     if !said.allow {
         return Ok(Decided::Out(
-            said.message.map_or_else(|| REFUSED.into(), Arc::from),
+            said.message
+                .filter(|message| !message.is_empty())
+                .map_or_else(|| REFUSED.into(), Arc::from),
         ));
     }
     if said
@@ -278,6 +280,7 @@ mod tests {
             "Not today"
         );
         assert_eq!(message(json!({"allow": false})), REFUSED);
+        assert_eq!(message(json!({"allow": false, "message": ""})), REFUSED);
     }
 
     #[test]
