@@ -125,6 +125,15 @@ test('a thousand users are watched with one event', async ({ node }) => {
   await client.granted('watch', ['one more']);
 });
 
+test('a token may name a thousand users to watch', async ({ node }) => {
+  const alone = await node({ env: { SWITCHBOARD_PRESENCE__WATCH: 'claim' } });
+  const users = Array.from({ length: 1000 }, (_, n) => `0d9a7e52-6f0c-4c1e-9d0a-${String(n).padStart(12, '0')}`);
+  const client = await connected(alone, { user: someone('watcher'), claims: { watch: users } });
+  await eventually('all are told of', async () => assert.equal(client.count('presence'), 1000));
+  await connected(alone, { user: users.at(-1) });
+  await client.wait('presence', { nth: 1001 });
+});
+
 test('nobody is watched where that is off', async ({ node }) => {
   const alone = await node();
   const client = await connected(alone, { user: someone('watcher') });
@@ -150,4 +159,22 @@ test('the end of a node ends who was on it, and a loss of data ends nobody', asy
   await connected(again, { user: lost });
   await watcher.wait('presence', { nth: 2, ms: 40000 });
   assert.deepEqual([told(watcher, lost), told(watcher, kept)], [[false, true], []], watcher.history());
+});
+
+test('a user whose node hung is offline, and online again when it is back', { ms: 60000 }, async ({ node, redis }) => {
+  const server = await redis();
+  const settings = { redis: server, config: config('any'), env: { SWITCHBOARD_REGISTRY__HEARTBEAT: '500ms', SWITCHBOARD_REGISTRY__LEASE: '2s' } };
+  const hangs = await node({ ...settings, name: 'hangs' });
+  const stays = await node({ ...settings, name: 'stays' });
+  const watcher = await connected(stays, { user: someone('watcher') });
+  const user = someone('hung');
+  const client = await connected(hangs, { user, reconnection: false });
+  await watcher.granted('watch', [user]);
+  hangs.signal('SIGSTOP');
+  await watcher.wait('presence', { ms: 20000 });
+  hangs.signal('SIGCONT');
+  // The round in which all that is watched is looked at anyway is longer than this.
+  await watcher.wait('presence', { nth: 2, ms: 20000 });
+  assert.deepEqual(told(watcher, user), [false, true], watcher.history());
+  assert.equal(client.count('disconnect'), 0, client.history());
 });

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -89,6 +92,8 @@ pub(crate) struct Repairs {
     /// The shards that may not hold just this node's connections, or orders that this node has not seen.
     inexact: Mutex<BTreeSet<Shard>>,
     rounds: Mutex<Rounds>,
+    /// The epoch under which this node's connections were last all in the registry.
+    epoch: AtomicU64,
 }
 
 impl Repairs {
@@ -110,6 +115,7 @@ impl Repairs {
             connections,
             registrar,
             rounds: Mutex::default(),
+            epoch: AtomicU64::new(1),
         }
     }
 
@@ -125,11 +131,16 @@ impl Repairs {
         totals: Option<Totals>,
     ) -> Result<(), RegistryError> {
         // Under a lease that nobody knows yet nothing is put in.
-        let inexact = match self.lease.is_joined() {
+        let joined = self.lease.is_joined();
+        let inexact = match joined {
             true => std::mem::take(&mut *self.inexact.lock()),
             false => BTreeSet::new(),
         };
+        let epoch = self.lease.current().epoch;
         let failed = self.resync(inexact).await;
+        if joined && failed.is_empty() && self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
+            self.tell_users_are_back();
+        }
         let mut failure = failed.len();
         self.inexact.lock().extend(failed);
         let mut left = Vec::new();
@@ -157,6 +168,15 @@ impl Repairs {
             left => Err(RegistryError::Unavailable(format!(
                 "{left} shards or leases are left to be seen to"
             ))),
+        }
+    }
+
+    /// Others were told that this node was gone, and its users with it.
+    fn tell_users_are_back(&self) {
+        let registered = self.registered();
+        let users: HashSet<_> = registered.iter().filter_map(|it| it.user()).collect();
+        for user in users {
+            self.connections.user_changed(user);
         }
     }
 
