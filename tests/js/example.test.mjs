@@ -1,4 +1,4 @@
-// examples/app: the chat's backend, as its README runs it. EXAMPLE_PYTHON names a Python with requirements.txt: then server.py runs too.
+// examples/app: the chat's backend, as its README runs it. server.py runs by the Python that EXAMPLE_PYTHON names: tests/run makes it.
 
 import assert from 'node:assert/strict';
 import { connected, eventually, exchange, test } from './harness.mjs';
