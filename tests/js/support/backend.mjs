@@ -3,6 +3,8 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
 import http from 'node:http';
+import http2 from 'node:http2';
+import https from 'node:https';
 
 export const WEBHOOK_SECRETS = ['whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD', 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'];
 
@@ -22,9 +24,9 @@ function signatures(secrets, headers, body) {
 }
 
 export class Backend {
-  constructor(secrets) {
+  constructor(secrets, tls) {
     this.secrets = secrets;
-    /** Every call, as it came: `{type, timestamp, data}`, and its `headers`. */
+    /** Every call, as it came: `{type, timestamp, data}`, and its `headers` and `httpVersion`. */
     this.calls = [];
     /** What was wrong with a call. */
     this.wrong = [];
@@ -32,15 +34,22 @@ export class Backend {
     /** Events that are notifications. */
     this.queued = [];
     this.answers = {};
-    this.server = http.createServer((request, response) => this.take(request, response));
-    this.server.on('connection', () => (this.connections += 1));
+    this.sockets = new Set();
+    const [create, options] = tls?.http2 ? [http2.createSecureServer, tls] : tls ? [https.createServer, tls] : [http.createServer, {}];
+    this.server = create(options, (request, response) => this.take(request, response));
+    this.server.on('connection', (socket) => {
+      this.connections += 1;
+      this.sockets.add(socket);
+      socket.on('close', () => this.sockets.delete(socket));
+    });
   }
 
-  static async start({ secrets = WEBHOOK_SECRETS, port = 0 } = {}) {
-    const backend = new Backend(secrets);
+  /** `tls`: the `key` and `cert` with which it speaks TLS, and if `http2`, HTTP/2 and nothing else. */
+  static async start({ secrets = WEBHOOK_SECRETS, port = 0, tls } = {}) {
+    const backend = new Backend(secrets, tls);
     await new Promise((resolve, reject) => backend.server.on('error', reject).listen(port, '127.0.0.1', resolve));
     backend.port = backend.server.address().port;
-    backend.url = `http://127.0.0.1:${backend.port}/switchboard`;
+    backend.url = `${tls ? 'https' : 'http'}://127.0.0.1:${backend.port}/switchboard`;
     return backend;
   }
 
@@ -57,7 +66,7 @@ export class Backend {
     const parts = [];
     for await (const part of request) parts.push(part);
     const body = Buffer.concat(parts).toString('utf8');
-    const call = { ...JSON.parse(body), headers: request.headers };
+    const call = { ...JSON.parse(body), headers: request.headers, httpVersion: request.httpVersion };
     try {
       assert.deepEqual([request.method, request.headers['content-type']], ['POST', 'application/json']);
       assert.deepEqual(Object.keys(JSON.parse(body)), ['type', 'timestamp', 'data']);
@@ -83,7 +92,7 @@ export class Backend {
 
   async stop() {
     const closed = new Promise((resolve) => this.server.close(resolve));
-    this.server.closeAllConnections();
+    for (const socket of this.sockets) socket.destroy();
     await closed;
   }
 }
