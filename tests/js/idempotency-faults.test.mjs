@@ -1,4 +1,4 @@
-// Contract 14 when something breaks while a call is under way: its node dies, Redis restarts.
+// Contract 14 when something breaks while a call is under way: its node dies, Redis restarts, or its answer to what is published is lost.
 
 import assert from 'node:assert/strict';
 import { connected, eventually, exchange, expectProblem, segment, someone, test } from './harness.mjs';
@@ -61,3 +61,44 @@ for (const keeps of [true, false]) {
     assert.equal(client.count('slow'), 1, client.history());
   });
 }
+
+test('Redis publishes and its answer is lost: 504, and the repetition is handed over just to those who have not got it', { ms: 90000 }, async ({ node, redis, link }) => {
+  const store = await redis();
+  const way = await link(store);
+  const [asked, other] = [await node({ redis: way, name: 'asked' }), await node({ redis: store, name: 'other' })];
+  const user = someone('unknown');
+  const [near, far] = [await connected(asked, { user, claims: { rooms: ['unknown'] } }), await connected(other, { user, claims: { rooms: ['unknown'] } })];
+  const calls = {
+    user: [`/v1/users/${segment(user)}/events`, [0, 1]],
+    room: ['/v1/rooms/unknown/events', [0, 1]],
+    connection: [`/v1/connections/${segment(far.id)}/events`, [0, 1]],
+  };
+  for (const [event, [path, unheard]] of Object.entries(calls)) {
+    const call = (from) => from.api.request('POST', path, { json: { event }, headers: { 'idempotency-key': `lost-${event}` } });
+    const got = () => [near, far].map((client) => client.count(event));
+    way.deafenAfter(/SPUBLISH/);
+    const first = await call(asked);
+    expectProblem(first, 504, `${event}: Redis has not answered`);
+    assert.equal(first.json.code, 'outcome_unknown');
+    way.heal();
+    await far.wait(event);
+    assert.deepEqual(got(), unheard, `${event}: this node waits for Redis' answer before it hands over anything`);
+    await eventually(`${event}: the node is ready again`, async () => assert.equal(await readyz(asked), 200), { ms: 15000 });
+    const to = event === 'connection' ? [far] : [near, far];
+    const whole = { connections: to.length, nodes: to.length, unconfirmed: 0 };
+    let again;
+    await eventually(`${event}: it is carried out again`, async () => {
+      again = await call(asked);
+      assert.deepEqual([again.status, again.json], [200, whole], 'expected all who have it, by the first call or the second');
+    }, { ms: 20000 });
+    assert.equal(again.headers['idempotent-replayed'], undefined, 'it was no repetition of an answer: there was none');
+    for (const from of [asked, other]) {
+      const replayed = await call(from);
+      assert.deepEqual([replayed.status, replayed.json, replayed.headers['idempotent-replayed']], [200, whole, 'true']);
+    }
+    // In order for a client: had one come twice, it would be before this.
+    await send(asked, user, `mark-${event}`, { event: `mark-${event}` });
+    for (const client of [near, far]) await client.wait(`mark-${event}`);
+    assert.deepEqual(got(), event === 'connection' ? [0, 1] : [1, 1], far.history());
+  }
+});

@@ -20,7 +20,7 @@ export class Link {
   pass(near, port) {
     if (this.isCut) return near.destroy();
     const far = net.connect(port, '127.0.0.1');
-    const pair = { near, far, pushed: false };
+    const pair = { near, far, pushed: false, isDeaf: false };
     this.pairs.add(pair);
     const drop = () => {
       this.pairs.delete(pair);
@@ -28,13 +28,14 @@ export class Link {
       far.destroy();
     };
     near.on('data', (data) => {
+      pair.isDeaf ||= this.isDeafAfter?.test(data.toString('latin1')) ?? false;
       if (!pair.pushed && SUBSCRIBES.test(data.toString('latin1'))) {
         pair.pushed = true;
         if (this.isMute) far.pause();
       }
       far.write(data);
     });
-    far.on('data', (data) => near.write(data));
+    far.on('data', (data) => pair.isDeaf || near.write(data));
     for (const socket of [near, far]) socket.on('error', drop).on('close', drop).setNoDelay(true);
   }
 
@@ -53,9 +54,16 @@ export class Link {
     for (const pair of this.pairs) if (pair.pushed) pair.far.pause();
   }
 
+  /** From the first command on that matches, swallows all answers of its connection: Redis carries out what the node never hears of. */
+  deafenAfter(command) {
+    this.isDeafAfter = command;
+  }
+
   /** Lets everything through again. What was held back is lost with its connections. */
   heal() {
     this.isCut = false;
+    this.isDeafAfter = undefined;
+    for (const pair of this.pairs) if (pair.isDeaf) pair.near.destroy();
     if (this.isMute) for (const pair of this.pairs) if (pair.pushed) pair.near.destroy();
     this.isMute = false;
   }
