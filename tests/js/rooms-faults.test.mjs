@@ -137,3 +137,22 @@ test('a client is in a room from the answer to its join until it leaves, whateve
   for (const it of nodes) assert.deepEqual(await members(it, 'r'), []);
   assert.deepEqual((await nodes[0].api.ok('GET', '/v1/rooms')).rooms, []);
 });
+
+test('a room is emptied while a user who was put into it comes on another node: the newcomer is not in it', async ({ node, redis, link }) => {
+  const store = await redis();
+  const way = await link(store);
+  const [door, desk] = [await node({ redis: way, name: 'door', config }), await node({ redis: store, name: 'desk', config })];
+  const [user, room] = [someone('newcomer'), 'emptied'];
+  await put(desk, user, room);
+  // The registry has answered that the user is to be in the room, and is about to be told of the member.
+  const held = way.hold(/emptied/);
+  const coming = connected(door, { user });
+  await held;
+  assert.deepEqual(await desk.api.ok('DELETE', at(room)), { connections: 0, nodes: 0, remaining: [] });
+  way.release();
+  const client = await coming;
+  assert.deepEqual(await members(desk, room), []);
+  assert.deepEqual(await send(desk, room, { event: 'e' }), { connections: 0, nodes: 0, unconfirmed: 0 });
+  await put(desk, user, room);
+  assert.deepEqual(await members(desk, room), ids(client));
+});

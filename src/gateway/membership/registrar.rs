@@ -96,6 +96,10 @@ impl Registrar {
             tracing::warn!(connection = %connection.id, %error, "can't put a connection into its rooms");
             return Err(Refusal::Unavailable);
         }
+        if let Err(error) = self.look_at_lasting_again(connection).await {
+            tracing::warn!(connection = %connection.id, %error, "can't read which rooms a user is to be in");
+            return Err(Refusal::Unavailable);
+        }
         self.connections.table.count(connection);
         if let Some(user) = connection.user().filter(|_| tally.connections <= 1) {
             self.connections.user_changed(user);
@@ -108,6 +112,24 @@ impl Registrar {
             self.evict(entry);
         }
         Ok(tally)
+    }
+
+    /// Takes a connection out of rooms that its user is not to be in any more. A room is emptied by undoing lasting memberships, and
+    /// then asking the nodes with members: one that was undone before the registry had this member is seen here, and of one that
+    /// is undone later this node is asked.
+    async fn look_at_lasting_again(
+        &self,
+        connection: &LocalConnection,
+    ) -> Result<(), RegistryError> {
+        let Some(user) = connection.user().filter(|_| connection.has_lasting()) else {
+            return Ok(());
+        };
+        let revision = connection.lasting_revision();
+        let lasting = self.registry.lasting(user).await?;
+        // Of what has changed since the revision, this node has been told.
+        let changed = connection.adopt_lasting(revision, &lasting);
+        let changed = changed.unwrap_or_default();
+        self.connections.memberships.settle(changed).await
     }
 
     /// Ends a connection evicted by the per-user limit.

@@ -28,6 +28,11 @@ export class Link {
       far.destroy();
     };
     near.on('data', (data) => {
+      if (this.holding?.command.test(data.toString('latin1'))) {
+        near.pause();
+        this.holding.later = () => near.resume() && far.write(data);
+        return this.holding.begun();
+      }
       pair.isDeaf ||= this.isDeafAfter?.test(data.toString('latin1')) ?? false;
       if (!pair.pushed && SUBSCRIBES.test(data.toString('latin1'))) {
         pair.pushed = true;
@@ -57,6 +62,18 @@ export class Link {
   /** From the first command on that matches, swallows all answers of its connection: Redis carries out what the node never hears of. */
   deafenAfter(command) {
     this.isDeafAfter = command;
+  }
+
+  /** Holds a connection back from the first command on that matches, until `release`. Resolves when it has come. */
+  hold(command) {
+    return new Promise((begun) => (this.holding = { command, begun }));
+  }
+
+  /** Lets through what `hold` holds back. */
+  release() {
+    const { later } = this.holding;
+    this.holding = undefined;
+    later?.();
   }
 
   /** Lets everything through again. What was held back is lost with its connections. */

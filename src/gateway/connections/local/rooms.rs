@@ -248,6 +248,12 @@ impl LocalConnection {
         (changed, next)
     }
 
+    /// Whether its user is to be in one of its rooms.
+    pub(crate) fn has_lasting(&self) -> bool {
+        let own = self.rooms.lock();
+        own.rooms.values().any(|why| why.lasting.is_some())
+    }
+
     /// Whether its user is to be in one of its rooms up to some time.
     pub(crate) fn has_until(&self) -> bool {
         let own = self.rooms.lock();
