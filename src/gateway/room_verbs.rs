@@ -115,16 +115,22 @@ impl Gateway {
         Ok(inner.lease.vouched(Some(shard), read).await?)
     }
 
-    /// Ends the connections in a room, with the promise of [`Gateway::disconnect_user`].
+    /// Ends the connections in a room, with the promise of [`Gateway::disconnect_user`]. With `revoke_tokens` that is done to their
+    /// users: all their connections end, and nobody of them comes back with a token that was issued before.
     pub async fn disconnect_room(
         &self,
         room: Room,
         except: Vec<ConnectionId>,
         ending: &Ending,
+        revoke_tokens: bool,
     ) -> Result<Disconnected, GatewayError> {
-        self.inner.delivery.check_namespace(&room.namespace)?;
+        let inner = &self.inner;
+        inner.delivery.check_namespace(&room.namespace)?;
+        if revoke_tokens {
+            return inner.orders.disconnect_users_in(room, except, ending).await;
+        }
         let target = EndTarget::Room { room, except };
-        self.inner.orders.disconnect(target, None, ending).await
+        inner.orders.disconnect(target, None, ending).await
     }
 
     /// Takes everybody out of a room, and undoes what was to last. Also returns who may still be in it: the members of nodes that

@@ -1,7 +1,7 @@
 // Contract 10: rooms. Memberships by claim, by the backend and by the client; sends, listings and ends.
 
 import assert from 'node:assert/strict';
-import { clockPasses, connected, eventually, expectProblem, onBothRegistries, parseMetrics, segment, someone, test, token } from './harness.mjs';
+import { clockPasses, connect, connected, eventually, expectProblem, onBothRegistries, parseMetrics, segment, someone, test, token } from './harness.mjs';
 
 const config = `
 [limits]
@@ -269,6 +269,24 @@ onBothRegistries((world) => {
     assert.deepEqual(await world.api.ok('POST', at(room, '/disconnect')), { disconnected: 1, nodes: 1, remaining: [] });
     await stays.kicked(4500);
     assert.deepEqual(await world.api.ok('POST', at(room, '/disconnect')), { disconnected: 0, nodes: 0, remaining: [] });
+  });
+
+  test('with revokeTokens the end of a room\'s connections is the end of their users\', who do not come back with their tokens', async () => {
+    const room = fresh();
+    const [user, moderator, stranger] = [someone('out'), someone('moderator'), someone('stranger')];
+    const claims = { rooms: [room] };
+    const old = token(user, claims);
+    const inside = await connected(world.door, { token: old });
+    const outside = [await connected(world.desk, { user }), await connected(world.door, { user, namespace: '/public' })];
+    const guest = await connected(world.door, { namespace: '/public' });
+    const stay = [await connected(world.door, { user: moderator, claims }), await connected(world.desk, { user: stranger })];
+    const answer = await world.api.ok('POST', at(room, '/disconnect'), { reason: 'raid', revokeTokens: true, except: [stay[0].id] });
+    assert.deepEqual(answer, { disconnected: 3, nodes: world.count, remaining: [] });
+    for (const client of [inside, ...outside]) await client.kicked(4500, 'raid');
+    await connect(world.desk, { token: old }).refused('Token revoked');
+    for (const client of [...stay, guest]) assert.equal(client.count('forceDisconnect'), 0, client.history());
+    await connected(world.desk, { user: moderator });
+    expectProblem(await world.api.request('POST', at(room, '/disconnect'), { json: { revokeTokens: 'yes' } }), 400, 'no boolean');
   });
 
   test('a room is emptied, and nobody comes back into it', async () => {

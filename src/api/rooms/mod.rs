@@ -126,7 +126,8 @@ pub async fn send_to_room(
 ///
 /// With the promise of the end of a user's: when the answer is 200, every connection that was in the room before the call is closed
 /// and out of the registry, and what could not be confirmed in 5 s is in `remaining`, with 202. Lasting memberships stay: who comes
-/// back is in the room again.
+/// back is in the room again. With `revokeTokens`, their users are out: everything that they have ends, by one script a user, and none of
+/// them comes back with a token that was issued before.
 #[utoipa::path(
     post,
     path = "/rooms/{room}/disconnect",
@@ -149,12 +150,20 @@ pub async fn disconnect_room(
     room: RoomPath,
     Body(request): Body<EndRoomRequest>,
 ) -> Result<(StatusCode, Json<Disconnected>), ApiError> {
+    let revoke = request.revoke_tokens.unwrap_or_default();
     let (namespace, ending, except) = request.parts()?;
     let room = Room::new(state.namespace(namespace)?, room.name()?);
-    let who = allowed.caller().name();
-    let name = room.name.clone();
-    let ended = audit::leave(who, "disconnect_room", &name, async {
-        Ok(state.gateway.disconnect_room(room, except, &ending).await?)
+    let (who, name) = (allowed.caller().name(), room.name.clone());
+    let what = if revoke {
+        "disconnect_room_and_revoke_tokens"
+    } else {
+        "disconnect_room"
+    };
+    let ended = audit::leave(who, what, &name, async {
+        let gateway = &state.gateway;
+        Ok(gateway
+            .disconnect_room(room, except, &ending, revoke)
+            .await?)
     })
     .await?;
     Ok((status(&ended), Json(ended)))

@@ -8,6 +8,7 @@ use std::{
 };
 
 use derive_more::Constructor;
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,7 +27,7 @@ use crate::{
     connection::{ConnectionId, Instance, UserId},
     ending::Ending,
     registry::{
-        Ban, EndOrder, EndTarget, Fence, Listed, Registry, RegistryError,
+        Ban, EndOrder, EndTarget, Fence, Listed, Registry, RegistryError, Room,
         keys::{Shard, Shards},
     },
 };
@@ -38,6 +39,9 @@ const PROMISE: Duration = Duration::from_secs(5);
 /// by itself. Each further pause is twice as long, up to [`SLOWEST_LOOK`]: most ends are confirmed before the second look.
 const LOOK: Duration = Duration::from_millis(250);
 const SLOWEST_LOOK: Duration = Duration::from_secs(1);
+
+/// How many users of a room are ordered to end at once.
+const USERS_AT_ONCE: usize = 32;
 
 /// Orders connections to end, on every node, and keeps users out.
 #[derive(Constructor)]
@@ -77,10 +81,72 @@ impl EndOrders {
         let shard = target.shard(self.registry.shards());
         self.lease.vouch(shard)?;
         let ordered = self.registry.order_end(order).await?;
-        let listed = ordered.connections;
+        let ended = self
+            .carry_out(&ordered.connections, shard, ending, deadline)
+            .await?;
+        Ok((ended, ordered.revoked_before))
+    }
+
+    /// Ends the connections in a room, but for some, and whatever else their users have; refuses the tokens of these users that were
+    /// issued before. Answers as `disconnect` does.
+    pub(crate) async fn disconnect_users_in(
+        &self,
+        room: Room,
+        except: Vec<ConnectionId>,
+        ending: &Ending,
+    ) -> Result<Disconnected, GatewayError> {
+        let deadline = Instant::now() + PROMISE;
+        let shards = self.registry.shards();
+        let target = EndTarget::Room {
+            room,
+            except: except.clone(),
+        };
+        let shard = target.shard(shards);
+        self.lease.vouch(shard)?;
+        let order = EndOrder {
+            target: &target,
+            fence: None,
+            ending,
+        };
+        let mut listed = self.registry.order_end(order).await?.connections;
+        let users = listed.iter().filter_map(|it| it.entry.user.clone());
+        let users: HashSet<_> = users.collect();
+        let orders = stream::iter(users).map(async |user| {
+            // Of a thousand ids, most are other users'.
+            let of_user = Some(shards.of_user(&user));
+            let except = except.iter().filter(|id| shards.of_id(id) == of_user);
+            let target = EndTarget::User {
+                except: except.cloned().collect(),
+                user,
+            };
+            let order = EndOrder {
+                target: &target,
+                fence: Some(&Fence::RevokeBefore(None)),
+                ending,
+            };
+            self.registry.order_end(order).await
+        });
+        let mut orders = orders.buffer_unordered(USERS_AT_ONCE);
+        let mut known: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
+        while let Some(ordered) = orders.next().await {
+            let more = ordered?.connections.into_iter();
+            listed.extend(more.filter(|it| known.insert(it.entry.id.clone())));
+        }
+        self.carry_out(&listed, shard, ending, deadline).await
+    }
+
+    /// Ends connections that have been ordered to end, on every node. Answers when they are closed and out of the registry, or at the
+    /// deadline with those that could not be confirmed.
+    async fn carry_out(
+        &self,
+        listed: &[Listed],
+        shard: Option<Shard>,
+        ending: &Ending,
+        deadline: Instant,
+    ) -> Result<Disconnected, GatewayError> {
         let request = self.peers.open();
         let mut asked = HashSet::new();
-        for ((node, shard), ids) in by_node(&listed, self.registry.shards()) {
+        for ((node, shard), ids) in by_node(listed, self.registry.shards()) {
             if node != self.peers.instance {
                 let ending = Cow::Borrowed(ending);
                 let command = wire::command(request.number(), &Command::End { ids, ending });
@@ -110,7 +176,7 @@ impl EndOrders {
             }
         };
         settle(&mut open, here, (&request, asked), still_open, deadline).await;
-        Ok((outcome(&listed, &open), ordered.revoked_before))
+        Ok(outcome(listed, &open))
     }
 
     /// Refuses a token and ends the connections that came in by it, on every node: no index leads to them, so all are asked.

@@ -50,7 +50,7 @@ impl KeepRequest {
 
 /// How the connections in a room end. Everything is optional, the body as well.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 #[schema(example = json!({"namespace": "/", "reason": "The meeting is over"}))]
 pub struct EndRoomRequest {
     /// The namespace of the room. A missing leading slash is added.
@@ -69,6 +69,10 @@ pub struct EndRoomRequest {
     #[serde(default)]
     #[schema(max_items = 1000)]
     pub except: Vec<ConnectionId>,
+    /// Whether the tokens of the users whose connections end are refused from here on, if they were issued before. That ends all
+    /// that these users have, in other rooms and namespaces too.
+    #[schema(default = false)]
+    pub revoke_tokens: Option<bool>,
 }
 
 impl EndRoomRequest {
