@@ -4,6 +4,8 @@
 #   $SECRETS/node     jwt-secret, api-key, redis-url                   read by the group 10001, the nodes
 #   $SECRETS/redis    redis-password, redis-admin-password             read by the group 999, Redis
 #   $SECRETS/grafana  admin-password                                   read by the group 472, Grafana
+#   $CONFIG          switchboard.toml, allowed-origins                 what the nodes are configured by besides their environment, read
+#                                                                      by the group 10001; a profile may write more into it, later
 #   $DATA/redis, $DATA/prometheus                                      given to who writes there
 #
 # $GIVEN/jwt-secret and $GIVEN/api-key, when they are not empty, replace what is there; else JWT_SECRET and API_KEY, when they are set. Files belong to root and can only be read by their group,
@@ -12,6 +14,7 @@ set -eu
 umask 077
 
 secrets=${SECRETS:-/secrets}
+config=${CONFIG:-/config}
 data=${DATA:-/data}
 given=${GIVEN:-/given}
 
@@ -51,6 +54,11 @@ once "$secrets/redis/redis-admin-password" $redis
 once "$secrets/grafana/admin-password" $grafana
 password=$(cat "$secrets/redis/redis-password")
 write "$secrets/node/redis-url" $node "redis://switchboard:$password@redis:6379/0"
+
+write "$config/allowed-origins" $node "${ORIGINS:-}"
+write "$config/switchboard.toml" $node ""
+chown 0:$node "$config"
+chmod 0750 "$config"
 
 for pair in node:$node redis:$redis grafana:$grafana; do
   chown "0:${pair#*:}" "$secrets/${pair%:*}"

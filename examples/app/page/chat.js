@@ -17,8 +17,9 @@ $('login').addEventListener('submit', async (event) => {
   $('login').hidden = true;
   $('chat').hidden = false;
 
-  // The function is asked for a token at each connect, so a reconnect comes with a fresh one.
-  const socket = window.io(url, { auth: (use) => post('/login', { name }).then(({ token: fresh }) => use({ token: fresh })) });
+  // The function is asked for a token at each connect, so a reconnect comes with a fresh one. A balancer keeps polls on one node by its cookie.
+  const auth = (use) => post('/login', { name }).then(({ token: fresh }) => use({ token: fresh }));
+  const socket = window.io(url, { auth, withCredentials: true });
   socket.on('ready', ({ username }) => { $('status').textContent = `You are ${username}.`; });
   socket.on('tokenExpiring', async () => socket.emitWithAck('refreshToken', (await post('/login', { name })).token));
   socket.on('forceDisconnect', ({ reason }) => { $('status').textContent = reason; });
