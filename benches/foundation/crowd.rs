@@ -102,6 +102,24 @@ impl Crowd {
                 (wire, comer.node, ids)
             }
         });
+        Self::of_wires(at_once, coming).await
+    }
+
+    /// Connects so many to a server that greets like a node, and lets them in without a word.
+    pub(crate) async fn bare(door: SocketAddr, count: usize) -> Self {
+        let coming = (0..count).map(|number| async move {
+            let stream = dial(door, number).await.unwrap();
+            let opened = Wire::over(stream, door, "").await;
+            let wire = opened.unwrap_or_else(|status| panic!("status {status}"));
+            (wire, 0, vec![number.to_string()])
+        });
+        Self::of_wires(AT_ONCE, coming).await
+    }
+
+    async fn of_wires(
+        at_once: usize,
+        coming: impl Iterator<Item = impl Future<Output = (Wire, usize, Vec<String>)>>,
+    ) -> Self {
         let mut coming = stream::iter(coming).buffer_unordered(at_once);
         let (events, gone) = (Arc::default(), Arc::default());
         let (mut members, mut tasks) = (Vec::new(), JoinSet::new());
@@ -124,7 +142,7 @@ impl Crowd {
             let events = self.events.load(Ordering::Relaxed);
             ensure(events == count, || format!("{events} events"))
         };
-        within(seconds(10.0), "all events come", look).await;
+        within(seconds(60.0), "all events come", look).await;
     }
 
     /// How many events have come to all of it together.
@@ -163,7 +181,7 @@ pub(crate) async fn counted(fleet: &Fleet, connections: usize, users: usize) -> 
 }
 
 /// A client that has its `ready` in each namespace, and the ids that they say.
-async fn arrive(
+pub(crate) async fn arrive(
     door: SocketAddr,
     number: usize,
     users: &[String],

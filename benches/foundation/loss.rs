@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// An entry of `SLOWLOG GET`: number, time, microseconds, the command's words, who asked.
-type Slow = (u64, u64, u64, Vec<Vec<u8>>, String, String);
+pub(crate) type Slow = (u64, u64, u64, Vec<Vec<u8>>, String, String);
 
 pub(crate) async fn measure(bench: &mut Bench<'_>) {
     let losers = bench.options.losers;

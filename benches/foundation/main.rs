@@ -12,16 +12,19 @@
 //!
 //! - `options`: the command line. `meter`: what Redis and the nodes spent. `table`: the figures.
 //! - `crowd`: clients that do nothing but listen. `caller`: a backend that keeps its HTTP connections.
-//! - `heartbeats`, `sends`, `reads`, `rooms`, `syscalls`, `connects`, `loss`: the parts, each with a fleet of its own.
+//! - `bare`: a WebSocket server without Socket.IO, which deliveries to a room are held against.
+//! - `heartbeats`, `sends`, `reads`, `rooms`, `notifications`, `syscalls`, `connects`, `loss`: the parts, each with a fleet of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bare;
 mod caller;
 mod connects;
 mod crowd;
 mod heartbeats;
 mod loss;
 mod meter;
+mod notifications;
 mod options;
 mod reads;
 mod rooms;
@@ -83,6 +86,7 @@ impl Bench<'_> {
                 Part::Sends => sends::measure(self).await,
                 Part::Reads => reads::measure(self).await,
                 Part::Rooms => rooms::measure(self).await,
+                Part::Notifications => notifications::measure(self).await,
                 Part::Syscalls => syscalls::measure(self).await,
                 Part::Connects => connects::measure(self).await,
                 Part::Loss => loss::measure(self).await,
@@ -93,6 +97,11 @@ impl Bench<'_> {
 
 fn main() {
     let options = Options::parse();
+    if options.bare {
+        options.make_room();
+        bare::serve().unwrap();
+        return;
+    }
     if !options.bench {
         eprintln!("foundation measures, and tests nothing: cargo bench --bench foundation");
         return;

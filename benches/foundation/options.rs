@@ -45,6 +45,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 60)]
     pub(crate) patience: u64,
 
+    /// Clients' events that are kept for a backend and delivered
+    #[arg(long, default_value_t = 25_600)]
+    pub(crate) events: usize,
+
     /// Connections that Redis loses
     #[arg(long, default_value_t = 20_000)]
     pub(crate) lost: usize,
@@ -52,6 +56,10 @@ pub(crate) struct Options {
     /// Nodes that put them back at once, after one has
     #[arg(long, default_value_t = 4)]
     pub(crate) losers: usize,
+
+    /// Is the server without Socket.IO
+    #[arg(long, hide = true)]
+    pub(crate) bare: bool,
 
     /// Said by `cargo bench`, and not by `cargo test`
     #[arg(long, hide = true)]
@@ -65,6 +73,7 @@ pub(crate) enum Part {
     Sends,
     Reads,
     Rooms,
+    Notifications,
     Syscalls,
     Connects,
     Loss,

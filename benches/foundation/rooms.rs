@@ -1,24 +1,30 @@
 //! Rooms: what it costs to put a user into one, to send to one with members on two nodes, and what a large one costs on one node
-//! beside a broadcast.
+//! beside a broadcast, and beside a WebSocket server without Socket.IO.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
+};
 
 use serde_json::{Value, json};
 
 use crate::{
-    Bench,
+    Bench, bare,
     caller::{Caller, another, calls},
     crowd::{Comer, Crowd, holders_of},
+    loss::Slow,
     meter::{Cost, Meter},
     sends::USERS,
+    support::redis_server::Server,
+    wire::{Wire, text},
 };
 
 /// Calls at once.
 const AT_ONCE: usize = 32;
 /// Seconds in which it is seen what an idle fleet spends.
 const IDLE: f64 = 6.0;
-/// Messages to a large room.
-const MESSAGES: usize = 50;
+/// Messages to a large room: so many deliveries, and a message more than that is for.
+const DELIVERIES: usize = 500_000;
 /// Reads of a large room.
 const READS: usize = 500;
 
@@ -86,24 +92,31 @@ async fn large(bench: &mut Bench<'_>) {
     let mut meter = Meter::new(&fleet.redis, &fleet.nodes).await;
     let idle = meter.idle(IDLE).await;
     let body = json!({ "event": "bench", "data": "x".repeat(128) });
+    let messages = DELIVERIES / members + 1;
+    let mut delivery = 0.0;
+    let () = fleet
+        .redis
+        .run("CONFIG SET slowlog-log-slower-than 1000")
+        .await;
+    let () = fleet.redis.run("CONFIG SET slowlog-max-len 10000").await;
+    let () = fleet.redis.run("SLOWLOG RESET").await;
     for (what, path) in [
         ("a broadcast to", "/v1/broadcast"),
         ("a send to a room of", "/v1/rooms/all/events"),
     ] {
         let before = crowd.events();
-        let work = async {
-            calls(MESSAGES, 1, async |_| {
-                caller.post(1, path, &body).await;
-            })
-            .await;
-            crowd.heard(before + MESSAGES * members).await;
-        };
+        // One after another, so that no message shares a write with the next.
+        let work = calls(messages, 1, async |number| {
+            caller.post(1, path, &body).await;
+            crowd.heard(before + (number + 1) * members).await;
+        });
         let ((), cost) = meter.cost(work).await;
-        let each = cost.beyond(&idle).per(MESSAGES as f64);
+        let each = cost.beyond(&idle).per(messages as f64);
         let name = format!("{what} {members} connections");
         bench.put(&format!("{name}: Redis, µs"), "", each.redis);
         let name = format!("{name}: nodes, µs for a connection");
-        bench.put(&name, "", each.nodes / members as f64);
+        delivery = each.nodes / members as f64;
+        bench.put(&name, "", delivery);
     }
     for (what, path) in [
         ("GET a room", "/v1/rooms/all"),
@@ -121,13 +134,57 @@ async fn large(bench: &mut Bench<'_>) {
         let name = format!("{what}, {members} members: Redis, µs");
         bench.put(&name, "", each.redis);
     }
+    let leave = async |number: usize| {
+        let path = format!("/v1/users/user-{number}/rooms/all");
+        caller.delete(1, &path).await;
+    };
+    let leaving = READS.min(members / 2);
+    let ((), cost) = meter.cost(calls(leaving, 8, leave)).await;
+    let each = cost.beyond(&idle).per(leaving as f64);
+    let name = format!("a user out of a room of {members}: Redis, µs");
+    bench.put(&name, "", each.redis);
+    let name = format!("{members} members, but for emptying: slowest command, ms");
+    bench.put(&name, "", slowest(&fleet.redis).await);
     let empty = async {
         caller.delete(1, "/v1/rooms/all").await;
     };
+    let began = Instant::now();
     let ((), cost) = meter.cost(empty).await;
-    let each = cost.beyond(&idle).per(members as f64);
+    let each = cost.beyond(&idle).per((members - leaving) as f64);
     let name = format!("emptying a room of {members}: Redis, µs for a member");
     bench.put(&name, "", each.redis);
+    let name = format!("emptying a room of {members}: s");
+    bench.put(&name, "", began.elapsed().as_secs_f64());
+    let name = format!("emptying a room of {members}: slowest command, ms");
+    bench.put(&name, "", slowest(&fleet.redis).await);
+    drop((crowd, fleet));
+    let bare = bare(members, messages).await;
+    let name = format!("a bare WebSocket server to {members} connections: µs for a connection");
+    bench.put(&name, "", bare);
+    let name = format!("a send to a room of {members} connections beside that: times");
+    bench.put(&name, "≤ 1.15", delivery / bare);
+}
+
+/// The time, in µs for a connection, that a WebSocket server without Socket.IO takes to hand on the same event.
+async fn bare(members: usize, messages: usize) -> f64 {
+    let (server, door) = bare::start().await;
+    let crowd = Crowd::bare(door, members).await;
+    let mut sender = Wire::open(door, "").await.unwrap();
+    let event = text(format!("42{}", json!(["bench", "x".repeat(128)])));
+    let before = server.cpu();
+    for number in 1..=messages {
+        sender.send(&event).await.unwrap();
+        crowd.heard(number * members).await;
+    }
+    (server.cpu() - before).as_micros() as f64 / (messages * members) as f64
+}
+
+/// The slowest command that Redis has had since this was last asked, in ms; 0 if all took less than one.
+async fn slowest(redis: &Server) -> f64 {
+    let slow: Vec<Slow> = redis.run("SLOWLOG GET 10000").await;
+    let () = redis.run("SLOWLOG RESET").await;
+    let slowest = slow.iter().map(|entry| entry.2).max();
+    slowest.unwrap_or_default() as f64 / 1e3
 }
 
 fn tell(bench: &mut Bench<'_>, name: &str, cost: &Cost) {
