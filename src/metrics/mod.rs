@@ -100,6 +100,7 @@ impl Metrics {
                 self.events_unknown(),
                 self.bus_reconnects(),
                 self.connections_reaped(),
+                self.registry_losses(),
             ]);
         for counter in counters {
             counter.increment(0);

@@ -137,6 +137,11 @@ impl Metrics {
         )
     }
 
+    /// Shards of the registry whose data Redis had lost when this node looked.
+    pub fn registry_losses(&self) -> Counter {
+        self.counter("switchboard_registry_losses_total", Vec::new())
+    }
+
     /// Connections of nodes that died, taken out of the registry by this node.
     pub fn connections_reaped(&self) -> Counter {
         self.counter("switchboard_connections_reaped_total", Vec::new())

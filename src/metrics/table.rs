@@ -93,6 +93,11 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Times that this node skipped what it can't read in Redis",
     ),
     (
+        "switchboard_registry_losses_total",
+        Kind::Counter,
+        "Shards of the registry whose data Redis had lost when this node looked",
+    ),
+    (
         "switchboard_connections_reaped_total",
         Kind::Counter,
         "Connections of nodes that died, taken out of the registry by this node",

@@ -1,7 +1,7 @@
 // Rooms when something breaks: a node that dies or hangs, a Redis that is away or has lost its data, and races.
 
 import assert from 'node:assert/strict';
-import { connected, eventually, expectProblem, exchange, seeded, segment, someone, test } from './harness.mjs';
+import { connected, eventually, expectProblem, exchange, parseMetrics, seeded, segment, someone, test } from './harness.mjs';
 
 const config = `
 [registry]
@@ -47,6 +47,9 @@ test('rooms outlive a Redis that loses everything, and answer nothing wrong mean
   const joined = await connected(one, { user: someone('joins') });
   await joined.granted('join', 'r');
   clients.push(joined);
+  const kept = someone('kept');
+  await connected(one, { user: kept });
+  await put(two, kept, 'kept');
 
   await store.stop();
   for (const it of nodes) await eventually('it is not ready', async () => assert.equal(await readyz(it), 503), { ms: 15000 });
@@ -67,6 +70,13 @@ test('rooms outlive a Redis that loses everything, and answer nothing wrong mean
   for (const client of clients) {
     await client.wait('after');
     assert.equal(client.count('disconnect'), 0, client.history());
+  }
+  // What only Redis had is gone with it, and counted.
+  assert.deepEqual(await one.api.ok('GET', `/v1/users/${segment(kept)}/rooms`), { rooms: [] });
+  await eventually('nobody is in its room', async () => assert.deepEqual(await members(two, 'kept'), []));
+  for (const it of nodes) {
+    const { text } = await it.api.request('GET', '/metrics');
+    assert.equal(parseMetrics(text).value('switchboard_registry_losses_total'), 16);
   }
 });
 

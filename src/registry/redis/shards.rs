@@ -72,7 +72,9 @@ impl RedisRegistry {
         let lost = read
             .iter()
             .filter(|it| known.adopt(it.shard, &it.generation));
-        lost.map(|it| it.shard).collect()
+        let lost: Vec<_> = lost.map(|it| it.shard).collect();
+        self.metrics.registry_losses().increment(lost.len() as u64);
+        lost
     }
 
     /// [`RedisRegistry::read_shards`] for shards of one server.
