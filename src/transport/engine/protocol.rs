@@ -16,15 +16,20 @@ pub trait Protocol: Send + Sync + 'static {
     /// Answers a request of long-polling.
     fn answer(&self, request: Request<Body>) -> BoxFuture<'_, Response<Bytes>>;
 
-    /// Begins a session on a WebSocket, or has one move there, in a task of its own.
-    fn carry(&self, stream: EngineStream, request: Request<()>) -> BoxFuture<'_, ()>;
+    /// Begins a session on a WebSocket, or has one move there, in a task of its own. In a box, as the engine's task has room for its
+    /// stream several times over.
+    fn carry(&self, stream: Box<EngineStream>, request: Request<()>) -> BoxFuture<'_, ()>;
 }
 
 impl<S, B> Protocol for S
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
-        + Service<(EngineStream, Request<()>), Response = (), Error: Display + Send, Future: Send>
-        + Send
+        + Service<
+            (Box<EngineStream>, Request<()>),
+            Response = (),
+            Error: Display + Send,
+            Future: Send,
+        > + Send
         + Sync
         + 'static,
     B: axum::body::HttpBody<Data = Bytes, Error = Infallible> + Send,
@@ -42,8 +47,8 @@ where
         })
     }
 
-    fn carry(&self, stream: EngineStream, request: Request<()>) -> BoxFuture<'_, ()> {
-        let carried = Service::<(EngineStream, Request<()>)>::call(self, (stream, request));
+    fn carry(&self, stream: Box<EngineStream>, request: Request<()>) -> BoxFuture<'_, ()> {
+        let carried = Service::<(Box<EngineStream>, Request<()>)>::call(self, (stream, request));
         Box::pin(async move {
             if let Err(error) = carried.await {
                 tracing::debug!(%error, "the engine refused a handshake");

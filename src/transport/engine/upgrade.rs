@@ -112,7 +112,7 @@ impl Engine {
         }
         let slim = slim_request(&format!("/socket.io/?EIO=4&transport=websocket&sid={sid}"));
         let stream = EngineStream::moving(wire, session, &early, &waiting);
-        protocol.carry(stream, slim).await;
+        protocol.carry(Box::new(stream), slim).await;
     }
 }
 

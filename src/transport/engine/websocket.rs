@@ -61,7 +61,7 @@ impl Engine {
         }
         session.gate().withhold_ping();
         let stream = EngineStream::new(wire, session, &early);
-        protocol.carry(stream, slim).await;
+        protocol.carry(Box::new(stream), slim).await;
     }
 }
 
