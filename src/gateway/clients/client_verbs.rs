@@ -456,7 +456,7 @@ impl ClientVerbs {
         else {
             self.connections.memberships.doubt(guest.memberships());
             self.connections.table.forget(guest);
-            guest.unregistered.cancel();
+            guest.unregistered.set(()).ok();
             return Ok(());
         };
         self.connections

@@ -328,6 +328,6 @@ impl LocalConnections {
     /// The registry has nothing of a connection any more.
     fn has_departed(&self, connection: &LocalConnection) {
         self.table.forget(connection);
-        connection.unregistered.cancel();
+        connection.unregistered.set(()).ok();
     }
 }

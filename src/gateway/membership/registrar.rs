@@ -175,7 +175,7 @@ impl Registrar {
             // What its end tells the registry may have come before this, which may have been carried out even if it failed.
             let (connections, connection) = (self.connections.clone(), connection.clone());
             tokio::spawn(async move {
-                connection.unregistered.cancelled().await;
+                connection.unregistered.wait().await;
                 connections.unregister(&connection);
             });
         }

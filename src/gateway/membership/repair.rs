@@ -271,7 +271,7 @@ impl Repairs {
         // Those that depart are not put back, and nobody else knows that they are not closed yet.
         for connection in departing.iter().chain(&self.connections.table.departing()) {
             if self.registry.shards().of_id(&connection.id) == Some(shard) {
-                connection.unregistered.cancelled().await;
+                connection.unregistered.wait().await;
             }
         }
         let entered = match generation {

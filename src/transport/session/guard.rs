@@ -47,6 +47,6 @@ impl Drop for Closing<'_> {
         {
             engine.forget(self.0);
         }
-        self.0.closed.cancel();
+        self.0.closed.set(()).ok();
     }
 }

@@ -17,7 +17,7 @@ use std::{
 
 use http::HeaderMap;
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 
 use self::{guard::Closing, polling::Polling};
 use super::{
@@ -115,20 +115,20 @@ pub struct Session {
     wire: Mutex<Option<Arc<Wire>>>,
     /// What the wire had carried when it was closed.
     carried: OnceLock<(u64, u64)>,
-    polling: Option<Polling>,
+    polling: Option<Box<Polling>>,
     events: Arc<dyn SessionEvents>,
     gate: Gate,
     engine: Weak<Engine>,
     ending: AtomicBool,
     aborted: AtomicBool,
     let_go: AtomicBool,
-    /// Cancelled when the engine has let the session go.
-    over: CancellationToken,
+    /// Set when the engine has let the session go.
+    over: SetOnce<()>,
     stalled: AtomicBool,
     /// Connections that end because the client is too slow.
     slow: AtomicU64,
-    /// Cancelled when nothing can reach the peer any more.
-    closed: CancellationToken,
+    /// Set when nothing can reach the peer any more.
+    closed: SetOnce<()>,
     refusals: AtomicU32,
     last_empty: AtomicU64,
     parted: Parted,
@@ -151,17 +151,17 @@ impl Session {
             kind: AtomicU8::new(kind as u8),
             wire: Mutex::new(None),
             carried: OnceLock::new(),
-            polling: (kind == TransportKind::Polling).then(Polling::new),
+            polling: (kind == TransportKind::Polling).then(|| Box::new(Polling::new())),
             events,
             gate,
             engine: Arc::downgrade(engine),
             ending: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             let_go: AtomicBool::new(false),
-            over: CancellationToken::new(),
+            over: SetOnce::new(),
             stalled: AtomicBool::new(false),
             slow: AtomicU64::new(0),
-            closed: CancellationToken::new(),
+            closed: SetOnce::new(),
             refusals: AtomicU32::new(0),
             last_empty: AtomicU64::new(0),
             parted: Parted::default(),
@@ -206,12 +206,12 @@ impl Session {
 
     /// Whether the engine has let the session go.
     pub fn is_over(&self) -> bool {
-        self.over.is_cancelled()
+        self.over.initialized()
     }
 
     /// Waits until the engine has let the session go.
     pub async fn over(&self) {
-        self.over.cancelled().await;
+        self.over.wait().await;
     }
 
     /// Whether what the engine still has to say may not reach the peer.
@@ -388,7 +388,7 @@ impl Session {
 
     /// Waits until nothing can reach the peer any more.
     pub async fn closed(&self) {
-        self.closed.cancelled().await;
+        self.closed.wait().await;
     }
 
     async fn finish(self: Arc<Self>) {
@@ -460,7 +460,7 @@ impl Session {
         self.end();
         if !self.let_go.swap(true, Ordering::AcqRel) {
             self.place.lock().take();
-            self.over.cancel();
+            self.over.set(()).ok();
             if let Some(engine) = self.engine.upgrade() {
                 engine.waits_no_more(self.id);
                 engine.forget(self);

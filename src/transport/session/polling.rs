@@ -104,7 +104,7 @@ impl Session {
         tokio::select! {
             _ = served.wait_for(|number| *number > before) => {}
             // A stock client closes its session itself when it has read that it is disconnected.
-            () = self.over.cancelled() => {}
+            _ = self.over.wait() => {}
             () = tokio::time::sleep(POLL_DEADLINE) => {
                 tracing::debug!(session = self.id.0, "a polling client did not fetch its last packets");
             }

@@ -22,8 +22,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use socketioxide::TransportType;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::SetOnce, time::Instant};
 
 use self::{phase::State, rooms::OwnRooms};
 use super::event_limiter::EventLimiter;
@@ -99,8 +98,8 @@ pub(crate) struct LocalConnection {
     /// How often its record or its grant has changed.
     version: AtomicU64,
     messages_out: AtomicU64,
-    /// Cancelled when the registry has confirmed that it is out.
-    pub unregistered: CancellationToken,
+    /// Set when the registry has confirmed that it is out.
+    pub unregistered: SetOnce<()>,
 }
 
 impl LocalConnection {
@@ -140,7 +139,7 @@ impl LocalConnection {
             start: OnceLock::new(),
             version: AtomicU64::new(0),
             messages_out: AtomicU64::new(0),
-            unregistered: CancellationToken::new(),
+            unregistered: SetOnce::new(),
         })
     }
 
@@ -343,7 +342,7 @@ impl LocalConnection {
         if self.session.is_ending() {
             self.session.closed().await;
         }
-        self.unregistered.cancelled().await;
+        self.unregistered.wait().await;
     }
 
     /// Messages handed to it.
