@@ -28,7 +28,7 @@ use std::{
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::{FilterExt, filter_fn},
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -144,14 +144,18 @@ where
         audit: audit.clone(),
     };
     let apart = audit.is_some();
+    // Every part has a hint of its level: without one of them tungstenite's traces, several for each frame, would all be asked about
+    // here (measured: 6 % of what a broadcast costs).
+    let may_log =
+        move |metadata: &Metadata<'_>| may_log(metadata) && !(apart && is_audit(metadata));
     let main = filter
-        .and(filter_fn(move |metadata| !(apart && is_audit(metadata))))
+        .and(filter_fn(may_log).with_max_level_hint(LevelFilter::TRACE))
         .and(logging.limit.clone());
-    let audit = audit.map(|file| lines(log.format, file, false).with_filter(filter_fn(is_audit)));
+    let is_audit = filter_fn(is_audit).with_max_level_hint(LevelFilter::INFO);
+    let audit = audit.map(|file| lines(log.format, file, false).with_filter(is_audit));
     let subscriber = Registry::default()
         .with(lines(log.format, writer, colors).with_filter(main))
-        .with(audit)
-        .with(filter_fn(may_log));
+        .with(audit);
     Ok((subscriber, logging))
 }
 
@@ -216,6 +220,25 @@ mod tests {
         tracing::subscriber::with_default(subscriber, log);
         let bytes = lines.0.lock().clone();
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn lines_below_the_level_are_asked_about_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        for audit_file in [None, Some(dir.path().join("audit"))] {
+            for (level, most) in [
+                ("info", LevelFilter::INFO),
+                ("info,switchboard=debug", LevelFilter::DEBUG),
+            ] {
+                let config = Log {
+                    level: level.into(),
+                    audit_file: audit_file.clone(),
+                    ..Log::default()
+                };
+                let subscriber = subscriber(&config, io::stderr, false).unwrap();
+                assert_eq!(subscriber.max_level_hint(), Some(most), "{level}");
+            }
+        }
     }
 
     #[test]
