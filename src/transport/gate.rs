@@ -128,6 +128,8 @@ fn standing_in(
 ) -> &mut NamespaceStanding {
     let found = standings.iter().position(|(at, _)| *at == namespace);
     let found = found.unwrap_or_else(|| {
+        // Most clients ask for one: `push` alone would take room for four.
+        standings.reserve_exact(1);
         standings.push((namespace, NamespaceStanding::default()));
         standings.len() - 1
     });
