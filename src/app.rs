@@ -35,6 +35,7 @@ use crate::{
     link::{Link, Servers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry, redis::RedisRegistry},
+    telemetry::traces::Traces,
     transport::{
         Engine,
         bundle::Bundle,
@@ -167,7 +168,8 @@ impl App {
             }
         };
         let ingress = Ingress::new(&running, servers.as_ref(), &metrics)?;
-        let backends = Backends::new(&config, metrics.clone())?;
+        let traces = Traces::new(&config.traces, &node_id, &metrics)?;
+        let backends = Backends::new(&config, metrics.clone(), traces.clone())?;
         let (gateway, engine) = Gateway::start(Parts {
             config: running.clone(),
             node_id: node_id.clone(),
@@ -179,6 +181,7 @@ impl App {
             metrics,
             handlers,
             backends: Arc::new(backends),
+            traces,
         })
         .await;
         let keys = ApiAuth::new(&config.api, Arc::new(gateway.clone()));
@@ -268,6 +271,7 @@ impl App {
         }
         gateway.log_recent();
         gateway.stop().await;
+        gateway.traces().finish().await;
     }
 
     fn serve(self, stop: &CancellationToken) -> JoinSet<()> {

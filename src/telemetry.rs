@@ -19,6 +19,7 @@
 mod audit_file;
 mod format;
 mod limit;
+pub mod traces;
 
 use std::{
     io::{self, IsTerminal},

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     gateway::Message,
     registry::{CLAIM_KEPT, Call, CallEnd, Claim},
+    telemetry::traces::carried,
 };
 
 /// What the caller names a call with.
@@ -184,10 +185,10 @@ async fn claimed(
     let request = Request::from_parts(parts, Body::from(body));
     let state = state.clone();
     // A task of its own, as a caller that goes away must not leave the call half done.
-    let running = tokio::spawn(async move {
+    let running = tokio::spawn(carried(async move {
         let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request));
         carry_out(&state, &call, response).await
-    });
+    }));
     running.await.map_err(|error| {
         tracing::error!(%error, "a call with an Idempotency-Key broke off");
         ApiError::new(ErrorCode::Internal, "an internal error; the log says more")

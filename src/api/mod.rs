@@ -25,6 +25,7 @@ pub mod rooms;
 pub mod sessions;
 pub mod tail;
 pub mod tokens;
+mod traced;
 pub mod users;
 
 #[cfg(test)]
@@ -254,10 +255,14 @@ fn finish(router: Router<ApiState>, state: ApiState) -> Router {
             state.clone(),
             idempotency::once,
         ));
-    router
+    let traces = state.gateway.traces().clone();
+    let mut router = router
         .method_not_allowed_fallback(wrong_method)
-        .layer(stack)
-        .with_state(state)
+        .layer(stack);
+    if traces.is_on() {
+        router = router.layer(middleware::from_fn_with_state(traces, traced::trace));
+    }
+    router.with_state(state)
 }
 
 /// Counts by the route's template, never by the path: that holds users' ids.

@@ -8,13 +8,18 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{StatusCode, header::CONTENT_TYPE};
 use jiff::Timestamp;
+use opentelemetry::trace::SpanKind;
 use reqwest::{Client, RequestBuilder, Url, redirect};
 use serde::Serialize;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP};
 use tokio::sync::Semaphore;
 
 use super::{BackendError, breaker::Breaker, signature::Signer};
-use crate::{config, metrics::Metrics};
+use crate::{
+    config,
+    metrics::Metrics,
+    telemetry::traces::{Begin, Span, TRACEPARENT, Traces},
+};
 
 /// The largest answer that is read.
 pub const MAX_ANSWER_BYTES: usize = 1_000_000;
@@ -123,6 +128,7 @@ pub struct Backend {
     /// Of notifications, which don't take the places of calls that clients wait for.
     notifying: Semaphore,
     metrics: Metrics,
+    traces: Traces,
 }
 
 impl fmt::Debug for Backend {
@@ -137,6 +143,7 @@ impl Backend {
         index: usize,
         config: &config::Backend,
         metrics: Metrics,
+        traces: Traces,
     ) -> Result<Self, BackendError> {
         let problem = |key: &str, problem: String| BackendError {
             key: format!("backends.{index}.{key}"),
@@ -169,6 +176,7 @@ impl Backend {
             in_flight: Semaphore::new(config.in_flight as usize),
             notifying: Semaphore::new(config.in_flight as usize),
             metrics,
+            traces,
             config: config.clone(),
         })
     }
@@ -176,6 +184,11 @@ impl Backend {
     /// What is configured of it.
     pub fn config(&self) -> &config::Backend {
         &self.config
+    }
+
+    /// What makes the spans of calls to it.
+    pub fn traces(&self) -> &Traces {
+        &self.traces
     }
 
     /// Whether it has not answered for a while.
@@ -195,11 +208,12 @@ impl Backend {
         data: &impl Serialize,
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, Failure> {
-        let answered = match self.ask(kind, data).await {
+        let span = self.span(kind.as_str());
+        let answered = match self.ask(kind, data, &span).await {
             Ok(body) => read(&body).map_err(Failure::Invalid),
             Err(failure) => Err(failure),
         };
-        self.counted(kind.as_str(), answered)
+        self.counted(kind.as_str(), answered, &span)
     }
 
     /// Tells it of something, by a body of [`envelope`] and an id that is the same whenever it is told of that. Waits for its turn.
@@ -210,7 +224,8 @@ impl Backend {
     /// [`Failure`].
     pub async fn notify(&self, kind: &'static str, id: &str, body: String) -> Result<(), Failure> {
         let _permit = self.notifying.acquire().await;
-        let told = match self.request(id, Timestamp::now(), body) {
+        let span = self.span(kind);
+        let told = match self.request(id, Timestamp::now(), body, &span) {
             Ok(request) => self.send(kind, request).await,
             Err(error) => Err(Failure::Unreachable(error)),
         };
@@ -219,23 +234,44 @@ impl Backend {
             Err(Failure::TooLarge) => Ok(()),
             told => told.map(drop),
         };
-        self.counted(kind, told)
+        self.counted(kind, told, &span)
     }
 
-    fn counted<T>(&self, kind: &'static str, answered: Result<T, Failure>) -> Result<T, Failure> {
+    /// The span of one request.
+    fn span(&self, kind: &'static str) -> Span {
+        self.traces.begin(|| {
+            let name = &self.config.name;
+            let begin = Begin::new(format!("{kind} {name}"), SpanKind::Client);
+            begin.with("switchboard.backend", name.clone())
+        })
+    }
+
+    fn counted<T>(
+        &self,
+        kind: &'static str,
+        answered: Result<T, Failure>,
+        span: &Span,
+    ) -> Result<T, Failure> {
         let name = &self.config.name;
         let outcome = match &answered {
             Ok(_) => "ok",
             Err(failure) => {
                 tracing::warn!(backend = name, kind, error = %failure, "a call to a backend failed");
+                span.fail(failure);
                 failure.outcome()
             }
         };
+        span.set("switchboard.outcome", outcome);
         self.metrics.backend_calls(name, kind, outcome).increment(1);
         answered
     }
 
-    async fn ask(&self, kind: CallType, data: &impl Serialize) -> Result<Vec<u8>, Failure> {
+    async fn ask(
+        &self,
+        kind: CallType,
+        data: &impl Serialize,
+        span: &Span,
+    ) -> Result<Vec<u8>, Failure> {
         let _permit = self
             .in_flight
             .try_acquire()
@@ -245,7 +281,7 @@ impl Backend {
         let id = format!("msg_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()));
         let request = envelope(kind.as_str(), now, data)
             .map_err(anyhow::Error::from)
-            .and_then(|body| self.request(&id, now, body));
+            .and_then(|body| self.request(&id, now, body, span));
         let request = request.map_err(Failure::Unreachable)?;
         self.send(kind.as_str(), request).await
     }
@@ -280,9 +316,19 @@ impl Backend {
         })
     }
 
-    fn request(&self, id: &str, now: Timestamp, body: String) -> anyhow::Result<RequestBuilder> {
+    fn request(
+        &self,
+        id: &str,
+        now: Timestamp,
+        body: String,
+        span: &Span,
+    ) -> anyhow::Result<RequestBuilder> {
         let signature = self.signer.sign(id, now.as_second(), &body)?;
-        let request = self.client.post(self.url.clone());
+        let mut request = self.client.post(self.url.clone());
+        if let Some(trace) = span.traceparent() {
+            span.set("switchboard.webhook_id", id.to_owned());
+            request = request.header(TRACEPARENT, trace);
+        }
         Ok(request
             .header(CONTENT_TYPE, "application/json")
             .header(HEADER_WEBHOOK_ID, id)

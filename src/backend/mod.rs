@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::{config::Config, metrics::Metrics};
+use crate::{config::Config, metrics::Metrics, telemetry::traces::Traces};
 
 pub use client::{Backend, CallType, Failure, MAX_ANSWER_BYTES, envelope};
 
@@ -33,6 +33,7 @@ pub struct BackendError {
 /// The backends of the configuration, in its order. A reload replaces them.
 pub struct Backends {
     metrics: Metrics,
+    traces: Traces,
     now: ArcSwap<Prepared>,
 }
 
@@ -56,10 +57,11 @@ impl Backends {
     /// # Errors
     ///
     /// [`BackendError`], for a URL or a secret that is none, or without the system's root certificates for one of `https`.
-    pub fn new(config: &Config, metrics: Metrics) -> Result<Self, BackendError> {
-        let prepared = prepare(config, &[], &metrics)?;
+    pub fn new(config: &Config, metrics: Metrics, traces: Traces) -> Result<Self, BackendError> {
+        let prepared = prepare(config, &[], &metrics, &traces)?;
         Ok(Self {
             metrics,
+            traces,
             now: ArcSwap::from_pointee(prepared),
         })
     }
@@ -71,7 +73,8 @@ impl Backends {
     ///
     /// [`BackendError`], as for [`Backends::new`].
     pub fn prepare(&self, config: &Config) -> Result<Prepared, BackendError> {
-        prepare(config, &self.now.load().backends, &self.metrics)
+        let before = &self.now.load().backends;
+        prepare(config, before, &self.metrics, &self.traces)
     }
 
     /// Goes by other backends from here on. Calls under way go on.
@@ -118,6 +121,7 @@ fn prepare(
     config: &Config,
     before: &[Arc<Backend>],
     metrics: &Metrics,
+    traces: &Traces,
 ) -> Result<Prepared, BackendError> {
     let backends = config.backends.iter().enumerate();
     let backends = backends.filter(|(_, one)| one.stream.is_none());
@@ -125,7 +129,7 @@ fn prepare(
         backends.map(
             |(index, one)| match before.iter().find(|old| old.config.is_like(one)) {
                 Some(old) => Ok(old.clone()),
-                None => Backend::new(index, one, metrics.clone()).map(Arc::new),
+                None => Backend::new(index, one, metrics.clone(), traces.clone()).map(Arc::new),
             },
         );
     Ok(Prepared {

@@ -101,7 +101,9 @@ fn setting(variable: &str, value: &OsStr) -> Result<Setting, Problem> {
         Kind::Number => text
             .trim()
             .parse::<u64>()
-            .map_or_else(|_| Value::from(text), Value::from),
+            .map(Value::from)
+            .or_else(|_| text.trim().parse::<f64>().map(Value::from))
+            .unwrap_or_else(|_| Value::from(text)),
         Kind::Bool => text
             .trim()
             .parse::<bool>()

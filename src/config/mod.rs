@@ -23,6 +23,7 @@ mod session;
 mod start;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod validate;
 mod value;
 
@@ -43,6 +44,7 @@ pub use sections::{
 };
 pub use session::Session;
 pub use start::{Development, Effective};
+pub use traces::Traces;
 
 use section::section;
 use validate::texts;
@@ -94,5 +96,7 @@ section! {
         trusted_proxies: Vec<IpNet> = Vec::new();
         /// Logs.
         log: Log = Log::default();
+        /// Traces.
+        traces: Traces = Traces::default();
     }
 }

@@ -172,6 +172,7 @@ mod tests {
         }];
         config.auth.session.secrets = vec!["hush-8".into()];
         config.registry.secrets = vec!["hush-11".into()];
+        config.traces.headers = vec!["x-api-key=hush-13".into()];
         config.auth.session.redis_url = Some("redis://:hush-9@sessions.example".into());
         config.ingress.emitter = Some(crate::config::EmitterIngress {
             redis_url: Some("redis://:hush-12@emitters.example".into()),

@@ -190,6 +190,7 @@ macro_rules! plain {
 plain! {
     bool: Bool;
     u32: Number, check_number;
+    f64: Number, check_ratio;
     String: Text, check_text;
     PathBuf: Text, check_path;
     AuthRule: Text;
@@ -205,6 +206,10 @@ plain! {
 
 fn check_number(value: &u32, at: &str, key: &Key, findings: &mut Findings) {
     findings.expect(!key.positive || *value > 0, at, "must be at least 1");
+}
+
+fn check_ratio(value: &f64, at: &str, _: &Key, findings: &mut Findings) {
+    findings.expect((0.0..=1.0).contains(value), at, "must be from 0 to 1");
 }
 
 fn check_text(value: &str, at: &str, key: &Key, findings: &mut Findings) {

@@ -25,6 +25,7 @@ use crate::{
     bus::{Inbox, Received},
     connection::Instance,
     metrics::Metrics,
+    telemetry::traces::Span,
 };
 
 /// How long a node works on an order to end before it confirms what it could. Longer than any caller waits.
@@ -95,11 +96,18 @@ impl PeerCommands {
         let mut confirm =
             |to: &Instance, receipt| outbox.entry(to.clone()).or_default().push(receipt);
         match command {
-            Command::Deliver { to, message, ack } => {
+            Command::Deliver {
+                to,
+                message,
+                ack,
+                trace,
+            } => {
+                let span = self.delivery.receiving(trace.as_deref(), &to, &message);
                 if let Some(timeout) = ack {
-                    return self.collect_acks(from, receipt, &to, &message, timeout);
+                    return self.collect_acks(from, receipt, &to, &message, timeout, span);
                 }
                 let handed = self.delivery.deliver(&to, &message);
+                handed.tell(&span);
                 confirm(
                     &from,
                     Receipt {
@@ -161,11 +169,14 @@ impl PeerCommands {
         target: &Target,
         message: &Message,
         timeout: Duration,
+        span: Span,
     ) {
         let answers = self.delivery.deliver_with_ack(target, message, timeout);
         let peers = self.peers.clone();
         tokio::spawn(async move {
             let (handed, acks) = answers.await;
+            handed.tell(&span);
+            drop(span);
             let pieces = acks::pieces(acks);
             let last = pieces.len() - 1;
             for (at, acks) in pieces.into_iter().enumerate() {

@@ -88,6 +88,7 @@ use crate::{
     connection::{Instance, NodeId},
     metrics::Metrics,
     registry::Registry,
+    telemetry::traces::Traces,
     transport::door::Door,
 };
 
@@ -123,6 +124,8 @@ pub struct Parts {
     pub handlers: Handlers,
     /// What is called about clients.
     pub backends: Arc<Backends>,
+    /// What makes spans.
+    pub traces: Traces,
 }
 
 /// A node's gateway; clones are the same one.
@@ -152,6 +155,7 @@ struct Composition {
     sessions: RefreshSessions,
     drain: Drain,
     notifications: Arc<Notifications>,
+    traces: Traces,
     /// Held for the namespaces, which know it weakly.
     _arrivals: Arc<Arrivals>,
     tasks: Tasks,
@@ -185,5 +189,10 @@ impl Gateway {
     /// The node's metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.inner.metrics
+    }
+
+    /// What makes the node's spans.
+    pub fn traces(&self) -> &Traces {
+        &self.inner.traces
     }
 }

@@ -47,6 +47,7 @@ impl Gateway {
             metrics,
             handlers,
             backends,
+            traces,
         } = parts;
         let (bus, tasks, first) = (Arc::new(bus), Tasks::default(), config.now());
         let lease = Arc::new(OwnLease::new(
@@ -90,6 +91,7 @@ impl Gateway {
             lease.clone(),
             connections.clone(),
             peers.clone(),
+            traces.clone(),
         ));
         let orders = Arc::new(EndOrders::new(
             registry.clone(),
@@ -267,6 +269,7 @@ impl Gateway {
             sessions,
             drain,
             notifications,
+            traces,
             _arrivals: arrivals,
             tasks,
         });

@@ -23,7 +23,7 @@ use metrics_process::Collector;
 use self::recent::Recent;
 use self::table::{
     ACTIONS, CALL_OUTCOMES, CALL_TYPES, CONNECT_ERRORS, DEPARTURES, DESCRIPTIONS, DROPS,
-    INGRESS_REFUSALS, INGRESS_SOURCES, KINDS, Kind, NOTIFICATION_DROPS, UNREADABLE,
+    INGRESS_REFUSALS, INGRESS_SOURCES, KINDS, Kind, NOTIFICATION_DROPS, SPAN_DROPS, UNREADABLE,
 };
 use crate::ending::{Breach, Ending};
 
@@ -84,6 +84,7 @@ impl Metrics {
             .chain(KINDS.map(|kind| self.messages_delivered(kind)))
             .chain(DROPS.map(|reason| self.messages_dropped(reason)))
             .chain(NOTIFICATION_DROPS.map(|reason| self.notifications_dropped(reason)))
+            .chain(SPAN_DROPS.map(|reason| self.spans_dropped(reason)))
             .chain(UNREADABLE.map(|what| self.registry_unreadable(what)))
             .chain(["in", "out"].map(|direction| self.bus_messages(direction)))
             .chain(
@@ -101,6 +102,7 @@ impl Metrics {
                 self.bus_reconnects(),
                 self.connections_reaped(),
                 self.registry_losses(),
+                self.spans_exported(),
             ]);
         for counter in counters {
             counter.increment(0);

@@ -190,6 +190,17 @@ impl Metrics {
         self.gauge("switchboard_notifications_lag_seconds", Vec::new())
     }
 
+    /// Spans that the collector has taken.
+    pub fn spans_exported(&self) -> Counter {
+        self.counter("switchboard_spans_exported_total", Vec::new())
+    }
+
+    /// Spans that the collector has not got; `reason` is `queue_full`, `failed` or `rejected`.
+    pub fn spans_dropped(&self, reason: &'static str) -> Counter {
+        let labels = vec![Label::new("reason", reason)];
+        self.counter("switchboard_spans_dropped_total", labels)
+    }
+
     /// Notifications that were given up; `reason` is `expired` or `excess`.
     pub fn notifications_dropped(&self, reason: &'static str) -> Counter {
         self.counter(

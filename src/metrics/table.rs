@@ -193,6 +193,16 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
         "Notifications given up, too old or too many, by reason",
     ),
     (
+        "switchboard_spans_exported_total",
+        Kind::Counter,
+        "Spans of traces that the collector has taken",
+    ),
+    (
+        "switchboard_spans_dropped_total",
+        Kind::Counter,
+        "Spans of traces that the collector has not got, by reason",
+    ),
+    (
         "switchboard_build_info",
         Kind::Gauge,
         "1; the labels say what runs",
@@ -247,6 +257,9 @@ pub(super) const CALL_TYPES: [&str; 2] = ["client.event", "connection.connect"];
 
 /// The values of `reason` of notifications that were dropped.
 pub(super) const NOTIFICATION_DROPS: [&str; 2] = ["expired", "excess"];
+
+/// The values of `reason` of spans that were dropped.
+pub(super) const SPAN_DROPS: [&str; 3] = ["queue_full", "failed", "rejected"];
 
 /// The values of `outcome` of calls to backends.
 pub(super) const CALL_OUTCOMES: [&str; 9] = [

@@ -53,6 +53,7 @@ SECRETS = {
     "session-redis-url": "redis://switchboard:hidden@sessions:6379",
     "emitter-redis-url": "redis://switchboard:hidden@emitters:6379",
     "python-redis-url": "redis://switchboard:hidden@emitters:6379",
+    "traces-headers": "x-api-key=hidden-key-of-the-collector",
 }
 # What deploy/Dockerfile sets.
 IMAGE_ENV = {"SWITCHBOARD_LISTEN": "0.0.0.0:3000"}
@@ -243,7 +244,7 @@ class Secrets(unittest.TestCase):
     def test_none_is_taken_by_the_values(self):
         for setting in ["config.auth.jwt.secret=hidden", "config.api.key=hidden", "config.redis.urls={redis://:hidden@r}",
                         "config.auth.session.secrets={hidden}", "config.auth.session.redis_url=redis://:hidden@r",
-                        "config.auth.jwt.previous_secrets={hidden}", "config.registry.secrets={hidden}", "config.auth.jwt.keys[0].secret=hidden", "secrets.jwtSecret.value=hidden"]:
+                        "config.auth.jwt.previous_secrets={hidden}", "config.registry.secrets={hidden}", "config.traces.headers={a=hidden}", "config.auth.jwt.keys[0].secret=hidden", "secrets.jwtSecret.value=hidden"]:
             with self.subTest(setting):
                 code, out, err = helm("template", "sb", CHART, "--kube-version", "1.37.0", "--set", setting)
                 self.assertNotEqual(code, 0, f"{setting} was taken: {out}")

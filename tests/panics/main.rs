@@ -26,6 +26,7 @@ use switchboard::{
     gateway::{Delivery, Gateway, Message, Parts, Target, handlers::Handlers},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry},
+    telemetry::traces::Traces,
     transport::listener::{self, ListenerLimits},
 };
 use tokio::{net::TcpListener, time::sleep};
@@ -80,13 +81,14 @@ impl Node {
                 inner: registry.clone(),
                 faults,
             }),
-            backends: Arc::new(Backends::new(&config, metrics.clone()).unwrap()),
+            backends: Arc::new(Backends::new(&config, metrics.clone(), Traces::default()).unwrap()),
             metrics,
             config: running,
             instance,
             bus,
             inbox,
             handlers: Handlers::default(),
+            traces: Traces::default(),
         })
         .await;
         let sockets = any(move |request: Request| engine.clone().handle(request));

@@ -25,6 +25,7 @@ use crate::{
     connection::Instance,
     gateway::{Parts, TokenBearer, handlers::Handlers},
     registry::memory::MemoryRegistry,
+    telemetry::traces::Traces,
 };
 
 const KEY: &str = "every-scope";
@@ -93,13 +94,14 @@ async fn alone(config: RunningConfig) -> Gateway {
         node_id: "alone".into(),
         auth: Authenticator::new(&now.auth, &now.namespaces).unwrap(),
         registry: Arc::new(MemoryRegistry::new(&now.registry, &now.presence)),
-        backends: Arc::new(Backends::new(&now, metrics.clone()).unwrap()),
+        backends: Arc::new(Backends::new(&now, metrics.clone(), Traces::default()).unwrap()),
         metrics,
         config,
         instance,
         bus,
         inbox,
         handlers: Handlers::default(),
+        traces: Traces::default(),
     })
     .await;
     while !gateway.unready().is_empty() {

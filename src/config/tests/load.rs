@@ -90,6 +90,7 @@ fn variables_become_what_their_keys_take() {
         ("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.0/8,::1/128"),
         ("SWITCHBOARD_LOG__FORMAT", "json"),
         ("SWITCHBOARD_LOG__LEVEL", "info,switchboard=debug"),
+        ("SWITCHBOARD_TRACES__SAMPLE_RATIO", "0.25"),
         ("PATH", "/bin"),
     ])
     .unwrap();
@@ -112,6 +113,7 @@ fn variables_become_what_their_keys_take() {
     assert_eq!(config.trusted_proxies.len(), 2);
     assert_eq!(config.log.format, LogFormat::Json);
     assert_eq!(config.log.level, "info,switchboard=debug");
+    assert_eq!(config.traces.sample_ratio, 0.25);
 }
 
 #[test]

@@ -384,6 +384,27 @@ fn emitters() {
 }
 
 #[test]
+fn traces() {
+    assert_wrong(&[
+        ("traces.endpoint = 'localhost:4317'", "traces.endpoint"),
+        ("traces.endpoint = 'http://a:b@c'", "traces.endpoint"),
+        ("traces.endpoint = 'http://a/?b'", "traces.endpoint"),
+        ("traces.headers = ['a=b', 'c']", "traces.headers.1"),
+        ("traces.headers = ['a b=c']", "traces.headers.0"),
+        ("traces.sample_ratio = 1.5", "traces.sample_ratio"),
+        ("traces.sample_ratio = -0.1", "traces.sample_ratio"),
+        ("traces.sample_ratio = nan", "traces.sample_ratio"),
+        ("traces.service_name = ' '", "traces.service_name"),
+        ("traces.timeout = '0s'", "traces.timeout"),
+    ]);
+    assert_fine(&[
+        "traces.endpoint = 'http://127.0.0.1:4318'\ntraces.headers = 'x-api-key=a=b,c'",
+        "traces.endpoint = 'https://collector.example/otlp'\ntraces.sample_ratio = 0",
+        "traces.sample_ratio = 0.25",
+    ]);
+}
+
+#[test]
 fn tokens() {
     assert_wrong(&[
         ("auth.jwt.algorithms = ['none']", "auth.jwt.algorithms.0"),

@@ -124,6 +124,26 @@ pub(in crate::config) fn key_set_url(text: &str) -> Result<(), String> {
     open_url(text, "a JWK set is public")
 }
 
+/// The URL of a collector, to which the path of its traces is added.
+pub(in crate::config) fn collector_url(text: &str) -> Result<(), String> {
+    open_url(text, "see headers")?;
+    expect(
+        !text.contains(['?', '#']),
+        "must not hold a query or a fragment: a path is added to it",
+    )
+}
+
+/// A header, as `name=value`. Says nothing of what is in it.
+pub(in crate::config) fn header(text: &str) -> Result<(), String> {
+    let fits = text.split_once('=').is_some_and(|(name, value)| {
+        HeaderName::try_from(name).is_ok() && HeaderValue::try_from(value).is_ok()
+    });
+    expect(
+        fits,
+        "must be a header as name=value, such as x-api-key=KEY",
+    )
+}
+
 /// A URL of a backend.
 pub(in crate::config) fn backend_url(text: &str) -> Result<(), String> {
     // That there is one is looked at where its backend is known.

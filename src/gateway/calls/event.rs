@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use opentelemetry::trace::SpanKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::to_raw_value};
 
@@ -20,6 +21,7 @@ use crate::{
     },
     metrics::Metrics,
     registry::{Entry, Registry, RegistryError},
+    telemetry::traces::Begin,
 };
 
 /// `data` of the call.
@@ -94,7 +96,18 @@ async fn keep(backends: &[String], registry: &dyn Registry, event: ClientEvent) 
     }
 }
 
+/// Calls a backend about an event, in a trace that begins with the event and holds what the answer asks for.
 async fn call(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
+    let span = backend.traces().begin(|| {
+        Begin::new(CallType::Event.as_str(), SpanKind::Server)
+            .with("switchboard.namespace", event.connection.namespace.clone())
+            .with("switchboard.event", event.name.clone())
+            .with("switchboard.connection", event.connection.id.to_string())
+    });
+    span.within(ask(backend, metrics, event)).await
+}
+
+async fn ask(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
     let data = Data::of(&event);
     let max_payload = event.gateway.inner.delivery.max_payload();
     let read = |body: &[u8]| read(body, &event.connection.namespace, max_payload);

@@ -3,6 +3,7 @@
 pub(crate) mod acks;
 mod in_rooms;
 mod repeats;
+mod traced;
 
 use std::{
     collections::HashSet,
@@ -31,7 +32,11 @@ use crate::gateway::{
     tail::Happening,
 };
 use crate::{
-    config::RunningConfig, connection::ConnectionId, metrics::Metrics, transport::engine::Adapter,
+    config::RunningConfig,
+    connection::ConnectionId,
+    metrics::Metrics,
+    telemetry::traces::{Span, Traces},
+    transport::engine::Adapter,
 };
 
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
@@ -57,6 +62,12 @@ impl Handed {
         self.missed && self.connections == 0
     }
 
+    /// Says in a span what became of its message on this node.
+    pub(crate) fn tell(self, span: &Span) {
+        span.set("switchboard.connections", self.connections as i64);
+        span.set("switchboard.withheld", self.is_withheld());
+    }
+
     /// Corrects the outcome once it is known whether the registry lists a recipient on this node: a connection that it does not list
     /// has not arrived yet, and was not missed.
     fn of(self, listed: bool) -> Self {
@@ -77,6 +88,7 @@ pub(crate) struct Deliverer {
     /// Which sockets are in which room; set once, when the namespaces are mounted.
     sockets: OnceLock<SocketIo<Adapter>>,
     repeats: Repeats,
+    traces: Traces,
 }
 
 impl Deliverer {
@@ -87,6 +99,7 @@ impl Deliverer {
         lease: Arc<OwnLease>,
         connections: Arc<LocalConnections>,
         peers: Arc<Peers>,
+        traces: Traces,
     ) -> Self {
         Self {
             config,
@@ -96,6 +109,7 @@ impl Deliverer {
             peers,
             sockets: OnceLock::new(),
             repeats: Repeats::default(),
+            traces,
         }
     }
 
@@ -316,8 +330,19 @@ impl Deliverer {
         target: &Target,
         message: &Message,
     ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
+        let span = self.sending(target, message);
+        let sent = self.hand_out(target, message, &span).await;
+        traced::with_outcome(span, sent)
+    }
+
+    async fn hand_out<'a>(
+        &'a self,
+        target: &Target,
+        message: &Message,
+        span: &Span,
+    ) -> Result<BoxFuture<'a, Delivery>, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
-        let command = Command::deliver(target, message, None);
+        let command = Command::deliver(target, message, None, span.traceparent_if_sampled());
         // Where nobody keeps who the recipients are, all nodes are asked, this one among them.
         let Some(recipient) = target.recipient(&message.namespace) else {
             let (request, asked) = self.peers.ask_all(&command).await?;
@@ -353,8 +378,30 @@ impl Deliverer {
         message: &Message,
         timeout: Duration,
     ) -> Result<Acked, GatewayError> {
+        let span = self.sending(target, message);
+        let answered = self
+            .hand_out_with_ack(target, message, timeout, &span)
+            .await;
+        match &answered {
+            Ok(acked) => {
+                traced::handed(&span, acked.connections, acked.nodes, acked.unconfirmed);
+                span.set("switchboard.missing", acked.missing as i64);
+            }
+            Err(error) => span.fail(error),
+        }
+        answered
+    }
+
+    async fn hand_out_with_ack(
+        &self,
+        target: &Target,
+        message: &Message,
+        timeout: Duration,
+        span: &Span,
+    ) -> Result<Acked, GatewayError> {
         self.metrics.messages_sent(target.kind()).increment(1);
-        let command = Command::deliver(target, message, Some(timeout));
+        let trace = span.traceparent_if_sampled();
+        let command = Command::deliver(target, message, Some(timeout), trace);
         let deadline = Instant::now() + timeout + RECEIPTS;
         let ((local, mut answers), collected) = match target.recipient(&message.namespace) {
             Some(recipient) => {

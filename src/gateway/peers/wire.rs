@@ -7,7 +7,7 @@
 //! | in the map | is |
 //! |---|---|
 //! | `n` | the number that the asker gave its request |
-//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits, with the id `i` (none: it is sent once) only if this node has not handed that out before; and collect answers for `k` ms |
+//! | `d` | hand out: to `u` (a user), of these to `v` (a device), or `c` (a connection), or `r` (a room), or `a` (all of the namespace), in the namespace `s` the event `e` with the argument `j` (JSON text; none: no argument) and behind it those in `l`, but not to the connections `x`, with `o` only where nothing waits, with the id `i` (none: it is sent once) only if this node has not handed that out before; and collect answers for `k` ms; it is part of the trace `w` (a `traceparent`; none: of none that is sampled) |
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
 //! | `m` | change who is in the room `r`: with `u` (a user) the user's connections in the namespace `s`, with `c` (a connection) that one, with neither all that are in the room of the namespace `s`; `j` true: they join it, and of a user's until `t` (ms since 1970; none: until that is undone); else they leave it |
 //! | `p` | something of this user may have changed: look, for those who watch |
@@ -44,6 +44,8 @@ pub(crate) enum Command<'a> {
         to: Cow<'a, Target>,
         message: Cow<'a, Message>,
         ack: Option<Duration>,
+        /// The `traceparent` of the send, if it is sampled.
+        trace: Option<Cow<'a, str>>,
     },
     /// End these connections.
     End {
@@ -83,12 +85,18 @@ pub(crate) enum RoomChange {
 }
 
 impl<'a> Command<'a> {
-    /// Hands a message to a target.
-    pub(crate) fn deliver(target: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
+    /// Hands a message to a target. `trace` is the `traceparent` of the send, if it is sampled.
+    pub(crate) fn deliver(
+        target: &'a Target,
+        message: &'a Message,
+        ack: Option<Duration>,
+        trace: Option<String>,
+    ) -> Self {
         Self::Deliver {
             to: Cow::Borrowed(target),
             message: Cow::Borrowed(message),
             ack,
+            trace: trace.map(Cow::Owned),
         }
     }
 }
@@ -187,6 +195,8 @@ struct Deliver<'a> {
     id: Option<&'a str>,
     #[serde(rename = "k", skip_serializing_if = "Option::is_none")]
     ack_ms: Option<u64>,
+    #[serde(rename = "w", borrow, skip_serializing_if = "Option::is_none")]
+    trace: Option<&'a str>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -282,7 +292,12 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl<'a> Deliver<'a> {
-    fn new(to: &'a Target, message: &'a Message, ack: Option<Duration>) -> Self {
+    fn new(
+        to: &'a Target,
+        message: &'a Message,
+        ack: Option<Duration>,
+        trace: Option<&'a str>,
+    ) -> Self {
         let mut args = message.args.iter().map(Json::text);
         let mut deliver = Self {
             namespace: &message.namespace,
@@ -293,6 +308,7 @@ impl<'a> Deliver<'a> {
             volatile: message.volatile,
             id: message.id.as_deref(),
             ack_ms: ack.map(|ack| u64::try_from(ack.as_millis()).unwrap_or(u64::MAX)),
+            trace,
             ..Self::default()
         };
         match to {
@@ -338,6 +354,7 @@ impl<'a> Deliver<'a> {
             to: Cow::Owned(to),
             message: Cow::Owned(message),
             ack: self.ack_ms.map(Duration::from_millis),
+            trace: self.trace.map(|trace| Cow::Owned(trace.to_owned())),
         })
     }
 }
@@ -349,8 +366,13 @@ pub(crate) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
         ..Envelope::default()
     };
     match command {
-        Command::Deliver { to, message, ack } => {
-            envelope.deliver = Some(Deliver::new(to, message, *ack));
+        Command::Deliver {
+            to,
+            message,
+            ack,
+            trace,
+        } => {
+            envelope.deliver = Some(Deliver::new(to, message, *ack, trace.as_deref()));
         }
         Command::End { ids, ending } => {
             envelope.end = Some(End {

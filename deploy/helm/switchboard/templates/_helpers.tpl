@@ -84,7 +84,8 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
   "sessionSecrets" "SWITCHBOARD_AUTH__SESSION__SECRETS"
   "sessionRedisUrl" "SWITCHBOARD_AUTH__SESSION__REDIS_URL"
   "emitterRedisUrl" "SWITCHBOARD_INGRESS__EMITTER__REDIS_URL"
-  "pythonRedisUrl" "SWITCHBOARD_INGRESS__PYTHON__REDIS_URL" }}
+  "pythonRedisUrl" "SWITCHBOARD_INGRESS__PYTHON__REDIS_URL"
+  "tracesHeaders" "SWITCHBOARD_TRACES__HEADERS" }}
 {{- $default := default (include "switchboard.fullname" .) .Values.secrets.name }}
 {{- $used := list }}
 {{- range $name := keys $variables | sortAlpha }}

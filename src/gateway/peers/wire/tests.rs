@@ -20,6 +20,7 @@ fn to_command(to: Target, data: Option<&str>, ack: Option<u64>) -> Command<'stat
         to: Cow::Owned(to),
         message: Cow::Owned(message(data)),
         ack: ack.map(Duration::from_millis),
+        trace: None,
     }
 }
 
@@ -43,6 +44,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
             ..message(None)
         }),
         ack: None,
+        trace: None,
     };
     let repeatable = Command::Deliver {
         to: Cow::Owned(Target::Room("orders".into())),
@@ -51,6 +53,13 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
             ..message(Some("1"))
         }),
         ack: None,
+        trace: None,
+    };
+    let traced = Command::Deliver {
+        to: Cow::Owned(Target::User("42".into())),
+        message: Cow::Owned(message(Some("1"))),
+        ack: None,
+        trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
     };
     let room = || Room::new("/", "chat");
     let (user, id, name) = (
@@ -173,6 +182,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         ("all", deliver(Target::All, Some("1"), None)),
         ("args", said(7, several)),
         ("id", said(7, repeatable)),
+        ("traced", said(7, traced)),
         ("end", said(7, end(ending.clone()))),
         ("end+", said(7, end(ending))),
         (
