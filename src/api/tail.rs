@@ -33,8 +33,8 @@ const UNBUFFERED: (HeaderName, HeaderValue) = (
 /// Follow what happens on this node
 ///
 /// Server-Sent Events. `hello` comes first: `{nodeId, queue}`. What follows without a name is JSON with `at` and a `type`: `connected`,
-/// `refused`, `disconnected`, `message` (handed to connections of this node) or `event` (of a client's). It has names, ids and sizes, and no
-/// payloads. `dropped` says how many were left out here because the caller did not take them in time: `{count}`.
+/// `refused`, `upgraded`, `disconnected`, `joined`, `left` (a room), `message` (handed to connections of this node) or `event` (of a client's).
+/// It has names, ids and sizes, and no payloads. `dropped` says how many were left out here because the caller did not take them in time: `{count}`.
 ///
 /// Of this node alone. A node takes 16 followers at once. A stream ends after five minutes, and when the configuration is reloaded, so that the
 /// caller's right is looked at anew.

@@ -6,6 +6,7 @@ use derive_more::Constructor;
 
 use super::{
     connections::LocalConnections, membership::registrar::Registrar, readiness::Readiness,
+    tail::Happening,
 };
 use crate::{
     ending::{Breach, Ending},
@@ -81,6 +82,10 @@ impl SessionEvents for SessionListener {
             }
             self.connections.table.count(&connection);
             self.registrar.update(&connection);
+            self.connections.tail.tell(|| Happening::Upgraded {
+                who: connection.who(),
+                transport: session.kind().as_str(),
+            });
         }
     }
 

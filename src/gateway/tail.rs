@@ -1,5 +1,5 @@
-//! Tells followers what happens on this node: connects, refusals, disconnects, messages, and clients' events. Names, ids and sizes,
-//! never a payload or a token.
+//! Tells followers what happens on this node: connects, refusals, disconnects, rooms, messages, and clients' events. Names, ids and
+//! sizes, never a payload or a token.
 //!
 //! A follower holds nothing up: what it does not take in time is dropped for it alone, and counted. Without a follower, a happening costs
 //! one load of an atomic number.
@@ -49,6 +49,24 @@ pub(crate) enum Happening<'a> {
         who: Who<'a>,
         reason: &'static str,
         seconds: u64,
+    },
+    /// A connection has gone from polling to a WebSocket.
+    Upgraded {
+        #[serde(flatten)]
+        who: Who<'a>,
+        transport: &'static str,
+    },
+    /// A connection is in a room now.
+    Joined {
+        #[serde(flatten)]
+        who: Who<'a>,
+        room: &'a str,
+    },
+    /// A connection is not in a room any more.
+    Left {
+        #[serde(flatten)]
+        who: Who<'a>,
+        room: &'a str,
     },
     /// A message was handed to this many connections of this node.
     Message {
@@ -127,7 +145,8 @@ impl Tail {
         self.ends.send_replace(());
     }
 
-    fn follow(&self) -> Option<Follower> {
+    /// Follows what happens. None while there are as many followers as there may be.
+    pub(crate) fn follow(&self) -> Option<Follower> {
         let place = self.places.clone().try_acquire_owned().ok()?;
         Some(Follower {
             happenings: self.happenings.subscribe(),

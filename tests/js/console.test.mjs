@@ -172,6 +172,24 @@ test('the tail tells who comes, what is sent and said, and who goes, without wha
   assert.ok(!all.includes('payload-of-the-test') && !all.includes('no.token'), all);
 });
 
+test('the tail tells of rooms and of what carries a connection', async ({ node, owned }) => {
+  const door = await node({ config: '[[namespaces]]\npath = "/"\nclient_rooms = ["chat:*"]\n' });
+  const tail = await follow(door, owned);
+  const user = someone();
+  const client = await connected(door, { user, transports: ['polling', 'websocket'] });
+  await client.ask('join', 'chat:1');
+  await client.ask('leave', 'chat:1');
+  await client.ask('join', 'chat:2');
+  const of = (type) => tail.events.filter(([, one]) => one.type === type).map(([, { at, ...rest }]) => rest);
+  const who = { connection: client.id, user, namespace: '/' };
+  await eventually('it is told that the client has moved to a WebSocket', () => assert.deepEqual(of('upgraded'), [{ type: 'upgraded', ...who, transport: 'websocket' }]));
+  client.socket.close();
+  await eventually('a connection that goes leaves its rooms', () => {
+    assert.deepEqual(of('joined'), ['chat:1', 'chat:2'].map((room) => ({ type: 'joined', ...who, room })));
+    assert.deepEqual(of('left'), ['chat:1', 'chat:2'].map((room) => ({ type: 'left', ...who, room })));
+  });
+});
+
 test('the tail asks for the scope read, has 16 places, and ends at a reload and with the node', async ({ node, owned }) => {
   const config = '[[api.keys]]\nname = "send"\nkey = "only-send-0123456789"\nscopes = ["send"]\n';
   const door = await node({ config });

@@ -12,6 +12,9 @@ const KINDS = {
   connected: ['connected', 'ok', ({ transport }) => `over ${transport}`],
   refused: ['refused', 'bad', ({ reason }) => reason],
   disconnected: ['disconnected', '', ({ reason, seconds }) => `${reason}, after ${seconds} s`],
+  upgraded: ['upgraded', '', ({ transport }) => `to ${transport}`],
+  joined: ['joined', '', ({ room }) => room],
+  left: ['left', '', ({ room }) => room],
   message: ['message', 'info', ({ event, bytes, connections, kind }) => `${event}, ${count(bytes)} B, ${kind}, handed to ${plural(connections, 'connection')}`],
   event: ['client event', 'warn', ({ event, bytes }) => `${event}, ${count(bytes)} B`],
 };

@@ -12,7 +12,10 @@ use tokio::sync::{Notify, oneshot};
 
 use super::LocalConnections;
 use crate::{
-    gateway::tasks::contain_async,
+    gateway::{
+        tail::{Happening, Who},
+        tasks::contain_async,
+    },
     registry::{
         Member, RegistryError,
         keys::{Shard, Shards},
@@ -96,6 +99,27 @@ impl LocalConnections {
         connection.is_some_and(|connection| connection.is_member(&member.room))
     }
 
+    /// Tells the tail who has joined and left. To watch a user is no room.
+    fn tell_tail(&self, changes: &[(Member, bool)]) {
+        let in_rooms = changes
+            .iter()
+            .filter(|(it, _)| !it.room.namespace.is_empty());
+        for (Member { room, entry }, joins) in in_rooms {
+            self.tail.tell(|| {
+                let who = Who {
+                    connection: &entry.id,
+                    user: entry.user.as_ref(),
+                    namespace: &room.namespace,
+                };
+                let room = &*room.name;
+                match joins {
+                    true => Happening::Joined { who, room },
+                    false => Happening::Left { who, room },
+                }
+            });
+        }
+    }
+
     /// Tells the registry of the memberships of one shard, until the node is gone.
     pub(super) async fn tell_memberships(self: Arc<Self>, shard: Shard) {
         let doubts = &self.memberships.doubts[shard.index()];
@@ -125,6 +149,9 @@ impl LocalConnections {
                 false => None,
             };
             let is_told = matches!(told, Some(Ok(())));
+            if is_told {
+                self.tell_tail(&changes);
+            }
             if let Some(Err(error)) = told {
                 tracing::debug!(%error, shard = shard.index(), "can't tell of a room's members yet");
             }
