@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 mod access;
+mod admin_ui;
 mod api;
 mod backends;
 mod document;
@@ -29,6 +30,7 @@ mod value;
 
 pub use self::redis::{Redis, RedisMode, RedisUrl};
 pub use access::{Auth, AuthRule, Jwt, JwtKey, Namespace};
+pub use admin_ui::AdminUi;
 pub use api::{Api, ApiKey, KeySecret, Scope};
 pub use backends::{Backend, Events, Fact};
 pub use document::document;
@@ -82,6 +84,8 @@ section! {
         presence: Presence = Presence::default();
         /// What other programs publish in Redis for clients.
         ingress: Ingress = Ingress::default();
+        /// The page of `@socket.io/admin-ui`.
+        admin_ui: Option<AdminUi> = None;
         /// How a node goes.
         drain: Drain = Drain::default();
         /// What clients find beside their sessions.

@@ -5,7 +5,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use derive_more::Constructor;
 use tokio::time::Instant;
 
 use super::{
@@ -13,6 +12,7 @@ use super::{
     delivery::{Deliverer, acks},
     membership::heartbeats::Heartbeats,
     message::{Message, Target},
+    operators::Operators,
     peers::{
         Peers,
         wire::{self, Command, PeerMessage, Receipt},
@@ -34,11 +34,13 @@ const END_DEADLINE: Duration = Duration::from_secs(6);
 /// How many messages are taken before their receipts go out, those to one node as one message.
 const TOGETHER: usize = 256;
 
+/// How many connections one receipt shows: of a hundred rooms each, they are some megabytes.
+const SOCKETS: usize = 100;
+
 /// Receipts that are to go out, by the node that asked.
 type Outbox = HashMap<Instance, Vec<Receipt>>;
 
 /// Carries out what other nodes ask of this one.
-#[derive(Constructor)]
 pub(super) struct PeerCommands {
     metrics: Metrics,
     peers: Arc<Peers>,
@@ -47,9 +49,37 @@ pub(super) struct PeerCommands {
     rooms: Arc<RoomChanges>,
     watching: Arc<Watching>,
     heartbeats: Arc<Heartbeats>,
+    operators: Arc<Operators>,
 }
 
 impl PeerCommands {
+    /// Carries out what is asked with these parts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its parts, given once"
+    )]
+    pub(super) fn new(
+        metrics: Metrics,
+        peers: Arc<Peers>,
+        connections: Arc<LocalConnections>,
+        delivery: Arc<Deliverer>,
+        rooms: Arc<RoomChanges>,
+        watching: Arc<Watching>,
+        heartbeats: Arc<Heartbeats>,
+        operators: Arc<Operators>,
+    ) -> Self {
+        Self {
+            metrics,
+            peers,
+            connections,
+            delivery,
+            rooms,
+            watching,
+            heartbeats,
+            operators,
+        }
+    }
+
     /// Reads what the bus brings, in order, until it ends. Receipts go out for all that had come together.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
         let mut come = Vec::new();
@@ -156,6 +186,28 @@ impl PeerCommands {
                 );
                 tokio::spawn(confirm_ended(self.peers.clone(), from, receipt, ended));
             }
+            Command::Watch { connections } => self.operators.watched_by(&from, connections),
+            Command::Show => {
+                let sockets = self.operators.show();
+                let mut pieces = sockets.chunks(SOCKETS).peekable();
+                while let Some(piece) = pieces.next() {
+                    let more = pieces.peek().is_some();
+                    let sockets = piece.to_vec();
+                    confirm(
+                        &from,
+                        Receipt {
+                            sockets,
+                            more,
+                            ..receipt.clone()
+                        },
+                    );
+                }
+                if sockets.is_empty() {
+                    confirm(&from, receipt);
+                }
+            }
+            Command::TellPages { event } => self.operators.tell_pages(event.into_owned()),
+            Command::Operate { asked } => self.operators.obey(&asked),
             Command::Beat | Command::Farewell if from == self.peers.instance => {}
             Command::Beat => self.heartbeats.hurry(),
             Command::Farewell => self.heartbeats.has_left(&from),

@@ -1,15 +1,10 @@
 //! The verbs of those who tell every node themselves: each concerns the connections of this node alone.
 
-use std::collections::HashSet;
-
 use futures_util::future::BoxFuture;
 
-use crate::{
-    ending::Ending,
-    gateway::{
-        Gateway,
-        message::{Message, Selection},
-    },
+use crate::gateway::{
+    Gateway,
+    message::{Message, Selection},
 };
 
 impl Gateway {
@@ -40,16 +35,8 @@ impl Gateway {
     /// Ends the connections of this node in a namespace that `selection` means, as an administrator does; with `transports`, all
     /// others of their transports too. Never waits.
     pub(crate) fn end_here(&self, namespace: &str, selection: &Selection, transports: bool) {
-        let connections = &self.inner.connections;
-        let mut meant = self.inner.delivery.in_rooms(namespace, selection);
-        if transports {
-            let sessions = meant.iter().map(|connection| connection.session.id);
-            meant = HashSet::<_>::from_iter(sessions)
-                .into_iter()
-                .flat_map(|session| connections.table.of_session(session))
-                .collect();
-        }
-        connections.end_all(&meant, &Ending::of(Ending::DISCONNECTED));
+        let delivery = &self.inner.delivery;
+        delivery.end_here(namespace, selection, transports);
     }
 
     /// How many bytes a message for clients may have, as JSON.

@@ -1,6 +1,9 @@
 //! What a backend sends, and what it is told became of it.
 
-use std::fmt::{self, Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeTuple};
@@ -132,6 +135,32 @@ pub(crate) struct Selection {
     pub(crate) rooms: Vec<String>,
     /// The rooms of which they must be in none.
     pub(crate) except: Vec<String>,
+}
+
+/// Something that the pages of operators are told, in the protocol of `@socket.io/admin-ui`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct PageEvent {
+    /// The connection that it is about, for pages that show it; none: for all.
+    pub(crate) about: Option<ConnectionId>,
+    /// The event's name.
+    pub(crate) event: Cow<'static, str>,
+    /// Its arguments, in order.
+    pub(crate) args: Vec<Json>,
+}
+
+impl PageEvent {
+    /// An event with arguments that are serialized without fail.
+    pub(crate) fn new(
+        about: Option<ConnectionId>,
+        event: &'static str,
+        args: &[impl Serialize],
+    ) -> Self {
+        Self {
+            about,
+            event: event.into(),
+            args: args.iter().flat_map(Json::of).collect(),
+        }
+    }
 }
 
 /// Where a message went.

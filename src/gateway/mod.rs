@@ -12,6 +12,7 @@
 //! ```text
 //!  face             Gateway: verbs, local_verbs, access, settings, scrape      start builds the parts, from the lowest up
 //!  what drives      drain   memory   notifications   session_events   commands (of other nodes)   sessions (of refresh tokens)
+//!  operators        operators (the page of @socket.io/admin-ui)
 //!  the way in       arriving
 //!  what clients say clients    handlers (an application's)   calls (to backends)
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
@@ -46,6 +47,7 @@ mod membership;
 mod memory;
 pub mod message;
 mod notifications;
+mod operators;
 mod peers;
 mod readiness;
 mod refusal;
@@ -75,6 +77,7 @@ use self::{
     lease::OwnLease,
     membership::heartbeats::Heartbeats,
     notifications::Notifications,
+    operators::Operators,
     readiness::Readiness,
     rooms::RoomChanges,
     sessions::RefreshSessions,
@@ -156,6 +159,7 @@ struct Composition {
     drain: Drain,
     notifications: Arc<Notifications>,
     traces: Traces,
+    operators: Arc<Operators>,
     /// Held for the namespaces, which know it weakly.
     _arrivals: Arc<Arrivals>,
     tasks: Tasks,
@@ -166,6 +170,7 @@ impl Gateway {
     /// from the moment of the call.
     pub async fn drain(&self) {
         self.inner.drain.run().await;
+        self.inner.operators.end_all();
         self.inner.connections.tail.end_all();
     }
 

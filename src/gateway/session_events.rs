@@ -5,8 +5,8 @@ use std::sync::Arc;
 use derive_more::Constructor;
 
 use super::{
-    connections::LocalConnections, membership::registrar::Registrar, readiness::Readiness,
-    tail::Happening,
+    connections::LocalConnections, membership::registrar::Registrar, operators::Operators,
+    readiness::Readiness, tail::Happening,
 };
 use crate::{
     ending::{Breach, Ending},
@@ -21,6 +21,7 @@ pub(super) struct SessionListener {
     readiness: Arc<Readiness>,
     connections: Arc<LocalConnections>,
     registrar: Arc<Registrar>,
+    operators: Arc<Operators>,
 }
 
 impl SessionEvents for SessionListener {
@@ -73,6 +74,7 @@ impl SessionEvents for SessionListener {
         connections
             .iter()
             .any(|connection| connection.is_on_websocket())
+            || self.operators.is_on_websocket(session.id)
     }
 
     fn upgraded(&self, session: &Arc<Session>) {
@@ -93,5 +95,6 @@ impl SessionEvents for SessionListener {
         for connection in self.connections.table.of_session(session.id) {
             self.connections.depart(&connection, "transport_close");
         }
+        self.operators.leave(session);
     }
 }

@@ -23,6 +23,7 @@ use super::{
     membership::{heartbeats::Heartbeats, registrar::Registrar, repair::Repairs},
     memory::MemoryWatch,
     notifications::Notifications,
+    operators::Operators,
     peers::Peers,
     readiness::Readiness,
     rooms::RoomChanges,
@@ -211,14 +212,27 @@ impl Gateway {
             first.trusted_proxies.clone(),
             metrics.clone(),
         );
+        let operators = Operators::start(
+            node_id.clone(),
+            config.clone(),
+            metrics.clone(),
+            registry.clone(),
+            connections.clone(),
+            delivery.clone(),
+            rooms.clone(),
+            peers.clone(),
+            door.clone(),
+            &tasks,
+        );
         let listener = SessionListener::new(
             metrics.clone(),
             readiness.clone(),
             connections.clone(),
             registrar,
+            operators.clone(),
         );
         let engine = Engine::new(mount::engine_settings(&config, &door), Arc::new(listener));
-        let (protocol, sockets) = mount::mount(&arrivals).await;
+        let (protocol, sockets) = mount::mount(&arrivals, &operators).await;
         delivery.mounted(sockets);
 
         let commands = Arc::new(PeerCommands::new(
@@ -229,6 +243,7 @@ impl Gateway {
             rooms.clone(),
             watching,
             heartbeats.clone(),
+            operators.clone(),
         ));
         let sessions = RefreshSessions::new(
             config.clone(),
@@ -270,6 +285,7 @@ impl Gateway {
             drain,
             notifications,
             traces,
+            operators,
             _arrivals: arrivals,
             tasks,
         });

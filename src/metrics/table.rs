@@ -216,7 +216,7 @@ pub(super) enum Kind {
 }
 
 /// The values of `reason` of refused handshakes.
-pub(super) const CONNECT_ERRORS: [&str; 19] = [
+pub(super) const CONNECT_ERRORS: [&str; 21] = [
     "missing",
     "invalid",
     "expired",
@@ -236,6 +236,8 @@ pub(super) const CONNECT_ERRORS: [&str; 19] = [
     "memory",
     "address_connections",
     "address_rate",
+    "operator",
+    "operator_guesses",
 ];
 
 /// The values of `reason` of connections that ended otherwise than by the server's order.
@@ -292,8 +294,8 @@ pub(super) const UNREADABLE: [&str; 8] = [
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
 /// does not listen, a bus that brings more than is read, a message that can't be read or is of a
 /// kind that is not known, a receipt while the link to Redis is down, a node
-/// without a lease, a client's answer that is too large.
-pub(super) const DROPS: [&str; 12] = [
+/// without a lease, a client's answer that is too large, what was sent as volatile, what operators' pages are told.
+pub(super) const DROPS: [&str; 13] = [
     "queue_full",
     "slow_consumer",
     "node_deaf",
@@ -306,6 +308,7 @@ pub(super) const DROPS: [&str; 12] = [
     "no_lease",
     "ack_too_large",
     "volatile",
+    "operator",
 ];
 
 /// The values of `source` of what emitters published.

@@ -395,6 +395,13 @@ impl Gate {
         });
     }
 
+    /// Whether the client is in a namespace.
+    pub(super) fn has_joined(&self) -> bool {
+        let standings = self.standings.lock();
+        let mut standings = standings.iter();
+        standings.any(|(_, standing)| matches!(standing, NamespaceStanding::Joined(_)))
+    }
+
     /// What leaves in place of a packet that the engine has for the client: a CONNECT packet tells the id of the connection, and
     /// not the session's, which is a credential; a CONNECT_ERROR packet has a code beside its message; the open packet tells the
     /// size that this session is held to, and not the engine's, which is that of all. The first ping may be withheld.

@@ -51,6 +51,7 @@ SECRETS = {
     "redis-sentinel-password": "hidden-sentinel-password",
     "session-secrets": "hidden-session-secret",
     "session-redis-url": "redis://switchboard:hidden@sessions:6379",
+    "admin-ui-password-hash": "$2b$04$hiddenhiddenhiddenhidehiddenhiddenhiddenhiddenhiddene",
     "emitter-redis-url": "redis://switchboard:hidden@emitters:6379",
     "python-redis-url": "redis://switchboard:hidden@emitters:6379",
     "traces-headers": "x-api-key=hidden-key-of-the-collector",

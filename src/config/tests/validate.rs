@@ -612,3 +612,44 @@ fn backends() {
     assert_eq!(two(""), [""; 0]);
     assert_eq!(two(", connect = true")[0], "backends");
 }
+
+#[test]
+fn the_admin_ui() {
+    const HASH: &str = "$2b$04$zGvCl1/v9qKDq3P2xNfCDe0kqHYhLDcG5XHbI.BsPGroZcC0Avn5S";
+    let with =
+        |rest: &str| format!("[admin_ui]\nusername = 'ops'\npassword_hash = '{HASH}'\n{rest}");
+    for (rest, key) in [
+        ("namespace = 'ui'", "admin_ui.namespace"),
+        ("namespace = '/admin'", "admin_ui.namespace"),
+        ("[[namespaces]]\npath = '/ui'", "admin_ui.namespace"),
+    ] {
+        assert_eq!(wrong(&with(rest)), [key], "{rest}");
+    }
+    assert_wrong(&[
+        ("[admin_ui]\nusername = 'ops'", "admin_ui.password_hash"),
+        (
+            "[admin_ui]\nusername = 'ops'\npassword_hash = 'secret'",
+            "admin_ui.password_hash",
+        ),
+        (
+            "[admin_ui]\nusername = 'ops'\npassword_hash = '$2b$31$zGvCl1/v9qKDq3P2xNfCDe0kqHYhLDcG5XHbI.BsPGroZcC0Avn5S'",
+            "admin_ui.password_hash",
+        ),
+    ]);
+    assert_eq!(
+        wrong(&format!("[admin_ui]\npassword_hash = '{HASH}'")),
+        ["admin_ui.username"]
+    );
+    assert_fine(&[
+        "",
+        &with("read_only = true"),
+        &with("[[namespaces]]\npath = '/'"),
+    ]);
+}
+
+#[test]
+fn a_password_in_clear_is_not_shown() {
+    let text = "[admin_ui]\nusername = 'ops'\npassword_hash = 'hush-hush'";
+    let error = load_toml(text).err().unwrap().to_string();
+    assert!(error.contains("$2") && !error.contains("hush"), "{error}");
+}

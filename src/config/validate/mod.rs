@@ -48,6 +48,7 @@ impl Config {
         self.sessions(&mut findings);
         self.namespace_rules(&mut findings);
         self.ingress(&mut findings);
+        self.admin_ui(&mut findings);
         self.backends(&mut findings);
         findings.expect(
             self.auth.token_ttl.subsec_nanos() == 0,

@@ -176,6 +176,18 @@ pub(in crate::config) fn webhook_secret(text: &str) -> Result<(), String> {
     )
 }
 
+/// What bcrypt has made of a password, at a cost that a login can wait for: at 15 it takes some two seconds.
+pub(in crate::config) fn bcrypt_hash(text: &str) -> Result<(), String> {
+    const HIGHEST_COST: u32 = 15;
+    let parts: bcrypt::HashParts = text.parse().map_err(|_| {
+        "must be a hash of bcrypt's, which begins with $2: that of \"htpasswd -nBC 10 ''\" without its colon"
+    })?;
+    expect(
+        parts.get_cost() <= HIGHEST_COST,
+        "has a cost of more than 15: a login would take too long",
+    )
+}
+
 /// A name of events, or the beginning of names and a star.
 pub(in crate::config) fn event_pattern(text: &str) -> Result<(), String> {
     let name = text.strip_suffix('*').unwrap_or(text);

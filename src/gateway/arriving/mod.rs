@@ -364,7 +364,7 @@ impl Arrivals {
 }
 
 /// The session under a socket.
-fn session_of(socket: &SocketRef<Adapter>) -> Option<Arc<Session>> {
+pub(super) fn session_of(socket: &Socket<Adapter>) -> Option<Arc<Session>> {
     socket
         .req_parts()
         .extensions

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use engineioxide::service::NotFoundService;
 use socketioxide::{
-    ParserConfig, SocketIo, extract::SocketRef, handler::ConnectHandler, service::SocketIoService,
+    ParserConfig, SocketIo,
+    extract::{SocketRef, TryData},
+    handler::ConnectHandler,
+    service::SocketIoService,
 };
 use socketioxide_redis::{RedisAdapterConfig, RedisAdapterCtr};
 
@@ -13,7 +16,10 @@ use super::{Arrivals, ConnectPacket};
 use crate::{
     auth::KeptHeaders,
     config::{Config, LARGEST_PAYLOAD, RunningConfig},
-    gateway::refusal::Refusal,
+    gateway::{
+        operators::{LoginError, LoginPayload, Operators},
+        refusal::Refusal,
+    },
     transport::{
         PATIENCE,
         door::Door,
@@ -40,21 +46,28 @@ pub(crate) fn engine_settings(running: &RunningConfig, door: &Arc<Door>) -> Engi
         config: running.clone(),
         origins: Origins::new(&config.cors),
         namespaces: Arc::new(Namespaces::new(
-            config.namespaces.iter().map(|one| one.path.clone()),
+            config
+                .namespaces
+                .iter()
+                .map(|one| &one.path)
+                .chain(config.admin_ui.as_ref().map(|it| &it.namespace))
+                .cloned(),
         )),
         kept: KeptHeaders::new(&config.auth.session),
         door: door.clone(),
     }
 }
 
-/// Makes the Socket.IO server and mounts the configured namespaces.
+/// Makes the Socket.IO server and mounts the configured namespaces, and that of operators.
 pub(crate) async fn mount(
     arrivals: &Arc<Arrivals>,
+    operators: &Arc<Operators>,
 ) -> (SocketIoService<NotFoundService, Adapter>, SocketIo<Adapter>) {
     let Config {
         limits,
         ping,
         namespaces,
+        admin_ui,
         ..
     } = &**arrivals.config.now();
     // What it may be at the most: the gate holds each session to what its client was told.
@@ -92,17 +105,32 @@ pub(crate) async fn mount(
                 arrivals.ready(&socket);
             }
         };
-        if let Err(error) = io
-            .ns(namespace.path.clone(), handler.with(middleware))
-            .await
-        {
-            // The configuration has been validated, and the bus takes subscriptions while Redis is away.
-            tracing::error!(
-                namespace = namespace.path,
-                ?error,
-                "can't mount a namespace"
-            );
-        }
+        let mounted = io.ns(namespace.path.clone(), handler.with(middleware));
+        check_mounted(&namespace.path, mounted.await);
+    }
+    if let Some(admin_ui) = admin_ui {
+        let path: Arc<str> = admin_ui.namespace.as_str().into();
+        let (arriving, arrived) = (Arc::downgrade(operators), Arc::downgrade(operators));
+        let middleware = move |socket: SocketRef<Adapter>, said: TryData<LoginPayload>| async move {
+            match arriving.upgrade() {
+                Some(operators) => operators.arrive(&path, &socket, said).await,
+                None => Err(LoginError::Unavailable),
+            }
+        };
+        let handler = move |socket: SocketRef<Adapter>| async move {
+            if let Some(operators) = arrived.upgrade() {
+                operators.ready(socket);
+            }
+        };
+        let mounted = io.ns(admin_ui.namespace.clone(), handler.with(middleware));
+        check_mounted(&admin_ui.namespace, mounted.await);
     }
     (protocol, io)
+}
+
+/// Says that a namespace is not there. The configuration has been validated, and the bus takes subscriptions while Redis is away.
+fn check_mounted<E: std::fmt::Debug>(namespace: &str, mounted: Result<(), E>) {
+    if let Err(error) = mounted {
+        tracing::error!(namespace, ?error, "can't mount a namespace");
+    }
 }

@@ -239,11 +239,11 @@ impl LocalConnections {
     }
 
     /// Ends a session that stays without a namespace for as long as a handshake may take.
-    fn expire_empty(self: Arc<Self>, session: Arc<Session>) {
+    pub(crate) fn expire_empty(self: Arc<Self>, session: Arc<Session>) {
         let mark = session.mark_empty();
         tokio::spawn(async move {
             tokio::time::sleep(self.config.now().limits.handshake_timeout).await;
-            if session.empty_since(mark) && self.table.of_session(session.id).is_empty() {
+            if session.empty_since(mark) && !session.has_joined() {
                 session.end();
             }
         });

@@ -4,6 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     connection::UserId,
+    ending::Ending,
     gateway::{
         connections::local::LocalConnection,
         delivery::Deliverer,
@@ -47,6 +48,21 @@ impl Deliverer {
         };
         meant.retain(|connection| seen.insert(connection.id.clone()));
         meant
+    }
+
+    /// Ends the connections of this node in a namespace that `selection` means, as an administrator does; with `transports`, all
+    /// others of their transports too. Never waits.
+    pub(crate) fn end_here(&self, namespace: &str, selection: &Selection, transports: bool) {
+        let mut meant = self.in_rooms(namespace, selection);
+        if transports {
+            let sessions = meant.iter().map(|connection| connection.session.id);
+            meant = HashSet::<_>::from_iter(sessions)
+                .into_iter()
+                .flat_map(|session| self.connections.table.of_session(session))
+                .collect();
+        }
+        self.connections
+            .end_all(&meant, &Ending::of(Ending::DISCONNECTED));
     }
 
     /// The one target that `selection` stands for; none if there are several, or exceptions.

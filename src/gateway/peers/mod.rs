@@ -90,6 +90,14 @@ impl Peers {
         self.bus.post(to, &wire::receipts(receipts));
     }
 
+    /// Posts a command to nodes, none of which answers. What can't go out is counted.
+    pub(crate) fn post(&self, to: &[Instance], command: &Command<'_>) {
+        let payload = wire::command(0, command);
+        for node in to {
+            self.bus.post(node, &payload);
+        }
+    }
+
     /// Changes when messages to this node may have been lost.
     pub(crate) fn gaps(&self) -> watch::Receiver<u64> {
         self.bus.gaps()

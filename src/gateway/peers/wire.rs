@@ -11,6 +11,7 @@
 //! | `e` | end the connections `i`: code `c`, reason `w`, come back `b` |
 //! | `m` | change who is in the room `r`: with `u` (a user) the user's connections in the namespace `s`, with `c` (a connection) that one, with neither all that are in the room of the namespace `s`; `j` true: they join it, and of a user's until `t` (ms since 1970; none: until that is undone); else they leave it |
 //! | `p` | something of this user may have changed: look, for those who watch |
+//! | `o` | of operators' pages: `w`, the sender has some, in a fleet of so many connections: tell it what happens, for a while; `s` true, show your connections; `e`, tell your pages the event `n` with the arguments `l` (JSON texts), about the connection `c` or none; `v`, do what an operator asks for (JSON text) |
 //! | `t` | end what came in by the token of this id |
 //! | `b` | true: the registry has lost something, send a heartbeat now |
 //! | `f` | true: the sender has left |
@@ -21,7 +22,7 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::message::{Answer, Json, Message, Target};
+use crate::gateway::message::{Answer, Json, Message, PageEvent, Target};
 use crate::{
     connection::{ConnectionId, UserId},
     ending::Ending,
@@ -58,6 +59,15 @@ pub(crate) enum Command<'a> {
     Look { user: Cow<'a, str> },
     /// End the connections that came in by a token.
     EndToken { token_id: Cow<'a, str> },
+    /// The sender has pages of operators, in a fleet of so many connections: it is to be told what happens, for some seconds. Nobody
+    /// waits for a receipt.
+    Watch { connections: u32 },
+    /// Show the connections, or a sample of them, in receipts.
+    Show,
+    /// Tell the pages of operators. Nobody waits for a receipt.
+    TellPages { event: Cow<'a, PageEvent> },
+    /// Do what an operator asks for, as its page has said it in JSON. Nobody waits for a receipt.
+    Operate { asked: Cow<'a, str> },
     /// Send a heartbeat at once: a node has found that the registry has lost data, and the others have lost the same. Nobody waits
     /// for a receipt.
     Beat,
@@ -123,6 +133,9 @@ pub(crate) struct Receipt {
     /// The node has refused it: by its own rules, or because it would have to undo what another has ordered.
     #[serde(rename = "q", skip_serializing_if = "is_default")]
     pub(crate) refused: bool,
+    /// Connections, as operators' pages show them.
+    #[serde(rename = "s", with = "texts", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sockets: Vec<Json>,
     /// Another receipt of this node's for the request follows.
     #[serde(rename = "m", skip_serializing_if = "is_default")]
     pub(crate) more: bool,
@@ -156,6 +169,8 @@ struct Envelope<'a> {
     room: Option<Membership<'a>>,
     #[serde(rename = "p", borrow, skip_serializing_if = "Option::is_none")]
     look: Option<&'a str>,
+    #[serde(rename = "o", borrow, skip_serializing_if = "Option::is_none")]
+    operators: Option<OfOperators<'a>>,
     #[serde(rename = "t", borrow, skip_serializing_if = "Option::is_none")]
     end_token: Option<&'a str>,
     #[serde(rename = "b", skip_serializing_if = "Option::is_none")]
@@ -227,6 +242,70 @@ struct Membership<'a> {
     joins: bool,
     #[serde(rename = "t", skip_serializing_if = "Option::is_none")]
     until: Option<i64>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct OfOperators<'a> {
+    #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
+    watch: Option<u32>,
+    #[serde(rename = "s", skip_serializing_if = "is_default")]
+    show: bool,
+    #[serde(rename = "e", borrow, skip_serializing_if = "Option::is_none")]
+    event: Option<Told<'a>>,
+    #[serde(rename = "v", borrow, skip_serializing_if = "Option::is_none")]
+    asked: Option<&'a str>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Told<'a> {
+    #[serde(rename = "c", borrow, skip_serializing_if = "Option::is_none")]
+    about: Option<&'a str>,
+    #[serde(rename = "n")]
+    name: &'a str,
+    #[serde(rename = "l", borrow)]
+    args: Vec<&'a str>,
+}
+
+impl<'a> OfOperators<'a> {
+    fn told(event: &'a PageEvent) -> Self {
+        Self {
+            event: Some(Told {
+                about: event.about.as_ref().map(ConnectionId::as_str),
+                name: &event.event,
+                args: event.args.iter().map(Json::text).collect(),
+            }),
+            ..Self::default()
+        }
+    }
+
+    /// None for what nobody but a later version writes.
+    fn command(self) -> Option<Command<'static>> {
+        Some(match self {
+            Self {
+                watch: Some(connections),
+                ..
+            } => Command::Watch { connections },
+            Self { show: true, .. } => Command::Show,
+            Self {
+                event: Some(Told { about, name, args }),
+                ..
+            } => Command::TellPages {
+                event: Cow::Owned(PageEvent {
+                    about: about.map(ConnectionId::from),
+                    event: Cow::Owned(name.to_owned()),
+                    args: args.into_iter().map(Json::read).collect::<Option<_>>()?,
+                }),
+            },
+            Self {
+                asked: Some(asked), ..
+            } => Command::Operate {
+                asked: Cow::Owned(asked.to_owned()),
+            },
+            _ => return None,
+        })
+    }
 }
 
 impl<'a> Membership<'a> {
@@ -385,6 +464,25 @@ pub(crate) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
         Command::Room(change) => envelope.room = Some(Membership::new(change)),
         Command::Look { user } => envelope.look = Some(user),
         Command::EndToken { token_id } => envelope.end_token = Some(token_id),
+        Command::Watch { connections } => {
+            envelope.operators = Some(OfOperators {
+                watch: Some(*connections),
+                ..OfOperators::default()
+            });
+        }
+        Command::Show => {
+            envelope.operators = Some(OfOperators {
+                show: true,
+                ..OfOperators::default()
+            });
+        }
+        Command::TellPages { event } => envelope.operators = Some(OfOperators::told(event)),
+        Command::Operate { asked } => {
+            envelope.operators = Some(OfOperators {
+                asked: Some(asked),
+                ..OfOperators::default()
+            });
+        }
         Command::Beat => envelope.beat = Some(true),
         Command::Farewell => envelope.farewell = true,
     }
@@ -451,6 +549,13 @@ pub(crate) fn read(payload: &[u8]) -> Option<PeerMessage> {
         } => Command::EndToken {
             token_id: Cow::Owned(id.to_owned()),
         },
+        Envelope {
+            operators: Some(operators),
+            ..
+        } => match operators.command() {
+            Some(command) => command,
+            None => return Some(PeerMessage::Unknown),
+        },
         Envelope { beat: Some(_), .. } => Command::Beat,
         Envelope { farewell: true, .. } => Command::Farewell,
         Envelope { receipts, .. } if !receipts.is_empty() => {
@@ -459,6 +564,22 @@ pub(crate) fn read(payload: &[u8]) -> Option<PeerMessage> {
         _ => return Some(PeerMessage::Unknown),
     };
     Some(PeerMessage::Command(envelope.request, command))
+}
+
+/// JSON, each as its text. What is none, as nobody but a later version writes it, is left out.
+mod texts {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Json;
+
+    pub(crate) fn serialize<S: Serializer>(all: &[Json], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(all.iter().map(Json::text))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Json>, D::Error> {
+        let texts: Vec<Box<str>> = Vec::deserialize(from)?;
+        Ok(texts.iter().filter_map(|text| Json::read(text)).collect())
+    }
 }
 
 /// Answers, each a map: `i` whose, `d` the JSON; without `d` it was too large.

@@ -246,6 +246,11 @@ impl Session {
         self.gate.leave(namespace, id);
     }
 
+    /// Whether the client is in a namespace.
+    pub fn has_joined(&self) -> bool {
+        self.gate.has_joined()
+    }
+
     /// What the session is ended for, of what its client has sent.
     pub fn breach(&self) -> Option<Breach> {
         self.gate.breach()

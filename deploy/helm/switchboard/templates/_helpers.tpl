@@ -82,6 +82,7 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
   "redisUrls" "SWITCHBOARD_REDIS__URLS"
   "redisSentinelPassword" "SWITCHBOARD_REDIS__SENTINEL_PASSWORD"
   "sessionSecrets" "SWITCHBOARD_AUTH__SESSION__SECRETS"
+  "adminUiPasswordHash" "SWITCHBOARD_ADMIN_UI__PASSWORD_HASH"
   "sessionRedisUrl" "SWITCHBOARD_AUTH__SESSION__REDIS_URL"
   "emitterRedisUrl" "SWITCHBOARD_INGRESS__EMITTER__REDIS_URL"
   "pythonRedisUrl" "SWITCHBOARD_INGRESS__PYTHON__REDIS_URL"

@@ -28,6 +28,16 @@ fn said(request: u64, command: Command<'static>) -> PeerMessage {
     PeerMessage::Command(request, command)
 }
 
+fn told(about: Option<&str>, name: &'static str, args: &[&str]) -> PeerMessage {
+    let event = PageEvent {
+        about: about.map(ConnectionId::from),
+        event: name.into(),
+        args: args.iter().map(|text| Json::read(text).unwrap()).collect(),
+    };
+    let event = Cow::Owned(event);
+    said(0, Command::TellPages { event })
+}
+
 /// What each of the recorded messages says.
 fn expected() -> Vec<(&'static str, PeerMessage)> {
     let ending = Ending::of(Ending::BANNED).because("Späm");
@@ -139,7 +149,7 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
             closed: vec!["a1".into(), "b2".into()],
             ..receipt.clone()
         },
-        receipt,
+        receipt.clone(),
     ];
     let mut all = vec![
         (
@@ -203,6 +213,31 @@ fn expected() -> Vec<(&'static str, PeerMessage)> {
         ("farewell", said(0, Command::Farewell)),
         ("receipts", PeerMessage::Receipts(receipts.clone())),
         ("receipts+", PeerMessage::Receipts(receipts)),
+        ("watch", said(0, Command::Watch { connections: 1_000 })),
+        ("show", said(7, Command::Show)),
+        (
+            "tell-pages",
+            told(Some("a1"), "socket_disconnected", &["\"/\"", "null"]),
+        ),
+        ("tell-pages-all", told(None, "server_stats", &["{}"])),
+        (
+            "operate",
+            said(
+                0,
+                Command::Operate {
+                    asked: r#"["_disconnect","/",true,"a1"]"#.into(),
+                },
+            ),
+        ),
+        ("operators+", PeerMessage::Unknown),
+        (
+            "sockets",
+            PeerMessage::Receipts(vec![Receipt {
+                sockets: vec![Json::read(r#"{"id":"a1"}"#).unwrap()],
+                more: true,
+                ..receipt
+            }]),
+        ),
         ("command+", PeerMessage::Unknown),
         ("recipients+", PeerMessage::Unknown),
     ];
