@@ -1,6 +1,16 @@
 //! `switchboard bench`: each kind of load does what it says against a node, and reports it.
 
-use serde_json::Value;
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use axum::{Json, Router, routing::post};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::{
     Outcome, SWITCHBOARD, run,
@@ -47,7 +57,7 @@ async fn load(fleet: &Fleet, words: &[&str], operations: u64, times: &[(&str, u6
     assert_eq!(report["work"], words[0]);
     assert_eq!(report["operations"], operations, "{report}");
     assert_eq!(report["succeeded"], operations, "{report}");
-    assert_eq!(report["failures"], serde_json::json!({}), "{report}");
+    assert_eq!(report["failures"], json!({}), "{report}");
     for (what, count) in times {
         let times = &report["milliseconds"][*what];
         assert_eq!(times["count"], *count, "{what}: {report}");
@@ -109,6 +119,39 @@ async fn every_load_does_what_it_says_on_all_nodes() {
     fleet
         .finish(Vec::new(), std::time::Duration::from_secs(20))
         .await;
+}
+
+/// Calls reach a backend, and each is acknowledged by what that answers.
+#[tokio::test]
+async fn calls_are_answered_by_a_backend() {
+    let run = Run::begin("bench-backend");
+    let called = Arc::new(AtomicU64::new(0));
+    let config = tempfile::NamedTempFile::new().unwrap();
+    let backend = format!(
+        "[[backends]]\nname = \"app\"\nurl = \"{}\"\nsecret = \"whsec_{}\"\nevents = [\"chat:*\"]\n",
+        backend(called.clone()).await,
+        "c3dpdGNoYm9hcmQ".repeat(4),
+    );
+    fs::write(config.path(), backend).unwrap();
+    let plan = Plan::brisk(2).with("CONFIG", config.path().to_str().unwrap());
+    let fleet = Fleet::start(&run, plan).await;
+    let words = ["call", "--event", "chat:say"];
+    load(&fleet, &words, 20, &[("acknowledged", 20)]).await;
+    assert_eq!(called.load(Ordering::Relaxed), 20);
+}
+
+/// A backend that acknowledges every event, and counts them. Returns its URL.
+async fn backend(called: Arc<AtomicU64>) -> String {
+    let answer = async move |Json(call): Json<Value>| {
+        assert_eq!(call["data"]["event"], "chat:say", "{call}");
+        called.fetch_add(1, Ordering::Relaxed);
+        Json(json!({ "ack": "said" }))
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let router = Router::new().route("/", post(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
 }
 
 #[tokio::test]
