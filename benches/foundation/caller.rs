@@ -1,7 +1,10 @@
 //! A backend that calls the API on connections that it keeps.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use reqwest::Method;
 use serde_json::Value;
 
 use crate::support::{fleet::Fleet, token::KEY};
@@ -14,52 +17,65 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(crate) fn new(fleet: &Fleet) -> Self {
-        let bases = fleet.nodes.iter();
+        Self::of(fleet.nodes.iter().map(|node| node.addr))
+    }
+
+    /// A backend of these servers.
+    pub(crate) fn of(servers: impl Iterator<Item = SocketAddr>) -> Self {
         Self {
-            bases: bases.map(|node| format!("http://{}", node.addr)).collect(),
+            bases: servers.map(|addr| format!("http://{addr}")).collect(),
             http: reqwest::Client::new(),
         }
     }
 
     /// Asks a node. Anything but 2xx ends the bench.
     pub(crate) async fn get(&self, node: usize, path: &str) -> Bytes {
-        let url = format!("{}{path}", self.bases[node]);
-        answer(&url, self.http.get(&url)).await
+        let answer = self.call(Method::GET, node, path, None).await;
+        answer.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Posts to a node. Anything but 2xx ends the bench.
     pub(crate) async fn post(&self, node: usize, path: &str, body: &Value) -> Bytes {
-        let url = format!("{}{path}", self.bases[node]);
-        answer(&url, self.http.post(&url).json(body)).await
+        let answer = self.call(Method::POST, node, path, Some(body)).await;
+        answer.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Puts something to a node, without a body. Anything but 2xx ends the bench.
     pub(crate) async fn put(&self, node: usize, path: &str) -> Bytes {
-        let url = format!("{}{path}", self.bases[node]);
-        answer(&url, self.http.put(&url)).await
+        let answer = self.call(Method::PUT, node, path, None).await;
+        answer.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Deletes something at a node. Anything but 2xx ends the bench.
     pub(crate) async fn delete(&self, node: usize, path: &str) -> Bytes {
-        let url = format!("{}{path}", self.bases[node]);
-        answer(&url, self.http.delete(&url)).await
+        let answer = self.call(Method::DELETE, node, path, None).await;
+        answer.unwrap_or_else(|error| panic!("{error}"))
     }
-}
 
-async fn answer(url: &str, request: reqwest::RequestBuilder) -> Bytes {
-    let answer = request.bearer_auth(KEY).send().await;
-    let answer = answer.unwrap_or_else(|error| panic!("{url}: {error}"));
-    let status = answer.status();
-    let body = answer
-        .bytes()
-        .await
-        .unwrap_or_else(|error| panic!("{url}: {error}"));
-    assert!(
-        status.is_success(),
-        "{url}: {status} {}",
-        String::from_utf8_lossy(&body)
-    );
-    body
+    /// Calls a node. An error is why there is no 2xx answer.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        node: usize,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Bytes, String> {
+        let url = format!("{}{path}", self.bases[node]);
+        let mut request = self.http.request(method, &url).bearer_auth(KEY);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|error| error.to_string())?;
+        match status.is_success() {
+            true => Ok(body),
+            false => Err(format!(
+                "{url}: {status} {}",
+                String::from_utf8_lossy(&body)
+            )),
+        }
+    }
 }
 
 /// Makes calls, so many at once, each with its number.

@@ -7,12 +7,12 @@ use std::{
 
 use redis::aio::MultiplexedConnection;
 
-use crate::support::{fleet::Node, redis_server::Server};
+use crate::support::{fleet::Node, process::Process, redis_server::Server};
 
 /// Reads the counters of one Redis and of nodes.
 pub(crate) struct Meter<'a> {
     redis: MultiplexedConnection,
-    nodes: &'a [Node],
+    processes: Vec<&'a Process>,
 }
 
 struct Reading {
@@ -34,9 +34,14 @@ pub(crate) struct Cost {
 
 impl<'a> Meter<'a> {
     pub(crate) async fn new(redis: &Server, nodes: &'a [Node]) -> Self {
+        Self::of(redis, nodes.iter().map(|node| &node.process).collect()).await
+    }
+
+    /// Of any servers' processes.
+    pub(crate) async fn of(redis: &Server, processes: Vec<&'a Process>) -> Self {
         Self {
             redis: redis.connection().await,
-            nodes,
+            processes,
         }
     }
 
@@ -49,7 +54,7 @@ impl<'a> Meter<'a> {
             .query_async(&mut self.redis)
             .await
             .unwrap();
-        let nodes = self.nodes.iter().map(|node| node.process.cpu());
+        let nodes = self.processes.iter().map(|process| process.cpu());
         let cost = Cost {
             seconds: 0.0,
             redis: 1e6 * (field(&cpu, "used_cpu_sys:") + field(&cpu, "used_cpu_user:")),

@@ -70,13 +70,28 @@ impl Wire {
 
     /// As [`Wire::open`], over a TCP connection to the door that is open already.
     pub(crate) async fn over(
+        stream: TcpStream,
+        door: SocketAddr,
+        headers: &str,
+    ) -> Result<Self, u16> {
+        let path = "/socket.io/?EIO=4&transport=websocket";
+        let mut wire = Self::upgrade(stream, door, path, headers).await?;
+        match wire.next().await {
+            Some(open) if open.starts_with(b"0") => Ok(wire),
+            _ => Err(0),
+        }
+    }
+
+    /// A WebSocket of any protocol, over a TCP connection to the door that is open already.
+    pub(crate) async fn upgrade(
         mut stream: TcpStream,
         door: SocketAddr,
+        path: &str,
         headers: &str,
     ) -> Result<Self, u16> {
         stream.set_nodelay(true).ok();
         let head = format!(
-            "GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: {door}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {door}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         stream.write_all(head.as_bytes()).await.map_err(|_| 0_u16)?;
@@ -85,13 +100,9 @@ impl Wire {
             buffer: BytesMut::new(),
         };
         match timeout(PATIENCE, wire.accepted()).await {
-            Ok(101) => {}
-            Ok(status) => return Err(status),
-            Err(_) => return Err(0),
-        }
-        match wire.next().await {
-            Some(open) if open.starts_with(b"0") => Ok(wire),
-            _ => Err(0),
+            Ok(101) => Ok(wire),
+            Ok(status) => Err(status),
+            Err(_) => Err(0),
         }
     }
 
