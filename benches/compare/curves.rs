@@ -22,6 +22,9 @@ const SIZE: (u32, u32) = (640, 360);
 /// The lowest value on the axes, which are logarithmic and have no zero.
 const LEAST: f64 = 0.1;
 
+/// How far the axes reach above the highest value, for the legend.
+const ROOM: f64 = 6.0;
+
 /// File names and drawings.
 pub(crate) fn of(results: &Results) -> Vec<(String, String)> {
     let drawn = DRAWN.iter();
@@ -61,7 +64,7 @@ fn draw(results: &Results, id: &str) -> String {
         .margin(10)
         .x_label_area_size(30)
         .y_label_area_size(56)
-        .build_cartesian_2d(-0.2..last + 0.2, (low / 1.5..high * 1.5).log_scale())
+        .build_cartesian_2d(-0.2..last + 0.2, (low / 1.5..high * ROOM).log_scale())
         .unwrap();
     let nodes = |at: &f64| {
         let whole = (at - at.round()).abs() < 0.01;
