@@ -84,7 +84,7 @@ impl Metrics {
         )
     }
 
-    /// Inbound events refused by the rate limit.
+    /// Inbound events refused by the rate limit, and what pages of operators ask for and is not carried out.
     pub fn events_refused(&self) -> Counter {
         self.counter("switchboard_events_refused_total", Vec::new())
     }

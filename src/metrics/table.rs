@@ -60,7 +60,7 @@ pub(super) const DESCRIPTIONS: &[(&str, Kind, &str)] = &[
     (
         "switchboard_events_refused_total",
         Kind::Counter,
-        "Inbound events refused by the rate limit",
+        "Inbound events refused by the rate limit, and refused verbs of operators",
     ),
     (
         "switchboard_events_unknown_total",

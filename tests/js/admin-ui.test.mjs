@@ -189,6 +189,8 @@ test('with read_only a page sees all and can do nothing', async ({ node }) => {
   await told(ui, 'socket_connected', client.id);
   ui.socket.emit('_disconnect', '/', true, client.id);
   await eventually('it is refused', () => assert.ok(door.lines.some((line) => line.includes('admin_ui.read_only'))));
+  const { text } = await door.api.request('GET', '/metrics');
+  assert.ok(parseMetrics(text).value('switchboard_events_refused_total') > 0, 'expected the refusal to be counted');
   await door.api.ok('GET', `/v1/connections/${client.id}`);
   assert.equal(client.count('disconnect'), 0);
 });

@@ -76,7 +76,7 @@ async fn who_asks_together_about_a_shard_that_is_not_whole_asks_once() {
     assert!(looks < 20, "{looks} looks for 200 questions");
 }
 
-/// A message costs a Redis that was idle more than the commands in it.
+/// A message costs Redis more than most commands in it.
 #[tokio::test]
 async fn a_heartbeat_is_two_messages_of_eight_commands() {
     let server = RedisServer::start().await;

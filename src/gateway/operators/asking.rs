@@ -59,6 +59,7 @@ impl MessageHandler<Adapter, ()> for Asking {
             sent.map_err(|_| Refused::TooMany)
         };
         if let Err(refused) = read() {
+            operators.metrics.events_refused().increment(1);
             tracing::warn!(why = %refused, "what an operator asks for is refused");
         }
     }

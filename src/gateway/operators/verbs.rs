@@ -126,7 +126,7 @@ impl Verb {
         }
     }
 
-    /// Whom it is about, for the audit.
+    /// The room, connection or namespace that it is about, for the audit.
     pub(super) fn subject(&self) -> &str {
         self.filter.as_deref().unwrap_or(&self.namespace)
     }
