@@ -17,11 +17,14 @@
 //! | `f` | true: the sender has left |
 //! | `r` | receipts, each a [`Receipt`] as a map |
 
+mod operators;
+
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::operators::OfOperators;
 use crate::gateway::message::{Answer, Json, Message, PageEvent, Target};
 use crate::{
     connection::{ConnectionId, UserId},
@@ -244,70 +247,6 @@ struct Membership<'a> {
     until: Option<i64>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct OfOperators<'a> {
-    #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
-    watch: Option<u32>,
-    #[serde(rename = "s", skip_serializing_if = "is_default")]
-    show: bool,
-    #[serde(rename = "e", borrow, skip_serializing_if = "Option::is_none")]
-    event: Option<Told<'a>>,
-    #[serde(rename = "v", borrow, skip_serializing_if = "Option::is_none")]
-    asked: Option<&'a str>,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Told<'a> {
-    #[serde(rename = "c", borrow, skip_serializing_if = "Option::is_none")]
-    about: Option<&'a str>,
-    #[serde(rename = "n")]
-    name: &'a str,
-    #[serde(rename = "l", borrow)]
-    args: Vec<&'a str>,
-}
-
-impl<'a> OfOperators<'a> {
-    fn told(event: &'a PageEvent) -> Self {
-        Self {
-            event: Some(Told {
-                about: event.about.as_ref().map(ConnectionId::as_str),
-                name: &event.event,
-                args: event.args.iter().map(Json::text).collect(),
-            }),
-            ..Self::default()
-        }
-    }
-
-    /// None for what nobody but a later version writes.
-    fn command(self) -> Option<Command<'static>> {
-        Some(match self {
-            Self {
-                watch: Some(connections),
-                ..
-            } => Command::Watch { connections },
-            Self { show: true, .. } => Command::Show,
-            Self {
-                event: Some(Told { about, name, args }),
-                ..
-            } => Command::TellPages {
-                event: Cow::Owned(PageEvent {
-                    about: about.map(ConnectionId::from),
-                    event: Cow::Owned(name.to_owned()),
-                    args: args.into_iter().map(Json::read).collect::<Option<_>>()?,
-                }),
-            },
-            Self {
-                asked: Some(asked), ..
-            } => Command::Operate {
-                asked: Cow::Owned(asked.to_owned()),
-            },
-            _ => return None,
-        })
-    }
-}
-
 impl<'a> Membership<'a> {
     fn new(change: &'a RoomChange) -> Self {
         let (user, connection) = match change {
@@ -464,25 +403,10 @@ pub(crate) fn command(request: u64, command: &Command<'_>) -> Vec<u8> {
         Command::Room(change) => envelope.room = Some(Membership::new(change)),
         Command::Look { user } => envelope.look = Some(user),
         Command::EndToken { token_id } => envelope.end_token = Some(token_id),
-        Command::Watch { connections } => {
-            envelope.operators = Some(OfOperators {
-                watch: Some(*connections),
-                ..OfOperators::default()
-            });
-        }
-        Command::Show => {
-            envelope.operators = Some(OfOperators {
-                show: true,
-                ..OfOperators::default()
-            });
-        }
-        Command::TellPages { event } => envelope.operators = Some(OfOperators::told(event)),
-        Command::Operate { asked } => {
-            envelope.operators = Some(OfOperators {
-                asked: Some(asked),
-                ..OfOperators::default()
-            });
-        }
+        Command::Watch { .. }
+        | Command::Show
+        | Command::TellPages { .. }
+        | Command::Operate { .. } => envelope.operators = Some(OfOperators::of(command)),
         Command::Beat => envelope.beat = Some(true),
         Command::Farewell => envelope.farewell = true,
     }
