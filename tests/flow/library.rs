@@ -170,6 +170,8 @@ async fn no_more_events_wait_for_a_handler_than_may() {
     }
     let refused = next(&mut client).await;
     assert_eq!(refused, r#"42["error",{"message":"Too many events"}]"#);
+    let ack = next(&mut client).await;
+    assert_eq!(ack, r#"434[{"error":"Too many events","ok":false}]"#);
     for id in 0..4 {
         release.notify_one();
         assert_eq!(next(&mut client).await, format!("43{id}[]"));
