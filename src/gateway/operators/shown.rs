@@ -77,6 +77,10 @@ impl Source {
         let mut sample = self.sample.lock();
         let mut sockets = Vec::new();
         for connection in connections {
+            // Pages that were open while the fleet grew have been told of more than the share that it has now.
+            if sockets.len() == sample.most {
+                break;
+            }
             if !sample.shown.contains_key(&connection.id) {
                 if was_asked || !sample.has_place() {
                     continue;
