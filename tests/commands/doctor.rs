@@ -1,13 +1,15 @@
 //! `switchboard doctor`: nothing is wrong where nothing is, and each thing that is broken on purpose is found.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::{
     Outcome, SWITCHBOARD, balancers, run,
     support::{
+        bounds::seconds,
         fleet::{Fleet, Plan},
+        proxy::{Proxy, Weather},
         redis_server::Server,
         run::Run,
     },
@@ -214,6 +216,32 @@ async fn a_redis_that_is_not_fit_is_a_failure() {
         "redis",
         &["not every slot"],
     );
+}
+
+/// A Redis that takes 1.2 s for each answer would take the rights alone a minute.
+#[tokio::test]
+async fn a_redis_that_is_slow_is_said_to_be_so_within_half_a_minute() {
+    let redis = redis("").await;
+    let slow = Proxy::start(redis.addr()).await;
+    slow.set(Weather {
+        delay: Duration::from_millis(600),
+        ..Weather::FAIR
+    });
+    let url = format!("redis://switchboard:{PASSWORD}@{}", slow.addr());
+    let begun = Instant::now();
+    let outcome = doctor(&redis, &[], &[("REDIS_URL", &url)]).await;
+    assert!(begun.elapsed() < seconds(40.0), "{:?}", begun.elapsed());
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stdout);
+    let failed = with(&outcome, "FAIL");
+    let names: Vec<_> = failed.iter().map(|(check, _)| check.as_str()).collect();
+    assert_eq!(names, ["redis.latency", "redis.rights"], "{failed:?}");
+    assert!(failed[1].1.contains("not answered within"), "{failed:?}");
+    let left: Vec<String> = redis.run("KEYS *").await;
+    assert_eq!(left, Vec::<String>::new());
+    let well = with(&outcome, "ok");
+    for check in ["redis.version", "redis.clock", "redis.memory"] {
+        assert!(well.iter().any(|(one, _)| one == check), "{well:?}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder, Response, Url};
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::report::Report;
+use super::{WITHIN, report::Report};
 use crate::{
     auth::token,
     cli::socket::{Endpoint, Open, Socket, SocketError},
@@ -33,13 +33,15 @@ pub(super) async fn examine(config: &Config, url: &Url, patience: Duration, repo
         Ok(endpoint) => endpoint,
         Err(error) => return report.fail("balancer", error),
     };
-    match polls(&endpoint).await {
-        Ok(()) => report.ok("balancer.polling", format!("{} polls in a row found their node", 2 * ROUNDS)),
-        Err(Polls::Refused(why)) => {
+    let until = Instant::now() + WITHIN;
+    match timeout_at(until, polls(&endpoint)).await {
+        Err(_) => report.late("balancer.polling", format!("long-polling at {path}/")),
+        Ok(Ok(())) => report.ok("balancer.polling", format!("{} polls in a row found their node", 2 * ROUNDS)),
+        Ok(Err(Polls::Refused(why))) => {
             let says = format!("long-polling at {path}/: {why}; pass that path on to the nodes");
             report.fail("balancer.polling", says);
         }
-        Err(Polls::Astray(at)) => report.fail(
+        Ok(Err(Polls::Astray(at))) => report.fail(
             "balancer.stickiness",
             format!("poll {at} of a session reached another node: keep a client on its node, by its address or a cookie (transport.cookie), or let clients use WebSockets alone"),
         ),

@@ -11,6 +11,7 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use reqwest::Url;
+use tokio::time::{Instant, timeout_at};
 
 use self::report::Report;
 use crate::{
@@ -18,6 +19,9 @@ use crate::{
     config::{Effective, Limits, Sources},
     transport::door::descriptors_for,
 };
+
+/// How long what is asked of servers may take, all together; what is tried at `--url` has as long again, and `--patience`.
+const WITHIN: Duration = Duration::from_secs(30);
 
 /// With fewer descriptors than this, a node is full before it is busy.
 const MANY_DESCRIPTORS: u64 = 65_536;
@@ -49,6 +53,7 @@ pub async fn doctor(sources: &Sources, args: DoctorArgs) -> anyhow::Result<ExitC
     let config = &effective.config;
     let authenticator = Authenticator::new(&config.auth, &config.namespaces)?;
 
+    let until = Instant::now() + WITHIN;
     let mut report = Report::default();
     match effective.warnings.as_slice() {
         [] => report.ok("configuration", "a node would start with it"),
@@ -56,8 +61,12 @@ pub async fn doctor(sources: &Sources, args: DoctorArgs) -> anyhow::Result<ExitC
             .iter()
             .for_each(|one| report.warn("configuration", one)),
     }
-    servers::examine(config, &mut report).await?;
-    for (key, asked) in authenticator.ask_issuers().await {
+    servers::examine(config, until, &mut report).await?;
+    let asked = timeout_at(until, authenticator.ask_issuers()).await;
+    if asked.is_err() {
+        report.late("jwks", "the JWKS URLs");
+    }
+    for (key, asked) in asked.unwrap_or_default() {
         match asked {
             Ok(keys) => report.ok("jwks", format!("{key}: {keys} keys")),
             Err(why) => report.fail(

@@ -4,6 +4,8 @@ use std::fmt::Display;
 
 use serde::Serialize;
 
+use super::WITHIN;
+
 /// What comes of looking at one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum Verdict {
@@ -40,6 +42,14 @@ impl Report {
     /// It will not do. `says` ends with what to do.
     pub(super) fn fail(&mut self, check: &'static str, says: impl Display) {
         self.add(check, Verdict::Fail, &says);
+    }
+
+    /// Its time was up before anything could be said of it.
+    pub(super) fn late(&mut self, check: &'static str, of: impl Display) {
+        let says = format!(
+            "{of}: not answered within the {WITHIN:?} that there are for all of it; find what holds it up"
+        );
+        self.fail(check, says);
     }
 
     fn add(&mut self, check: &'static str, verdict: Verdict, says: &dyn Display) {

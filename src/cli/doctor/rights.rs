@@ -231,6 +231,13 @@ pub(super) async fn missing(
     missing.needed = needed.into_iter().collect();
     Ok(missing)
 }
+/// Removes what [`missing`] leaves where it is given up half way.
+pub(super) async fn clean(connection: &mut (impl ConnectionLike + Send), tries: &[Try]) {
+    if let Some(removal) = tries.iter().find(|one| one.name == "del") {
+        connection.req_packed_command(&removal.command).await.ok();
+    }
+}
+
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use redis::{
     AsyncConnectionConfig, FromRedisValue, RedisResult, Value, aio::MultiplexedConnection,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{report::Report, rights};
 use crate::{
@@ -32,8 +32,13 @@ const CLOCKS_OFF: f64 = 1.0;
 /// The oldest version that has all commands.
 const OLDEST: u32 = 7;
 
-/// Looks at every server that nodes would use, and at those of sessions and emitters.
-pub(super) async fn examine(config: &Config, report: &mut Report) -> anyhow::Result<()> {
+/// Looks at every server that nodes would use, and at those of sessions and emitters. What is not done `until` then is said to be
+/// late.
+pub(super) async fn examine(
+    config: &Config,
+    until: Instant,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let (emitter, python) = (&config.ingress.emitter, &config.ingress.python);
     let emitter = emitter
         .iter()
@@ -49,15 +54,15 @@ pub(super) async fn examine(config: &Config, report: &mut Report) -> anyhow::Res
         let mut tries = rights::of_a_node(config);
         let here = ingress.extract_if(.., |(url, _)| url.is_none());
         tries.extend(here.flat_map(|(_, tries)| tries));
-        of(&config.redis, Some(config), &tries, report).await?;
+        of(&config.redis, Some(config), &tries, until, report).await?;
     }
     for (url, tries) in ingress {
-        of(&config.redis_at(url.as_ref()), None, &tries, report).await?;
+        of(&config.redis_at(url.as_ref()), None, &tries, until, report).await?;
     }
     if let Some(redis) = config.session_redis()
         && (config.auth.session.redis_url.is_some() || config.redis.urls.is_empty())
     {
-        of(&redis, None, &rights::of_sessions(config), report).await?;
+        of(&redis, None, &rights::of_sessions(config), until, report).await?;
     }
     Ok(())
 }
@@ -66,6 +71,7 @@ async fn of(
     redis: &config::Redis,
     registry: Option<&Config>,
     tries: &[rights::Try],
+    until: Instant,
     report: &mut Report,
 ) -> Result<(), LinkError> {
     let servers = Servers::new(redis)?;
@@ -79,17 +85,19 @@ async fn of(
     }
     let map = servers.map();
     for address in map.servers() {
-        match connect(&servers, address).await {
-            Ok(connection) => {
+        match timeout_at(until, connect(&servers, address)).await {
+            Err(_) => report.late("redis", address),
+            Ok(Ok(connection)) => {
                 Server {
                     address,
                     connection,
+                    until,
                     report: &mut *report,
                 }
                 .examine(redis.mode, registry, tries)
                 .await;
             }
-            Err(why) => report.fail("redis", format!("{address}: {why}")),
+            Ok(Err(why)) => report.fail("redis", format!("{address}: {why}")),
         }
     }
     Ok(())
@@ -121,19 +129,33 @@ async fn connect(servers: &Servers, address: &Address) -> Result<MultiplexedConn
 struct Server<'a> {
     address: &'a Address,
     connection: MultiplexedConnection,
+    until: Instant,
     report: &'a mut Report,
 }
 
 impl Server<'_> {
     async fn examine(mut self, mode: RedisMode, registry: Option<&Config>, tries: &[rights::Try]) {
-        self.introduction(mode).await;
-        self.latency().await;
-        self.clock().await;
-        if registry.is_some() {
-            self.memory().await;
+        let until = self.until;
+        if timeout_at(until, self.introduction(mode)).await.is_err() {
+            self.report.late("redis.version", self.address);
         }
-        match rights::missing(&mut self.connection, tries).await {
-            Ok(missing) => {
+        if timeout_at(until, self.latency()).await.is_err() {
+            self.report.late("redis.latency", self.address);
+        }
+        if timeout_at(until, self.clock()).await.is_err() {
+            self.report.late("redis.clock", self.address);
+        }
+        if registry.is_some() && timeout_at(until, self.memory()).await.is_err() {
+            self.report.late("redis.memory", self.address);
+        }
+        let missing = rights::missing(&mut self.connection, tries);
+        match timeout_at(until, missing).await {
+            Err(_) => {
+                self.report.late("redis.rights", self.address);
+                let cleaning = rights::clean(&mut self.connection, tries);
+                timeout(PATIENCE, cleaning).await.ok();
+            }
+            Ok(Ok(missing)) => {
                 let address = self.address;
                 if missing.needed.is_empty() {
                     self.report.ok(
@@ -149,7 +171,7 @@ impl Server<'_> {
                         .warn("redis.rights", format!("{address}: {note}"));
                 }
             }
-            Err(error) => self.silent("redis.rights", &error),
+            Ok(Err(error)) => self.silent("redis.rights", &error),
         }
     }
 
@@ -202,17 +224,20 @@ impl Server<'_> {
 
     async fn latency(&mut self) {
         let mut taken = Vec::with_capacity(PINGS);
-        for _ in 0..PINGS {
+        let mut worst = Duration::ZERO;
+        // One that is too slow tells enough, and leaves time for the rest.
+        while taken.len() < PINGS && worst < link::DEADLINE {
             let start = Instant::now();
             if let Err(error) = self.ask::<Value>("PING").await {
                 return self.silent("redis.latency", &error);
             }
             taken.push(start.elapsed());
+            worst = worst.max(start.elapsed());
         }
         taken.sort_unstable();
-        let (median, worst) = (taken[PINGS / 2], taken[PINGS - 1]);
+        let (count, median) = (taken.len(), taken[taken.len() / 2]);
         let says = format!(
-            "{}: PING takes {median:.1?}, {worst:.1?} at the worst of {PINGS}",
+            "{}: PING takes {median:.1?}, {worst:.1?} at the worst of {count}",
             self.address
         );
         if worst >= link::DEADLINE {
