@@ -24,7 +24,8 @@
 //! | `P:2:{sX}:holders:<room>` | HASH lease → how many members of a room it has; and of the empty text → how many users |
 //! | `P:2:{sX}:m:<lease>` | HASH room and id → user: the members in a shard that belong to a lease |
 //! | `P:2:{sX}:lasting:<user>` | HASH room → until when, in ms: the rooms that a user is to be in |
-//! | `P:2:{sX}:kept:<room>` | SET: the users that may have a lasting membership in a room |
+//! | `P:2:{sX}:keeping:<user>` | HASH room → a random name: the rooms that a user is being put into; expires |
+//! | `P:2:{sX}:kept:<room>` | HASH user → such a name: the users that may have a lasting membership in a room |
 //! | `P:2:{sX}:outbox:<backend>` | STREAM: the notifications of a shard for a backend that are not delivered; expires |
 //! | `P:2:{sX}:leaving` | ZSET user → when the user counts as offline, in ms |
 //! | `P:2:{sX}:deliverer` | STRING: the run of the node that delivers the notifications of a shard; expires |
@@ -257,6 +258,11 @@ impl Keys {
     /// The rooms that a user is to be in. Takes the user as [`escape`] gave it; empty for a guest, whose key nobody writes.
     pub fn lasting(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
         self.of_user(shard, "lasting:", escaped)
+    }
+
+    /// The rooms that a user is being put into. Takes the user as [`escape`] gave it.
+    pub fn keeping(&self, shard: Shard, escaped: &[u8]) -> Vec<u8> {
+        self.of_user(shard, "keeping:", escaped)
     }
 
     /// The users that may have a lasting membership in a room. Takes the room as [`room_field`] gave it.

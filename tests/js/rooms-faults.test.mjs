@@ -166,3 +166,42 @@ test('a room is emptied while a user who was put into it comes on another node: 
   await put(desk, user, room);
   assert.deepEqual(await members(desk, room), ids(client));
 });
+
+/** Stands for a pattern in `hold`: the nth piece of what a node says to Redis about a name. */
+const piece = (name, nth) => {
+  let count = 0;
+  return { test: (text) => text.includes(name) && (count += 1) === nth };
+};
+
+test('a user is put into a room and taken out of it in any order of their steps: who empties it then finds the membership', { ms: 120000 }, async ({ node, redis, link }) => {
+  const store = await redis();
+  const ways = [await link(store), await link(store)];
+  const nodes = [await node({ redis: ways[0], name: 'one', config }), await node({ redis: ways[1], name: 'two', config })];
+  let rooms = 0;
+  /** The calls, each at a node of its own: the first is held before its step `n`, and the other before its step `m`, until the first is done. */
+  const interleave = async (calls, n, m) => {
+    const [user, room] = [someone('both'), `between-${(rooms += 1)}-`];
+    const path = `/v1/users/${segment(user)}/rooms/${room}`;
+    const call = (at) => (calls[at] === 'EMPTY' ? nodes[at].api.ok('DELETE', `/v1/rooms/${room}`) : nodes[at].api.ok(calls[at], path));
+    await nodes[1].api.ok('PUT', path);
+    const held = [];
+    const begin = async (at, step) => {
+      const begun = ways[at].hold(piece(room, step));
+      held[at] = call(at);
+      await Promise.race([begun, held[at]]);
+    };
+    await begin(0, n);
+    await begin(1, m);
+    ways[0].release();
+    await held[0];
+    ways[1].release();
+    await held[1];
+    await nodes[0].api.ok('DELETE', `/v1/rooms/${room}`);
+    assert.deepEqual(await nodes[1].api.ok('GET', `/v1/users/${segment(user)}/rooms`), { rooms: [] }, `${calls} before their steps ${n} and ${m}`);
+  };
+  for (const out of ['DELETE', 'EMPTY']) {
+    for (const calls of [['PUT', out], [out, 'PUT']]) {
+      for (let n = 1; n <= 5; n += 1) for (let m = 1; m <= 5; m += 1) await interleave(calls, n, m);
+    }
+  }
+});

@@ -136,6 +136,7 @@ conformance! {
         rooms_of_any_name_are_listed_by_namespace_and_prefix
         the_members_of_a_dead_node_are_gone_with_it
         a_lasting_membership_is_told_to_who_comes_after_it
+        a_lasting_membership_is_found_whatever_was_written_at_once
         an_order_for_a_room_means_its_members;
     calls:
         a_call_is_claimed_by_one_and_its_answer_kept

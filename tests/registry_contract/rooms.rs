@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{Timestamp, ToSpan as _};
 use switchboard::{
-    connection::Connection,
+    connection::{Connection, UserId},
     ending::Ending,
     registry::{
         Admission, EndOrder, EndTarget, Entry, Grant, Lasting, Member, Recipient, Room, RoomFilter,
@@ -287,6 +287,37 @@ pub(super) async fn a_lasting_membership_is_told_to_who_comes_after_it(home: &dy
     }
     assert_eq!(a.registry.lasting(&"42".into()).await.unwrap(), left[..1]);
     assert_eq!(a.registry.lasting(&"7".into()).await.unwrap(), []);
+}
+
+/// Whoever puts a user into a room while others take the user out: what stands in the end is found by who empties the room.
+pub(super) async fn a_lasting_membership_is_found_whatever_was_written_at_once(home: &dyn Home) {
+    let [a, b] = fleet(home, LONG, LONG).await;
+    let user = UserId::from("4\0\u{1}2");
+    for round in 0..50 {
+        let lasting = Lasting {
+            room: room(&format!("r{round}")),
+            until: None,
+        };
+        let room = &lasting.room;
+        if round % 2 == 0 {
+            assert!(a.registry.keep_in_room(&user, &lasting, 999).await.unwrap());
+        }
+        let (one, other, out, all) = tokio::join!(
+            a.registry.keep_in_room(&user, &lasting, 999),
+            b.registry.keep_in_room(&user, &lasting, 999),
+            b.registry.let_go(&user, room),
+            async {
+                match round % 3 {
+                    0 => a.registry.let_all_go(room).await,
+                    _ => Ok(()),
+                }
+            },
+        );
+        assert!(one.unwrap() && other.unwrap());
+        out.and(all).unwrap();
+        a.registry.let_all_go(room).await.unwrap();
+        assert_eq!(b.registry.lasting(&user).await.unwrap(), [], "{room:?}");
+    }
 }
 
 pub(super) async fn an_order_for_a_room_means_its_members(home: &dyn Home) {

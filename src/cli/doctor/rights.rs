@@ -52,7 +52,6 @@ const NODE: &[&str] = &[
     "XDEL {key} 0-1",
     "SADD {key} m",
     "SMEMBERS {key}",
-    "SRANDMEMBER {key}",
     "SREM {key} m",
     "RPUSH {key} m",
     "LRANGE {key} 0 -1",
@@ -231,13 +230,13 @@ pub(super) async fn missing(
     missing.needed = needed.into_iter().collect();
     Ok(missing)
 }
+
 /// Removes what [`missing`] leaves where it is given up half way.
 pub(super) async fn clean(connection: &mut (impl ConnectionLike + Send), tries: &[Try]) {
     if let Some(removal) = tries.iter().find(|one| one.name == "del") {
         connection.req_packed_command(&removal.command).await.ok();
     }
 }
-
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -38,6 +38,7 @@ mod carry;
 mod families;
 mod fences;
 mod known;
+mod lasting;
 mod leases;
 mod member;
 mod orders;

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use futures_util::future::try_join_all;
-use jiff::Timestamp;
 use redis::{Cmd, ScriptInvocation};
 
 use super::{
@@ -100,28 +99,6 @@ impl RedisRegistry {
         let script = self.change(lease, shard, members.iter().copied())?;
         self.pool.query::<i64>("reap", slot, &script).await?;
         Ok(())
-    }
-
-    /// The rooms that a user is to be in, as a hash gave them; those that can't be read are counted and left out.
-    pub(super) fn lasting_as_read(&self, kept: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<Lasting> {
-        let lasting = kept.into_iter().filter_map(|(room, until)| {
-            let corrupt = || RegistryError::Corrupt("a lasting membership".into());
-            let room = self
-                .unreadable
-                .skip("lasting", room_of(&room).ok_or_else(corrupt))?;
-            let until = match text(until) {
-                none if none.is_empty() => None,
-                ms => {
-                    let ms = ms.parse().ok();
-                    let until = ms.and_then(|ms| Timestamp::from_millisecond(ms).ok());
-                    Some(self.unreadable.skip("lasting", until.ok_or_else(corrupt))?)
-                }
-            };
-            Some(Lasting { room, until })
-        });
-        let mut lasting: Vec<_> = lasting.collect();
-        lasting.sort_unstable_by(|a, b| a.room.cmp(&b.room));
-        lasting
     }
 
     /// How many members of a room each live node has.
@@ -470,84 +447,18 @@ impl Rooms for RedisRegistry {
         lasting: &Lasting,
         most: usize,
     ) -> Result<bool, RegistryError> {
-        let (field, escaped) = (room_field(&lasting.room), escape(user.as_str()));
-        // First, so that who empties the room finds everybody.
-        let of_room = self.shards.of_room(&lasting.room);
-        let mut add = redis::cmd("SADD");
-        add.arg(self.keys.kept(of_room, &field)).arg(&escaped);
-        self.link
-            .query::<i64>("keep_in_room", self.keys.slot_of(of_room), &add)
-            .await?;
-        let shard = self.shards.of_user(user);
-        let until = lasting
-            .until
-            .map(|until| until.as_millisecond().to_string());
-        let mut script = self.scripts.keep_in_room.prepare_invoke();
-        script
-            .key(self.keys.lasting(shard, &escaped))
-            .arg(field)
-            .arg(until.unwrap_or_default())
-            .arg(most);
-        let slot = self.keys.slot_of(shard);
-        Ok(self.link.query("keep_in_room", slot, &script).await?)
+        self.keep(user, lasting, most).await
     }
 
     async fn let_go(&self, user: &UserId, room: &Room) -> Result<(), RegistryError> {
-        let (field, escaped) = (room_field(room), escape(user.as_str()));
-        let shard = self.shards.of_user(user);
-        let mut out = redis::cmd("HDEL");
-        out.arg(self.keys.lasting(shard, &escaped)).arg(&field);
-        self.link
-            .query::<i64>("let_go", self.keys.slot_of(shard), &out)
-            .await?;
-        let shard = self.shards.of_room(room);
-        let mut out = redis::cmd("SREM");
-        out.arg(self.keys.kept(shard, &field)).arg(&escaped);
-        self.link
-            .query::<i64>("let_go", self.keys.slot_of(shard), &out)
-            .await?;
-        Ok(())
+        self.let_one_go(user, room).await
     }
 
-    /// Ends, as each round takes what it has read out of the list that it reads.
     async fn let_all_go(&self, room: &Room) -> Result<(), RegistryError> {
-        let (shard, field) = (self.shards.of_room(room), room_field(room));
-        let slot = self.keys.slot_of(shard);
-        let key = self.keys.kept(shard, &field);
-        let mut some = redis::cmd("SRANDMEMBER");
-        some.arg(&key).arg(BATCH);
-        loop {
-            let users: Vec<Vec<u8>> = self.pool.query("let_all_go", slot, &some).await?;
-            if users.is_empty() {
-                return Ok(());
-            }
-            let mut done = redis::cmd("SREM");
-            done.arg(&key);
-            let mut outs = Vec::with_capacity(users.len());
-            for escaped in &users {
-                done.arg(escaped);
-                let user = self.unreadable.skip("user", member::user_of(escaped));
-                if let Some(user) = user.flatten() {
-                    let of_user = self.shards.of_user(&user);
-                    let mut out = redis::cmd("HDEL");
-                    out.arg(self.keys.lasting(of_user, escaped)).arg(&field);
-                    outs.push((self.keys.slot_of(of_user), out));
-                }
-            }
-            self.pool.read_all::<i64>("let_all_go", &outs).await?;
-            self.pool.query::<i64>("let_all_go", slot, &done).await?;
-        }
+        self.let_everybody_go(room).await
     }
 
     async fn lasting(&self, user: &UserId) -> Result<Vec<Lasting>, RegistryError> {
-        let shard = self.shards.of_user(user);
-        let all = Cmd::hgetall(self.keys.lasting(shard, &escape(user.as_str())));
-        let kept = self
-            .link
-            .query("lasting", self.keys.slot_of(shard), &all)
-            .await?;
-        let (mut lasting, now) = (self.lasting_as_read(kept), Timestamp::now());
-        lasting.retain(|it| it.holds(now));
-        Ok(lasting)
+        self.read_lasting(user).await
     }
 }

@@ -44,6 +44,7 @@ scripts! {
     settle_call = "settle_call";
     change_members = "change_members";
     keep_in_room = "keep_in_room";
+    unlist_kept = "unlist_kept";
     deliver = "deliver";
     tell_left = "tell_left";
     keep_event = "keep_event";

@@ -27,6 +27,9 @@ use crate::{
 /// newcomer of a user with thousands of connections as much as all of them.
 const COUNTED: usize = 256;
 
+/// Fields of a hash with their values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 impl RedisRegistry {
     /// The shard of a connection that is to be written.
     fn shard_of(&self, connection: &Connection) -> Result<Shard, RegistryError> {
@@ -266,28 +269,34 @@ impl RedisRegistry {
     }
 
     /// The fields and values of a hash in a shard, a few hundred at a time.
-    pub(super) async fn scan(
-        &self,
-        key: String,
-        shard: Shard,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, RegistryError> {
+    pub(super) async fn scan(&self, key: String, shard: Shard) -> Result<Pairs, RegistryError> {
         let mut found = Vec::new();
-        let mut cursor = 0_u64;
+        let mut cursor = 0;
         loop {
-            let mut scan = redis::cmd("HSCAN");
-            scan.arg(&key).arg(cursor).arg("COUNT").arg(500);
-            let answer: Vec<Value> = self
-                .pool
-                .query("held", self.keys.slot_of(shard), &scan)
-                .await?;
-            let mut answer = answer.into_iter();
-            let next: String = read(answer.next())?;
-            let pairs = answer.next().unwrap_or(Value::Array(Vec::new()));
-            found.extend(Vec::<(Vec<u8>, Vec<u8>)>::from_redis_value(pairs).unwrap_or_default());
-            cursor = next.parse().unwrap_or(0);
+            let (next, pairs) = self.scan_on(key.as_bytes(), cursor, shard).await?;
+            found.extend(pairs);
+            cursor = next;
             if cursor == 0 {
                 return Ok(found);
             }
         }
+    }
+
+    /// Some hundred fields and values of a hash in a shard, and where it goes on; 0: it does not.
+    pub(super) async fn scan_on(
+        &self,
+        key: &[u8],
+        cursor: u64,
+        shard: Shard,
+    ) -> Result<(u64, Pairs), RegistryError> {
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(key).arg(cursor).arg("COUNT").arg(500);
+        let slot = self.keys.slot_of(shard);
+        let answer: Vec<Value> = self.pool.query("held", slot, &scan).await?;
+        let mut answer = answer.into_iter();
+        let next: String = read(answer.next())?;
+        let pairs = answer.next().unwrap_or(Value::Array(Vec::new()));
+        let pairs = Pairs::from_redis_value(pairs).unwrap_or_default();
+        Ok((next.parse().unwrap_or(0), pairs))
     }
 }
