@@ -7,12 +7,18 @@ use std::{
 
 use redis::AsyncCommands;
 use switchboard::{
-    config::{Presence, RegistryTiming},
-    registry::keys::Keys,
+    config::{Backend, Config, Fact, Presence, RegistryTiming, RunningConfig},
+    registry::{
+        Member, NotificationId, Room,
+        keys::{Keys, room_field},
+    },
 };
 
 use super::{
-    home::{LONG, Peer, Redis, RedisServer, SHORT, eventually, fleet, fleet_by, timing},
+    home::{
+        LONG, Peer, Redis, RedisServer, SHORT, entry, eventually, fleet, fleet_by, fleet_telling,
+        timing,
+    },
     redis::raw,
 };
 
@@ -125,4 +131,75 @@ async fn entries_of_a_lease_that_no_table_has_are_reaped() {
     // Whose lease that was comes back under another one.
     let beat = a.registry.heartbeat(&a.lease, &a.report).await.unwrap();
     assert!(!beat.held);
+}
+
+/// As where a version that knows no rooms has buried and reaped a node of this one.
+#[tokio::test]
+async fn members_of_a_node_that_was_reaped_without_them_are_found_without_a_read() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let timing = RegistryTiming {
+        heartbeat: Duration::from_millis(500),
+        lease: Duration::from_millis(1500),
+        ..RegistryTiming::default()
+    };
+    let told = backends();
+    let presence = Presence::default();
+    let [a, b] = fleet_telling(&home, [timing.clone(), timing], &presence, Some(&told)).await;
+    let keys = Keys::new("switchboard");
+    let mut raw = raw(&home).await;
+    let room = Room::new("/", "left");
+    let shard = a.registry.shards().of_room(&room);
+    let connection = a.connect(USER).await;
+    let (users, guest) = (a.connect("43").await, a.guest());
+    a.register(&guest).await;
+    for connection in [&connection, &users, &guest] {
+        let member = Member {
+            room: room.clone(),
+            entry: entry(connection),
+        };
+        let changes = [(member, true)];
+        let changed = a.registry.change_members(&a.lease, shard, &changes);
+        changed.await.unwrap();
+    }
+    a.unregister(&[&connection, &users, &guest]).await;
+    let table = keys.tables(false).remove(0).1;
+    let removed: u64 = raw.hdel(&table, a.lease.to_string()).await.unwrap();
+    assert_eq!(removed, 1);
+
+    let members = keys.members(shard);
+    assert_eq!(raw.zcard::<_, u64>(&members).await.unwrap(), 3);
+    eventually("nothing is left of them", async || {
+        // What a node does with each heartbeat.
+        let beat = b.registry.heartbeat(&b.lease, &b.report).await.unwrap();
+        assert!(beat.held);
+        for lease in &beat.lapsed {
+            b.registry.reap(lease).await.unwrap();
+        }
+        raw.clone().zcard::<_, u64>(&members).await.unwrap() == 0
+    })
+    .await;
+    for key in [
+        keys.rooms(shard),
+        keys.joined(shard, &a.lease),
+        String::from_utf8(keys.room_holders(shard, &room_field(&room))).unwrap(),
+    ] {
+        assert!(!raw.exists::<_, bool>(&key).await.unwrap(), "{key}");
+    }
+    let none = NotificationId::default();
+    let kept = b.registry.kept(shard, "app", none, 100).await.unwrap();
+    let kinds: Vec<_> = kept.iter().map(|it| it.kind).collect();
+    assert_eq!(kinds, ["room.occupied", "room.vacated"]);
+}
+
+/// A backend that is told of rooms.
+fn backends() -> RunningConfig {
+    RunningConfig::new(Config {
+        backends: vec![Backend {
+            name: "app".to_owned(),
+            notify: vec![Fact::Occupied, Fact::Vacated],
+            ..Backend::default()
+        }],
+        ..Config::default()
+    })
 }

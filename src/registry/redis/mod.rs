@@ -117,7 +117,7 @@ pub struct RedisRegistry {
     known: Arc<Mutex<Known>>,
     /// The looks at the shards that are not known to be whole.
     looks: Arc<[Looks]>,
-    /// How far the shards are walked through for entries of nobody.
+    /// How far the shards are walked through for entries and members of nobody.
     walk: Arc<Walk>,
     /// Something was seen that a heartbeat would clear up.
     amiss: Arc<Notify>,

@@ -30,13 +30,29 @@ struct Written {
     lease: String,
 }
 
+/// The fields of what `change_members.lua` wrote, without those of its room: user, id and lease.
+fn fields(member: &[u8]) -> Result<[&[u8]; 3], RegistryError> {
+    let corrupt = || RegistryError::Corrupt("a member of a room".into());
+    let mut fields = member.splitn(6, |byte| *byte == 0).skip(2);
+    let mut next = || fields.next().ok_or_else(corrupt);
+    let of_member = [next()?, next()?, next()?];
+    match next() {
+        Ok(_) => Err(corrupt()),
+        Err(_) => Ok(of_member),
+    }
+}
+
+/// The lease of a member, as it is written down.
+pub(super) fn lease_of(member: &[u8]) -> Result<&str, RegistryError> {
+    let [_user, _id, lease] = fields(member)?;
+    let corrupt = |_| RegistryError::Corrupt("a member of a room".into());
+    std::str::from_utf8(lease).map_err(corrupt)
+}
+
 impl Written {
     /// Reads what `change_members.lua` wrote.
     fn parse(member: &[u8]) -> Result<Self, RegistryError> {
-        let fields: Vec<_> = member.split(|byte| *byte == 0).collect();
-        let &[_namespace, _name, user, id, lease] = fields.as_slice() else {
-            return Err(RegistryError::Corrupt("a member of a room".into()));
-        };
+        let [user, id, lease] = fields(member)?;
         Ok(Self {
             entry: Entry {
                 user: member::user_of(user)?,

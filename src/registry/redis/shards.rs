@@ -9,7 +9,7 @@ use futures_util::{
 };
 use redis::{Cmd, FromRedisValue, Value};
 
-use super::{CHUNK, RedisRegistry, known::Known};
+use super::{CHUNK, RedisRegistry, known::Known, strangers::Step};
 use crate::{
     connection::Instance,
     link::{Address, LinkError, Slot},
@@ -126,16 +126,12 @@ impl RedisRegistry {
     }
 
     /// Counts the users of shards that have entries (`walked`) and no count of users, as it was lost.
-    async fn recount_lost(
-        &self,
-        read: &[ShardRead],
-        walked: &[(Shard, Vec<Vec<u8>>)],
-    ) -> Result<(), RegistryError> {
+    async fn recount_lost(&self, read: &[ShardRead], walked: &[Step]) -> Result<(), RegistryError> {
         let uncounted = read.iter().filter(|it| it.users.is_none());
         let uncounted: HashSet<_> = uncounted.map(|it| it.shard).collect();
-        let with_entries = walked.iter().filter(|(_, entries)| !entries.is_empty());
-        for (shard, _) in with_entries.filter(|(shard, _)| uncounted.contains(shard)) {
-            self.recount(*shard).await?;
+        let with_entries = walked.iter().filter(|step| !step.entries.is_empty());
+        for step in with_entries.filter(|step| uncounted.contains(&step.shard)) {
+            self.recount(step.shard).await?;
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! Entries of leases that no table has: of a dead node whose row was lost with the table, or written by a call that came after the
-//! last of its node's entries was reaped. Nobody lists them, and nobody would reap them.
+//! Entries, and members of rooms, of leases that no table has: of a dead node whose row was lost with the table, or that a version
+//! without rooms has reaped; or written by a call that came after the last of its node's entries was reaped. Nobody lists them, and
+//! nobody would reap them.
 //!
-//! A node finds them when it reads them, and by a walk through all entries, a few with each heartbeat.
+//! A node finds them when it reads them, and by a walk through all of them, a few with each heartbeat.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use redis::Cmd;
 use tokio::time::Instant;
 
-use super::RedisRegistry;
+use super::{RedisRegistry, rooms::lease_of};
 use crate::registry::{
     Lease, RegistryError,
     keys::{Shard, Shards},
@@ -21,7 +22,7 @@ use crate::registry::{
 /// In how many heartbeats of a node the walk takes a step in each shard.
 const TURNS: usize = 4;
 
-/// How many entries a step is: a node comes by all of a fleet of 100,000 connections within a quarter of an hour.
+/// How many entries and how many members a step is: a node comes by all of a fleet of 100,000 connections within a quarter of an hour.
 const STEP: usize = 80;
 
 /// How many leases are remembered.
@@ -30,11 +31,11 @@ const MOST: usize = 1024;
 /// For how many leases one is remembered that no entry was met of since.
 const REMEMBERED: u32 = 6;
 
-/// The leases that entries name and no table has.
+/// The leases that entries or members name and no table has.
 #[derive(Debug, Default)]
 pub(super) struct Strangers(HashMap<String, Met>);
 
-/// When an entry of a lease was first met, and last.
+/// When an entry or a member of a lease was first met, and last.
 #[derive(Clone, Copy, Debug)]
 struct Met {
     first: Instant,
@@ -43,10 +44,24 @@ struct Met {
 
 /// Up to where each shard was walked through, and which shards are next.
 #[derive(Debug)]
-pub(super) struct Walk(Mutex<(usize, Vec<Vec<u8>>)>);
+pub(super) struct Walk(Mutex<(usize, Vec<Walked>)>);
+
+/// Up to where the entries and the members of a shard were walked through; empty: it begins anew.
+#[derive(Clone, Debug, Default)]
+struct Walked {
+    entries: Vec<u8>,
+    members: Vec<u8>,
+}
+
+/// The next entries and members of a shard.
+pub(super) struct Step {
+    pub(super) shard: Shard,
+    pub(super) entries: Vec<Vec<u8>>,
+    members: Vec<Vec<u8>>,
+}
 
 impl Strangers {
-    /// An entry names a lease that no table has.
+    /// An entry or a member names a lease that no table has.
     pub(super) fn meet(&mut self, lease: &str) {
         let now = Instant::now();
         if let Some(met) = self.0.get_mut(lease) {
@@ -84,51 +99,65 @@ impl Strangers {
 
 impl Walk {
     pub(super) fn new(shards: Shards) -> Self {
-        Self(Mutex::new((0, vec![Vec::new(); shards.count()])))
+        Self(Mutex::new((0, vec![Walked::default(); shards.count()])))
     }
 }
 
 impl RedisRegistry {
-    /// Reads the next few entries of some shards, from where the walk is.
-    pub(super) async fn read_on(&self) -> Result<Vec<(Shard, Vec<Vec<u8>>)>, RegistryError> {
-        let steps: Vec<_> = {
+    /// Reads the next few entries and members of some shards, from where the walk is.
+    pub(super) async fn read_on(&self) -> Result<Vec<Step>, RegistryError> {
+        let begun: Vec<_> = {
             let mut walk = self.walk.0.lock();
             walk.0 = (walk.0 + 1) % TURNS;
             let shards = self.shards.all().filter(|it| it.index() % TURNS == walk.0);
             shards.map(|it| (it, walk.1[it.index()].clone())).collect()
         };
-        let mut commands = Vec::new();
-        for (shard, end) in &steps {
-            let start = match end.is_empty() {
-                true => b"-".to_vec(),
-                false => [b"(", end.as_slice()].concat(),
-            };
-            let mut range: Cmd = redis::cmd("ZRANGEBYLEX");
-            range.arg(self.keys.conns(*shard)).arg(start).arg("+");
-            range.arg("LIMIT").arg(0).arg(STEP);
-            commands.push((self.keys.slot_of(*shard), range));
-        }
+        let commands = begun
+            .iter()
+            .flat_map(|(shard, Walked { entries, members })| {
+                let behind = [
+                    (self.keys.conns(*shard), entries),
+                    (self.keys.members(*shard), members),
+                ];
+                behind.map(|(key, last)| {
+                    let start = match last.is_empty() {
+                        true => b"-".to_vec(),
+                        false => [b"(", last.as_slice()].concat(),
+                    };
+                    let mut range: Cmd = redis::cmd("ZRANGEBYLEX");
+                    range.arg(key).arg(start).arg("+");
+                    range.arg("LIMIT").arg(0).arg(STEP);
+                    (self.keys.slot_of(*shard), range)
+                })
+            });
+        let commands: Vec<_> = commands.collect();
         let found: Vec<Vec<Vec<u8>>> = self.link.read_all("walk", &commands).await?;
-        let shards = steps.into_iter().map(|(shard, _)| shard);
-        Ok(shards.zip(found).collect())
+        let mut found = found.into_iter();
+        let steps = begun.into_iter().map(|(shard, _)| Step {
+            shard,
+            entries: found.next().unwrap_or_default(),
+            members: found.next().unwrap_or_default(),
+        });
+        Ok(steps.collect())
     }
 
-    /// Takes in what [`RedisRegistry::read_on`] has found: an entry whose lease no table has is remembered.
-    pub(super) async fn come_by(
-        &self,
-        walked: &[(Shard, Vec<Vec<u8>>)],
-    ) -> Result<(), RegistryError> {
+    /// Takes in what [`RedisRegistry::read_on`] has found: a lease that no table has is remembered.
+    pub(super) async fn come_by(&self, steps: &[Step]) -> Result<(), RegistryError> {
         {
-            let ends = &mut self.walk.0.lock().1;
-            for (shard, entries) in walked {
+            let walked = &mut self.walk.0.lock().1;
+            for step in steps {
                 // At the end it begins anew.
-                ends[shard.index()] = entries.get(STEP - 1).cloned().unwrap_or_default();
+                let last = |found: &[Vec<u8>]| found.get(STEP - 1).cloned().unwrap_or_default();
+                walked[step.shard.index()] = Walked {
+                    entries: last(&step.entries),
+                    members: last(&step.members),
+                };
             }
         }
-        let members = walked
-            .iter()
-            .flat_map(|(_, entries)| self.readable(entries));
-        let leases: HashSet<_> = members.map(|member| member.lease).collect();
+        let entries = steps.iter().flat_map(|step| self.readable(&step.entries));
+        let members = steps.iter().flat_map(|step| &step.members);
+        let members = members.filter_map(|it| self.unreadable.skip("member", lease_of(it)));
+        let leases: HashSet<_> = entries.map(|it| it.lease).chain(members).collect();
         self.table_of_leases(leases.into_iter()).await.map(drop)
     }
 }
