@@ -205,3 +205,23 @@ test('a user is put into a room and taken out of it in any order of their steps:
     }
   }
 });
+
+test('who joins or leaves by a call is counted, also where its node has it from the registry first', async ({ node, redis, link }) => {
+  const store = await redis();
+  const way = await link(store);
+  const [desk, door] = [await node({ redis: way, name: 'desk', config }), await node({ redis: store, name: 'door', config })];
+  const [user, room] = [someone('counted'), 'counted'];
+  const client = await connected(door, { user });
+  const calls = [['PUT', `/v1/users/${segment(user)}/rooms/${room}`, { connections: 1 }], ['DELETE', at(room), { connections: 1, nodes: 1, remaining: [] }]];
+  for (const [method, path, answer] of calls) {
+    // The registry has it, and the node is about to be told.
+    const held = way.hold(/SPUBLISH/);
+    const called = desk.api.ok(method, path);
+    await held;
+    // Asserts the connection, which answers the rooms of its user.
+    await client.granted('join', `${method} of its own`);
+    way.release();
+    assert.deepEqual(await called, answer, method);
+  }
+  assert.deepEqual(await members(door, room), []);
+});

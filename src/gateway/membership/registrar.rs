@@ -1,6 +1,6 @@
 //! Keeps the registry's entry of each connection of this node.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use derive_more::Constructor;
 
@@ -15,10 +15,13 @@ use crate::{
         refusal::Refusal,
     },
     registry::{
-        Admission, Assertion, EndTarget, Entry, LimitPolicy, RATE_WINDOW, Registry, RegistryError,
-        UserLimit,
+        Admission, Assertion, EndTarget, Entry, Lasting, LimitPolicy, RATE_WINDOW, Registry,
+        RegistryError, UserLimit,
     },
 };
+
+/// For how long the word of the node is waited for that has changed which rooms a user is to be in.
+const WORD_COMES: Duration = Duration::from_secs(2);
 
 /// Registers this node's connections, asserts them again, and does what the registry answers.
 #[derive(Constructor)]
@@ -121,7 +124,15 @@ impl Registrar {
         &self,
         connection: &LocalConnection,
     ) -> Result<(), RegistryError> {
-        let Some(user) = connection.user().filter(|_| connection.has_lasting()) else {
+        match connection.has_lasting() {
+            true => self.read_lasting(connection).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Makes a connection be in the rooms that its user is to be in, and in no others for that.
+    async fn read_lasting(&self, connection: &LocalConnection) -> Result<(), RegistryError> {
+        let Some(user) = connection.user() else {
             return Ok(());
         };
         let revision = connection.lasting_revision();
@@ -130,6 +141,29 @@ impl Registrar {
         let changed = connection.adopt_lasting(revision, &lasting);
         let changed = changed.unwrap_or_default();
         self.connections.memberships.settle(changed).await
+    }
+
+    /// The registry has said which rooms the user of a connection is to be in. Where that is not what this node has, the node that has
+    /// changed it is about to say so, and counts in its answer what that changes here. If no word comes, it is read.
+    fn compare_lasting(
+        self: &Arc<Self>,
+        connection: &Arc<LocalConnection>,
+        revision: u64,
+        lasting: &[Lasting],
+    ) {
+        if !connection.doubt_lasting(revision, lasting) {
+            return;
+        }
+        let (registrar, connection) = (self.clone(), connection.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(WORD_COMES).await;
+            connection.doubt_no_more();
+            if connection.lasting_revision() == revision
+                && let Err(error) = registrar.read_lasting(&connection).await
+            {
+                tracing::debug!(connection = %connection.id, %error, "can't read which rooms a user is to be in; the next repair does");
+            }
+        });
     }
 
     /// Ends a connection evicted by the per-user limit.
@@ -181,11 +215,7 @@ impl Registrar {
         }
         match admission? {
             Admission::Admitted { lasting, .. } => {
-                // What a backend has changed meanwhile, it has told this node.
-                let changed = connection.adopt_lasting(revision, &lasting);
-                self.connections
-                    .memberships
-                    .doubt(changed.unwrap_or_default());
+                self.compare_lasting(connection, revision, &lasting);
             }
             Admission::Refused(bar) => self
                 .connections

@@ -41,6 +41,8 @@ pub(super) struct OwnRooms {
     rooms: BTreeMap<Arc<str>, Why>,
     /// How often this node has been told of a lasting membership: what the registry said before is out of date.
     revision: u64,
+    /// The registry has said otherwise, and is asked once more.
+    doubted: bool,
 }
 
 impl OwnRooms {
@@ -260,6 +262,26 @@ impl LocalConnection {
         own.rooms
             .values()
             .any(|why| why.lasting.flatten().is_some())
+    }
+
+    /// The registry has said, when it was asked at this revision, which rooms its user is to be in. Returns true if that is not what
+    /// it has, though this node has been told of nothing since, and no such doubt is looked into yet.
+    pub(crate) fn doubt_lasting(&self, revision: u64, lasting: &[Lasting]) -> bool {
+        let now = Timestamp::now();
+        let mut own = self.rooms.lock();
+        let said = lasting
+            .iter()
+            .filter(|it| *it.room.namespace == *self.namespace && it.holds(now));
+        let said = said.map(|it| (&it.room.name, it.until));
+        let has = own.rooms.iter();
+        let has = has.filter_map(|(name, why)| Some((name, why.lasting?)));
+        let doubts = own.revision == revision && !said.eq(has);
+        doubts && !std::mem::replace(&mut own.doubted, true)
+    }
+
+    /// The doubt is looked into.
+    pub(crate) fn doubt_no_more(&self) {
+        self.rooms.lock().doubted = false;
     }
 
     /// How often it has been told of a lasting membership: for [`LocalConnection::adopt_lasting`].
