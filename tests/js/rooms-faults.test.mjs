@@ -1,7 +1,7 @@
 // Rooms when something breaks: a node that dies or hangs, a Redis that is away or has lost its data, and races.
 
 import assert from 'node:assert/strict';
-import { connected, eventually, expectProblem, exchange, parseMetrics, seeded, segment, someone, test } from './harness.mjs';
+import { connect, connected, eventually, expectProblem, exchange, parseMetrics, seeded, segment, someone, test, token } from './harness.mjs';
 
 const config = `
 [registry]
@@ -224,4 +224,34 @@ test('who joins or leaves by a call is counted, also where its node has it from 
     assert.deepEqual(await called, answer, method);
   }
   assert.deepEqual(await members(door, room), []);
+});
+
+test('a disconnect of a room with revokeTokens that failed half way is repeated, and leaves nobody a token', { ms: 90000 }, async ({ node, redis, link }) => {
+  const store = await redis();
+  const way = await link(store);
+  const [desk, door] = [await node({ redis: way, name: 'desk', config }), await node({ redis: store, name: 'door', config })];
+  const people = ['first', 'second', 'third'].map((kind) => someone(kind));
+  const tokens = people.map((user) => token(user, { rooms: ['raid'] }));
+  const clients = [];
+  for (const [i, user] of people.entries()) clients.push(await connected(door, { user, token: tokens[i] }));
+  const [path, json] = [at('raid', '/disconnect'), { revokeTokens: true }];
+  const held = way.hold({ test: (text) => text.includes(`kick:${people[1]}`) });
+  const called = desk.api.request('POST', path, { json });
+  await held;
+  way.cut();
+  expectProblem(await called, 503, 'the orders of some users are not written');
+  way.release();
+  way.heal();
+  // What stands is carried out when a connection is next asserted.
+  for (const client of clients) client.socket.emit('join', 'another');
+  await eventually('desk serves', async () => assert.equal(await readyz(desk), 200), { ms: 15000 });
+  await eventually('the call is repeated', async () => {
+    const answer = await desk.api.ok('POST', path, json);
+    assert.deepEqual(answer.remaining, []);
+  }, { ms: 15000 });
+  for (const [i, client] of clients.entries()) {
+    await client.kicked(4500);
+    await connect(door, { token: tokens[i] }).refused('Token revoked');
+  }
+  assert.deepEqual(await members(door, 'raid'), []);
 });

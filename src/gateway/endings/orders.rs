@@ -27,7 +27,7 @@ use crate::{
     connection::{ConnectionId, Instance, UserId},
     ending::Ending,
     registry::{
-        Ban, EndOrder, EndTarget, Fence, Listed, Registry, RegistryError, Room,
+        Ban, EndOrder, EndTarget, Entry, Fence, Listed, Registry, RegistryError, Room,
         keys::{Shard, Shards},
     },
 };
@@ -42,6 +42,9 @@ const SLOWEST_LOOK: Duration = Duration::from_secs(1);
 
 /// How many users of a room are ordered to end at once.
 const USERS_AT_ONCE: usize = 32;
+
+/// How many of a room's members are read at once.
+const PAGE: usize = 1000;
 
 /// Orders connections to end, on every node, and keeps users out.
 #[derive(Constructor)]
@@ -89,6 +92,9 @@ impl EndOrders {
 
     /// Ends the connections in a room, but for some, and whatever else their users have; refuses the tokens of these users that were
     /// issued before. Answers as `disconnect` does.
+    ///
+    /// A user's connections are ordered to end by the script that refuses the tokens, and by nothing before it: if this fails half
+    /// way, whose tokens still pass is still in the room, for the call that repeats it.
     pub(crate) async fn disconnect_users_in(
         &self,
         room: Room,
@@ -97,42 +103,56 @@ impl EndOrders {
     ) -> Result<Disconnected, GatewayError> {
         let deadline = Instant::now() + PROMISE;
         let shards = self.registry.shards();
-        let target = EndTarget::Room {
-            room,
-            except: except.clone(),
-        };
-        let shard = target.shard(shards);
+        let shard = Some(shards.of_room(&room));
         self.lease.vouch(shard)?;
-        let order = EndOrder {
-            target: &target,
-            fence: None,
-            ending,
-        };
-        let mut listed = self.registry.order_end(order).await?.connections;
-        let users = listed.iter().filter_map(|it| it.entry.user.clone());
-        let users: HashSet<_> = users.collect();
-        let orders = stream::iter(users).map(async |user| {
-            // Of a thousand ids, most are other users'.
-            let of_user = Some(shards.of_user(&user));
-            let except = except.iter().filter(|id| shards.of_id(id) == of_user);
-            let target = EndTarget::User {
-                except: except.cloned().collect(),
-                user,
+        let members = self.members(&room, &except).await?;
+        let orders = stream::iter(members).map(async |member| {
+            let (target, fence) = match member.user {
+                Some(user) => {
+                    // Of a thousand ids, most are other users'.
+                    let of_user = Some(shards.of_user(&user));
+                    let except = except.iter().filter(|id| shards.of_id(id) == of_user);
+                    let except = except.cloned().collect();
+                    let fence = Some(Fence::RevokeBefore(None));
+                    (EndTarget::User { user, except }, fence)
+                }
+                None => (EndTarget::Connection(member), None),
             };
             let order = EndOrder {
                 target: &target,
-                fence: Some(&Fence::RevokeBefore(None)),
+                fence: fence.as_ref(),
                 ending,
             };
             self.registry.order_end(order).await
         });
         let mut orders = orders.buffer_unordered(USERS_AT_ONCE);
-        let mut known: HashSet<_> = listed.iter().map(|it| it.entry.id.clone()).collect();
+        let mut listed = Vec::new();
         while let Some(ordered) = orders.next().await {
-            let more = ordered?.connections.into_iter();
-            listed.extend(more.filter(|it| known.insert(it.entry.id.clone())));
+            listed.extend(ordered?.connections);
         }
         self.carry_out(&listed, shard, ending, deadline).await
+    }
+
+    /// The members of a room but for some: of each user one, and all guests.
+    async fn members(
+        &self,
+        room: &Room,
+        except: &[ConnectionId],
+    ) -> Result<Vec<Entry>, RegistryError> {
+        let (mut members, mut users, mut cursor) = (Vec::new(), HashSet::new(), None);
+        loop {
+            let page = self.registry.members(room, cursor.as_deref(), PAGE).await?;
+            let meant = page.members.into_iter();
+            let meant = meant.filter(|it| !except.contains(&it.id));
+            members.extend(meant.filter(|it| match &it.user {
+                Some(user) => users.insert(user.clone()),
+                None => true,
+            }));
+            cursor = page.next;
+            if cursor.is_none() {
+                return Ok(members);
+            }
+        }
     }
 
     /// Ends connections that have been ordered to end, on every node. Answers when they are closed and out of the registry, or at the
