@@ -13,7 +13,7 @@
 //! - `options`: the command line. `meter`: what Redis and the nodes spent. `table`: the figures.
 //! - `crowd`: clients that do nothing but listen. `caller`: a backend that keeps its HTTP connections.
 //! - `bare`: a WebSocket server without Socket.IO, which deliveries to a room are held against.
-//! - `heartbeats`, `sends`, `reads`, `rooms`, `notifications`, `syscalls`, `connects`, `loss`: the parts, each with a fleet of its own.
+//! - `heartbeats`, `sends`, `reads`, `rooms`, `members`, `notifications`, `syscalls`, `connects`, `loss`: the parts, each with a fleet of its own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -23,6 +23,7 @@ mod connects;
 mod crowd;
 mod heartbeats;
 mod loss;
+mod members;
 mod meter;
 mod notifications;
 mod options;
@@ -86,6 +87,7 @@ impl Bench<'_> {
                 Part::Sends => sends::measure(self).await,
                 Part::Reads => reads::measure(self).await,
                 Part::Rooms => rooms::measure(self).await,
+                Part::Members => members::measure(self).await,
                 Part::Notifications => notifications::measure(self).await,
                 Part::Syscalls => syscalls::measure(self).await,
                 Part::Connects => connects::measure(self).await,

@@ -41,6 +41,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10_000)]
     pub(crate) crowded: usize,
 
+    /// Members of one room, which are in the registry and nowhere else
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) members: usize,
+
     /// Seconds that these may take to come
     #[arg(long, default_value_t = 60)]
     pub(crate) patience: u64,
@@ -73,6 +77,7 @@ pub(crate) enum Part {
     Sends,
     Reads,
     Rooms,
+    Members,
     Notifications,
     Syscalls,
     Connects,

@@ -180,7 +180,7 @@ async fn bare(members: usize, messages: usize) -> f64 {
 }
 
 /// The slowest command that Redis has had since this was last asked, in ms; 0 if all took less than one.
-async fn slowest(redis: &Server) -> f64 {
+pub(crate) async fn slowest(redis: &Server) -> f64 {
     let slow: Vec<Slow> = redis.run("SLOWLOG GET 10000").await;
     let () = redis.run("SLOWLOG RESET").await;
     let slowest = slow.iter().map(|entry| entry.2).max();
