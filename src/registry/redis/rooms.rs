@@ -7,7 +7,7 @@ use futures_util::future::try_join_all;
 use redis::{Cmd, ScriptInvocation};
 
 use super::{
-    CHUNK, RedisRegistry, member, milliseconds, orders::ending_text, shards::read, table::Table,
+    RedisRegistry, member, milliseconds, orders::ending_text, shards::read, table::Table,
     unreadable::text,
 };
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 
 /// How many rooms or members one command lists at the most.
 const BATCH: usize = 1000;
+
+/// How many members one script changes at the most. In a room of 100,000 each takes Redis 20 to 40 µs, and it serves nobody else meanwhile.
+const CHANGED: usize = 50;
 
 /// A member as it is written down: room, user and connection, and its lease.
 struct Written {
@@ -112,8 +115,10 @@ impl RedisRegistry {
         if members.len() < joined.len() {
             self.pool.query::<i64>("reap", slot, &unreadable).await?;
         }
-        let script = self.change(lease, shard, members.iter().copied())?;
-        self.pool.query::<i64>("reap", slot, &script).await?;
+        for some in members.chunks(CHANGED) {
+            let script = self.change(lease, shard, some.iter().copied())?;
+            self.pool.query::<i64>("reap", slot, &script).await?;
+        }
         Ok(())
     }
 
@@ -337,7 +342,7 @@ impl Rooms for RedisRegistry {
                 (room_field(&member.room), user)
             })
             .collect();
-        let scripts = changes.chunks(CHUNK).zip(fields.chunks(CHUNK));
+        let scripts = changes.chunks(CHANGED).zip(fields.chunks(CHANGED));
         let scripts = scripts.map(|(changes, fields)| {
             let changes = changes.iter().zip(fields);
             let changes = changes.map(|((member, is_in), (room, user))| {
