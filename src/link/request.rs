@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use redis::{
-    Cmd, Pipeline, RedisFuture, RedisResult, ScriptInvocation, Value, aio::ConnectionLike,
+    Cmd, ErrorKind, Pipeline, RedisFuture, RedisResult, ScriptInvocation, ServerErrorKind, Value,
+    aio::ConnectionLike,
 };
 
 /// One thing that Redis can be asked, about keys of one slot.
@@ -12,6 +13,8 @@ pub enum Request<'a> {
     Command(&'a Cmd),
     /// A script; loaded first if the server does not have it.
     Script(&'a ScriptInvocation<'a>),
+    /// A script, and a command behind it, sent together. Both are answered, or neither.
+    Followed(&'a ScriptInvocation<'a>, &'a Cmd),
     /// Commands of any slots, all of one server, sent together. The answers hold their errors.
     Together(&'a Pipeline),
 }
@@ -48,12 +51,33 @@ impl Request<'_> {
         match self {
             Self::Command(cmd) => cmd.query_async(connection).await,
             Self::Script(script) => script.invoke_async(connection).await,
+            Self::Followed(script, cmd) => {
+                let mut both = redis::pipe();
+                both.invoke_script(script).add_command(cmd.clone());
+                match all_of(connection, &both).await {
+                    Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                        script.load_async(connection).await?;
+                        all_of(connection, &both).await
+                    }
+                    answers => answers,
+                }
+            }
             Self::Together(pipeline) => {
                 let answers = connection.req_packed_commands(pipeline, 0, pipeline.len());
                 Ok(Value::Array(answers.await?))
             }
         }
     }
+}
+
+/// The answers, or the first of them that is an error.
+async fn all_of(
+    connection: &mut (impl ConnectionLike + Send),
+    pipeline: &Pipeline,
+) -> RedisResult<Value> {
+    let answers = connection.req_packed_commands(pipeline, 0, pipeline.len());
+    let answers = answers.await?.into_iter().map(Value::extract_error);
+    Ok(Value::Array(answers.collect::<RedisResult<_>>()?))
 }
 
 /// Puts `ASKING` before each command, on a connection to a server that has been given a slot but not yet all its keys: it answers
@@ -77,7 +101,15 @@ impl<C: ConnectionLike + Send> ConnectionLike for Asking<C> {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        self.0.req_packed_commands(pipeline, offset, count)
+        Box::pin(async move {
+            let mut each = redis::pipe();
+            for cmd in pipeline.cmd_iter() {
+                each.cmd("ASKING").add_command(cmd.clone());
+            }
+            let answers = self.0.req_packed_commands(&each, 0, each.len()).await?;
+            let answers = answers.into_iter().skip(1).step_by(2);
+            Ok(answers.skip(offset).take(count).collect())
+        })
     }
 
     fn get_db(&self) -> i64 {

@@ -1,5 +1,5 @@
--- Renews a node's lease in one copy of the table of leases, or puts it in. The table itself is read by HGETALL behind it: to pass
--- through Lua would cost more than all of this.
+-- Renews a node's lease in one copy of the table of leases, or puts it in. The table itself is read by HGETALL behind it, in the same
+-- message: to pass through Lua would cost more than all of this.
 --
 -- KEYS[1] the table: a hash of lease → when it runs out in ms (0: it is buried), a colon, when it was last renewed, a colon, the
 -- report of its node; and of `generation`, a name and when it was made, in ms; `schema`; and `beat`, when any node last sent one
@@ -8,7 +8,7 @@
 -- table without one gets    ARGV[8] after how long without any heartbeat Redis has stalled, in ms    ARGV[9] the schema that the node
 -- knows    ARGV[10] the level that it speaks
 --
--- Answers the generation, and 'held', 'buried', 'gone' (not there, in a table that the node knows: it was buried and reaped),
+-- Answers when this was, in ms, the generation, and 'held', 'buried', 'gone' (not there, in a table that the node knows: it was buried and reaped),
 -- 'refused' (the schema is none that the node can serve) or 'unsettled' (there is no schema, and nodes live that will put it back).
 
 local at = now()
@@ -21,7 +21,7 @@ end
 local ends = own and tonumber(string.match(own, '^(%d+):'))
 
 local function answer(verdict)
-  return { generation, verdict }
+  return { at, generation, verdict }
 end
 
 local function is_alone()

@@ -202,7 +202,7 @@ impl RedisRegistry {
         let mut agreeing = Vec::new();
         let mut found = Vec::new();
         for (copy, answer) in answers {
-            let (_, _, verdict, rows) = &answer;
+            let ((.., verdict), rows) = &answer;
             let field = rows.iter().find(|(name, _)| name == FIELD.as_bytes());
             let schema = field.and_then(|(_, written)| Schema::read(written));
             match verdict.as_str() {
