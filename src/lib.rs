@@ -93,6 +93,7 @@ mod ingress;
 pub mod link;
 pub mod metrics;
 pub mod registry;
+mod shard;
 pub mod telemetry;
 pub mod transport;
 

@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, section::section, validate::texts};
-use crate::registry::keys::Shards;
+use crate::shard::Shards;
 
 section! {
     /// Which pages of other origins may connect. Others get 403. Same origin is what `Sec-Fetch-Site` says and the host of

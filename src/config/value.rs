@@ -26,7 +26,7 @@ use super::{
     reload::Changes,
     validate::{Findings, readable},
 };
-use crate::registry::keys::Shards;
+use crate::shard::Shards;
 
 /// Far beyond any use, and far below what overflows a clock.
 const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);

@@ -44,8 +44,8 @@
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
-pub use super::shard::{Shard, Shards};
 use super::{Lease, LoginId, Room};
+pub use crate::shard::{Shard, Shards};
 use crate::{connection::Instance, link::Slot};
 
 /// The braces of the copies of the table of leases: in a cluster whose slots are dealt out evenly, on three masters.
