@@ -179,11 +179,12 @@ impl App {
             bus,
             inbox,
             metrics,
-            handlers,
+            application: handlers.application.clone(),
             backends: Arc::new(backends),
             traces,
         })
         .await;
+        handlers.serve(&gateway);
         let keys = ApiAuth::new(&config.api, Arc::new(gateway.clone()));
         Ok(Self {
             node_id,

@@ -1,7 +1,9 @@
 //! The way into the library: a configuration and handlers, from which a node is built.
 
 use crate::{
-    App, Config, auth,
+    app::App,
+    auth,
+    config::Config,
     gateway::handlers::{Arg, ClientEvent, Decision, Departed, Handlers, Newcomer},
 };
 

@@ -104,3 +104,8 @@ pub use gateway::{
     Gateway, Json, Message, Target,
     handlers::{Arg, ClientEvent, Decision, Departed, EmitError, Mismatch, Newcomer},
 };
+
+#[cfg(test)]
+mod tests {
+    mod arrows;
+}

@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
     connections::{LocalConnections, local::LocalConnection},
-    handlers::application::Application,
+    lanes::Lanes,
     membership::heartbeats::Heartbeats,
     readiness::Readiness,
 };
@@ -27,7 +27,7 @@ pub(super) struct Drain {
     readiness: Arc<Readiness>,
     connections: Arc<LocalConnections>,
     heartbeats: Arc<Heartbeats>,
-    application: Arc<Application>,
+    lanes: Arc<Lanes>,
 }
 
 impl Drain {
@@ -71,7 +71,7 @@ impl Drain {
                 tracing::warn!(connection = %connection.id, "not confirmed as closed");
             }
         }
-        self.application.handlers.finish().await;
+        self.lanes.finish().await;
         self.heartbeats.leave(LAST).await;
     }
 

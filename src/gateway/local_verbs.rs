@@ -5,9 +5,15 @@ use futures_util::future::BoxFuture;
 use crate::gateway::{
     Gateway,
     message::{Message, Selection},
+    tail::Follower,
 };
 
 impl Gateway {
+    /// Follows what happens on this node. None while the node has as many followers as it may.
+    pub fn follow_tail(&self) -> Option<Follower> {
+        self.inner.connections.tail.follow()
+    }
+
     /// Returns true if a connection of this node is in a room of a namespace.
     pub(crate) fn has_members_here(&self, namespace: &str, room: &str) -> bool {
         !self.inner.delivery.members(namespace, room).is_empty()

@@ -10,26 +10,27 @@
 //! The gateway is made of parts. Each is a struct with what it needs of the parts below it, and knows nothing above:
 //!
 //! ```text
+//!  above it         handlers (a program's own)
 //!  face             Gateway: verbs, local_verbs, access, settings, scrape      start builds the parts, from the lowest up
 //!  what drives      drain   memory   notifications   session_events   commands (of other nodes)   sessions (of refresh tokens)
-//!  operators        operators (the page of @socket.io/admin-ui)
 //!  the way in       arriving
-//!  what clients say clients    handlers (an application's)   calls (to backends)
+//!  operators        operators (the page of @socket.io/admin-ui)
+//!  what clients say clients   calls (to backends)
+//!  what is done     delivery   endings: orders, expiry, recheck   rooms   watching
 //!  the fleet        membership: heartbeats ─▶ repair ─▶ registrar
-//!  what is done     delivery   rooms   watching   endings: orders, expiry, recheck
-//!  who is there     connections   peers
+//!  who is there     peers   lanes (of an application)   connections
 //!  nouns            lease   readiness   refusal   message   arg   error   tasks   tail
 //! ```
 //!
-//! A part tells a higher one through what it was given when it was built: departures call back into the watch over tokens, and
-//! a connection has a `ConnectionObserver`, an application's lane. One arrow goes up:
-//! `handlers` gives [`Gateway`] to programs with handlers of their own, weakly.
+//! A part tells a higher one through what it was given when it was built: departures call back into the watch over tokens, a
+//! connection has a `ConnectionObserver`, its lane, and an [`Application`] is handlers that somebody above has made.
 //!
 //! An end has five verbs. An *order* is written into the registry before anybody is told (`endings`). *End*: the client is told,
 //! and nothing more is sent to it. *Close*: its transport goes. *Depart*: it is out of the table, and is counted. *Unregister*:
 //! the registry no longer has it (`connections`).
 
 pub mod access;
+mod application;
 mod arg;
 mod arriving;
 mod calls;
@@ -41,6 +42,7 @@ mod drain;
 mod endings;
 mod error;
 pub mod handlers;
+mod lanes;
 mod lease;
 mod local_verbs;
 mod membership;
@@ -73,7 +75,6 @@ use self::{
     delivery::Deliverer,
     drain::Drain,
     endings::{expiry::ExpiryWatch, orders::EndOrders},
-    handlers::Handlers,
     lease::OwnLease,
     membership::heartbeats::Heartbeats,
     notifications::Notifications,
@@ -95,6 +96,7 @@ use crate::{
     transport::door::Door,
 };
 
+pub use application::Application;
 pub use clients::admin::{TokenBearer, TokenRefused};
 pub(crate) use clients::inbound::is_own_event;
 pub use error::GatewayError;
@@ -124,7 +126,7 @@ pub struct Parts {
     /// What is counted.
     pub metrics: Metrics,
     /// What an application does about its clients.
-    pub handlers: Handlers,
+    pub application: Application,
     /// What is called about clients.
     pub backends: Arc<Backends>,
     /// What makes spans.

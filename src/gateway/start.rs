@@ -18,7 +18,7 @@ use super::{
         orders::EndOrders,
         recheck::SessionRecheck,
     },
-    handlers::application::Application,
+    lanes::Lanes,
     lease::OwnLease,
     membership::{heartbeats::Heartbeats, registrar::Registrar, repair::Repairs},
     memory::MemoryWatch,
@@ -46,7 +46,7 @@ impl Gateway {
             bus,
             inbox,
             metrics,
-            handlers,
+            application,
             backends,
             traces,
         } = parts;
@@ -148,17 +148,20 @@ impl Gateway {
             repairs,
             tasks.clone(),
         ));
-        let application = Arc::new(Application::new(
-            handlers,
+        let lanes = Arc::new(Lanes::new(
+            application,
             node_id.clone(),
             config.clone(),
             metrics.clone(),
+            connections.clone(),
         ));
         let calls = Arc::new(Calls::new(
             backends.clone(),
             registry.clone(),
             config.clone(),
             metrics.clone(),
+            delivery.clone(),
+            rooms.clone(),
         ));
         let admin_verbs = Arc::new(AdminVerbs::new(
             auth.clone(),
@@ -187,7 +190,7 @@ impl Gateway {
             metrics.clone(),
             lease.clone(),
             connections.clone(),
-            application.clone(),
+            lanes.clone(),
             calls.clone(),
             client_verbs,
             admin_verbs.clone(),
@@ -203,7 +206,7 @@ impl Gateway {
             registrar.clone(),
             expiry.clone(),
             watching.clone(),
-            application.clone(),
+            lanes.clone(),
             calls,
             events,
         ));
@@ -256,7 +259,7 @@ impl Gateway {
             readiness.clone(),
             connections.clone(),
             heartbeats.clone(),
-            application.clone(),
+            lanes,
         );
         let cookies = &first.auth.session;
         if cookies.is_on() {
@@ -289,7 +292,6 @@ impl Gateway {
             _arrivals: arrivals,
             tasks,
         });
-        application.serve(&inner);
         inner.begin_series();
         engine.mount(protocol);
         inner.tasks.spawn(commands.receive(inbox));

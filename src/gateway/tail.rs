@@ -13,7 +13,6 @@ use tokio::{
     time::Instant,
 };
 
-use super::Gateway;
 use crate::connection::{ConnectionId, UserId};
 
 /// Followers that a node has at the most.
@@ -188,13 +187,6 @@ impl Follower {
                 Err(RecvError::Closed) => None,
             },
         }
-    }
-}
-
-impl Gateway {
-    /// Follows what happens on this node. None while the node has as many followers as it may.
-    pub fn follow_tail(&self) -> Option<Follower> {
-        self.inner.connections.tail.follow()
     }
 }
 

@@ -23,7 +23,7 @@ use switchboard::{
     config::{Config, RunningConfig},
     connection::{Instance, UserId},
     ending::Ending,
-    gateway::{Delivery, Gateway, Message, Parts, Target, handlers::Handlers},
+    gateway::{Application, Delivery, Gateway, Message, Parts, Target},
     metrics::Metrics,
     registry::{Registry, memory::MemoryRegistry},
     telemetry::traces::Traces,
@@ -87,7 +87,7 @@ impl Node {
             instance,
             bus,
             inbox,
-            handlers: Handlers::default(),
+            application: Application::default(),
             traces: Traces::default(),
         })
         .await;

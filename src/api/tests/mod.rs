@@ -23,7 +23,7 @@ use crate::{
     bus::Bus,
     config::{Api, ApiKey, Config, RunningConfig, Scope},
     connection::Instance,
-    gateway::{Parts, TokenBearer, handlers::Handlers},
+    gateway::{Application, Parts, TokenBearer},
     registry::memory::MemoryRegistry,
     telemetry::traces::Traces,
 };
@@ -100,7 +100,7 @@ async fn alone(config: RunningConfig) -> Gateway {
         instance,
         bus,
         inbox,
-        handlers: Handlers::default(),
+        application: Application::default(),
         traces: Traces::default(),
     })
     .await;

@@ -24,9 +24,10 @@ use super::{
         LocalConnections,
         departing::DisconnectListener,
         local::{CurrentConnection, LocalConnection},
+        session_of,
     },
     endings::expiry::ExpiryWatch,
-    handlers::{application::Application, lane::Lane},
+    lanes::{Lane, Lanes},
     membership::registrar::Registrar,
     readiness::Readiness,
     refusal::Refusal,
@@ -40,7 +41,7 @@ use crate::{
     connection::{NodeId, Tally},
     metrics::Metrics,
     registry::{Bar, RATE_WINDOW, Registry},
-    transport::{Session, SessionGuard, engine::Adapter},
+    transport::{Session, engine::Adapter},
 };
 
 /// How often a CONNECT packet that waits looks whether it still has to.
@@ -108,7 +109,7 @@ pub(crate) struct Arrivals {
     registrar: Arc<Registrar>,
     expiry: Arc<ExpiryWatch>,
     watching: Arc<Watching>,
-    application: Arc<Application>,
+    lanes: Arc<Lanes>,
     calls: Arc<Calls>,
     events: Arc<ClientEvents>,
 }
@@ -130,7 +131,7 @@ impl Arrivals {
         registrar: Arc<Registrar>,
         expiry: Arc<ExpiryWatch>,
         watching: Arc<Watching>,
-        application: Arc<Application>,
+        lanes: Arc<Lanes>,
         calls: Arc<Calls>,
         events: Arc<ClientEvents>,
     ) -> Self {
@@ -145,7 +146,7 @@ impl Arrivals {
             registrar,
             expiry,
             watching,
-            application,
+            lanes,
             calls,
             events,
         }
@@ -254,7 +255,7 @@ impl Arrivals {
         let id = self
             .registry
             .new_id(identity.as_ref().map(|identity| &identity.user_id));
-        let lane = self.application.lane();
+        let lane = self.lanes.lane();
         let connection = LocalConnection::new(
             id,
             identity,
@@ -266,10 +267,8 @@ impl Arrivals {
             &self.config.now().limits,
         );
         self.connections.claim_rooms(&connection);
-        let greetings = self
-            .application
-            .decide(&connection, &lane, said.whole())
-            .await?;
+        let greetings = self.lanes.decide(&connection, &lane, said.whole());
+        let greetings = greetings.await?;
         // The node may have begun to drain meanwhile, which ends only the connections that were in the table by then.
         let refusal = match self.readiness.takes_connections() {
             false => Some(Refusal::Unavailable),
@@ -337,8 +336,8 @@ impl Arrivals {
             return;
         };
         let ready = self
+            .lanes
             .application
-            .handlers
             .says_ready()
             .then(|| connection.introduction(&self.node_id, tally));
         let told = connection.set_ready(socket, ready.as_ref(), &greetings);
@@ -361,13 +360,4 @@ impl Arrivals {
                 .carry_out(vec![connection.clone()], &ending.clone());
         }
     }
-}
-
-/// The session under a socket.
-pub(super) fn session_of(socket: &Socket<Adapter>) -> Option<Arc<Session>> {
-    socket
-        .req_parts()
-        .extensions
-        .get::<Arc<SessionGuard>>()
-        .map(|guard| guard.session().clone())
 }

@@ -6,12 +6,14 @@ use derive_more::Constructor;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Calls;
 use crate::{
     connection::ConnectionId,
     ending::Ending,
     gateway::{
-        GatewayError, Message, Target,
-        handlers::ClientEvent,
+        application::ReceivedEvent,
+        error::GatewayError,
+        message::{Message, Target},
         requests::{
             end::DisconnectRequest,
             fields::{GivenUser, Object, present},
@@ -21,7 +23,6 @@ use crate::{
         },
         rooms::NotChanged,
     },
-    metrics::Metrics,
 };
 
 /// What a backend asks for, as it is written.
@@ -154,8 +155,8 @@ impl Action {
 #[derive(Constructor)]
 pub(super) struct Actions<'a> {
     backend: &'a str,
-    metrics: &'a Metrics,
-    event: &'a ClientEvent,
+    calls: &'a Calls,
+    event: &'a ReceivedEvent,
 }
 
 impl Actions<'_> {
@@ -175,7 +176,7 @@ impl Actions<'_> {
             };
             if let Err(error) = done {
                 let backend = self.backend;
-                let failed = self.metrics.backend_actions_failed(backend, name);
+                let failed = self.calls.metrics.backend_actions_failed(backend, name);
                 failed.increment(1);
                 tracing::warn!(backend, action = name, %error, "an action of a backend's answer failed");
             }
@@ -185,8 +186,7 @@ impl Actions<'_> {
 
     /// Sends an event. When this returns, this node's clients have it before the acknowledgement; others have it soon.
     async fn emit(&self, target: &Target, message: &Message) -> Result<(), ActionError> {
-        let gateway = &self.event.gateway;
-        let confirmed = gateway.dispatch(target, message).await?;
+        let confirmed = self.calls.delivery.dispatch(target, message).await?;
         if target.recipient(&message.namespace).is_none() {
             // It reaches this node's clients as it reaches those of others.
             confirmed.await;
@@ -196,7 +196,7 @@ impl Actions<'_> {
 
     /// Takes the calling connection into a room, or out of it.
     async fn change_room(&self, change: RoomChange) -> Result<(), ActionError> {
-        let (rooms, connection) = (&self.event.gateway.inner.rooms, &self.event.local);
+        let (rooms, connection) = (&self.calls.rooms, &self.event.local);
         match change {
             RoomChange::Join(room) => rooms.join(connection, &room).await?,
             RoomChange::Leave(room) => rooms.leave(connection, &room).await?,

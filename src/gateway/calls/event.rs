@@ -8,18 +8,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::to_raw_value};
 
 use super::{
-    ack_arguments,
+    Calls, ack_arguments,
     actions::{Action, Actions},
 };
 use crate::{
     backend::{Backend, CallType},
     connection::Connection,
     gateway::{
+        application::{OnEvent, ReceivedEvent, Reply, handler_of},
         arg::Arg,
-        handlers::{ClientEvent, OnEvent, Reply, handler_of},
         requests::fields::{Object, present},
     },
-    metrics::Metrics,
     registry::{Entry, Registry, RegistryError},
     telemetry::traces::Begin,
 };
@@ -36,7 +35,7 @@ struct Data<'a> {
 }
 
 impl<'a> Data<'a> {
-    fn of(event: &'a ClientEvent) -> Self {
+    fn of(event: &'a ReceivedEvent) -> Self {
         Self {
             namespace: &event.connection.namespace,
             connection: &event.connection,
@@ -63,10 +62,10 @@ struct Answer {
 }
 
 /// The handler of events that are calls to a backend.
-pub(super) fn handler(backend: Arc<Backend>, metrics: Metrics) -> OnEvent {
+pub(super) fn handler(backend: Arc<Backend>, calls: Arc<Calls>) -> OnEvent {
     handler_of(move |event| {
-        let (backend, metrics) = (backend.clone(), metrics.clone());
-        async move { Ok(call(&backend, &metrics, event).await) }
+        let (backend, calls) = (backend.clone(), calls.clone());
+        async move { Ok(call(&backend, &calls, event).await) }
     })
 }
 
@@ -78,7 +77,7 @@ pub(super) fn keeper(backends: Vec<String>, registry: Arc<dyn Registry>) -> OnEv
     })
 }
 
-async fn keep(backends: &[String], registry: &dyn Registry, event: ClientEvent) -> Reply {
+async fn keep(backends: &[String], registry: &dyn Registry, event: ReceivedEvent) -> Reply {
     let from = Entry {
         user: event.connection.user_id.clone(),
         id: event.connection.id.clone(),
@@ -97,24 +96,24 @@ async fn keep(backends: &[String], registry: &dyn Registry, event: ClientEvent) 
 }
 
 /// Calls a backend about an event, in a trace that begins with the event and holds what the answer asks for.
-async fn call(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
+async fn call(backend: &Backend, calls: &Calls, event: ReceivedEvent) -> Reply {
     let span = backend.traces().begin(|| {
         Begin::new(CallType::Event.as_str(), SpanKind::Server)
             .with("switchboard.namespace", event.connection.namespace.clone())
             .with("switchboard.event", event.name.clone())
             .with("switchboard.connection", event.connection.id.to_string())
     });
-    span.within(ask(backend, metrics, event)).await
+    span.within(ask(backend, calls, event)).await
 }
 
-async fn ask(backend: &Backend, metrics: &Metrics, event: ClientEvent) -> Reply {
+async fn ask(backend: &Backend, calls: &Calls, event: ReceivedEvent) -> Reply {
     let data = Data::of(&event);
-    let max_payload = event.gateway.inner.delivery.max_payload();
+    let max_payload = calls.delivery.max_payload();
     let read = |body: &[u8]| read(body, &event.connection.namespace, max_payload);
     match backend.call(CallType::Event, &data, read).await {
         Ok(Answer { ack, actions }) => {
             let name = &backend.config().name;
-            let ending = Actions::new(name, metrics, &event).carry_out(actions).await;
+            let ending = Actions::new(name, calls, &event).carry_out(actions).await;
             Reply { args: ack, ending }
         }
         Err(_) => Reply::unavailable(),

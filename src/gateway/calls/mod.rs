@@ -1,8 +1,8 @@
 //! Calls to backends: who comes (`connect`, with the `headers` of the handshake), what clients say (`event`), and what is to be done by
 //! the answers (`actions`).
 //!
-//! A client's event that is a call waits in its connection's [`lane`](super::handlers::lane), like one that a handler of the
-//! library's takes: a connection's calls go one after another, and hold up nothing but each other.
+//! A client's event that is a call waits in its connection's [`lane`](super::lanes), like one that a program's own
+//! handler takes: a connection's calls go one after another, and hold up nothing but each other.
 
 mod actions;
 pub(super) mod connect;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use derive_more::Constructor;
 use serde_json::Value;
 
-use super::{arg::Arg, handlers::OnEvent, message};
+use super::{application::OnEvent, arg::Arg, delivery::Deliverer, message, rooms::RoomChanges};
 use crate::{backend::Backends, config::RunningConfig, metrics::Metrics, registry::Registry};
 
 /// Calls backends.
@@ -24,17 +24,19 @@ pub(super) struct Calls {
     registry: Arc<dyn Registry>,
     config: RunningConfig,
     metrics: Metrics,
+    delivery: Arc<Deliverer>,
+    rooms: Arc<RoomChanges>,
 }
 
 impl Calls {
     /// The handler of a client's event that is kept for backends or a call to one; none if it is neither.
-    pub(super) fn handler(&self, namespace: &str, event: &str) -> Option<OnEvent> {
+    pub(super) fn handler(self: &Arc<Self>, namespace: &str, event: &str) -> Option<OnEvent> {
         let queueing = self.backends.queueing(namespace, event);
         if !queueing.is_empty() {
             return Some(event::keeper(queueing, self.registry.clone()));
         }
         let backend = self.backends.for_event(namespace, event)?;
-        Some(event::handler(backend, self.metrics.clone()))
+        Some(event::handler(backend, self.clone()))
     }
 }
 

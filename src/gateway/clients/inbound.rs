@@ -5,7 +5,7 @@
 //! run side by side and in any order. [`Inbound`] implements the handler's trait itself: it is called by the reader of the
 //! connection, for one packet after the other, and puts what is to be handled into a queue. The task that works the queue
 //! off lives only while there is something in it. One such handler serves all events of a socket, as its fallback. What an
-//! application or a backend handles goes to the connection's [`lane`](crate::gateway::handlers::lane), a queue of its own.
+//! application or a backend handles goes to the connection's [`lane`](crate::gateway::lanes), a queue of its own.
 
 use std::sync::{Arc, Weak};
 
@@ -26,18 +26,14 @@ use crate::{
     config::{Config, RunningConfig},
     ending::Ending,
     gateway::{
+        application::OnEvent,
         calls::Calls,
         connections::{
             LocalConnections,
             event_limiter::Verdict,
             local::{CurrentConnection, LocalConnection},
         },
-        handlers::{
-            OnEvent,
-            application::Application,
-            lane::{Lane, QueuedEvent},
-            queue::{Bounds, Queue},
-        },
+        lanes::{Bounds, Lane, Lanes, Queue, QueuedEvent},
         lease::OwnLease,
         tail::Happening,
         tasks::contain_async,
@@ -194,7 +190,7 @@ pub(crate) struct ClientEvents {
     metrics: Metrics,
     lease: Arc<OwnLease>,
     connections: Arc<LocalConnections>,
-    application: Arc<Application>,
+    lanes: Arc<Lanes>,
     calls: Arc<Calls>,
     client_verbs: ClientVerbs,
     admin_verbs: Arc<AdminVerbs>,
@@ -211,7 +207,7 @@ impl ClientEvents {
         metrics: Metrics,
         lease: Arc<OwnLease>,
         connections: Arc<LocalConnections>,
-        application: Arc<Application>,
+        lanes: Arc<Lanes>,
         calls: Arc<Calls>,
         client_verbs: ClientVerbs,
         admin_verbs: Arc<AdminVerbs>,
@@ -221,7 +217,7 @@ impl ClientEvents {
             metrics,
             lease,
             connections,
-            application,
+            lanes,
             calls,
             client_verbs,
             admin_verbs,
@@ -239,7 +235,7 @@ impl ClientEvents {
 
     /// What handles an event that is none of Switchboard's own: the application, or a backend.
     fn handler(&self, namespace: &str, event: &str) -> Option<OnEvent> {
-        let handler = self.application.handlers.event(namespace, event).cloned();
+        let handler = self.lanes.application.on_event(namespace, event).cloned();
         handler.or_else(|| {
             let is_own = Verb::of(namespace, event, Offered::all).is_some();
             (!is_own).then(|| self.calls.handler(namespace, event))?

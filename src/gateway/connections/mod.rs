@@ -13,6 +13,7 @@ pub(crate) mod table;
 use std::sync::Arc;
 
 use governor::DefaultDirectRateLimiter;
+use socketioxide::socket::Socket;
 use tokio::sync::mpsc;
 
 use self::{local::LocalConnection, memberships::Memberships, table::ConnectionTable};
@@ -22,6 +23,7 @@ use crate::{
     connection::{ConnectionId, UserId},
     metrics::Metrics,
     registry::{Member, Registry},
+    transport::{Session, SessionGuard, engine::Adapter},
 };
 
 /// The connections of this node.
@@ -106,4 +108,13 @@ impl LocalConnections {
     pub(crate) fn send_queue_bytes(&self) -> usize {
         self.config.now().limits.send_queue_bytes.as_u64() as usize
     }
+}
+
+/// The session under a socket.
+pub(super) fn session_of(socket: &Socket<Adapter>) -> Option<Arc<Session>> {
+    socket
+        .req_parts()
+        .extensions
+        .get::<Arc<SessionGuard>>()
+        .map(|guard| guard.session().clone())
 }

@@ -17,8 +17,10 @@ use super::{
 use crate::{
     gateway::{
         arg::{Arg, arguments},
-        arriving::session_of,
-        connections::event_limiter::{EventLimiter, Verdict},
+        connections::{
+            event_limiter::{EventLimiter, Verdict},
+            session_of,
+        },
     },
     transport::engine::Adapter,
 };

@@ -44,8 +44,7 @@ use self::{
     verbs::Hands,
 };
 use super::{
-    arriving::session_of,
-    connections::{LocalConnections, event_limiter::EventLimiter},
+    connections::{LocalConnections, event_limiter::EventLimiter, session_of},
     delivery::Deliverer,
     message::{Json, PageEvent},
     peers::Peers,

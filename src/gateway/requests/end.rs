@@ -8,7 +8,7 @@ use super::{Fault, Invalid, excepted, reason, time};
 use crate::{
     connection::ConnectionId,
     ending::Ending,
-    gateway::{Disconnected, access::Revoked},
+    gateway::message::{Disconnected, Revoked},
     registry::Ban,
 };
 

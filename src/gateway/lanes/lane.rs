@@ -9,11 +9,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use socketioxide::{extract::AckSender, handler::Value as Packet, socket::Socket};
 
-use super::application::Application;
+use super::{
+    Lanes,
+    queue::{Bounds, Queue},
+};
 use crate::gateway::{
+    application::OnEvent,
     connections::local::{ConnectionObserver, LocalConnection},
-    handlers::OnEvent,
-    handlers::queue::{Bounds, Queue},
 };
 use crate::{connection::ConnectionId, transport::engine::Adapter};
 
@@ -35,7 +37,7 @@ enum Work {
 
 /// What waits for an application's handlers, of one connection.
 pub(crate) struct Lane {
-    application: Arc<Application>,
+    lanes: Arc<Lanes>,
     state: Mutex<State>,
 }
 
@@ -50,9 +52,9 @@ struct State {
 
 impl Lane {
     /// A lane of a connection that is about to come.
-    pub(crate) fn new(application: Arc<Application>) -> Arc<Self> {
+    pub(super) fn new(lanes: Arc<Lanes>) -> Arc<Self> {
         Arc::new(Self {
-            application,
+            lanes,
             state: Mutex::default(),
         })
     }
@@ -93,7 +95,7 @@ impl Lane {
     fn begin(self: &Arc<Self>, state: &mut State) {
         if state.open && state.queue.begin() {
             let work = self.clone().work_off();
-            self.application.handlers.running.spawn(work);
+            self.lanes.running.spawn(work);
         }
     }
 
@@ -103,10 +105,8 @@ impl Lane {
                 return;
             };
             match work {
-                Work::Event(event) => self.application.hand_over(*event).await,
-                Work::Gone(connection, reason) => {
-                    self.application.tell_gone(&connection, reason).await
-                }
+                Work::Event(event) => self.lanes.hand_over(*event).await,
+                Work::Gone(connection, reason) => self.lanes.tell_gone(connection, reason).await,
             }
         }
     }
@@ -120,7 +120,7 @@ impl ConnectionObserver for Lane {
     /// The end is told behind the connection's events, once. Of one that was never told that it is connected, events are left out.
     fn gone(self: Arc<Self>, connection: &Arc<LocalConnection>, reason: &'static str) {
         let mut state = self.state.lock();
-        let told = self.application.handlers.disconnect().is_some();
+        let told = self.lanes.application.on_disconnect().is_some();
         if !told || state.whose.as_ref() != Some(&connection.id) {
             return;
         }
