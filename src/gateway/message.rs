@@ -1,16 +1,21 @@
-//! What a backend sends, and what it is told became of it.
+//! What a backend sends, and whom to; its arguments are `json`, and `outcome` is what the backend is told became of it.
 
-use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
+mod json;
+mod outcome;
+
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer, ser::SerializeTuple};
+
+pub(super) use self::json::check_binary;
+pub use self::{
+    json::Json,
+    outcome::{
+        AckError, AckReply, Acked, Delivery, Disconnected, Revoked, RoomChanged, TokenRevoked,
+    },
 };
-
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize, Serializer, ser::SerializeTuple};
-use serde_json::{Value, value::RawValue};
-use utoipa::ToSchema;
-
-use super::arg::{Arg, Arguments, BASE64};
+pub(crate) use self::{json::arguments, outcome::Answer};
+use super::arg::{Arg, Arguments};
 use crate::{
     connection::{ConnectionId, UserId},
     registry::{
@@ -163,257 +168,6 @@ impl PageEvent {
     }
 }
 
-/// Where a message went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Delivery {
-    /// How many connections it was handed to.
-    pub connections: u64,
-    /// On how many nodes.
-    pub nodes: u64,
-    /// How many further nodes hold connections that it is for and have not said in time what became of it, or can't say yet that
-    /// it reached any: it may have.
-    pub unconfirmed: u64,
-}
-
-/// What one client answered, between nodes.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Answer {
-    /// The first argument of its acknowledgement, as JSON; null if it came without one.
-    Given(Box<str>),
-    /// More than is passed on.
-    TooLarge,
-}
-
-/// What one client answered.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[serde(untagged)]
-pub enum AckReply {
-    /// Its answer.
-    Given {
-        /// Whose it is.
-        #[serde(rename = "connectionId")]
-        connection_id: ConnectionId,
-        /// The first argument of its acknowledgement, in which binary is `{"$base64": "…"}`; null if it came without one, or with one
-        /// that is no JSON, is nested deeper than 128 levels, holds a number that no double does, or an object whose first name
-        /// has an escape in it, which socketioxide-parser-common 0.17.3 can't read.
-        data: Json,
-    },
-    /// It has answered, and the answer is not passed on.
-    Cut {
-        /// Whose it was.
-        #[serde(rename = "connectionId")]
-        connection_id: ConnectionId,
-        /// Why.
-        error: AckError,
-    },
-}
-
-/// JSON as text, which is serialized as what it says. A value becomes text once, where it comes in; from there on it is copied as
-/// it is to every node and connection.
-#[derive(Clone, Debug, ToSchema)]
-#[schema(value_type = Value)]
-pub struct Json(Box<RawValue>);
-
-impl Json {
-    /// The text of something that is serialized without fail, such as a [`serde_json::Value`].
-    ///
-    /// # Errors
-    ///
-    /// What [`serde_json`] says of a value that is no JSON, as a map is whose keys are not texts.
-    pub fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
-        serde_json::value::to_raw_value(value).map(Self)
-    }
-
-    /// A text that is JSON; none if it is not.
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok().map(Self)
-    }
-
-    /// The JSON that a client's text says; null if it is none, or is nested deeper than serde_json reads.
-    fn of_client(text: &str) -> Self {
-        let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
-        let read = is_json.then(|| Self::read(text)).flatten();
-        read.unwrap_or_else(|| Self(RawValue::NULL.to_owned()))
-    }
-
-    /// The text.
-    pub fn text(&self) -> &str {
-        self.0.get()
-    }
-
-    /// Whether there may be binary in it. serde_json escapes no dollar sign.
-    fn may_hold_binary(&self) -> bool {
-        self.text().contains(BASE64)
-    }
-
-    fn to_arg(&self) -> Arg {
-        let value: Value = serde_json::from_str(self.text()).unwrap_or_default();
-        Arg::from(value)
-    }
-}
-
-impl PartialEq for Json {
-    fn eq(&self, other: &Self) -> bool {
-        self.text() == other.text()
-    }
-}
-
-impl Serialize for Json {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(to)
-    }
-}
-
-/// Why the arguments of a message can't be sent.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BadArguments {
-    /// Two ways to say them at once.
-    #[error("data and args: one of them, not both")]
-    Both,
-    /// A text that stands for binary.
-    #[error("{place}.{BASE64}: {error}")]
-    Binary {
-        /// Where it is, such as `args[1].file`.
-        place: String,
-        /// What is wrong with it.
-        error: base64::DecodeError,
-    },
-    /// What can't be written.
-    #[error("data: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
-/// The arguments of a message, of which a request says one as `data`, or all as `args`; neither: there are none.
-pub(crate) fn arguments(
-    data: Option<Value>,
-    args: Option<Vec<Value>>,
-) -> Result<Vec<Json>, BadArguments> {
-    let args = match (data, args) {
-        (Some(_), Some(_)) => return Err(BadArguments::Both),
-        (Some(data), None) => {
-            check_binary(&data, &mut "data".to_owned())?;
-            vec![data]
-        }
-        (None, args) => {
-            let args = args.unwrap_or_default();
-            for (index, arg) in args.iter().enumerate() {
-                check_binary(arg, &mut format!("args[{index}]"))?;
-            }
-            args
-        }
-    };
-    Ok(args.iter().map(Json::of).collect::<Result<_, _>>()?)
-}
-
-/// Refuses what stands for binary and is no base64: clients would get the object as it is. `place` names the value.
-pub(super) fn check_binary(value: &Value, place: &mut String) -> Result<(), BadArguments> {
-    let length = place.len();
-    let mut check = |value: &Value, step: &dyn fmt::Display| {
-        write!(place, "{step}").ok();
-        let checked = check_binary(value, place);
-        place.truncate(length);
-        checked
-    };
-    match value {
-        Value::Object(fields) => match Arg::binary(fields) {
-            Some(Err(error)) => Err(BadArguments::Binary {
-                place: place.clone(),
-                error,
-            }),
-            Some(Ok(_)) => Ok(()),
-            None => fields
-                .iter()
-                .try_for_each(|(name, value)| check(value, &format_args!(".{name}"))),
-        },
-        Value::Array(all) => all
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, value)| check(value, &format_args!("[{index}]"))),
-        _ => Ok(()),
-    }
-}
-
-/// Why an answer is not passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AckError {
-    /// It has more than `limits.ack_bytes`, or all answers together more than 16 MB.
-    TooLarge,
-}
-
-impl AckReply {
-    /// The answer of a connection, as the API shows it.
-    pub(crate) fn of(connection_id: ConnectionId, answer: Answer) -> Self {
-        match answer {
-            Answer::Given(data) => Self::Given {
-                connection_id,
-                data: Json::of_client(&data),
-            },
-            Answer::TooLarge => Self::Cut {
-                connection_id,
-                error: AckError::TooLarge,
-            },
-        }
-    }
-}
-
-/// Where a message went, and what came back.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
-pub struct Acked {
-    /// How many connections it was handed to.
-    pub connections: u64,
-    /// On how many nodes.
-    pub nodes: u64,
-    /// How many further nodes hold connections that it is for and have not said in time what became of it, or can't say yet that
-    /// it reached any: it may have.
-    pub unconfirmed: u64,
-    /// The answers, in the order they came.
-    pub acks: Vec<AckReply>,
-    /// How many connections did not answer in time.
-    pub missing: u64,
-}
-
-/// What became of an order to end connections.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Disconnected {
-    /// How many are closed and out of the registry.
-    pub disconnected: u64,
-    /// On how many nodes.
-    pub nodes: u64,
-    /// Those of which that could not be confirmed in time. Their nodes carry the order out when they can.
-    pub remaining: Vec<ConnectionId>,
-}
-
-/// What became of a change to who is in a room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RoomChanged {
-    /// How many connections have joined or left.
-    pub connections: u64,
-    /// On how many nodes.
-    pub nodes: u64,
-    /// How many further nodes hold connections that it is for and have not said in time that it is done.
-    pub unconfirmed: u64,
-}
-
-/// What became of the revocation of one token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenRevoked {
-    /// The connections that came in by it, as far as nodes have told.
-    pub disconnected: Disconnected,
-    /// How many nodes have not said in time that all of theirs are closed. Of those that have said nothing, `remaining` can name
-    /// none.
-    pub unconfirmed: u64,
-}
-
-/// What became of the revocation of a user's tokens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revoked {
-    /// Tokens issued before are refused; by the registry's clock.
-    pub revoked_before: Timestamp,
-    /// The connections that had come in with one.
-    pub disconnected: Disconnected,
-}
-
 /// Whether an event has a name that can be sent: not empty, and not reserved.
 pub(crate) fn is_sendable(event: &str) -> bool {
     !event.is_empty() && !RESERVED_EVENTS.contains(&event)
@@ -476,30 +230,6 @@ impl Serialize for Outgoing<'_> {
                 tuple.end()
             }
             Self::Binary(args) => Arguments(args).serialize(to),
-        }
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn json_is_serialized_as_what_it_says() {
-        let value = json!({"a": [1, -2, 0.5, u64::MAX, "\u{0}ü\u{2028}", null]});
-        let data = Json::of(&value).unwrap();
-        assert_eq!(data.text(), value.to_string());
-        assert_eq!(
-            serde_json::to_string(&[&data]).unwrap(),
-            format!("[{value}]")
-        );
-        assert_eq!(Json::read(data.text()), Some(data));
-        for no_json in ["", "{", "1 2", "nul"] {
-            assert_eq!(Json::read(no_json), None);
-            assert_eq!(Json::of_client(no_json).text(), "null");
         }
     }
 }
