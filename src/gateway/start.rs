@@ -235,8 +235,7 @@ impl Gateway {
             operators.clone(),
         );
         let engine = Engine::new(mount::engine_settings(&config, &door), Arc::new(listener));
-        let (protocol, sockets) = mount::mount(&arrivals, &operators).await;
-        delivery.mounted(sockets);
+        let protocol = mount::mount(&arrivals, &operators).await;
 
         let commands = Arc::new(PeerCommands::new(
             metrics.clone(),

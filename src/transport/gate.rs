@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::{
     namespaces::Namespaces,
     packets::{self, Packet, attachment_of_text, refusal_of_msgpack},
+    unwritten::Unwritten,
 };
 use crate::{connection::ConnectionId, ending::Breach};
 
@@ -87,6 +88,7 @@ pub(super) struct Gate {
     /// Whether a ping was kept from the client, and the engine waits for its answer.
     owes_pong: AtomicBool,
     base64: AtomicBool,
+    unwritten: Unwritten,
 }
 
 /// What the last event has announced and what of it has not come: with its attachments it is one message.
@@ -155,7 +157,13 @@ impl Gate {
             withholds_ping: AtomicBool::new(false),
             owes_pong: AtomicBool::new(false),
             base64: AtomicBool::new(false),
+            unwritten: Unwritten::default(),
         }
+    }
+
+    /// What the engine has not written yet.
+    pub(super) fn unwritten(&self) -> &Unwritten {
+        &self.unwritten
     }
 
     /// Keeps the engine's next ping from the client. The engine sends the first at once (engineioxide 0.17.9, `socket.rs`: the
@@ -406,6 +414,7 @@ impl Gate {
     /// not the session's, which is a credential; a CONNECT_ERROR packet has a code beside its message; the open packet tells the
     /// size that this session is held to, and not the engine's, which is that of all. The first ping may be withheld.
     pub(super) fn outgoing(&self, packet: &[u8]) -> Outgoing {
+        self.unwritten.look(packet);
         if packet == b"2" && self.withholds_ping.swap(false, Ordering::AcqRel) {
             self.owes_pong.store(true, Ordering::Release);
             return Outgoing::Nothing;

@@ -40,6 +40,7 @@
 //! - `frames` follows a client's WebSocket frames; `recoder` makes those anew that the engine can't read.
 //! - `gate` judges what a client sends before the engine acts on it.
 //! - `outgoing` rewrites what the engine says, as the gate has it, and counts the messages in what never leaves.
+//! - `past` takes messages for many clients past the engine; `unwritten` knows where they would overtake something.
 
 mod addresses;
 pub mod bundle;
@@ -55,14 +56,17 @@ pub mod origin;
 mod outgoing;
 mod packets;
 pub mod parted;
+mod past;
 pub mod peer;
 mod probe;
 mod recoder;
 mod request;
 pub mod session;
 mod turn_away;
+mod unwritten;
 pub mod wire;
 
 pub use engine::Engine;
 pub use gate::{MessageSizes, PATIENCE};
+pub use past::{EventFrames, Writes};
 pub use session::{Handshake, Session, SessionEvents, SessionGuard, SessionId};

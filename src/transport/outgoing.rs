@@ -68,6 +68,9 @@ pub(super) fn outgoing_frames<'a>(gate: &Gate, frames: &'a [u8], ends: bool) -> 
     while at < frames.len() {
         let frame = Frame::first(&frames[at..]);
         let end = at + frame.length.max(1);
+        if frame.opcode == BINARY {
+            gate.unwritten().look_at_attachment();
+        }
         let outgoing = match frame.opcode {
             CLOSE if ends => Outgoing::Nothing,
             BINARY if gate.is_base64() => Outgoing::Instead(attachment_as_text(frame.payload)),
@@ -116,15 +119,15 @@ fn last_frame(gate: &Gate) -> Option<NewFrame> {
 /// The body of an answer to a poll, as it is to leave.
 pub(super) fn outgoing_body(gate: &Gate, body: Bytes) -> Bytes {
     let packets = body.split(|byte| *byte == SEPARATOR);
-    if packets
-        .clone()
-        .all(|packet| gate.outgoing(packet) == Outgoing::AsItIs)
-    {
+    let outgoing = packets.clone().map(|packet| gate.outgoing(packet));
+    let outgoing = Vec::from_iter(outgoing);
+    gate.unwritten().settle();
+    if outgoing.iter().all(|it| *it == Outgoing::AsItIs) {
         return body;
     }
     let mut leaving = Vec::with_capacity(body.len());
-    for packet in packets {
-        let packet = match gate.outgoing(packet) {
+    for (packet, outgoing) in packets.zip(outgoing) {
+        let packet = match outgoing {
             Outgoing::AsItIs => Cow::Borrowed(packet),
             Outgoing::Instead(packet) => Cow::Owned(packet.into_bytes()),
             Outgoing::Nothing => continue,

@@ -63,6 +63,35 @@ onBothRegistries((world) => {
     assert.deepEqual((await asked.wait('sign')).slice(0, 2), [Buffer.from('text'), 2]);
   });
 
+  for (const transports of [['websocket'], ['polling'], ['polling', 'websocket']]) {
+    test(`what is sent to one, to a room and with an answer comes in the order in which it was sent (${transports})`, async () => {
+      const room = `order:${process.pid}/${transports}`;
+      const clients = [];
+      for (const user of [someone('order'), someone('order'), someone('order')]) {
+        clients.push(await connected(world.door, { user, transports, claims: { rooms: [room] } }));
+      }
+      const [client] = clients;
+      const count = 300;
+      // Alone, many of them are written together; to a room, they go another way than to one, and with binary they are several frames.
+      const message = (n) => ({ event: 'n', args: n % 7 === 0 ? [n, base64(`${n}`)] : [n], ...(n % 3 === 0 ? { connection: client.id } : { room }) });
+      const messages = Array.from({ length: count }, (_, n) => message(n));
+      const answers = [];
+      for (let at = 0; at < count; at += 100) {
+        answers.push(client.ask('devices'));
+        const { results } = await world.api.ok('POST', '/v1/events', { messages: messages.slice(at, at + 100) });
+        for (const result of results) assert.ok(result.connections >= 1, JSON.stringify(result));
+      }
+      await Promise.all(answers);
+      for (const one of clients) {
+        const meant = messages.map((_, n) => n).filter((n) => one === client || n % 3 !== 0);
+        await one.wait('n', { nth: meant.length });
+        const got = one.seen.filter(({ name }) => name === 'n').map(({ args }) => args);
+        assert.deepEqual(got.map(([n]) => n), meant, transports);
+        for (const [n, bytes] of got) assert.deepEqual(bytes, n % 7 === 0 ? Buffer.from(`${n}`) : undefined);
+      }
+    });
+  }
+
   test('who is excepted gets nothing, on whatever node, and everybody else does', async () => {
     const { clients, ways } = await crowd();
     const [one, other] = clients;

@@ -264,6 +264,7 @@ impl Arrivals {
             device_id,
             session.clone(),
             lane.clone(),
+            self.connections.members.clone(),
             &self.config.now().limits,
         );
         self.connections.claim_rooms(&connection);

@@ -62,7 +62,7 @@ pub(crate) fn engine_settings(running: &RunningConfig, door: &Arc<Door>) -> Engi
 pub(crate) async fn mount(
     arrivals: &Arc<Arrivals>,
     operators: &Arc<Operators>,
-) -> (SocketIoService<NotFoundService, Adapter>, SocketIo<Adapter>) {
+) -> SocketIoService<NotFoundService, Adapter> {
     let Config {
         limits,
         ping,
@@ -125,7 +125,7 @@ pub(crate) async fn mount(
         let mounted = io.ns(admin_ui.namespace.clone(), handler.with(middleware));
         check_mounted(&admin_ui.namespace, mounted.await);
     }
-    (protocol, io)
+    protocol
 }
 
 /// Says that a namespace is not there. The configuration has been validated, and the bus takes subscriptions while Redis is away.

@@ -137,8 +137,7 @@ impl MessageHandler<Adapter, ()> for Inbound {
         }
         let Some(verb) = verb else {
             events.metrics.events_unknown().increment(1);
-            let Ok(ack) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
-            return acknowledge(ack, Err(UNKNOWN_EVENT.to_owned()));
+            return acknowledge(&connection, &socket, ack, Err(UNKNOWN_EVENT.to_owned()));
         };
         let bounds = events.event_bounds();
         let bytes = weight(&packet);
@@ -250,18 +249,16 @@ impl ClientEvents {
         lane: &Arc<Lane>,
         handler: OnEvent,
         name: String,
-        mut packet: Packet,
+        packet: Packet,
         ack: Option<i64>,
         socket: Arc<Socket<Adapter>>,
     ) {
         let bytes = weight(&packet);
-        let Ok(answer) = AckSender::<Adapter>::from_message_parts(&socket, &mut packet, &ack);
         let event = QueuedEvent {
             handler,
             name,
             packet,
-            ack: answer,
-            wants_ack: ack.is_some(),
+            ack: ack_sender(&socket, ack),
             socket: socket.clone(),
         };
         if !lane.push(event, bytes, &self.event_bounds()) {
@@ -284,11 +281,11 @@ impl ClientEvents {
                 Ok(given.unwrap_or_default())
             }
         };
-        let Ok(ack) =
-            AckSender::<Adapter>::from_message_parts(socket, &mut asked.packet, &asked.ack);
         let given = match read {
             Ok(given) => given,
-            Err(denied) => return acknowledge(ack, Err(denied.to_string())),
+            Err(denied) => {
+                return acknowledge(&connection, socket, asked.ack, Err(denied.to_string()));
+            }
         };
         let outcome = match asked.verb {
             _ if self
@@ -311,7 +308,7 @@ impl ClientEvents {
                 .await
                 .map_err(|denied| denied.to_string()),
         };
-        acknowledge(ack, outcome);
+        acknowledge(&connection, socket, asked.ack, outcome);
     }
 
     /// Holds an inbound event to the limits. Returns whether it is to be handled.
@@ -347,14 +344,27 @@ impl ClientEvents {
     ) {
         self.metrics.events_refused().increment(1);
         connection.send_error(TOO_MANY);
-        let mut packet = Packet::Str(Default::default(), None);
-        let Ok(ack) = AckSender::<Adapter>::from_message_parts(socket, &mut packet, &ack);
-        acknowledge(ack, Err(TOO_MANY.to_owned()));
+        acknowledge(connection, socket, ack, Err(TOO_MANY.to_owned()));
     }
 }
 
-/// `{ok: true, …}` or `{ok: false, error}`.
-fn acknowledge(ack: AckSender<Adapter>, outcome: Result<Value, String>) {
+/// What answers the event with this number, if it has one: the client waits for an answer then.
+fn ack_sender(socket: &Arc<Socket<Adapter>>, ack: Option<i64>) -> Option<AckSender<Adapter>> {
+    let mut packet = Packet::Str(Default::default(), None);
+    ack?;
+    AckSender::from_message_parts(socket, &mut packet, &ack).ok()
+}
+
+/// Answers an event, if its client waits for that: `{ok: true, …}` or `{ok: false, error}`.
+fn acknowledge(
+    connection: &LocalConnection,
+    socket: &Arc<Socket<Adapter>>,
+    ack: Option<i64>,
+    outcome: Result<Value, String>,
+) {
+    let Some(ack) = ack_sender(socket, ack) else {
+        return;
+    };
     let answer = match outcome {
         Ok(Value::Object(mut fields)) => {
             fields.insert("ok".into(), true.into());
@@ -363,8 +373,8 @@ fn acknowledge(ack: AckSender<Adapter>, outcome: Result<Value, String>) {
         Ok(_) => json!({ "ok": true }),
         Err(error) => json!({ "ok": false, "error": error }),
     };
-    // A client that did not ask for an answer, or is gone, gets none.
-    ack.send(&answer).ok();
+    // A client that is gone gets none.
+    connection.by_engine(|| ack.send(&answer)).ok();
 }
 
 /// The bytes of a packet.

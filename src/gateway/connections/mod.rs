@@ -1,12 +1,13 @@
 //! The connections of this node: each is found here, ended here, and departs from here.
 //!
 //! `table` finds them and `local` is one of them; `ending` ends them, `departing` is the one way out, whatever ended them;
-//! `memberships` tells the registry of their rooms; `event_limiter` bounds what each may send.
+//! `members` finds those of a room; `memberships` tells the registry of their rooms; `event_limiter` bounds what each may send.
 
 pub(crate) mod departing;
 pub(crate) mod ending;
 pub(crate) mod event_limiter;
 pub(crate) mod local;
+pub(crate) mod members;
 pub(crate) mod memberships;
 pub(crate) mod table;
 
@@ -16,7 +17,9 @@ use governor::DefaultDirectRateLimiter;
 use socketioxide::socket::Socket;
 use tokio::sync::mpsc;
 
-use self::{local::LocalConnection, memberships::Memberships, table::ConnectionTable};
+use self::{
+    local::LocalConnection, members::RoomMembers, memberships::Memberships, table::ConnectionTable,
+};
 use super::{lease::OwnLease, tail::Tail, tasks::Tasks};
 use crate::{
     config::RunningConfig,
@@ -30,6 +33,8 @@ use crate::{
 pub(crate) struct LocalConnections {
     /// Finds them.
     pub(crate) table: ConnectionTable,
+    /// Finds those of a room.
+    pub(crate) members: Arc<RoomMembers>,
     /// Tells followers what happens to them.
     pub(crate) tail: Tail,
     config: RunningConfig,
@@ -62,6 +67,7 @@ impl LocalConnections {
         let (departures, departing) = mpsc::unbounded_channel();
         let connections = Arc::new(Self {
             table: ConnectionTable::new(metrics.clone()),
+            members: Arc::default(),
             tail: Tail::new(),
             config,
             metrics,

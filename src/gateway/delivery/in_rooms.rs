@@ -22,7 +22,7 @@ impl Deliverer {
         } else if self.may_deliver(&Target::All, &message.namespace) {
             let mut connections = self.in_rooms(&message.namespace, selection);
             self.drop_for_lagging(&mut connections, message);
-            let handed = self.hand_to_each(connections, message, &message.arguments());
+            let handed = self.hand_to_each(&connections, message);
             let delivered = self.metrics.messages_delivered("room");
             delivered.increment(handed.connections);
         }
@@ -86,7 +86,7 @@ impl Deliverer {
         let mut members = match user_of(room) {
             Some(user) => table.of_user(&user),
             None => {
-                let mut members = self.in_room(namespace, room);
+                let mut members = self.connections.members.of(namespace, room);
                 members.extend(table.get(&room.into()));
                 members
             }

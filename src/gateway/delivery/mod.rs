@@ -5,25 +5,20 @@ mod in_rooms;
 mod repeats;
 mod traced;
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use socketioxide::{BroadcastError, SocketError, SocketIo};
 use tokio::time::Instant;
 
 use crate::gateway::{
     GatewayError,
     connections::{
         LocalConnections,
-        local::{CurrentConnection, ENDED, LocalConnection, NotSent},
+        local::{LocalConnection, NotSent},
     },
     delivery::{acks::AckBudget, repeats::Repeats},
     lease::OwnLease,
-    message::{AckReply, Acked, Answer, Delivery, Message, Outgoing, Target},
+    message::{AckReply, Acked, Answer, Delivery, Message, Target},
     peers::{
         Peers,
         receipts::{AskedNodes, Collected, Request},
@@ -36,7 +31,7 @@ use crate::{
     connection::ConnectionId,
     metrics::Metrics,
     telemetry::traces::{Span, Traces},
-    transport::engine::Adapter,
+    transport::{EventFrames, Writes},
 };
 
 /// How long a send waits for the receipts of other nodes. Who has not confirmed by then is unconfirmed.
@@ -85,8 +80,6 @@ pub(crate) struct Deliverer {
     lease: Arc<OwnLease>,
     connections: Arc<LocalConnections>,
     peers: Arc<Peers>,
-    /// Which sockets are in which room; set once, when the namespaces are mounted.
-    sockets: OnceLock<SocketIo<Adapter>>,
     repeats: Repeats,
     traces: Traces,
 }
@@ -107,15 +100,9 @@ impl Deliverer {
             lease,
             connections,
             peers,
-            sockets: OnceLock::new(),
             repeats: Repeats::default(),
             traces,
         }
-    }
-
-    /// The namespaces are mounted on this server: from here on messages to rooms and to all reach its sockets.
-    pub(crate) fn mounted(&self, sockets: SocketIo<Adapter>) {
-        self.sockets.set(sockets).ok();
     }
 
     /// How many bytes a message may have, as JSON.
@@ -152,13 +139,7 @@ impl Deliverer {
     }
 
     fn hand_over(&self, target: &Target, message: &Message) -> Handed {
-        let (connections, args) = (self.here(target, message), message.arguments());
-        let at_once = match target {
-            Target::Room(room) => self.emit(Some(room), &connections, message, &args),
-            Target::All => self.emit(None, &connections, message, &args),
-            Target::User(_) | Target::Device(..) | Target::Connection(_) => None,
-        };
-        let handed = at_once.unwrap_or_else(|| self.hand_to_each(connections, message, &args));
+        let handed = self.hand_to_each(&self.here(target, message), message);
         self.handed(target, message, handed);
         handed
     }
@@ -178,15 +159,17 @@ impl Deliverer {
         });
     }
 
-    fn hand_to_each(
-        &self,
-        connections: Vec<Arc<LocalConnection>>,
-        message: &Message,
-        args: &Outgoing<'_>,
-    ) -> Handed {
+    fn hand_to_each(&self, connections: &[Arc<LocalConnection>], message: &Message) -> Handed {
         let (limit, mut handed) = (self.connections.send_queue_bytes(), Handed::default());
+        let args = message.arguments();
+        // Not for one: its frames would be written alone, where the engine writes all that has come by then.
+        let frames = (connections.len() > 1)
+            .then(|| EventFrames::of(&message.namespace, &message.event, &args))
+            .flatten();
+        let mut writes = Writes::default();
         for connection in connections {
-            let sent = connection.send(message, args, limit);
+            let frames = frames.as_ref();
+            let sent = connection.send(message, &args, frames, &mut writes, limit);
             self.count(&mut handed, sent);
         }
         handed
@@ -273,7 +256,7 @@ impl Deliverer {
                 connections
             }
             Target::Connection(id) => self.connections.table.get(id).into_iter().collect(),
-            Target::Room(room) => self.in_room(&message.namespace, room),
+            Target::Room(room) => self.connections.members.of(&message.namespace, room),
             Target::All => self.connections.table.in_namespace(&message.namespace),
         };
         // A connection is in one namespace: to name that as well would be to say it twice.
@@ -295,19 +278,6 @@ impl Deliverer {
             let dropped = self.metrics.messages_dropped("volatile");
             dropped.increment((all - connections.len()) as u64);
         }
-    }
-
-    fn in_room(&self, namespace: &str, room: &str) -> Vec<Arc<LocalConnection>> {
-        let Some(namespace) = self.sockets.get().and_then(|io| io.of(namespace)) else {
-            return Vec::new();
-        };
-        namespace
-            .within(room.to_owned())
-            .sockets()
-            .into_iter()
-            .filter_map(|socket| socket.extensions.get::<CurrentConnection>())
-            .map(|current| current.0)
-            .collect()
     }
 
     /// Hands a message to its recipients on every node, and waits for what became of it.
@@ -438,50 +408,6 @@ impl Deliverer {
             unconfirmed,
             acks,
             missing,
-        })
-    }
-
-    /// Hands a message to the sockets of a namespace, or of one room of it, on this node. It is encoded once for all of them, and
-    /// accounted for with each of `connections`, which are theirs: what an adapter of another node's would do with it, nobody would be
-    /// told. None, and nothing is done, if it is not for all of them but one.
-    fn emit(
-        &self,
-        room: Option<&String>,
-        connections: &[Arc<LocalConnection>],
-        message: &Message,
-        args: &Outgoing<'_>,
-    ) -> Option<Handed> {
-        let excepted = message.except.iter();
-        let excepted = excepted.filter_map(|id| self.connections.table.get(id));
-        let mut excepted = excepted.filter(|one| *one.namespace == *message.namespace);
-        let local = match (excepted.next(), excepted.next(), message.volatile) {
-            (None, _, false) => self.sockets.get()?.of(&message.namespace)?,
-            (Some(one), None, false) => one.all_but_this()?,
-            _ => return None,
-        };
-        let mut local = local.local().except(ENDED);
-        if let Some(room) = room {
-            local = local.within(room.clone());
-        }
-        // Ready at once: nothing of it leaves the node.
-        let sent = local.emit(&message.event, args).now_or_never();
-        let full = match sent {
-            Some(Err(BroadcastError::Socket(errors))) => errors
-                .iter()
-                .filter(|error| matches!(error, SocketError::InternalChannelFull))
-                .count() as u64,
-            _ => 0,
-        };
-        self.metrics.messages_dropped("queue_full").increment(full);
-        let limit = self.connections.send_queue_bytes();
-        let mut there = 0;
-        for connection in connections {
-            there += u64::from(connection.is_ready());
-            connection.handed(message.weight(), limit);
-        }
-        Some(Handed {
-            connections: u64::saturating_sub(there, full),
-            missed: full > 0,
         })
     }
 }

@@ -24,8 +24,8 @@ pub(crate) struct QueuedEvent {
     pub(crate) handler: OnEvent,
     pub(crate) name: String,
     pub(crate) packet: Packet,
-    pub(crate) ack: AckSender<Adapter>,
-    pub(crate) wants_ack: bool,
+    /// None where the client waits for no answer.
+    pub(crate) ack: Option<AckSender<Adapter>>,
     pub(crate) socket: Arc<Socket<Adapter>>,
 }
 

@@ -124,7 +124,7 @@ impl Lanes {
                     connection: connection.record(&self.node_id),
                     name: event.name,
                     args,
-                    wants_ack: event.wants_ack,
+                    wants_ack: event.ack.is_some(),
                 });
                 run("a handler of the application", &subject, running)
                     .await
@@ -133,13 +133,9 @@ impl Lanes {
         };
         // A guest may have become a user meanwhile.
         let connection = current().map_or(connection, |current| current.0);
-        if event.wants_ack {
+        if let Some(ack) = event.ack {
             connection
-                .answer(
-                    event.ack,
-                    Arguments(&args),
-                    self.connections.send_queue_bytes(),
-                )
+                .answer(ack, Arguments(&args), self.connections.send_queue_bytes())
                 .unwrap_or_else(|error| error.count(&self.metrics));
         }
         if let Some(ending) = ending {

@@ -168,7 +168,8 @@ impl Page {
 
     /// Hands the page an event. A page that takes nothing ends as any other slow client.
     pub(super) fn send(&self, operators: &Operators, event: &str, args: &[Json]) {
-        let sent = self.socket.emit(event, &Outgoing::Text(args));
+        let emit = || self.socket.emit(event, &Outgoing::Text(args));
+        let sent = self.session.send_by_engine(emit);
         let weight = event.len() + args.iter().map(|arg| arg.text().len()).sum::<usize>();
         let is_full = match sent {
             Ok(()) => self

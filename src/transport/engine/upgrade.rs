@@ -142,6 +142,7 @@ async fn take_what_waits(protocol: &Arc<dyn Protocol>, session: &Session, sid: &
         put_frame(session, packet, &mut frames);
     };
     take_waiting(protocol, sid, take).await;
+    session.gate().unwritten().settle();
     frames
 }
 

@@ -195,8 +195,7 @@ impl Session {
 
     /// Bytes that wait for the client: what the kernel has not taken, and what polls have yet to fetch.
     pub fn unsent(&self) -> usize {
-        let wire = self.wire.lock().clone();
-        wire.map_or(0, |wire| wire.queued()) + self.unfetched()
+        self.wire().map_or(0, |wire| wire.queued()) + self.unfetched()
     }
 
     /// Whether the session is ending or over: nothing new is let in on it.
@@ -398,7 +397,7 @@ impl Session {
 
     async fn finish(self: Arc<Self>) {
         let _closing = Closing::of(&self);
-        let wire = self.wire.lock().clone();
+        let wire = self.wire();
         let mut lost = 0;
         if wire.is_none() || self.kind() == TransportKind::Polling {
             if !self.is_aborted() {
@@ -443,6 +442,11 @@ impl Session {
         }
         *slot = Some(wire);
         true
+    }
+
+    /// What carries it, if that is a WebSocket and not closed.
+    pub(super) fn wire(&self) -> Option<Arc<Wire>> {
+        self.wire.lock().clone()
     }
 
     /// Looks whether a session that began with polling has arrived at its wire. Called with each read from the wire until

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use crate::transport::outgoing::Rest;
@@ -17,6 +17,10 @@ const SLICES: u32 = 32;
 /// What the kernel has not taken yet.
 #[derive(Default)]
 pub(super) struct Backlog {
+    /// Frames of [`past`](crate::transport::past), which the kernel has not been offered yet. There are none while there are chunks.
+    pub(super) fresh: Vec<Bytes>,
+    /// The engine has written an event and not all of its attachments: nothing may come between.
+    pub(super) within_packet: bool,
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) bytes: usize,
     /// Whether a pump task is at work. At most one is, and only it writes while there are chunks.
@@ -63,6 +67,11 @@ impl Backlog {
         });
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.chunks.is_empty()
+    }
+
     /// Takes off what has been sent of the first chunk.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.bytes -= bytes;
@@ -80,12 +89,15 @@ impl Backlog {
     /// Drops what waits, and takes nothing any more.
     pub(super) fn kill(&mut self) {
         self.dead = true;
-        let chunks = std::mem::take(&mut self.chunks);
+        let (fresh, chunks) = (
+            std::mem::take(&mut self.fresh),
+            std::mem::take(&mut self.chunks),
+        );
         self.bytes = 0;
-        self.lost += chunks
-            .iter()
-            .map(|chunk| chunk.begun.messages(&chunk.data))
-            .sum::<u64>();
+        let fresh = fresh.iter().map(|data| Rest::default().messages(data));
+        let chunks = chunks.iter();
+        let chunks = chunks.map(|chunk| chunk.begun.messages(&chunk.data));
+        self.lost += fresh.chain(chunks).sum::<u64>();
     }
 }
 

@@ -5,9 +5,10 @@
 //! that hangs on it (the session's end is noticed, a disconnect packet gets out). A peer that does not read is found by the
 //! size and the age of its backlog, not by a blocked task.
 //!
-//! `backlog` is the queue, `stream` the engine's end.
+//! `backlog` is the queue, `stream` the engine's end, `queue` takes what comes past the engine.
 
 mod backlog;
+mod queue;
 mod stream;
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
 
 use bytes::Buf;
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
@@ -35,6 +36,8 @@ use super::{door::Place, listener::bound_unacknowledged, outgoing::Rest, session
 use crate::config::RunningConfig;
 
 pub use self::stream::EngineStream;
+
+pub(super) use self::queue::Queued;
 
 /// How long the end of a wire waits for what was written before to leave. A peer that reads takes milliseconds; one that
 /// doesn't is cut off, and the caller of a disconnect is promised an answer within a second.
@@ -141,7 +144,7 @@ impl Wire {
         timeout(FLUSH_DEADLINE, self.drained()).await.ok();
         let flushed = {
             let mut backlog = self.backlog.lock();
-            let flushed = !backlog.dead && backlog.chunks.is_empty();
+            let flushed = !backlog.dead && backlog.is_empty();
             backlog.dead |= flushed;
             flushed
         };
@@ -176,7 +179,7 @@ impl Wire {
             progress.as_mut().enable();
             {
                 let backlog = self.backlog.lock();
-                if backlog.dead || (backlog.sealed && backlog.chunks.is_empty()) {
+                if backlog.dead || (backlog.sealed && backlog.is_empty()) {
                     return;
                 }
             }
@@ -200,12 +203,27 @@ impl Wire {
     }
 
     /// Takes all of `data`, whatever the kernel says. Returns whether the backlog has passed its limit.
-    fn accept(self: &Arc<Self>, mut data: &[u8], session: &Arc<Session>) -> io::Result<bool> {
+    fn accept(self: &Arc<Self>, data: &[u8], session: &Arc<Session>) -> io::Result<bool> {
         let mut backlog = self.backlog.lock();
         if backlog.dead {
             backlog.lost += Rest::default().messages(data);
             return Err(ErrorKind::BrokenPipe.into());
         }
+        backlog.within_packet = session.gate().unwritten().is_within_packet();
+        if backlog.fresh.is_empty() {
+            return self.hand_on(backlog, data, session);
+        }
+        let before = std::mem::take(&mut backlog.fresh).concat();
+        self.hand_on(backlog, &[&before, data].concat(), session)
+    }
+
+    /// Hands `data` to the kernel, or puts it behind what waits. Returns whether the backlog has passed its limit.
+    fn hand_on(
+        self: &Arc<Self>,
+        mut backlog: MutexGuard<'_, Backlog>,
+        mut data: &[u8],
+        session: &Arc<Session>,
+    ) -> io::Result<bool> {
         let limits = &self.config.now().limits;
         if backlog.acknowledged_within != Some(limits.write_deadline) {
             backlog.acknowledged_within = Some(limits.write_deadline);

@@ -391,7 +391,12 @@ impl AsyncWrite for EngineStream {
             self.owes_pong = true;
             self.wire.reader.wake();
         }
-        if !heard.is_empty() && self.wire.accept(&heard, &self.session)? {
+        let accepted = match heard.is_empty() {
+            true => Ok(false),
+            false => self.wire.accept(&heard, &self.session),
+        };
+        self.session.gate().unwritten().settle();
+        if accepted? {
             self.session.stalled();
         }
         Poll::Ready(Ok(buf.len()))

@@ -13,7 +13,7 @@ mod watches;
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -25,7 +25,7 @@ use socketioxide::TransportType;
 use tokio::{sync::SetOnce, time::Instant};
 
 use self::{phase::State, rooms::OwnRooms};
-use super::event_limiter::EventLimiter;
+use super::{event_limiter::EventLimiter, members::RoomMembers};
 use crate::{
     auth::{Identity, SessionRef},
     config::Limits,
@@ -36,12 +36,7 @@ use crate::{
     transport::Session,
 };
 
-pub(crate) use self::{
-    granted::Granted,
-    phase::{ENDED, Phase},
-    rooms::RoomError,
-    send::NotSent,
-};
+pub(crate) use self::{granted::Granted, phase::Phase, rooms::RoomError, send::NotSent};
 
 /// Hears how a connection goes on. Called under locks, so it must not block.
 pub(crate) trait ConnectionObserver: Send + Sync {
@@ -59,6 +54,7 @@ pub(crate) struct CurrentConnection(pub(crate) Arc<LocalConnection>);
 
 /// One connection of this node.
 pub(crate) struct LocalConnection {
+    me: Weak<Self>,
     /// Its id.
     pub id: ConnectionId,
     /// Its user; none for a guest. Never changes: a guest that says who it is becomes another connection.
@@ -88,6 +84,8 @@ pub(crate) struct LocalConnection {
     state: Mutex<State>,
     /// Where both are held, behind the state.
     rooms: Mutex<OwnRooms>,
+    /// Where it is found by its rooms while it is ready.
+    members: Arc<RoomMembers>,
     /// The users that it watches, and whether its client was last told that each is online; none: not told yet.
     watches: Mutex<BTreeMap<UserId, Option<bool>>>,
     ending: OnceLock<Ending>,
@@ -98,6 +96,8 @@ pub(crate) struct LocalConnection {
     /// How often its record or its grant has changed.
     version: AtomicU64,
     messages_out: AtomicU64,
+    /// Whether the engine has been handed an event for it.
+    has_spoken: AtomicBool,
     /// Set when the registry has confirmed that it is out.
     pub unregistered: SetOnce<()>,
 }
@@ -115,9 +115,11 @@ impl LocalConnection {
         device_id: Option<String>,
         session: Arc<Session>,
         observer: Arc<dyn ConnectionObserver>,
+        members: Arc<RoomMembers>,
         limits: &Limits,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             id,
             user: identity.as_ref().map(|identity| identity.user_id.clone()),
             identity: Mutex::new(identity.map(Arc::new)),
@@ -133,12 +135,14 @@ impl LocalConnection {
             observer,
             state: Mutex::new(State::Arriving),
             rooms: Mutex::default(),
+            members,
             watches: Mutex::default(),
             ending: OnceLock::new(),
             departure: OnceLock::new(),
             start: OnceLock::new(),
             version: AtomicU64::new(0),
             messages_out: AtomicU64::new(0),
+            has_spoken: AtomicBool::new(false),
             unregistered: SetOnce::new(),
         })
     }
@@ -211,6 +215,7 @@ impl LocalConnection {
             self.device_id.clone(),
             self.session.clone(),
             self.observer.clone(),
+            self.members.clone(),
             limits,
         )
     }

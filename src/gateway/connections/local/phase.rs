@@ -16,10 +16,6 @@ use crate::{
     transport::engine::Adapter,
 };
 
-/// The room of sockets that were ended and are still in their namespace: a broadcast goes to all but these. No room that
-/// can be joined begins with `device:`.
-pub(crate) const ENDED: &str = "device:ended";
-
 /// How far a connection has got. It only ever goes forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -72,10 +68,11 @@ impl LocalConnection {
         // Under the lock: who ends the guest from here on finds this connection instead.
         known();
         self.observer.passed_on(&self.id);
-        socket.join(rooms_of(self.identity().as_deref()));
+        guest.be_in_no_room();
         self.take_rooms_of(guest);
         self.take_watches_of(guest);
-        socket.join(self.rooms());
+        self.be_in_its_rooms();
+        self.has_spoken.store(true, Ordering::Relaxed);
         *state = State::Ready(socket);
         *before = State::Departed;
         true
@@ -84,11 +81,6 @@ impl LocalConnection {
     /// How far it has got.
     pub(crate) fn phase(&self) -> Phase {
         self.state.lock().phase()
-    }
-
-    /// Whether it is sent to.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.phase() == Phase::Ready && self.ending().is_none()
     }
 
     /// Whether it is gone.
@@ -106,15 +98,15 @@ impl LocalConnection {
         let before = self.identity.lock().replace(identity);
         let before = before.map(|before| self.with_granted(before));
         self.warned.store(false, Ordering::Release);
-        if let State::Ready(socket) = &*state {
+        if let (State::Ready(_), Some(me)) = (&*state, self.me.upgrade()) {
             let mut left = rooms_of(before.as_deref());
             left.retain(|room| !rooms.contains(room));
-            socket.leave(left);
-            socket.join(rooms);
+            self.members.leave(&me, left);
+            self.members.join(&me, rooms);
         }
     }
 
-    /// Takes the socket into the rooms of its identity, tells the client that it is connected, if there is something to say, and
+    /// Takes it into the rooms of its identity, tells the client that it is connected, if there is something to say, and
     /// greets it; unless it has been given an ending meanwhile or is gone. Returns whether it was told.
     pub(crate) fn set_ready(
         &self,
@@ -127,14 +119,13 @@ impl LocalConnection {
             return false;
         };
         *state = State::Ready(socket.clone());
-        // Under the lock: rooms that a socket joins after it has left its namespace are never cleared.
-        socket.join(rooms_of(self.identity().as_deref()));
-        socket.join(self.rooms());
+        // Under the lock: rooms that it joins after it is gone are never left.
+        self.be_in_its_rooms();
         let told = self.ending().is_none()
-            && ready.is_none_or(|ready| socket.emit("ready", ready).is_ok());
+            && ready.is_none_or(|ready| self.by_engine(|| socket.emit("ready", ready)).is_ok());
         if told {
             for Greeting { event, args } in greetings {
-                socket.emit(event, &Arguments(args)).ok();
+                self.by_engine(|| socket.emit(event, &Arguments(args))).ok();
             }
         }
         told
@@ -152,18 +143,15 @@ impl LocalConnection {
             "reason": ending.reason,
             "reconnect": ending.reconnect,
         });
-        socket.emit("forceDisconnect", &goodbye).ok();
-        socket.leave_all();
+        self.by_engine(|| socket.emit("forceDisconnect", &goodbye))
+            .ok();
         if ending.reconnect && alone {
             return;
         }
-        // It stays in its namespace, and is to get nothing there.
-        socket.join(ENDED);
         let disconnect = || {
             let ended = socket.clone().disconnect();
             // Fails when the client's queue is full. Then only the end of the transport is left.
             if ended.is_err() {
-                socket.leave_all();
                 self.session.end();
             }
             departing::removal(&socket)
@@ -176,8 +164,27 @@ impl LocalConnection {
 
     /// Lets go of the socket: nothing is sent to it or taken from it any more.
     pub(crate) fn set_gone(&self) {
-        if let Some(socket) = self.go() {
-            socket.leave_all();
+        self.go();
+    }
+
+    /// The rooms in which it is found while it is ready.
+    fn all_rooms(&self) -> Vec<String> {
+        let mut rooms = rooms_of(self.identity().as_deref());
+        rooms.extend(self.rooms());
+        rooms
+    }
+
+    /// Has it found in its rooms. Under the lock of its state.
+    fn be_in_its_rooms(&self) {
+        if let Some(me) = self.me.upgrade() {
+            self.members.join(&me, self.all_rooms());
+        }
+    }
+
+    /// Has it found in none. Under the lock of its state.
+    fn be_in_no_room(&self) {
+        if let Some(me) = self.me.upgrade() {
+            self.members.leave(&me, self.all_rooms());
         }
     }
 
@@ -189,7 +196,10 @@ impl LocalConnection {
             return None;
         }
         match std::mem::replace(&mut *state, State::Gone) {
-            State::Ready(socket) => Some(socket),
+            State::Ready(socket) => {
+                self.be_in_no_room();
+                Some(socket)
+            }
             _ => None,
         }
     }

@@ -142,7 +142,7 @@ impl LocalConnection {
         }
     }
 
-    /// Changes its rooms, and those of its socket with them. Returns what it has joined and left, or none if it is gone.
+    /// Changes its rooms, and where it is found by them. Returns what it has joined and left, or none if it is gone.
     fn change_rooms<E>(
         &self,
         change: impl FnOnce(&mut OwnRooms) -> Result<(), E>,
@@ -159,11 +159,9 @@ impl LocalConnection {
         let left = own.settle();
         let joined = own.rooms.keys().filter(|name| !before.contains(name));
         let joined: Vec<_> = joined.cloned().collect();
-        if let State::Ready(socket) = &*state {
-            let names =
-                |rooms: &[Arc<str>]| rooms.iter().map(|it| it.to_string()).collect::<Vec<_>>();
-            socket.leave(names(&left));
-            socket.join(names(&joined));
+        if let (State::Ready(_), Some(me)) = (&*state, self.me.upgrade()) {
+            self.members.leave(&me, &left);
+            self.members.join(&me, &joined);
         }
         Ok(joined
             .into_iter()

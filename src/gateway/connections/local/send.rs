@@ -1,4 +1,5 @@
-//! What is sent to a connection: messages, with and without an answer, and events of Switchboard's own.
+//! What is sent to a connection: messages, with and without an answer, and events of Switchboard's own. All that its socket is handed
+//! goes through [`LocalConnection::by_engine`].
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -8,7 +9,6 @@ use serde_json::{Value, json};
 use socketioxide::{
     AckError, SendError, SocketError,
     extract::{AckSender, SocketRef},
-    operators::BroadcastOperators,
 };
 
 use super::{LocalConnection, answer::FirstArgument, phase::State};
@@ -18,7 +18,7 @@ use crate::{
         message::{Message, Outgoing},
     },
     metrics::Metrics,
-    transport::engine::Adapter,
+    transport::{EventFrames, Writes, engine::Adapter},
 };
 
 /// Why a message was not handed to a connection.
@@ -42,16 +42,6 @@ impl NotSent {
 }
 
 impl LocalConnection {
-    /// Hands it a message, whose arguments are `args`. `limit` bounds what may wait for a polling client, in bytes.
-    pub(crate) fn send(
-        &self,
-        message: &Message,
-        args: &Outgoing<'_>,
-        limit: usize,
-    ) -> Result<(), NotSent> {
-        self.emit(&message.event, args, message.weight(), limit)
-    }
-
     /// Hands it an event of so many bytes. `limit` bounds what may wait for a polling client, in bytes.
     pub(crate) fn emit(
         &self,
@@ -61,9 +51,42 @@ impl LocalConnection {
         limit: usize,
     ) -> Result<(), NotSent> {
         let state = self.state.lock();
-        let sent = self.sendable(&state)?.emit(event, args);
+        let socket = self.sendable(&state)?;
+        let sent = self.by_engine(|| socket.emit(event, args));
         drop(state);
         self.account(sent, weight, limit)
+    }
+
+    /// Hands it a message, whose arguments are `args`: as `frames`, if there are any and nothing is overtaken by them. `limit` bounds what may wait for a polling client,
+    /// in bytes.
+    pub(crate) fn send(
+        &self,
+        message: &Message,
+        args: &Outgoing<'_>,
+        frames: Option<&EventFrames>,
+        writes: &mut Writes,
+        limit: usize,
+    ) -> Result<(), NotSent> {
+        let state = self.state.lock();
+        let socket = self.sendable(&state)?;
+        // The CONNECT packet has left for sure when something has that came after it.
+        let past = self.has_spoken.load(Ordering::Relaxed)
+            && frames.is_some_and(|frames| self.session.send_past_engine(frames, writes));
+        if past {
+            drop(state);
+            self.messages_out.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        let sent = self.by_engine(|| socket.emit(&message.event, args));
+        drop(state);
+        self.account(sent, message.weight(), limit)
+    }
+
+    /// Has `hand` hand the socket an event or an acknowledgement.
+    pub(crate) fn by_engine<T, E>(&self, hand: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let handed = self.session.send_by_engine(hand)?;
+        self.has_spoken.store(true, Ordering::Relaxed);
+        Ok(handed)
     }
 
     /// Whether its client has not taken yet all that it was sent.
@@ -71,15 +94,7 @@ impl LocalConnection {
         self.session.unsent() > 0
     }
 
-    /// What sends to its namespace, and leaves it out; none if it is not ready.
-    pub(crate) fn all_but_this(&self) -> Option<BroadcastOperators<Adapter>> {
-        match &*self.state.lock() {
-            State::Ready(socket) => Some(socket.broadcast()),
-            _ => None,
-        }
-    }
-
-    /// Answers an event of its client's. `limit` bounds what may wait for a polling client, in bytes.
+    /// Answers an event of its client's, which waits for that. `limit` bounds what may wait for a polling client, in bytes.
     pub(crate) fn answer(
         &self,
         ack: AckSender<Adapter>,
@@ -88,7 +103,7 @@ impl LocalConnection {
     ) -> Result<(), NotSent> {
         let state = self.state.lock();
         self.sendable(&state)?;
-        let sent = ack.send(&args);
+        let sent = self.by_engine(|| ack.send(&args));
         drop(state);
         self.account(sent, args.weight(), limit)
     }
@@ -104,7 +119,8 @@ impl LocalConnection {
     ) -> Result<impl Future<Output = Option<Box<str>>> + Send + use<>, NotSent> {
         let state = self.state.lock();
         let socket = self.sendable(&state)?.timeout(timeout);
-        let sent = socket.emit_with_ack::<_, FirstArgument>(&message.event, args);
+        let sent =
+            self.by_engine(|| socket.emit_with_ack::<_, FirstArgument>(&message.event, args));
         drop(state);
         let answer = match sent {
             Ok(answer) => answer,
@@ -138,7 +154,7 @@ impl LocalConnection {
     pub(super) fn tell(&self, event: &str, data: &Value) {
         let state = self.state.lock();
         if let Ok(socket) = self.sendable(&state) {
-            socket.emit(event, data).ok();
+            self.by_engine(|| socket.emit(event, data)).ok();
         }
     }
 
@@ -151,7 +167,7 @@ impl LocalConnection {
     }
 
     /// Counts an event of so many bytes that it was handed. `limit` bounds what may wait for a polling client, in bytes.
-    pub(crate) fn handed(&self, weight: usize, limit: usize) {
+    fn handed(&self, weight: usize, limit: usize) {
         self.messages_out.fetch_add(1, Ordering::Relaxed);
         if self.session.sent(weight, limit) {
             self.session.stalled();
