@@ -1,4 +1,4 @@
-//! What a backend sends, and whom to; its arguments are `json`, and `outcome` is what the backend is told became of it.
+//! The messages that backends send, and their recipients. `json` has a message's arguments; `outcome` what a call answers.
 
 mod json;
 mod outcome;

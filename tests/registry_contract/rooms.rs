@@ -289,7 +289,7 @@ pub(super) async fn a_lasting_membership_is_told_to_who_comes_after_it(home: &dy
     assert_eq!(a.registry.lasting(&"7".into()).await.unwrap(), []);
 }
 
-/// Whoever puts a user into a room while others take the user out: what stands in the end is found by who empties the room.
+/// A user is put into a room and taken out of it at once: what stands in the end is found when the room is emptied.
 pub(super) async fn a_lasting_membership_is_found_whatever_was_written_at_once(home: &dyn Home) {
     let [a, b] = fleet(home, LONG, LONG).await;
     let user = UserId::from("4\0\u{1}2");

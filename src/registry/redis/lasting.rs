@@ -95,7 +95,7 @@ impl RedisRegistry {
         Ok(())
     }
 
-    /// Goes through the list once: whoever was in it all along is met.
+    /// Takes all users out of a room that its list has. The list is gone through once: a user that is in it all the while is met.
     pub(super) async fn let_everybody_go(&self, room: &Room) -> Result<(), RegistryError> {
         let (of_room, field) = (self.shards.of_room(room), room_field(room));
         let list = self.keys.kept(of_room, &field);

@@ -1,4 +1,5 @@
-//! What is written to a wire [past the engine](crate::transport::past): queued first, and written by whoever comes by.
+//! What is written to a wire [past the engine](crate::transport::past): queued first, and written by the next task
+//! that writes to this wire.
 
 use std::{mem, sync::Arc};
 

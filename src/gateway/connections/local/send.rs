@@ -57,8 +57,8 @@ impl LocalConnection {
         self.account(sent, weight, limit)
     }
 
-    /// Hands it a message, whose arguments are `args`: as `frames`, if there are any and nothing is overtaken by them. `limit` bounds what may wait for a polling client,
-    /// in bytes.
+    /// Hands it a message, whose arguments are `args`: as `frames`, if there are any and nothing is overtaken by them. `limit` bounds
+    /// what may wait for a polling client, in bytes.
     pub(crate) fn send(
         &self,
         message: &Message,
