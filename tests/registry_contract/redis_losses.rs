@@ -1,6 +1,9 @@
 //! What becomes of the registry when Redis stalls, or loses a part of what it holds.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use redis::{AsyncCommands, aio::MultiplexedConnection};
 use switchboard::{
@@ -219,6 +222,28 @@ async fn what_is_ordered_in_a_shard_that_is_not_whole_holds_for_who_comes_back()
     a.enter().await;
     assert_eq!(b.ids(USER).await, [""; 0]);
     assert_eq!(b.ids("43").await.len(), 1);
+}
+
+/// A node that has yet to see whether a shard is whole gives its order twice. Whom the first one meets may be gone by the second.
+#[tokio::test]
+async fn who_is_gone_while_a_shard_is_looked_at_counts_as_ordered_to_end() {
+    let server = RedisServer::start().await;
+    let home = Redis::of(&server);
+    let [a, b] = fleet(&home, LONG, LONG).await;
+    let ending = Ending::of(Ending::DISCONNECTED);
+    let mut looked_at = HashSet::new();
+    let users = (0..200).map(|number| number.to_string());
+    for user in users.filter(|it| looked_at.insert(Shards::default().of_user(&it.as_str().into())))
+    {
+        let connection = a.connect(&user).await;
+        let target = all_of(&user);
+        let sees_its_end = async {
+            while is_in(&a.again(&connection, &Grant::default(), 1).await) {}
+            a.unregister(&[&connection]).await;
+        };
+        let (ordered, ()) = tokio::join!(b.order(&target, None, &ending), sees_its_end);
+        assert_eq!(ordered.connections, [a.lists(&connection)], "user {user}");
+    }
 }
 
 #[tokio::test]

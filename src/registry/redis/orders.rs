@@ -1,6 +1,6 @@
 //! Who holds a user, and orders to end connections.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use jiff::Timestamp;
 use redis::{Cmd, ScriptInvocation};
@@ -164,8 +164,11 @@ impl RedisRegistry {
         let table = self
             .table_of_leases(members.iter().map(|member| member.lease))
             .await?;
+        let mut told = HashSet::new();
         let listed = members.iter().filter_map(|member| {
-            let row = table.live(member.lease)?;
+            let row = table
+                .live(member.lease)
+                .filter(|_| told.insert(member.id))?;
             Some(Listed {
                 entry: self.unreadable.skip("entry", member.entry())?,
                 instance: row.lease.instance.clone(),
@@ -180,19 +183,23 @@ impl RedisRegistry {
     }
 
     /// The order is written at once; which connections it means can't be said where entries are missing. Where the shard is found whole only by
-    /// now, it is given once more.
+    /// now, it is given once more. Meant are those too that the first one has met and that have ended since. Entries come latest first; one that
+    /// has changed in between comes twice.
     async fn ordered(
         &self,
         shard: Shard,
         script: &ScriptInvocation<'_>,
     ) -> Result<(Vec<Vec<u8>>, Option<String>), RegistryError> {
+        let mut met = Vec::new();
         for _ in 0..TRIES {
             let slot = self.keys.slot_of(shard);
-            let (members, revoked, generation): Found =
+            let (mut members, revoked, generation): Found =
                 self.link.query("order_end", slot, script).await?;
+            members.append(&mut met);
+            met = members;
             let generation = Some(generation).filter(|generation| !generation.is_empty());
             if self.is_whole(shard, generation).await? {
-                return Ok((members, revoked));
+                return Ok((met, revoked));
             }
         }
         Err(RegistryError::Unavailable(
