@@ -30,7 +30,7 @@ const REASONS: &str = "\
 - Socket.IO's classic adapter and socketioxide publish each message to all nodes, and each takes it apart, also where nobody is to get it: a send costs the more, the more nodes there are.
 - The sharded adapter, Centrifugo and Switchboard reach the nodes alone that hold somebody.
 - Switchboard asks Redis for each send who holds the user, and has the holders say what became of it. That is a read and a message or two more, for an answer with a number in it; for
-  a broadcast, it is a receipt of each node.
+  a broadcast, it is a receipt of each other node.
 - What an idle fleet takes is heartbeats: Switchboard's, by which a dead node's users are offline within seconds.
 ";
 

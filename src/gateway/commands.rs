@@ -91,7 +91,7 @@ impl PeerCommands {
                 contain("a message on the bus", &from, take);
             }
             for (to, receipts) in outbox {
-                self.peers.confirm(&to, &receipts);
+                self.peers.confirm(&to, receipts);
             }
         }
     }
@@ -164,7 +164,7 @@ impl PeerCommands {
                 let (rooms, peers) = (self.rooms.clone(), self.peers.clone());
                 tokio::spawn(async move {
                     let receipt = rooms.obey(&change, receipt).await;
-                    peers.confirm(&from, &[receipt]);
+                    peers.confirm(&from, vec![receipt]);
                 });
             }
             Command::Look { user } => self.watching.look_soon(user.as_ref().into()),
@@ -240,7 +240,7 @@ impl PeerCommands {
                     more,
                     ..receipt.clone()
                 };
-                peers.confirm(&to, &[receipt]);
+                peers.confirm(&to, vec![receipt]);
             }
         });
     }
@@ -254,5 +254,5 @@ async fn confirm_ended(
     ended: Vec<Arc<LocalConnection>>,
 ) {
     let closed = closed(ended, Instant::now() + END_DEADLINE).await;
-    peers.confirm(&to, &[Receipt { closed, ..receipt }]);
+    peers.confirm(&to, vec![Receipt { closed, ..receipt }]);
 }

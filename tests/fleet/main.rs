@@ -30,13 +30,13 @@ async fn calls(redis: &Server, command: &str) -> u64 {
 
 /// Sends to a user from a node; returns the answer and how many messages were published for it.
 async fn published(redis: &Server, from: &Node, user: &str) -> (Value, u64) {
+    published_by(redis, from, &format!("/v1/users/{user}/events")).await
+}
+
+/// Sends by this path.
+async fn published_by(redis: &Server, from: &Node, path: &str) -> (Value, u64) {
     let before = calls(redis, "spublish").await;
-    let answer = from
-        .post(
-            &format!("/v1/users/{user}/events"),
-            json!({ "event": "e", "data": 1 }),
-        )
-        .await;
+    let answer = from.post(path, json!({ "event": "e", "data": 1 })).await;
     (answer, calls(redis, "spublish").await - before)
 }
 
@@ -98,6 +98,23 @@ async fn a_user_on_three_of_eight_nodes_costs_three_messages_and_three_receipts(
     for device in &mut devices {
         for _ in 0..2 {
             assert_eq!(device.next_event().await, json!(["e", 1]));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_costs_one_message_and_a_receipt_of_each_other_node() {
+    for size in [1, 3, 8] {
+        let redis = Server::start().await;
+        let nodes = fleet(&redis, size).await;
+        let _client = nodes[0].connect("one").await;
+        for node in &nodes {
+            let (answer, messages) = published_by(&redis, node, "/v1/broadcast").await;
+            assert_eq!(
+                answer,
+                json!({ "connections": 1, "nodes": size, "unconfirmed": 0 })
+            );
+            assert_eq!(messages, size as u64, "{size} nodes");
         }
     }
 }

@@ -85,9 +85,14 @@ impl Peers {
         self.requests.receipted(from, receipt);
     }
 
-    /// Posts receipts to the node that asked.
-    pub(crate) fn confirm(&self, to: &Instance, receipts: &[Receipt]) {
-        self.bus.post(to, &wire::receipts(receipts));
+    /// Posts receipts to the node that asked. Those that are due to this one go no way round.
+    pub(crate) fn confirm(&self, to: &Instance, receipts: Vec<Receipt>) {
+        if *to != self.instance {
+            return self.bus.post(to, &wire::receipts(&receipts));
+        }
+        for receipt in receipts {
+            self.receipted(to, receipt);
+        }
     }
 
     /// Posts a command to nodes, none of which answers. What can't go out is counted.
