@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import jwt from 'jsonwebtoken';
-import { clockPasses, connect, connected, eventually, expectProblem, JWT_SECRET, onBothRegistries, Polling, segment, someone, soon, test, token } from './harness.mjs';
+import { clockPasses, connect, connected, eventually, expectProblem, JWT_SECRET, onBothRegistries, Polling, RawSocket, segment, someone, soon, test, token } from './harness.mjs';
 
 const NOT_BANNED = { banned: false, reason: null, until: null };
 const NOBODY = { disconnected: 0, nodes: 0, remaining: [] };
@@ -47,6 +47,25 @@ onBothRegistries((world) => {
     assert.equal((await world.api.user(user)).banned, false);
     for (const at of [world.door, world.desk]) await connected(at, { user });
     assert.deepEqual(await world.api.unban(user), NOT_BANNED, 'expected lifting a ban that is not there to be no error');
+  });
+
+  test('who is spared while the tokens of its user are revoked stays, also when the node asserts it anew', async () => {
+    const user = someone('spared');
+    const credentials = issued(user, 60);
+    const session = await Polling.open(world.door.url);
+    await session.connect({ token: credentials });
+    const [{ id }] = (await world.api.user(user)).connections;
+    const other = await connected(world.desk, { auth: { token: credentials } });
+    assert.deepEqual(await world.api.disconnect(user, { except: [id], revokeTokens: true }), { disconnected: 1, nodes: 1, remaining: [] });
+    await other.kicked(4500);
+    const raw = new RawSocket(world.door.url, { sid: session.sid });
+    await new Promise((resolve, reject) => raw.ws.on('open', resolve).on('error', reject));
+    raw.ws.send('2probe');
+    await raw.until(/^3probe$/);
+    raw.ws.send('5');
+    await eventually('it is listed with its new transport', async () => assert.deepEqual((await world.api.user(user)).connections.map((one) => [one.id, one.transport]), [[id, 'websocket']]));
+    assert.deepEqual(raw.packets.filter((packet) => packet.includes('forceDisconnect')), []);
+    await connect(world.door, { auth: { token: credentials } }).refused('Token revoked');
   });
 
   test('a ban without a reason says "User banned"', async () => {

@@ -239,7 +239,8 @@ pub(super) async fn a_kick_that_revokes_means_everybody_but_those_that_stay(home
     let older = b.connect_by("42", &old()).await;
     // By an issuer whose clock is ahead.
     let newer = a.connect_by("42", &issued(ahead(now(), 60))).await;
-    let stays = b.connect_by("42", &old()).await;
+    let grant = old();
+    let stays = b.connect_by("42", &grant).await;
     let target = EndTarget::User {
         user: "42".into(),
         except: vec![stays.id.clone()],
@@ -254,12 +255,17 @@ pub(super) async fn a_kick_that_revokes_means_everybody_but_those_that_stay(home
         ordered(&fleet, [&older, &newer, &stays]).await,
         ids([&older, &newer])
     );
-    // It stays until somebody looks.
-    let asked = [(entry(&stays), old())];
+    // It stays for as long as it is listed, by the grant that it has and by no other of those that are revoked.
+    let asked = [(entry(&stays), grant.clone())];
     let standing = b.registry.standing(&asked).await.unwrap();
     assert_eq!(standing, [(entry(&stays), Bar::Revoked)]);
-    let back = b.admit(&stays, &old(), None).await.unwrap();
-    assert_eq!(back, Admission::Refused(Bar::Revoked));
+    assert!(is_in(&b.again(&stays, &grant, 2).await));
+    let refused = Admission::Refused(Bar::Revoked);
+    for other in [issued(ahead(now(), -1800)), Grant::default()] {
+        assert_eq!(b.again(&stays, &other, 3).await, refused);
+    }
+    b.unregister(&[&stays]).await;
+    assert_eq!(b.again(&stays, &grant, 4).await, refused);
 }
 
 pub(super) async fn a_token_is_revoked_for_whoever_has_it(home: &dyn Home) {
@@ -352,7 +358,7 @@ pub(super) async fn what_is_asserted_again_is_held_against_the_fences_too(home: 
         ..connection.clone()
     };
     let kept = async || b.registry.connection(&connection.id).await.unwrap();
-    for grant in [old(), Grant::default()] {
+    for grant in [issued(ahead(now(), -1800)), Grant::default()] {
         let refused = a.again(&refreshed, &grant, 2).await;
         assert_eq!(refused, Admission::Refused(Bar::Revoked));
         assert_eq!(kept().await, Some(connection.clone()));

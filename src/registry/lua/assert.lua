@@ -30,9 +30,11 @@ local version, start, issued = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(AR
 
 local earlier = entries(KEYS[1], user .. '\0' .. id)
 local newer
+local its_issues = {}
 for _, entry in ipairs(earlier) do
-  local _, _, lease, _, its_start, _, _, its_version = split(entry)
+  local _, _, lease, _, its_start, its_issued, _, its_version = split(entry)
   if lease then
+    its_issues[its_issued] = true
     start = start or time_of(its_start)
     if lease == ARGV[2] and (tonumber(its_version) or 0) > version then
       newer = entry
@@ -66,7 +68,9 @@ if issued and ARGV[10] ~= '' then
   end
   issued = tonumber(redis.call('GET', KEYS[13])) or issued
 end
-local bar = barred(KEYS[5], KEYS[6], KEYS[7], KEYS[8], issued)
+-- Whom a revocation means among those that are listed, it has ordered to end. One that is listed by this grant was to stay.
+local stays_in = its_issues[issued and compact(issued) or '']
+local bar = barred(KEYS[5], not stays_in and KEYS[6], KEYS[7], KEYS[8], issued)
 if bar then
   return { 'bar', bar }
 end

@@ -48,12 +48,12 @@ local function split(entry)
 end
 
 -- What is held against a grant: 'banned', 'revoked', 'ended', or nil. Takes the keys of its user's ban and revocation, of its
--- token's revocation and of its session's end, and when it was issued in ms, or nil.
+-- token's revocation and of its session's end, and when it was issued in ms, or nil. Without a key, no revocation of the user's counts.
 local function barred(ban, revoked, token, session, issued)
   if redis.call('EXISTS', ban) == 1 then
     return 'banned'
   end
-  local found = redis.call('GET', revoked)
+  local found = revoked and redis.call('GET', revoked)
   local before = tonumber(found)
   -- One that can't be read is held against all.
   if found and (not before or not issued or issued < before) then

@@ -113,7 +113,7 @@ impl registry::Families for MemoryRegistry {
             session: Some(id.clone()),
             ..Grant::default()
         };
-        if let Some(bar) = store.fences.barred(&kept.family.user, &grant) {
+        if let Some(bar) = store.fences.barred(&kept.family.user, &grant, false) {
             return answer(Rotation::Refused(bar));
         }
         if repeated {

@@ -178,7 +178,8 @@ impl Fences {
         })
     }
 
-    pub(super) fn barred(&self, user: &UserId, grant: &Grant) -> Option<Bar> {
+    /// What is held against a grant; `stays_in`: no revocation of the user's is.
+    pub(super) fn barred(&self, user: &UserId, grant: &Grant, stays_in: bool) -> Option<Bar> {
         let token_revoked = || {
             let token = grant.token_id.as_ref();
             token.is_some_and(|token| self.tokens.get(token).is_some())
@@ -189,7 +190,7 @@ impl Fences {
         };
         if self.ban(user).is_some() {
             Some(Bar::Banned)
-        } else if self.is_revoked(user, grant) || token_revoked() {
+        } else if !stays_in && self.is_revoked(user, grant) || token_revoked() {
             Some(Bar::Revoked)
         } else {
             session_over().then_some(Bar::SessionEnded)

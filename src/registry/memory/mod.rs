@@ -260,7 +260,11 @@ impl Registry for MemoryRegistry {
             Some(user) => store.fences.as_first_seen(user, assertion.grant),
             None => assertion.grant.clone(),
         };
-        if let Some(bar) = store.barred(&entry, &grant) {
+        // Whom a revocation means among those that are there, it has ordered to end. One that is there by this grant was to stay.
+        let issued = |grant: &Grant| grant.issued_at.map(to_millisecond);
+        let held = store.entries.get(&entry);
+        let stays_in = held.is_some_and(|held| issued(&held.grant) == issued(&grant));
+        if let Some(bar) = store.barred(&entry, &grant, stays_in) {
             return Ok(Admission::Refused(bar));
         }
         let limit = assertion.limit.filter(|_| !assertion.again);
@@ -497,7 +501,7 @@ impl Registry for MemoryRegistry {
         let store = self.store.lock();
         let standing = connections.iter().filter_map(|(entry, grant)| {
             let grant = store.fences.as_seen(grant);
-            Some((entry.clone(), store.barred(entry, &grant)?))
+            Some((entry.clone(), store.barred(entry, &grant, false)?))
         });
         Ok(standing.collect())
     }

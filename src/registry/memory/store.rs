@@ -236,9 +236,9 @@ impl Store {
         lapsed.map(|(lease, _)| lease.clone()).collect()
     }
 
-    /// What is held against a grant.
-    pub(super) fn barred(&self, entry: &Entry, grant: &Grant) -> Option<Bar> {
-        self.fences.barred(entry.user.as_ref()?, grant)
+    /// What is held against a grant; `stays_in`: no revocation of the user's is.
+    pub(super) fn barred(&self, entry: &Entry, grant: &Grant, stays_in: bool) -> Option<Bar> {
+        self.fences.barred(entry.user.as_ref()?, grant, stays_in)
     }
 
     /// The order to end one connection.
