@@ -64,8 +64,8 @@ struct Watched {
     watchers: Vec<Arc<LocalConnection>>,
     /// How often something may have changed: what was read before a change says nothing of it.
     changes: u64,
-    /// A look is due that tells of an end.
-    is_due: bool,
+    /// From when on a look that finds the user offline tells so; none while the user is online, as far as is known.
+    offline_from: Option<Instant>,
 }
 
 /// Tells connections of this node about the users that they watch.
@@ -187,7 +187,8 @@ impl Watching {
         let watched = connection.watched();
         let mut new = claimed.to_vec();
         new.retain(|user| !watched.contains(user));
-        new.truncate(self.config.now().presence.watch_limit as usize);
+        let most = self.config.now().presence.watch_limit as usize;
+        new.truncate(most.saturating_sub(watched.len()));
         if new.is_empty() {
             return;
         }
@@ -237,7 +238,7 @@ impl Watching {
         }
         let watching = self.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = watching.look(&[user], false).await {
+            if let Err(error) = watching.look(&[user]).await {
                 tracing::debug!(%error, "can't look at a user that is watched");
             }
         });
@@ -252,13 +253,9 @@ impl Watching {
         Ok(found)
     }
 
-    /// Tells the watchers of users what they have not been told. That a user is offline is told by a second look, after
-    /// `presence.offline_delay`: `is_second`.
-    async fn look(
-        self: &Arc<Self>,
-        users: &[UserId],
-        is_second: bool,
-    ) -> Result<(), RegistryError> {
+    /// Tells the watchers of users what they have not been told. That a user is offline is told once it has been so for
+    /// `presence.offline_delay`, by a later look.
+    async fn look(self: &Arc<Self>, users: &[UserId]) -> Result<(), RegistryError> {
         for (user, presence) in users.iter().zip(self.read(users).await?) {
             let is_online = presence.tally.connections > 0;
             let mut watched = self.users.lock();
@@ -270,8 +267,8 @@ impl Watching {
                 watched.remove(user);
                 continue;
             }
-            if is_second {
-                one.is_due = false;
+            if is_online {
+                one.offline_from = None;
             }
             let lacks =
                 |it: &Arc<LocalConnection>| it.was_told(user).is_some_and(|told| told != is_online);
@@ -280,12 +277,16 @@ impl Watching {
             if lacking.is_empty() {
                 continue;
             }
-            if !is_online && !is_second {
-                if !std::mem::replace(&mut one.is_due, true) {
-                    drop(watched);
-                    self.look_again(user.clone());
+            if !is_online {
+                let now = Instant::now();
+                let from = *one.offline_from.get_or_insert_with(|| {
+                    let from = now + self.config.now().presence.offline_delay;
+                    self.look_at(from, user.clone());
+                    from
+                });
+                if now < from {
+                    continue;
                 }
-                continue;
             }
             drop(watched);
             let shown = shown(presence);
@@ -297,12 +298,12 @@ impl Watching {
         Ok(())
     }
 
-    fn look_again(self: &Arc<Self>, user: UserId) {
+    fn look_at(self: &Arc<Self>, time: Instant, user: UserId) {
         let watching = self.clone();
         self.tasks.spawn(async move {
-            tokio::time::sleep(watching.config.now().presence.offline_delay).await;
+            tokio::time::sleep_until(time).await;
             let users = [user];
-            while let Err(error) = watching.look(&users, true).await {
+            while let Err(error) = watching.look(&users).await {
                 tracing::debug!(%error, "can't look at a user that is watched");
                 tokio::time::sleep(watching.config.now().registry.heartbeat).await;
             }
@@ -326,7 +327,7 @@ impl Watching {
                 continue;
             }
             let users: Vec<_> = self.users.lock().keys().cloned().collect();
-            match self.look(&users, false).await {
+            match self.look(&users).await {
                 Ok(()) => {
                     known = now_known;
                     looked = Instant::now();

@@ -66,6 +66,22 @@ onBothRegistries((world) => {
     assert.equal(again.users[user].online, false);
   });
 
+  test('the delay begins anew each time that a user goes', async () => {
+    const watcher = await connected(world.door, { user: someone('watcher') });
+    const user = someone('restless');
+    await watcher.granted('watch', [user]);
+    for (let round = 0; round < 3; round += 1) {
+      const client = await connected(world.desk, { user });
+      await watcher.wait('presence');
+      client.socket.disconnect();
+      await eventually('it is gone', async () => assert.equal((await world.api.user(user)).online, false));
+    }
+    await watcher.wait('presence', { nth: 2 });
+    const { lastSeen } = await world.api.user(user);
+    assert.ok(Date.now() - Date.parse(lastSeen) >= 700, 'after the delay');
+    assert.deepEqual(told(watcher, user), [true, false]);
+  });
+
   test('a connection watches so many users, each by an id', async () => {
     const watcher = await connected(world.door, { user: someone('watcher') });
     assert.deepEqual(Object.keys((await watcher.granted('watch', [7, '8'])).users), ['7', '8']);
