@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{StatusCode, header::CONTENT_TYPE};
 use jiff::Timestamp;
 use opentelemetry::trace::SpanKind;
-use reqwest::{Client, RequestBuilder, Url, redirect};
+use reqwest::{Client, RequestBuilder, Response, Url, redirect};
 use serde::Serialize;
 use standardwebhooks::{HEADER_WEBHOOK_ID, HEADER_WEBHOOK_SIGNATURE, HEADER_WEBHOOK_TIMESTAMP};
 use tokio::sync::Semaphore;
@@ -226,13 +226,8 @@ impl Backend {
         let _permit = self.notifying.acquire().await;
         let span = self.span(kind);
         let told = match self.request(id, Timestamp::now(), body, &span) {
-            Ok(request) => self.send(kind, request).await,
+            Ok(request) => self.send(kind, told(request)).await,
             Err(error) => Err(Failure::Unreachable(error)),
-        };
-        // It has arrived, whatever else it says.
-        let told = match told {
-            Err(Failure::TooLarge) => Ok(()),
-            told => told.map(drop),
         };
         self.counted(kind, told, &span)
     }
@@ -283,15 +278,20 @@ impl Backend {
             .map_err(anyhow::Error::from)
             .and_then(|body| self.request(&id, now, body, span));
         let request = request.map_err(Failure::Unreachable)?;
-        self.send(kind.as_str(), request).await
+        self.send(kind.as_str(), asked(request)).await
     }
 
-    async fn send(&self, kind: &'static str, request: RequestBuilder) -> Result<Vec<u8>, Failure> {
+    /// Sends a request by `sending`, of which the outer error is that nothing is answered, unless the backend is down.
+    async fn send<T>(
+        &self,
+        kind: &'static str,
+        sending: impl Future<Output = reqwest::Result<Result<T, Failure>>>,
+    ) -> Result<T, Failure> {
         if !self.breaker.admits(Instant::now()) {
             return Err(Failure::Down);
         }
         let (name, began) = (&self.config.name, Instant::now());
-        let answered = answer_to(request).await;
+        let answered = sending.await;
         let took = self.metrics.backend_call_duration(name, kind);
         took.record(began.elapsed());
         let error = match answered {
@@ -338,16 +338,41 @@ impl Backend {
     }
 }
 
-/// Sends a request, and reads what is answered. The outer error: nothing is.
-async fn answer_to(request: RequestBuilder) -> reqwest::Result<Result<Vec<u8>, Failure>> {
-    let mut response = request.send().await?;
+/// Sends a request, and reads what is answered.
+async fn asked(request: RequestBuilder) -> reqwest::Result<Result<Vec<u8>, Failure>> {
+    match accepted(request).await? {
+        Ok(response) => body_of(response).await,
+        Err(failure) => Ok(Err(failure)),
+    }
+}
+
+/// Sends a request whose answer is its status.
+async fn told(request: RequestBuilder) -> reqwest::Result<Result<(), Failure>> {
+    let accepted = accepted(request).await?;
+    Ok(match accepted {
+        // The body is read for the sake of the connection, which serves the next request then.
+        Ok(response) => {
+            body_of(response).await.ok();
+            Ok(())
+        }
+        Err(failure) => Err(failure),
+    })
+}
+
+/// Sends a request. Returns the answer if it is a 2xx.
+async fn accepted(request: RequestBuilder) -> reqwest::Result<Result<Response, Failure>> {
+    let response = request.send().await?;
     let status = response.status();
-    if status.is_redirection() {
-        return Ok(Err(Failure::Redirect(status)));
-    }
-    if !status.is_success() {
-        return Ok(Err(Failure::Status(status)));
-    }
+    Ok(if status.is_success() {
+        Ok(response)
+    } else if status.is_redirection() {
+        Err(Failure::Redirect(status))
+    } else {
+        Err(Failure::Status(status))
+    })
+}
+
+async fn body_of(mut response: Response) -> reqwest::Result<Result<Vec<u8>, Failure>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {

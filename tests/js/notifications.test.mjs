@@ -91,6 +91,21 @@ onBothRegistries((world) => {
     assert.deepEqual(world.backend.wrong, []);
   });
 
+  test('what is answered with a 2xx is done, also when the body breaks off', async () => {
+    const told = new Told(world.backend);
+    const user = someone('broken');
+    world.backend.on('connection.opened', ({ connection }) => {
+      if (connection.userId !== user) return undefined;
+      return (response) => {
+        response.writeHead(200, { 'content-length': 10 });
+        response.write('{}', () => response.destroy());
+      };
+    });
+    const client = await connected(world.door, { user });
+    client.socket.disconnect();
+    await told.just(user, ['connection.opened', 'user.online', 'connection.closed', 'user.offline']);
+  });
+
   test("a client's event that is kept is acknowledged, and comes as a call would", async () => {
     const user = someone('tracked');
     const client = await connected(world.door, { user });
