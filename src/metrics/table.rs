@@ -280,7 +280,7 @@ pub(super) const CALL_OUTCOMES: [&str; 9] = [
 pub(super) const ACTIONS: [&str; 3] = ["emit", "join", "leave"];
 
 /// The values of `what` of what can't be read in Redis.
-pub(super) const UNREADABLE: [&str; 8] = [
+pub(super) const UNREADABLE: [&str; 12] = [
     "notification",
     "entry",
     "lease",
@@ -289,6 +289,10 @@ pub(super) const UNREADABLE: [&str; 8] = [
     "revocation",
     "seen",
     "family",
+    "room",
+    "member",
+    "lasting",
+    "user",
 ];
 
 /// The values of `reason` of dropped messages: an engine's queue that is full, a client that does not read, a node that
