@@ -132,7 +132,7 @@ pub async fn send_to_room(
     post,
     path = "/rooms/{room}/disconnect",
     tag = "disconnect",
-    params(("room" = String, Path, description = "The room's name, percent-encoded")),
+    params(("room" = String, Path, description = "The room's name, percent-encoded"), NamespaceQuery),
     request_body(content = Option<EndRoomRequest>, content_type = "application/json"),
     responses(
         (status = 200, description = "All are closed", body = Disconnected,
@@ -148,10 +148,12 @@ pub async fn disconnect_room(
     allowed: Allowed<scope::Disconnect>,
     State(state): State<ApiState>,
     room: RoomPath,
+    Params(query): Params<NamespaceQuery>,
     Body(request): Body<EndRoomRequest>,
 ) -> Result<(StatusCode, Json<Disconnected>), ApiError> {
     let revoke = request.revoke_tokens.unwrap_or_default();
     let (namespace, ending, except) = request.parts()?;
+    let namespace = namespace.or(query.namespace);
     let room = Room::new(state.namespace(namespace)?, room.name()?);
     let (who, name) = (allowed.caller().name(), room.name.clone());
     let what = if revoke {
