@@ -40,9 +40,14 @@ async fn cut_off(name: &'static str, weather: Weather) {
         asked.disconnect("kicked", json!({ "revokeTokens": true })),
         scene.away([0]),
         async {
-            // Out of the answers, and by the next heartbeat of another node reaped.
+            // Out of the answers, and by the next heartbeat of another node reaped. A node that is heard renews its lease until it
+            // knows that it hears nothing: a second after its last PING, and 0.8 s that it waits for the answer to the next.
             let plan = &scene.fleet.plan;
-            let limit = plan.lease + seconds(2.0) + plan.heartbeat;
+            let renews = match weather == Weather::NO_ANSWERS {
+                true => seconds(1.8),
+                false => Duration::ZERO,
+            };
+            let limit = renews + plan.lease + seconds(2.0) + plan.heartbeat;
             scene.fleet.exact(others, limit).await;
             cut.elapsed()
         }
