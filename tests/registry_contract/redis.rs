@@ -207,22 +207,26 @@ async fn an_answer_does_not_grow_with_what_its_user_has() {
             max: there + 1000,
             ..limit
         });
-        let before = sent(raw.clone()).await;
-        let mut last = 0;
-        for _ in 0..100 {
-            let connection = a.connection(&user);
-            let admission = a.admit(&connection, &Grant::default(), limit).await;
-            match admission.unwrap() {
-                Admission::Admitted { tally, .. } => last = tally.connections,
-                other => panic!("{other:?}"),
+        let (mut last, mut least) = (0, u64::MAX);
+        // The least of several: PINGs are answered meanwhile, the more of them the slower the machine is.
+        for _ in 0..10 {
+            let before = sent(raw.clone()).await;
+            for _ in 0..10 {
+                let connection = a.connection(&user);
+                let admission = a.admit(&connection, &Grant::default(), limit).await;
+                match admission.unwrap() {
+                    Admission::Admitted { tally, .. } => last = tally.connections,
+                    other => panic!("{other:?}"),
+                }
+                a.back(&connection).await;
             }
-            a.back(&connection).await;
+            least = least.min(sent(raw.clone()).await - before);
         }
         assert_eq!(last, u64::from(there) + 100);
-        costs.push(sent(raw.clone()).await - before);
+        costs.push(least);
     }
     // The numbers in them have more digits.
-    assert!(costs[1] < costs[0] + 100 * 20, "{costs:?}");
+    assert!(costs[1] < costs[0] + 10 * 20, "{costs:?}");
 }
 
 /// Every key begins with the prefix, and the tag of the nodes or of a shard.
