@@ -42,8 +42,8 @@ use crate::{
 /// The pause before a guest that could not be released is released again.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// How many connections an answer to `devices` has unless its client asks for another number, and at the most.
-const DEVICES: (usize, usize) = (100, 1000);
+/// How many connections an answer to `devices` has at the most, and unless its client asks for fewer.
+const DEVICES: usize = 1000;
 
 /// Which of its connections a client asks for.
 #[derive(Default, Deserialize)]
@@ -59,7 +59,7 @@ impl DevicesPage {
         let page: Option<Self> = serde_json::from_value(asked).map_err(|_| VerbError::Arguments)?;
         let page = page.unwrap_or_default();
         match page.limit {
-            Some(limit) if !(1..=DEVICES.1).contains(&limit) => Err(VerbError::Arguments),
+            Some(limit) if !(1..=DEVICES).contains(&limit) => Err(VerbError::Arguments),
             _ => Ok(page),
         }
     }
@@ -69,7 +69,7 @@ impl DevicesPage {
         if let Some(cursor) = &self.cursor {
             connections.retain(|connection| connection.id > *cursor);
         }
-        let limit = self.limit.unwrap_or(DEVICES.0);
+        let limit = self.limit.unwrap_or(DEVICES);
         let more = connections.len() > limit;
         connections.truncate(limit);
         let last = connections.last().filter(|_| more);
