@@ -125,11 +125,12 @@ impl ClientVerb {
         })
     }
 
-    /// The largest packet that asks for it, in bytes: a token, an id, or a page; or the ids of as many users as one connection may
-    /// watch by default. Read into a tree of values it may take a hundred times as much, for as long as the verb takes.
+    /// The largest packet that asks for it, in bytes: an id, or a page; a token, as long as a handshake takes it; or the ids of as many
+    /// users as one connection may watch by default. Read into a tree of values it may take a hundred times as much, for as long as the
+    /// verb takes.
     pub(super) fn largest(self) -> usize {
         match self {
-            Self::Watch | Self::Unwatch => 64 * 1024,
+            Self::RefreshToken | Self::Authenticate | Self::Watch | Self::Unwatch => 64 * 1024,
             _ => 16 * 1024,
         }
     }
