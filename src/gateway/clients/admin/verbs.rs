@@ -21,7 +21,7 @@ use crate::{
             send::{self, AckRequest, SendRequest},
         },
     },
-    registry::{EndTarget, Fence},
+    registry::{EndTarget, Fence, RegistryError},
 };
 
 impl AdminVerbs {
@@ -33,7 +33,12 @@ impl AdminVerbs {
             .lease
             .vouched(None, page)
             .await
-            .map_err(GatewayError::from)?;
+            .map_err(|error| match error {
+                RegistryError::BadCursor => {
+                    AdminError::Unacceptable("cursor: not one of this server's".into())
+                }
+                error => GatewayError::from(error).into(),
+            })?;
         let users: Vec<_> = page
             .users
             .into_iter()
