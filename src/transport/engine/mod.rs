@@ -55,7 +55,7 @@ const MAX_TOLD: usize = 128;
 const UNKNOWN: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The longest `User-Agent` that is kept, in bytes.
-const MAX_USER_AGENT: usize = 128;
+const MAX_USER_AGENT: usize = 512;
 
 /// Bounds and names from the configuration.
 #[derive(Clone)]
