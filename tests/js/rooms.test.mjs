@@ -259,6 +259,7 @@ onBothRegistries((world) => {
     const clients = [];
     for (const node of everybody()) clients.push(await connected(node, { user: someone('ends'), claims: { rooms: [room] } }));
     const stays = await connected(world.door, { user: someone('stays'), claims: { rooms: [room] } });
+    const elsewhere = await connected(world.door, { user: someone('elsewhere'), namespace: '/closed', claims: { rooms: [room] } });
     const answer = await world.api.ok('POST', at(room, '/disconnect'), { reason: 'over', except: [stays.id] });
     assert.deepEqual(answer, { disconnected: 2, nodes: world.count, remaining: [] });
     assert.deepEqual(await members(room), [{ userId: (await members(room))[0].userId, connectionId: stays.id }]);
@@ -268,7 +269,9 @@ onBothRegistries((world) => {
     }
     assert.deepEqual(await world.api.ok('POST', at(room, '/disconnect')), { disconnected: 1, nodes: 1, remaining: [] });
     await stays.kicked(4500);
-    assert.deepEqual(await world.api.ok('POST', at(room, '/disconnect')), { disconnected: 0, nodes: 0, remaining: [] });
+    assert.deepEqual(await world.api.ok('POST', at(room, '/disconnect'), { except: null }), { disconnected: 0, nodes: 0, remaining: [] });
+    assert.deepEqual(await world.api.ok('POST', at(room, '/disconnect?namespace=/closed')), { disconnected: 1, nodes: 1, remaining: [] });
+    await elsewhere.kicked(4500);
   });
 
   test('with revokeTokens the end of a room\'s connections is the end of their users\', who do not come back with their tokens', async () => {

@@ -21,7 +21,7 @@ use crate::{
         Delivery, Message, Target,
         requests::{
             device_id,
-            fields::{GivenUser, present},
+            fields::{GivenUser, or_default, present},
             rooms::room_target,
             send::Content,
             user_id,
@@ -82,11 +82,11 @@ pub struct BulkMessage {
     #[schema(default = "/")]
     namespace: Option<String>,
     /// Connections that don't get it; at most 1,000.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(max_items = 1000)]
     except: Vec<ConnectionId>,
     /// Whether it is dropped for clients that have not taken yet what they were sent before.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     volatile: bool,
 }
 

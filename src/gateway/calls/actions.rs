@@ -16,7 +16,7 @@ use crate::{
         message::{Message, Target},
         requests::{
             end::DisconnectRequest,
-            fields::{GivenUser, Object, present},
+            fields::{GivenUser, Object, or_default, present},
             rooms::{room_name, room_target},
             send::{self, Content},
             user_id,
@@ -38,9 +38,9 @@ enum Given {
         data: Option<Value>,
         #[serde(default, deserialize_with = "present")]
         args: Option<Vec<Value>>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         except: Vec<ConnectionId>,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "or_default")]
         volatile: bool,
     },
     Join {

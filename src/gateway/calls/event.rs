@@ -17,7 +17,7 @@ use crate::{
     gateway::{
         application::{OnEvent, ReceivedEvent, Reply, handler_of},
         arg::Arg,
-        requests::fields::{Object, present},
+        requests::fields::{Object, or_default, present},
     },
     registry::{Entry, Registry, RegistryError},
     telemetry::traces::Begin,
@@ -51,7 +51,7 @@ impl<'a> Data<'a> {
 struct Said {
     #[serde(default, deserialize_with = "present")]
     ack: Option<Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     actions: Vec<Value>,
 }
 
@@ -122,10 +122,11 @@ async fn ask(backend: &Backend, calls: &Calls, event: ReceivedEvent) -> Reply {
 
 /// Reads an answer, and all of its actions before any is done.
 fn read(body: &[u8], namespace: &str, max_payload: usize) -> Result<Answer, String> {
-    let Object(said) = match body {
-        [] => Object(Said::default()),
+    let said: Option<Object<Said>> = match body {
+        [] => None,
         body => serde_json::from_slice(body).map_err(|error| error.to_string())?,
     };
+    let said = said.map(|Object(said)| said).unwrap_or_default();
     let actions = said.actions.into_iter().enumerate().map(|(index, action)| {
         Action::read(action, namespace, max_payload)
             .map_err(|error| format!("actions[{index}]: {error}"))
@@ -154,7 +155,9 @@ mod tests {
     #[test]
     fn an_acknowledgement_has_no_argument_one_or_several() {
         assert_eq!(read(b"", "/", 100).unwrap().ack, []);
+        assert_eq!(ack(json!(null)), []);
         assert_eq!(ack(json!({})), []);
+        assert_eq!(ack(json!({"ack": 1, "actions": null})).len(), 1);
         assert_eq!(ack(json!({"other": 1})), []);
         assert_eq!(ack(json!({"ack": null})), [Arg::Null]);
         assert_eq!(ack(json!({"ack": "a"})), [Arg::from("a")]);
@@ -171,7 +174,7 @@ mod tests {
     fn what_can_not_be_read_is_said() {
         let error = |body: &[u8]| read(body, "/", 100).err().unwrap();
         assert!(error(b"<html>").contains("expected value"));
-        for no_object in [&b"null"[..], b"7", b"[]", b"[1,[]]"] {
+        for no_object in [&b"7"[..], b"[]", b"[1,[]]"] {
             error(no_object);
         }
         let error = |body| read_json(body).err().unwrap();

@@ -19,6 +19,15 @@ where
     T::deserialize(deserializer).map(Some)
 }
 
+/// For fields that may be left out: `null` leaves them out, too.
+pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// What is written as an object. The types that serde derives also take a list of their fields, in the order of the source.
 pub struct Object<T>(pub T);
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Fault, Invalid, end::DisconnectRequest, time};
+use super::{Fault, Invalid, end::DisconnectRequest, fields::or_default, time};
 use crate::{
     connection::{ConnectionId, MAX_ROOM_CHARS, NoRoom, check_room},
     ending::Ending,
@@ -66,7 +66,7 @@ pub struct EndRoomRequest {
     #[schema(default = false)]
     pub reconnect: Option<bool>,
     /// Connections that stay; at most 1,000.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(max_items = 1000)]
     pub except: Vec<ConnectionId>,
     /// Whether the tokens of the users whose connections end are refused from here on, if they were issued before. That ends all

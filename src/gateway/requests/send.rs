@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     Fault, Invalid, excepted,
-    fields::{object, present},
+    fields::{object, or_default, present},
     rooms::namespace,
 };
 use crate::{
@@ -42,11 +42,11 @@ pub struct SendRequest {
     #[schema(default = "/")]
     pub namespace: Option<String>,
     /// Connections that don't get it; at most 1,000.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(max_items = 1000)]
     pub except: Vec<ConnectionId>,
     /// Whether it is dropped for clients that have not taken yet what they were sent before.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub volatile: bool,
     /// A `deviceId` that the user's client named: only the connections of that device get it. Absent: all of the user's.
     #[serde(default, deserialize_with = "present")]
@@ -105,11 +105,11 @@ pub struct EventRequest {
     #[schema(default = "/")]
     pub namespace: Option<String>,
     /// Connections that don't get it; at most 1,000.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     #[schema(max_items = 1000)]
     pub except: Vec<ConnectionId>,
     /// Whether it is dropped for clients that have not taken yet what they were sent before.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub volatile: bool,
 }
 
