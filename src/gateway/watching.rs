@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::{
@@ -64,8 +65,9 @@ struct Watched {
     watchers: Vec<Arc<LocalConnection>>,
     /// How often something may have changed: what was read before a change says nothing of it.
     changes: u64,
-    /// From when on a look that finds the user offline tells so; none while the user is online, as far as is known.
-    offline_from: Option<Instant>,
+    /// When an offline user was last seen, and from when on a look that finds the same tells so. A user who has come and gone between two
+    /// looks was seen later.
+    offline: Option<(Option<Timestamp>, Instant)>,
 }
 
 /// Tells connections of this node about the users that they watch.
@@ -268,7 +270,7 @@ impl Watching {
                 continue;
             }
             if is_online {
-                one.offline_from = None;
+                one.offline = None;
             }
             let lacks =
                 |it: &Arc<LocalConnection>| it.was_told(user).is_some_and(|told| told != is_online);
@@ -278,12 +280,13 @@ impl Watching {
                 continue;
             }
             if !is_online {
-                let now = Instant::now();
-                let from = *one.offline_from.get_or_insert_with(|| {
+                let (now, last_seen) = (Instant::now(), presence.last_seen);
+                let known = one.offline.filter(|(seen, _)| *seen == last_seen);
+                let (_, from) = *one.offline.insert(known.unwrap_or_else(|| {
                     let from = now + self.config.now().presence.offline_delay;
                     self.look_at(from, user.clone());
-                    from
-                });
+                    (last_seen, from)
+                }));
                 if now < from {
                     continue;
                 }
