@@ -1,7 +1,7 @@
 // A backend decides who is let in, and who it is.
 
 import assert from 'node:assert/strict';
-import { connect, connected, eventually, onBothRegistries, someone, test, token } from './harness.mjs';
+import { API_KEY, connect, connected, eventually, expectProblem, onBothRegistries, someone, test, token } from './harness.mjs';
 import { calling, startBackend } from './support/backend.mjs';
 
 /** Settings of a node that asks a backend about all newcomers. */
@@ -182,3 +182,15 @@ onBothRegistries((world) => {
     assert.equal(answers.length, 0);
   });
 }, { env: asking, config: NAMESPACES });
+
+test('where a backend decides who comes into /admin, a token opens nothing of the API', async ({ node, owned }) => {
+  const backend = await startBackend();
+  owned(() => backend.stop());
+  const config = '[[namespaces]]\npath = "/"\n[[namespaces]]\npath = "/admin"\nauth = "backend"\n';
+  const door = await node({ env: calling({ url: backend.url, connect: true }), config });
+  for (const claims of [{}, { role: 'admin' }]) {
+    const answer = await door.api.request('GET', '/v1/stats', { key: token(someone('bearer'), claims) });
+    expectProblem(answer, 401, 'a token');
+  }
+  assert.equal((await door.api.request('GET', '/v1/stats', { key: API_KEY })).status, 200);
+});
