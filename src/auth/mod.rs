@@ -76,12 +76,13 @@ pub struct Identity {
     pub watch: Vec<UserId>,
     /// `exp`. None for a session cookie: it holds until the session is looked at again.
     pub expires_at: Option<Timestamp>,
-    /// `iat`, in milliseconds if it has them. Of a session cookie, the millisecond before the session was looked up in the
-    /// handshake, by the store's clock.
+    /// What revocations are held against. `iat`, in milliseconds if it has them; of a session cookie, the millisecond before the
+    /// session was looked up in the handshake, by the store's clock; of a backend's answer, when it was asked. So it is a token's time of
+    /// issue only where there is a `digest`.
     pub issued_at: Option<Timestamp>,
     /// `jti`.
     pub token_id: Option<String>,
-    /// What tells the token from all others. None for a session cookie.
+    /// What tells the token from all others. None where no token says who it is: a session cookie, a backend's answer.
     pub digest: Option<TokenDigest>,
     /// What it ends with, besides.
     pub session: Option<SessionRef>,
@@ -103,8 +104,8 @@ impl Identity {
     }
 }
 
-/// Why credentials are refused. `Display` is the contract's text of the `connect_error`, and its `data.code` is made of that text: a change
-/// of one is a change of both.
+/// Why credentials are refused. `Display` is the contract's text of the `connect_error`, which clients written after the lesson compare. The
+/// `data.code` that goes with it is made of the text by `transport::packets`, which also has the codes that are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No credentials at all.
