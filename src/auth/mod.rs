@@ -105,7 +105,7 @@ impl Identity {
 }
 
 /// Why credentials are refused. `Display` is the contract's text of the `connect_error`, which clients written after the lesson compare. The
-/// `data.code` that goes with it is made of the text by `transport::packets`, which also has the codes that are not.
+/// `data.code` that goes with it is made of the text by `transport::packets`, which names the exceptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// No credentials at all.
