@@ -281,7 +281,8 @@ impl Backend {
         self.send(kind.as_str(), asked(request)).await
     }
 
-    /// Sends a request by `sending`, of which the outer error is that nothing is answered, unless the backend is down.
+    /// Awaits `sending`, unless the backend is down, and counts it. Its outer error means that the backend did not answer, the inner one
+    /// that the answer does not count.
     async fn send<T>(
         &self,
         kind: &'static str,
@@ -372,6 +373,7 @@ async fn accepted(request: RequestBuilder) -> reqwest::Result<Result<Response, F
     })
 }
 
+/// The body of an answer. The inner error: it is larger than [`MAX_ANSWER_BYTES`].
 async fn body_of(mut response: Response) -> reqwest::Result<Result<Vec<u8>, Failure>> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await? {

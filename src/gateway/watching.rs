@@ -65,8 +65,8 @@ struct Watched {
     watchers: Vec<Arc<LocalConnection>>,
     /// How often something may have changed: what was read before a change says nothing of it.
     changes: u64,
-    /// When an offline user was last seen, and from when on a look that finds the same tells so. A user who has come and gone between two
-    /// looks was seen later.
+    /// While the user is offline: `lastSeen`, and when the watchers are told. Another `lastSeen` means that the user was back between two
+    /// looks, and the delay begins anew. None while the user is online.
     offline: Option<(Option<Timestamp>, Instant)>,
 }
 

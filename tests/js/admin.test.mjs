@@ -59,6 +59,7 @@ onBothRegistries((world) => {
       if (!cursor) break;
     }
     for (const user of users) assert.equal(seen.filter((one) => one === user).length, 1, `expected ${user} once over all pages`);
+    await admin.denied("the cursor is not one of this server's", 'listUsers', { cursor: 'made-up' });
   });
 
   test('sendToUser: to all of the user\'s devices, with acknowledgements if they are asked for', async () => {

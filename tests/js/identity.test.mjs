@@ -83,7 +83,8 @@ onBothRegistries((world) => {
     const user = someone('renewed');
     const exp = soon(3);
     const [client, witness] = [await connected(world.door, { user, claims: { exp } }), await connected(world.door, { user, claims: { exp }, reconnection: false })];
-    const fresh = token(user, { exp: soon(600) });
+    // A handshake takes one of this length, too.
+    const fresh = token(user, { exp: soon(600), watch: Array(4000).fill('x').map((x, n) => `${x}${n}`) });
     const { expiresAt } = await client.granted('refreshToken', fresh);
     assert.equal(time(expiresAt), jwt.decode(fresh).exp * 1000);
     assert.equal((await world.api.connection(client.id)).expiresAt, expiresAt, 'expected GET connection to show the new expiresAt, from any node');

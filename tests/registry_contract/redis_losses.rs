@@ -224,7 +224,8 @@ async fn what_is_ordered_in_a_shard_that_is_not_whole_holds_for_who_comes_back()
     assert_eq!(b.ids("43").await.len(), 1);
 }
 
-/// A node that has yet to see whether a shard is whole gives its order twice. Whom the first one meets may be gone by the second.
+/// A node that does not know yet whether a shard is whole runs `order_end.lua` twice. A connection that only the first run finds has
+/// ended by it all the same.
 #[tokio::test]
 async fn who_is_gone_while_a_shard_is_looked_at_counts_as_ordered_to_end() {
     let server = RedisServer::start().await;

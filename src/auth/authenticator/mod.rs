@@ -109,6 +109,16 @@ impl Authenticator {
         inner.rules.iter().find(|rule| rule.path() == path).cloned()
     }
 
+    /// The rule by which a token counts in a configured namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthError::Invalid`]: there is no such namespace, or a backend decides who is let in, and a token alone is worth nothing.
+    pub fn token_rule(&self, path: &str) -> Result<Arc<NamespaceRule>, AuthError> {
+        let rule = self.rule(path).filter(|rule| !rule.asks_backend());
+        rule.ok_or(AuthError::Invalid)
+    }
+
     /// Who comes with these credentials into a namespace; none is a guest.
     ///
     /// The first credential there is decides: `auth.token`, then `Authorization`, then the session cookie; a bad one does

@@ -14,7 +14,7 @@ use super::{
     verb::{ClientVerb, VerbError, users},
 };
 use crate::{
-    auth::{AuthError, Authenticator, Credentials, Identity, NamespaceRule},
+    auth::{AuthError, Authenticator, Credentials, Identity},
     config::RunningConfig,
     connection::{Connection, ConnectionId, NodeId, check_room},
     ending::Ending,
@@ -382,7 +382,7 @@ impl ClientVerbs {
         guest: &LocalConnection,
         token: Value,
     ) -> Result<(Identity, Option<Arc<Granted>>), VerbError> {
-        let rule = self.rule(guest)?;
+        let rule = self.auth.token_rule(&guest.namespace)?;
         let credentials = Credentials {
             token: token.as_str().map(Into::into),
             ..Credentials::default()
@@ -402,13 +402,6 @@ impl ClientVerbs {
         }
     }
 
-    /// The rule by which the connection's namespace lets clients in. Where a backend decides, no token counts.
-    fn rule(&self, connection: &LocalConnection) -> Result<Arc<NamespaceRule>, AuthError> {
-        let rule = self.auth.rule(&connection.namespace);
-        rule.filter(|rule| !rule.asks_backend())
-            .ok_or(AuthError::Invalid)
-    }
-
     /// Who a token says its bearer is, by the rules of the connection's namespace.
     async fn identify(
         &self,
@@ -419,7 +412,7 @@ impl ClientVerbs {
         let auth = json!({ "token": token });
         let credentials = Credentials::from_handshake(Some(&auth), &HeaderMap::new());
         let token = credentials.preferred().ok_or(AuthError::Missing)?;
-        let rule = self.rule(connection)?;
+        let rule = self.auth.token_rule(&connection.namespace)?;
         let identity = self.auth.verify_for(token.expose_secret(), &rule).await?;
         rule.authorize(&identity)?;
         Ok(identity)

@@ -85,7 +85,7 @@ impl Peers {
         self.requests.receipted(from, receipt);
     }
 
-    /// Posts receipts to the node that asked. Those that are due to this one go no way round.
+    /// Posts receipts to the node that asked. Where that is this node, they are taken in at once.
     pub(crate) fn confirm(&self, to: &Instance, receipts: Vec<Receipt>) {
         if *to != self.instance {
             return self.bus.post(to, &wire::receipts(&receipts));

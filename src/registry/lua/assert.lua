@@ -68,7 +68,7 @@ if issued and ARGV[10] ~= '' then
   end
   issued = tonumber(redis.call('GET', KEYS[13])) or issued
 end
--- Whom a revocation means among those that are listed, it has ordered to end. One that is listed by this grant was to stay.
+-- A revocation orders the end of each listed connection that it means. So one that is listed by this same grant was excepted from it.
 local stays_in = its_issues[issued and compact(issued) or '']
 local bar = barred(KEYS[5], not stays_in and KEYS[6], KEYS[7], KEYS[8], issued)
 if bar then

@@ -260,7 +260,7 @@ impl Registry for MemoryRegistry {
             Some(user) => store.fences.as_first_seen(user, assertion.grant),
             None => assertion.grant.clone(),
         };
-        // Whom a revocation means among those that are there, it has ordered to end. One that is there by this grant was to stay.
+        // A revocation orders the end of each connection here that it means. So one that is here by this same grant was excepted from it.
         let issued = |grant: &Grant| grant.issued_at.map(to_millisecond);
         let held = store.entries.get(&entry);
         let stays_in = held.is_some_and(|held| issued(&held.grant) == issued(&grant));

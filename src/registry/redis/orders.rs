@@ -183,8 +183,8 @@ impl RedisRegistry {
     }
 
     /// The order is written at once; which connections it means can't be said where entries are missing. Where the shard is found whole only by
-    /// now, it is given once more. Meant are those too that the first one has met and that have ended since. Entries come latest first; one that
-    /// has changed in between comes twice.
+    /// now, it is given once more. The entries of all runs are returned, the latest first: a connection that
+    /// only the first run found has ended since, and one that has changed in between comes twice.
     async fn ordered(
         &self,
         shard: Shard,

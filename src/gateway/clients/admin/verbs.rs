@@ -34,9 +34,7 @@ impl AdminVerbs {
             .vouched(None, page)
             .await
             .map_err(|error| match error {
-                RegistryError::BadCursor => {
-                    AdminError::Unacceptable("cursor: not one of this server's".into())
-                }
+                RegistryError::BadCursor => AdminError::Unacceptable(error.to_string()),
                 error => GatewayError::from(error).into(),
             })?;
         let users: Vec<_> = page
