@@ -4,26 +4,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// So many calls in a row without any answer, and the backend counts as down.
+/// So many requests in a row without any answer, and the backend counts as down.
 const FAILURES: u32 = 10;
 
-/// How often a call is let through to a backend that is down.
+/// How often a request is let through to a backend that is down.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Whether a backend answers. One that is down gets a call a second, until it has answered one.
+/// Whether a backend answers requests of one sort. One that is down gets one a second, until it has answered one.
 #[derive(Default)]
 pub(super) struct Breaker(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Calls without an answer since the last one with.
+    /// Requests without an answer since the last one with.
     failures: u32,
-    /// When the next call is let through, while the backend is down.
+    /// When the next request is let through, while the backend is down.
     next: Option<Instant>,
 }
 
 impl Breaker {
-    /// Whether a call may be made now.
+    /// Whether a request may be made now.
     pub(super) fn admits(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
         match state.next {

@@ -123,12 +123,26 @@ pub struct Backend {
     url: Url,
     client: Client,
     signer: Signer,
-    breaker: Breaker,
-    in_flight: Semaphore,
-    /// Of notifications, which don't take the places of calls that clients wait for.
-    notifying: Semaphore,
+    calls: Lane,
+    /// Neither take they the places of calls that clients wait for, nor is a backend that hangs over them down for calls.
+    notifications: Lane,
     metrics: Metrics,
     traces: Traces,
+}
+
+/// Requests of one sort: how many are under way, and whether they are answered.
+struct Lane {
+    places: Semaphore,
+    breaker: Breaker,
+}
+
+impl Lane {
+    fn new(config: &config::Backend) -> Self {
+        Self {
+            places: Semaphore::new(config.in_flight as usize),
+            breaker: Breaker::default(),
+        }
+    }
 }
 
 impl fmt::Debug for Backend {
@@ -172,9 +186,8 @@ impl Backend {
             url,
             client,
             signer,
-            breaker: Breaker::default(),
-            in_flight: Semaphore::new(config.in_flight as usize),
-            notifying: Semaphore::new(config.in_flight as usize),
+            calls: Lane::new(config),
+            notifications: Lane::new(config),
             metrics,
             traces,
             config: config.clone(),
@@ -191,9 +204,10 @@ impl Backend {
         &self.traces
     }
 
-    /// Whether it has not answered for a while.
+    /// Whether it has not answered calls, or not notifications, for a while.
     pub fn is_down(&self) -> bool {
-        self.breaker.is_open()
+        let lanes = [&self.calls, &self.notifications];
+        lanes.iter().any(|lane| lane.breaker.is_open())
     }
 
     /// Asks it, and reads the body of its answer, which is empty if it has none. What `read` can't read has failed. Counted by
@@ -223,10 +237,11 @@ impl Backend {
     ///
     /// [`Failure`].
     pub async fn notify(&self, kind: &'static str, id: &str, body: String) -> Result<(), Failure> {
-        let _permit = self.notifying.acquire().await;
+        let lane = &self.notifications;
+        let _permit = lane.places.acquire().await;
         let span = self.span(kind);
         let told = match self.request(id, Timestamp::now(), body, &span) {
-            Ok(request) => self.send(kind, told(request)).await,
+            Ok(request) => self.send(lane, kind, told(request)).await,
             Err(error) => Err(Failure::Unreachable(error)),
         };
         self.counted(kind, told, &span)
@@ -267,10 +282,8 @@ impl Backend {
         data: &impl Serialize,
         span: &Span,
     ) -> Result<Vec<u8>, Failure> {
-        let _permit = self
-            .in_flight
-            .try_acquire()
-            .map_err(|_| Failure::InFlight)?;
+        let lane = &self.calls;
+        let _permit = lane.places.try_acquire().map_err(|_| Failure::InFlight)?;
         let now =
             Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default();
         let id = format!("msg_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()));
@@ -278,17 +291,18 @@ impl Backend {
             .map_err(anyhow::Error::from)
             .and_then(|body| self.request(&id, now, body, span));
         let request = request.map_err(Failure::Unreachable)?;
-        self.send(kind.as_str(), asked(request)).await
+        self.send(lane, kind.as_str(), asked(request)).await
     }
 
-    /// Awaits `sending`, unless the backend is down, and counts it. Its outer error means that the backend did not answer, the inner one
+    /// Awaits `sending`, unless the backend is down for its lane, and counts it. Its outer error means that the backend did not answer, the inner one
     /// that the answer does not count.
     async fn send<T>(
         &self,
+        lane: &Lane,
         kind: &'static str,
         sending: impl Future<Output = reqwest::Result<Result<T, Failure>>>,
     ) -> Result<T, Failure> {
-        if !self.breaker.admits(Instant::now()) {
+        if !lane.breaker.admits(Instant::now()) {
             return Err(Failure::Down);
         }
         let (name, began) = (&self.config.name, Instant::now());
@@ -297,17 +311,18 @@ impl Backend {
         took.record(began.elapsed());
         let error = match answered {
             Ok(answer) => {
-                if self.breaker.answered() {
-                    tracing::info!(backend = name, "a backend answers again");
+                if lane.breaker.answered() {
+                    tracing::info!(backend = name, kind, "a backend answers again");
                 }
                 return answer;
             }
             Err(error) => error,
         };
-        if self.breaker.failed(Instant::now()) {
+        if lane.breaker.failed(Instant::now()) {
             tracing::error!(
                 backend = name,
-                "a backend is down: it gets a call a second until it answers"
+                kind,
+                "a backend is down: it gets a request a second until it answers"
             );
         }
         Err(match error.is_timeout() {

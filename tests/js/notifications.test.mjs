@@ -197,3 +197,16 @@ test('what waits is bounded, and what is dropped is counted; a stream gets the s
   assert.deepEqual(events.slice(1).map(({ data }) => data.args[0]), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
   assert.equal(new Set(await values('msg_')).size, 11);
 });
+
+test('a backend that hangs over notifications is called all the same', async ({ node, owned }) => {
+  const backend = await start(owned);
+  backend.on('connection.opened', () => new Promise(() => {})).on('anything', () => ({ ack: 'answered' }));
+  const door = await node({ env: calling({ url: backend.url, notify: ['connection.opened'], events: ['*'], timeout: '300ms' }) });
+  const clients = [];
+  for (let n = 0; n < 12; n += 1) clients.push(await connected(door, { user: someone('waiting') }));
+  await eventually('the node has given up telling it', async () => {
+    const { json } = await door.api.request('GET', '/readyz');
+    assert.deepEqual(json?.backends, ['app']);
+  });
+  for (const client of clients) assert.equal(await client.ask('anything'), 'answered');
+});
