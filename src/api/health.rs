@@ -27,16 +27,21 @@ pub struct Unready {
 }
 
 /// A node that takes connections, and something that it needs for some of them is away.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Degraded {
     ready: bool,
     degraded: bool,
     /// The shards of the registry that can't be reached, less than half of them: their users are not let in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards: Vec<String>,
-    /// The backends that have not answered for a while: calls to them are answered `Unavailable`.
+    /// The backends that have not answered calls, or notifications, for a while: such calls are answered `Unavailable`, such
+    /// notifications wait.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     backends: Vec<String>,
+    /// True while the Redis of `auth.session.redis_url` can't be reached: who comes by a session cookie is told to try again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    session_store_away: bool,
 }
 
 /// Whether the process lives
@@ -57,13 +62,13 @@ pub async fn healthz() -> &'static str {
 ///
 /// It does when it listens, is not draining, and its links to Redis work. In a Redis Cluster some of whose masters are away it does
 /// for the users of the others: the answer is then JSON with `degraded` and the shards that are away, as long as most are there. So it is
-/// with the backends that don't answer.
+/// with backends that don't answer, and with a store of sessions on a Redis of its own.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "operations",
     responses(
-        (status = 200, description = "It does; as JSON while shards of the registry or backends are away", content(
+        (status = 200, description = "It does; as JSON while shards of the registry, backends or the session store are away", content(
             (String = "text/plain", example = "ready"),
             (Degraded = "application/json", example = json!({"ready": true, "degraded": true, "shards": ["3"]})),
         )),
@@ -74,31 +79,32 @@ pub async fn healthz() -> &'static str {
 )]
 pub async fn readyz(State(state): State<ApiState>) -> Response {
     let gateway = &state.gateway;
-    readiness(
-        gateway.unready(),
-        gateway.shards_away(),
-        gateway.backends_down(),
-    )
+    let away = Degraded {
+        shards: gateway.shards_away(),
+        backends: gateway.backends_down(),
+        session_store_away: gateway.lacks_session_store(),
+        ..Degraded::default()
+    };
+    readiness(gateway.unready(), away)
 }
 
-fn readiness(problems: Vec<&'static str>, shards: Vec<String>, backends: Vec<String>) -> Response {
-    if problems.is_empty() && shards.is_empty() && backends.is_empty() {
+fn readiness(problems: Vec<&'static str>, away: Degraded) -> Response {
+    if !problems.is_empty() {
+        let unready = Unready {
+            ready: false,
+            problems,
+        };
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(unready)).into_response();
+    }
+    if away == Degraded::default() {
         return "ready".into_response();
     }
-    if problems.is_empty() {
-        let degraded = Degraded {
-            ready: true,
-            degraded: true,
-            shards,
-            backends,
-        };
-        return Json(degraded).into_response();
-    }
-    let unready = Unready {
-        ready: false,
-        problems,
+    let degraded = Degraded {
+        ready: true,
+        degraded: true,
+        ..away
     };
-    (StatusCode::SERVICE_UNAVAILABLE, Json(unready)).into_response()
+    Json(degraded).into_response()
 }
 
 /// The node's metrics
@@ -142,37 +148,55 @@ mod tests {
 
     use super::*;
 
-    async fn shown(problems: Vec<&'static str>, away: &[&str]) -> (u16, String) {
-        let away = away.iter().map(|shard| (*shard).to_owned());
-        respond(readiness(problems, away.collect(), Vec::new())).await
-    }
-
-    async fn respond(response: Response) -> (u16, String) {
+    async fn shown(problems: Vec<&'static str>, away: Degraded) -> (u16, String) {
+        let response = readiness(problems, away);
         let status = response.status().as_u16();
         let body = to_bytes(response.into_body(), 1000).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    fn shards(away: &[&str]) -> Degraded {
+        Degraded {
+            shards: away.iter().map(|shard| (*shard).to_owned()).collect(),
+            ..Degraded::default()
+        }
+    }
+
     #[tokio::test]
     async fn readiness_says_what_is_wrong() {
-        assert_eq!(shown(Vec::new(), &[]).await, (200, "ready".into()));
+        let degraded = |away| shown(Vec::new(), away);
+        assert_eq!(degraded(shards(&[])).await, (200, "ready".into()));
         assert_eq!(
-            shown(Vec::new(), &["0", "a"]).await,
+            degraded(shards(&["0", "a"])).await,
             (
                 200,
                 r#"{"ready":true,"degraded":true,"shards":["0","a"]}"#.into()
             )
         );
-        let app = vec!["app".to_owned()];
+        let app = Degraded {
+            backends: vec!["app".to_owned()],
+            ..Degraded::default()
+        };
         assert_eq!(
-            respond(readiness(Vec::new(), Vec::new(), app)).await,
+            degraded(app).await,
             (
                 200,
                 r#"{"ready":true,"degraded":true,"backends":["app"]}"#.into()
             )
         );
+        let store = Degraded {
+            session_store_away: true,
+            ..Degraded::default()
+        };
         assert_eq!(
-            shown(vec!["draining", "bus"], &["0"]).await,
+            degraded(store).await,
+            (
+                200,
+                r#"{"ready":true,"degraded":true,"sessionStoreAway":true}"#.into()
+            )
+        );
+        assert_eq!(
+            shown(vec!["draining", "bus"], shards(&["0"])).await,
             (
                 503,
                 r#"{"ready":false,"problems":["draining","bus"]}"#.into()

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::lease::OwnLease;
-use crate::{bus::Bus, registry::Registry};
+use crate::{auth::Authenticator, bus::Bus, registry::Registry};
 
 /// Whether this node takes connections.
 pub(super) struct Readiness {
@@ -14,16 +14,23 @@ pub(super) struct Readiness {
     registry: Arc<dyn Registry>,
     bus: Arc<Bus>,
     lease: Arc<OwnLease>,
+    auth: Authenticator,
 }
 
 impl Readiness {
     /// Of a node that does not drain.
-    pub(super) fn new(registry: Arc<dyn Registry>, bus: Arc<Bus>, lease: Arc<OwnLease>) -> Self {
+    pub(super) fn new(
+        registry: Arc<dyn Registry>,
+        bus: Arc<Bus>,
+        lease: Arc<OwnLease>,
+        auth: Authenticator,
+    ) -> Self {
         Self {
             draining: AtomicBool::new(false),
             registry,
             bus,
             lease,
+            auth,
         }
     }
 
@@ -53,6 +60,11 @@ impl Readiness {
             .into_iter()
             .filter_map(|(is_wrong, what)| is_wrong.then_some(what))
             .collect()
+    }
+
+    /// Whether session cookies are looked at, and their store does not answer.
+    pub(super) fn lacks_session_store(&self) -> bool {
+        !self.auth.has_session_store()
     }
 
     /// Whether a CONNECT packet can be answered now.

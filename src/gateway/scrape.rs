@@ -19,6 +19,12 @@ impl Gateway {
             .collect()
     }
 
+    /// Returns true while session cookies are looked at and the Redis that has the sessions does not answer: who comes by one is told
+    /// to try again.
+    pub fn lacks_session_store(&self) -> bool {
+        self.inner.readiness.lacks_session_store()
+    }
+
     /// The Prometheus text of all series. Takes milliseconds on a busy node: not for a thread that serves sockets.
     pub fn render_metrics(&self) -> String {
         self.inner.set_state_gauges();

@@ -56,8 +56,12 @@ impl Gateway {
             registry.shards(),
             config.clone(),
         ));
-        let readiness = Readiness::new(registry.clone(), bus.clone(), lease.clone());
-        let readiness = Arc::new(readiness);
+        let readiness = Arc::new(Readiness::new(
+            registry.clone(),
+            bus.clone(),
+            lease.clone(),
+            auth.clone(),
+        ));
         let notifications = Arc::new(Notifications::new(
             instance.clone(),
             config.clone(),

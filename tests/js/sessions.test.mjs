@@ -441,9 +441,15 @@ test('a store that is away for a while ends nobody, and lets nobody in by a conn
   const first = await Promise.race([waiting.wait('connect_error', { ms: 20000 }), waiting.wait('disconnect', { ms: 20000 }), waiting.wait('connect', { ms: 20000 })]);
   assert.ok(waiting.socket.active, `expected the stock client to go on trying while the sessions can't be read; it got: ${waiting.history()}, ${first}`);
   assert.equal(waiting.count('ready'), 0);
+  // Who comes by a token needs no session: the node stays in the balancer, and says what it lacks.
+  const readyz = () => door.api.request('GET', '/readyz');
+  const { status, json } = await readyz();
+  assert.deepEqual([status, json], [200, { ready: true, degraded: true, sessionStoreAway: true }]);
+  await connected(door, { user: someone('token') });
   await clockPasses(Date.now() + 3 * RECHECK);
   assert.equal(client.count('disconnect'), 0, `expected nobody to be ended because the store is away; history: ${client.history()}`);
   await store.start();
   // It came back empty: now the session is gone indeed.
   await client.kicked(4503);
+  await eventually('the node has its store again', async () => (await readyz()).text === 'ready');
 });
