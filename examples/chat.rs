@@ -101,7 +101,7 @@ async fn say(names: Names, event: ClientEvent) -> anyhow::Result<Vec<Arg>> {
     let (text,): (String,) = event.read()?;
     let from = names.of(&event.connection.id);
     let said = message("said", json!({ "from": from, "text": text }))?;
-    let delivery = event.gateway.send(&Target::All, &said).await?;
+    let delivery = event.gateway.send(Target::All, said).await?;
     Ok(vec![
         json!({ "ok": true, "heard": delivery.connections }).into(),
     ])
@@ -116,7 +116,7 @@ async fn whisper(names: Names, event: ClientEvent) -> anyhow::Result<Vec<Arg>> {
     let from = names.of(&event.connection.id);
     let whispered = message("whispered", json!({ "from": from, "text": text }))?;
     let target = Target::Connection(id);
-    event.gateway.send(&target, &whispered).await?;
+    event.gateway.send(target, whispered).await?;
     Ok(vec![json!({ "ok": true }).into()])
 }
 
@@ -128,7 +128,7 @@ async fn leave(names: Names, departed: Departed) -> anyhow::Result<()> {
 async fn tell_left(gateway: &Gateway, name: Option<String>) -> anyhow::Result<()> {
     if let Some(name) = name {
         let left = message("left", json!({ "name": name }))?;
-        gateway.send(&Target::All, &left).await?;
+        gateway.send(Target::All, left).await?;
     }
     Ok(())
 }

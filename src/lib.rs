@@ -33,7 +33,7 @@
 //!             let (text,): (String,) = event.read()?;
 //!             let from = &event.connection.id;
 //!             let said = Message::new("/", "said").with(&json!({ "from": from, "text": text }))?;
-//!             event.gateway.send(&Target::All, &said).await?;
+//!             event.gateway.send(Target::All, said).await?;
 //!             Ok(vec![json!({ "ok": true }).into()])
 //!         })
 //!         .on_disconnect(|departed| async move {

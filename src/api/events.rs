@@ -80,7 +80,7 @@ pub async fn send_to_user(
             let acked = state.gateway.send_with_ack(&target, &message, timeout);
             SendAnswer::Acked(acked.await?)
         }
-        None => SendAnswer::Delivery(state.gateway.send(&target, &message).await?),
+        None => SendAnswer::Delivery(state.gateway.send(target, message).await?),
     };
     Ok(axum::Json(answer))
 }
@@ -110,7 +110,7 @@ pub async fn send_to_connection(
     ConnectionPath(id): ConnectionPath,
     Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    state.send(&Target::Connection(id), call, request).await
+    state.send(Target::Connection(id), call, request).await
 }
 
 /// Send an event to everybody in a namespace
@@ -135,18 +135,18 @@ pub async fn broadcast(
     call: CallId,
     Body(request): Body<EventRequest>,
 ) -> Result<axum::Json<Delivery>, ApiError> {
-    state.send(&Target::All, call, request).await
+    state.send(Target::All, call, request).await
 }
 
 impl ApiState {
     async fn send(
         &self,
-        target: &Target,
+        target: Target,
         call: CallId,
         request: EventRequest,
     ) -> Result<axum::Json<Delivery>, ApiError> {
         let message = call.message(self.message(request.into())?);
-        Ok(axum::Json(self.gateway.send(target, &message).await?))
+        Ok(axum::Json(self.gateway.send(target, message).await?))
     }
 
     /// A message, if the rules let it pass.

@@ -25,7 +25,10 @@ mod subscriber;
 mod subscriptions;
 
 use secrecy::SecretString;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use crate::{
     connection::Instance,
@@ -146,6 +149,22 @@ impl Bus {
         match self {
             Self::Memory(bus) => bus.publish_all(payload),
             Self::Redis(bus) => bus.publish_all(payload).await,
+        }
+    }
+
+    /// Runs `work` where the links are served, so that what it awaits of them wakes no other thread; alone, as any task. What it
+    /// begins, and its timers, are those of the caller's runtime. All links wait for each of its turns: they are to be short.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    pub fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        match self {
+            Self::Memory(_) => tokio::spawn(work),
+            Self::Redis(bus) => bus.spawn(work),
         }
     }
 

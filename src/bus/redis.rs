@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use redis::{Cmd, Pipeline};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::{
@@ -307,6 +307,13 @@ impl RedisBus {
         self.sent.increment(heard.iter().flatten().count() as u64);
         // Refused where others were not: of those channels alone Redis has something to say.
         Ok(heard.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    pub(super) fn spawn<F>(&self, work: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.links.servers.runtime().spawn(work)
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     connections::{LocalConnections, ending::closed, local::LocalConnection},
@@ -33,6 +33,9 @@ const END_DEADLINE: Duration = Duration::from_secs(6);
 
 /// How many messages are taken before their receipts go out, those to one node as one message.
 const TOGETHER: usize = 256;
+
+/// How long messages are taken in one turn, in which the links to Redis wait: a PING of theirs has 800 ms.
+const TURN: Duration = Duration::from_millis(5);
 
 /// How many connections one receipt shows: of a hundred rooms each, they are some megabytes.
 const SOCKETS: usize = 100;
@@ -80,15 +83,20 @@ impl PeerCommands {
         }
     }
 
-    /// Reads what the bus brings, in order, until it ends. Receipts go out for all that had come together.
+    /// Reads what the bus brings, in order, until it ends. Receipts go out for all that had come together. To be run where the bus's
+    /// links are served.
     pub(super) async fn receive(self: Arc<Self>, mut inbox: Inbox) {
         let mut come = Vec::new();
         while inbox.recv_many(&mut come, TOGETHER).await > 0 {
-            let mut outbox = Outbox::new();
+            let (mut outbox, mut began) = (Outbox::new(), Instant::now());
             for Received { from, payload } in come.drain(..) {
                 let take = || self.take(from.clone(), &payload, &mut outbox);
                 // A panic takes one message, not all that come after it.
                 contain("a message on the bus", &from, take);
+                if began.elapsed() > TURN {
+                    yield_now().await;
+                    began = Instant::now();
+                }
             }
             for (to, receipts) in outbox {
                 self.peers.confirm(&to, receipts);

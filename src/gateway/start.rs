@@ -297,7 +297,9 @@ impl Gateway {
         });
         inner.begin_series();
         engine.mount(protocol);
-        inner.tasks.spawn(commands.receive(inbox));
+        inner
+            .bus
+            .spawn(inner.tasks.until_stopped(commands.receive(inbox)));
         inner.tasks.spawn(engine.clone().sweep());
         inner.tasks.spawn(inner.door.clone().forget_idle());
         inner.heartbeats.begin();

@@ -26,7 +26,15 @@ impl Tasks {
 
     /// Runs `task` until it returns or the node stops.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(task));
+        tokio::spawn(self.until_stopped(task));
+    }
+
+    /// Makes `task` end with the node.
+    pub(crate) fn until_stopped(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output: Send> + Send + 'static {
+        self.stop.clone().run_until_cancelled_owned(task)
     }
 
     /// Runs the task that `start` makes until it returns or the node stops. One that panics is started again, 250 ms later.

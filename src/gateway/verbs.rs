@@ -19,7 +19,7 @@ use crate::{
 
 impl Gateway {
     /// Hands a message to connections, wherever they are. No connection is an answer, not an error.
-    pub async fn send(&self, target: &Target, message: &Message) -> Result<Delivery, GatewayError> {
+    pub async fn send(&self, target: Target, message: Message) -> Result<Delivery, GatewayError> {
         self.inner.delivery.check_namespace(&message.namespace)?;
         self.inner.delivery.send(target, message).await
     }

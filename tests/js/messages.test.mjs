@@ -1,7 +1,7 @@
 // Contract 3a: what every kind of send takes. Several arguments, binary in both directions, exceptions, volatile.
 
 import assert from 'node:assert/strict';
-import { connected, expectProblem, onBothRegistries, parseMetrics, Polling, segment, someone, test, token } from './harness.mjs';
+import { connected, eventually, expectProblem, onBothRegistries, parseMetrics, Polling, segment, someone, test, token } from './harness.mjs';
 
 const base64 = (text) => ({ $base64: Buffer.from(text).toString('base64') });
 
@@ -172,4 +172,21 @@ onBothRegistries((world) => {
       assert.match(await admin.denied([], 'sendToUser', { user, event: 'e', ...json }), error);
     }
   });
+});
+
+test('a send that has begun goes on though its caller goes away', async ({ node, redis }) => {
+  const server = await redis();
+  const door = await node({ redis: server });
+  const user = someone('left');
+  const client = await connected(door, { user });
+  const begun = async () => parseMetrics((await door.api.request('GET', '/metrics')).text).value('switchboard_messages_sent_total', { kind: 'user' });
+  const before = await begun();
+  await server.command('CLIENT', 'PAUSE', '500', 'ALL');
+  const caller = new AbortController();
+  const url = `${door.url}/v1/users/${segment(user)}/events`;
+  const call = fetch(url, { method: 'POST', headers: { authorization: `Bearer ${door.api.key}`, 'content-type': 'application/json' }, body: JSON.stringify({ event: 'late' }), signal: caller.signal });
+  await eventually('the node has begun', async () => (await begun()) > before);
+  caller.abort();
+  await assert.rejects(call, { name: 'AbortError' });
+  await client.wait('late');
 });

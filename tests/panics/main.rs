@@ -199,7 +199,7 @@ async fn a_send_to_a_connection_that_is_not_ready_yet_is_unconfirmed() {
     within(seconds(5.0), "the node is ready", ready).await;
     let message = Message::new("/", "e");
     let target = Target::User("42".into());
-    let sent = async || gateway.send(&target, &message).await.unwrap();
+    let sent = async || gateway.send(target.clone(), message.clone()).await.unwrap();
     assert_eq!(sent().await, Delivery::default());
 
     faults.hold(true);
@@ -276,7 +276,7 @@ async fn f16_panics_leave_no_ghost_and_the_node_goes_on() {
         let call = gateway.clone();
         tokio::spawn(async move {
             let message = Message::new("/", "e").with(&1).unwrap();
-            call.send(&Target::User(user), &message).await.ok();
+            call.send(Target::User(user), message).await.ok();
         });
         sleep(Duration::from_millis(15)).await;
     }

@@ -118,7 +118,7 @@ pub async fn send_to_room(
         Some(timeout) => {
             SendAnswer::Acked(gateway.send_with_ack(&target, &message, timeout).await?)
         }
-        None => SendAnswer::Delivery(gateway.send(&target, &message).await?),
+        None => SendAnswer::Delivery(gateway.send(target, message).await?),
     }))
 }
 

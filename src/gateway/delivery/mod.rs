@@ -280,13 +280,16 @@ impl Deliverer {
         }
     }
 
-    /// Hands a message to its recipients on every node, and waits for what became of it.
+    /// Hands a message to its recipients on every node, and waits for what became of it. A caller that goes away does not end it
+    /// halfway, in a fleet.
     pub(crate) async fn send(
-        &self,
-        target: &Target,
-        message: &Message,
+        self: &Arc<Self>,
+        target: Target,
+        message: Message,
     ) -> Result<Delivery, GatewayError> {
-        Ok(self.dispatch(target, message).await?.await)
+        let deliverer = self.clone();
+        let sending = async move { Ok(deliverer.dispatch(&target, &message).await?.await) };
+        self.peers.beside_links(sending).await?
     }
 
     /// Sends in two steps. When this returns the message is with this node's connections and on its way to the others; what comes

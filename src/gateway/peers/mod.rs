@@ -5,7 +5,7 @@
 pub(crate) mod receipts;
 pub(crate) mod wire;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, panic::resume_unwind, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -19,6 +19,7 @@ use crate::{
     connection::Instance,
     metrics::Metrics,
     registry::{Recipient, Registry, keys::Shard},
+    telemetry::traces::carried,
 };
 
 /// The pause before other nodes are told once more of an order to end that Redis did not take.
@@ -66,6 +67,25 @@ impl Peers {
             tasks,
             requests: Requests::default(),
         }
+    }
+
+    /// Runs `work` to its end where the links are served, though the caller goes away; alone, at once and with the caller.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::Unanswered`] if the links end before it.
+    pub(crate) async fn beside_links<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, BusError> {
+        if let Bus::Memory(_) = &*self.bus {
+            return Ok(work.await);
+        }
+        let done = self.bus.spawn(carried(work)).await;
+        done.map_err(|error| match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            Err(error) => BusError::Unanswered(error.to_string()),
+        })
     }
 
     /// Opens a request that waits for receipts.

@@ -94,7 +94,7 @@ impl AdminVerbs {
             }
             None => {
                 let target = Target::user(user, device);
-                let delivery = self.delivery.send(&target, &message).await?;
+                let delivery = self.delivery.send(target, message).await?;
                 Ok(serde_json::to_value(delivery)?)
             }
         }
