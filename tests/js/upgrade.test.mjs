@@ -142,8 +142,8 @@ test('from the probe on a poll that waits comes back with a noop, and after "5" 
 
 test('more than one poll may carry waits for a client that moves: nothing of it stays behind', async ({ node }) => {
   // A poll carries up to 64 MB, the largest that limits.max_payload may be.
-  // A debug build takes seconds for each of them, and nobody polls meanwhile.
-  const patient = { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '60s' };
+  // A debug build takes seconds for each of them, in which nobody polls and the upgrade waits.
+  const patient = { SWITCHBOARD_LIMITS__WRITE_DEADLINE: '60s', SWITCHBOARD_LIMITS__HANDSHAKE_TIMEOUT: '60s' };
   const door = await node({ env: { SWITCHBOARD_LIMITS__MAX_PAYLOAD: '64MB', SWITCHBOARD_LIMITS__SEND_QUEUE_BYTES: '200MB', ...patient } });
   const user = someone('backlog');
   const session = await Polling.open(door.url);
