@@ -100,7 +100,7 @@ test('what pages call, and the pages of the API, count as handshakes of their ad
   for (const [method, path, address] of [
     ['POST', '/api/refresh-token', '203.0.113.7'],
     ['POST', '/api/logout', '203.0.113.9'],
-    ['GET', '/v1/docs/swagger-ui-bundle.js', '203.0.113.10'],
+    ['GET', '/v1/docs/index.css', '203.0.113.10'],
     ['GET', '/v1/openapi.json', '203.0.113.11'],
   ]) {
     const call = (from) => exchange(door.url, method, path, { headers: { 'x-forwarded-for': from, ...(method === 'POST' && { 'content-length': 0 }) } });
