@@ -152,8 +152,9 @@ impl Bus {
         }
     }
 
-    /// Runs `work` where the links are served, so that what it awaits of them wakes no other thread; alone, as any task. What it
-    /// begins, and its timers, are those of the caller's runtime. All links wait for each of its turns: they are to be short.
+    /// Runs `work` where the links are served, so that what it awaits of them wakes no other thread. Its timers, and the tasks that
+    /// it begins, are those of the caller's runtime. All links wait for each of its turns: they are to be short. On a node that runs alone it is
+    /// a task like any other.
     ///
     /// # Panics
     ///

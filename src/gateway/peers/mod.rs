@@ -69,7 +69,8 @@ impl Peers {
         }
     }
 
-    /// Runs `work` to its end where the links are served, though the caller goes away; alone, at once and with the caller.
+    /// Runs `work` where the links are served, and to its end though the caller goes away. On a node that runs alone it is a part of the
+    /// caller.
     ///
     /// # Errors
     ///
