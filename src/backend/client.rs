@@ -123,20 +123,20 @@ pub struct Backend {
     url: Url,
     client: Client,
     signer: Signer,
-    calls: Lane,
-    /// Neither take they the places of calls that clients wait for, nor is a backend that hangs over them down for calls.
-    notifications: Lane,
+    calls: Allowance,
+    /// Notifications don't take the places of calls, for which clients wait, and a backend that hangs over them is not down for calls.
+    notifications: Allowance,
     metrics: Metrics,
     traces: Traces,
 }
 
-/// Requests of one sort: how many are under way, and whether they are answered.
-struct Lane {
+/// How many requests of one sort may be under way, and whether any are made.
+struct Allowance {
     places: Semaphore,
     breaker: Breaker,
 }
 
-impl Lane {
+impl Allowance {
     fn new(config: &config::Backend) -> Self {
         Self {
             places: Semaphore::new(config.in_flight as usize),
@@ -186,8 +186,8 @@ impl Backend {
             url,
             client,
             signer,
-            calls: Lane::new(config),
-            notifications: Lane::new(config),
+            calls: Allowance::new(config),
+            notifications: Allowance::new(config),
             metrics,
             traces,
             config: config.clone(),
@@ -206,8 +206,8 @@ impl Backend {
 
     /// Whether it has not answered calls, or not notifications, for a while.
     pub fn is_down(&self) -> bool {
-        let lanes = [&self.calls, &self.notifications];
-        lanes.iter().any(|lane| lane.breaker.is_open())
+        let both = [&self.calls, &self.notifications];
+        both.iter().any(|allowance| allowance.breaker.is_open())
     }
 
     /// Asks it, and reads the body of its answer, which is empty if it has none. What `read` can't read has failed. Counted by
@@ -237,11 +237,11 @@ impl Backend {
     ///
     /// [`Failure`].
     pub async fn notify(&self, kind: &'static str, id: &str, body: String) -> Result<(), Failure> {
-        let lane = &self.notifications;
-        let _permit = lane.places.acquire().await;
+        let allowance = &self.notifications;
+        let _permit = allowance.places.acquire().await;
         let span = self.span(kind);
         let told = match self.request(id, Timestamp::now(), body, &span) {
-            Ok(request) => self.send(lane, kind, told(request)).await,
+            Ok(request) => self.send(allowance, kind, told(request)).await,
             Err(error) => Err(Failure::Unreachable(error)),
         };
         self.counted(kind, told, &span)
@@ -282,8 +282,9 @@ impl Backend {
         data: &impl Serialize,
         span: &Span,
     ) -> Result<Vec<u8>, Failure> {
-        let lane = &self.calls;
-        let _permit = lane.places.try_acquire().map_err(|_| Failure::InFlight)?;
+        let allowance = &self.calls;
+        let permit = allowance.places.try_acquire();
+        let _permit = permit.map_err(|_| Failure::InFlight)?;
         let now =
             Timestamp::from_millisecond(Timestamp::now().as_millisecond()).unwrap_or_default();
         let id = format!("msg_{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>()));
@@ -291,18 +292,18 @@ impl Backend {
             .map_err(anyhow::Error::from)
             .and_then(|body| self.request(&id, now, body, span));
         let request = request.map_err(Failure::Unreachable)?;
-        self.send(lane, kind.as_str(), asked(request)).await
+        self.send(allowance, kind.as_str(), asked(request)).await
     }
 
-    /// Awaits `sending`, unless the backend is down for its lane, and counts it. Its outer error means that the backend did not answer, the inner one
-    /// that the answer does not count.
+    /// Awaits `sending`, unless the backend is down for requests of its sort, and counts it. Its outer error means that the backend did
+    /// not answer, the inner one that the answer does not count.
     async fn send<T>(
         &self,
-        lane: &Lane,
+        allowance: &Allowance,
         kind: &'static str,
         sending: impl Future<Output = reqwest::Result<Result<T, Failure>>>,
     ) -> Result<T, Failure> {
-        if !lane.breaker.admits(Instant::now()) {
+        if !allowance.breaker.admits(Instant::now()) {
             return Err(Failure::Down);
         }
         let (name, began) = (&self.config.name, Instant::now());
@@ -311,14 +312,14 @@ impl Backend {
         took.record(began.elapsed());
         let error = match answered {
             Ok(answer) => {
-                if lane.breaker.answered() {
+                if allowance.breaker.answered() {
                     tracing::info!(backend = name, kind, "a backend answers again");
                 }
                 return answer;
             }
             Err(error) => error,
         };
-        if lane.breaker.failed(Instant::now()) {
+        if allowance.breaker.failed(Instant::now()) {
             tracing::error!(
                 backend = name,
                 kind,
